@@ -1,0 +1,95 @@
+"""The ``pd-jax`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pd_jax import __version__
+from pd_jax.config import COMMANDS
+from pd_jax.config_loading import load_config
+from pd_jax.errors import UserError, nearest
+from pd_jax.interrupts import Interrupted
+
+_ABOUT: Mapping[str, str] = {
+    "train-teacher": "train a teacher with PQN",
+    "collect": "record a teacher's play as a data set",
+    "distill": "distil a teacher into a student, from live or recorded play",
+    "evaluate": "score a teacher, a run's student, or one against the other",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0, 2 for a user's error, 128 + n after signal n."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"pd-jax {__version__}")
+        return 0
+    command, *options = argv
+    try:
+        if command not in COMMANDS:
+            raise UserError(f"{command!r} is not a command{nearest(command, COMMANDS)} ({', '.join(COMMANDS)})")
+        _run(command, load_config(COMMANDS[command], options, command))
+        return 0
+    except UserError as error:
+        prefix = f"pd-jax {command}" if command in COMMANDS else "pd-jax"
+        print(f"{prefix}: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interrupt:
+        print(f"pd-jax {command}: stopped by {interrupt}; add --resume to go on", file=sys.stderr)
+        return 128 + interrupt.signal_number
+    except KeyboardInterrupt:
+        print(f"pd-jax {command}: stopped at once; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(command: str, config: Any) -> None:
+    # Gymnasium warns of EnvPool's float64 bounds at every start; EnvPool gives what its users cannot change.
+    warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
+    _runners()[command](config)
+
+
+def _runners() -> Mapping[str, Callable[[Any], None]]:
+    """The commands' functions, imported only now: a wrong option or ``--help`` needs no JAX."""
+    from pd_jax.collect import collect
+    from pd_jax.distill import distill
+    from pd_jax.reporting.tables import print_evaluation, print_teacher
+    from pd_jax.scoring import run_evaluate
+    from pd_jax.teachers.train import train_teacher
+
+    def run_collect(config: Any) -> None:
+        header = collect(config)
+        print(f"{config.out}: {header.steps * header.num_lanes:,} steps of {header.task}")
+
+    return {
+        "train-teacher": lambda config: print_teacher(train_teacher(config)),
+        "collect": run_collect,
+        "distill": distill,
+        "evaluate": lambda config: print_evaluation(run_evaluate(config)),
+    }
+
+
+def _usage() -> str:
+    width = max(map(len, _ABOUT))
+    lines = [f"  {name:<{width}}  {about}" for name, about in _ABOUT.items()]
+    return "\n".join(
+        [
+            "usage: pd-jax COMMAND [--config FILE] [OPTIONS]",
+            "",
+            "Policy distillation (Rusu et al., 2016) for accelerators.",
+            "",
+            *lines,
+            "",
+            "pd-jax COMMAND --help lists a command's options; pd-jax --version prints the version.",
+        ]
+    )

@@ -1,0 +1,222 @@
+"""The settings of single concerns (environments, learner, schedule, ...), which commands share.
+
+A field's type says which values are possible (`Bounds`); its docstring is its ``--help`` text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from pd_jax.config_fields import Bounds, Choice
+
+# Counters on devices are int32.
+Count = Annotated[int, Bounds(1, 2**31 - 1)]
+CountOrZero = Annotated[int, Bounds(0, 2**31 - 1)]
+Lanes = Annotated[int, Bounds(1, 2**16)]
+Width = Annotated[int, Bounds(1, 2**16)]
+Probability = Annotated[float, Bounds(0.0, 1.0)]
+# Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
+Positive = Annotated[float, Bounds(1e-12, 1e6)]
+# EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
+Seed = Annotated[int, Bounds(0, 2 * 10**9)]
+SeedOffset = Annotated[int, Bounds(0, 10**8)]
+_MULTI_GAME = "is a network for several games, and this command has one"
+Network = Annotated[
+    Literal["dqn", "net1", "net2", "net3", "mlp"],
+    Choice("a network", refused=(("multi3", _MULTI_GAME), ("multi10", _MULTI_GAME))),
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmulatorConfig:
+    """How environments run."""
+
+    stepping: Annotated[Literal["jit", "host"], Choice("a way of stepping")] = "jit"
+    """Step EnvPool inside the jitted rollout, or from the host. Trajectories are the same."""
+    num_threads: Annotated[int, Bounds(0, 1024)] = 0
+    """EnvPool's threads; 0 leaves the choice to EnvPool (one per core)."""
+    sticky_action_probability: Probability = 0.0
+    """Chance that a frame repeats the previous action (Atari only)."""
+    # EnvPool 1.2.5 crashes on 0.
+    max_noops: Annotated[int, Bounds(1, 1000)] = 30
+    """An episode starts with up to this many no-ops (Atari only)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvConfig(EmulatorConfig):
+    """How environments run, and how many."""
+
+    num_lanes: Lanes = 32
+    """Environments that play side by side, on all devices together."""
+    max_episode_steps: Count | None = None
+    """Control steps after which an episode is cut; None is the task's own limit (Atari: 27,000, 30 minutes of play)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """The network that learns."""
+
+    network: Network = "net2"
+    """The paper's networks by name, or mlp for vector observations."""
+    mlp_hidden: tuple[Width, ...] = (128, 128)
+    """Units of mlp's hidden layers."""
+    compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
+    """Type of the activations; parameters and losses are float32 always."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What the student is asked to match."""
+
+    kind: Annotated[Literal["kl", "nll", "mse"], Choice("a loss")] = "kl"
+    """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
+    temperature: Positive | None = None
+    """The teacher's outputs are divided by it (kl only); None is 0.01 for Q-values and 1.0 for logits."""
+
+    def temperature_for(self, *, teacher_gives_logits: bool) -> float:
+        """The temperature to use; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not."""
+        if self.temperature is not None:
+            return self.temperature
+        return 1.0 if teacher_gives_logits else 0.01
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """The student's updates."""
+
+    batch_size: Count = 32
+    """Samples in a minibatch, on all devices together."""
+    optimizer: Annotated[Literal["rmsprop", "adam"], Choice("an optimizer")] = "rmsprop"
+    """RMSProp is the paper's."""
+    learning_rate: Positive = 2.5e-4
+    """The paper's is between 1e-4 and 1e-3."""
+    rmsprop_decay: Probability = 0.95
+    """Share of the old mean of squared gradients that is kept at each update."""
+    rmsprop_epsilon: Positive = 1e-6
+    """Added under the root to the mean of squared gradients: gradients well below 1e-3 move a weight less."""
+    max_grad_norm: Positive | None = None
+    """Gradients with a larger global norm are scaled down to it; None leaves them."""
+    updates_per_call: Count = 50
+    """Updates in one jitted call."""
+    num_devices: Lanes | None = None
+    """Devices to share lanes and minibatches; None is all there are."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """The store of played steps."""
+
+    capacity: Count = 540_000
+    """Control steps kept, in all lanes together (540,000: 10 hours at 15 Hz, 3.8 GB of frames)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Rounds of play, each followed by updates."""
+
+    rounds: Count = 10
+    """Times that play and updates take turns."""
+    steps_per_round: Count = 54_000
+    """Control steps of a round in all lanes together, rounded up to whole rollouts (lanes x rollout length)."""
+    updates_per_round: Count = 10_000
+    """Minibatch updates after the play of a round."""
+    rollout_length: Count = 32
+    """Steps per lane in one jitted rollout."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """The protocol of a score."""
+
+    episodes: Count = 30
+    """Whole episodes whose mean return is the score."""
+    num_lanes: Lanes = 10
+    """Environments that play these side by side."""
+    epsilon: Probability = 0.05
+    """Chance of a random action."""
+    seed_offset: SeedOffset = 1_000_000
+    """Added to the run's seed, so that evaluation does not replay training's episodes."""
+    max_episode_steps: Count | None = None
+    """Control steps after which an episode is cut; None is the task's own limit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentEvaluationConfig(EvaluationConfig):
+    """The protocol of a score, and when to take one on the way."""
+
+    every_rounds: CountOrZero = 0
+    """Rounds between evaluations on the way; 0 evaluates at the end only."""
+    progress_episodes: Count = 10
+    """Episodes of an evaluation on the way."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherEvaluationConfig(EvaluationConfig):
+    """The protocol of a score, and when to take one on the way."""
+
+    every_steps: CountOrZero = 1_000_000
+    """Control steps between evaluations on the way; 0 evaluates at the end only."""
+    progress_episodes: Count = 10
+    """Episodes of an evaluation on the way."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the student is saved."""
+
+    every_updates: Count = 10_000
+    """Updates between checkpoints: the most that a crash can cost."""
+    keep: Count = 3
+    """Newest checkpoints kept."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherCheckpointConfig:
+    """When the teacher in training is saved."""
+
+    every_steps: Count = 1_000_000
+    """Control steps between checkpoints: the most that a crash can cost."""
+    keep: Count = 3
+    """Newest checkpoints kept."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PQNConfig:
+    """Parallelised Q-learning: Q(lambda) on vectorised environments, without replay or target network."""
+
+    total_steps: Count = 10_000_000
+    """Control steps in all lanes together, rounded up to whole rollouts."""
+    num_lanes: Lanes = 128
+    """Environments that play side by side."""
+    rollout_length: Count = 32
+    """Steps per lane between updates."""
+    epochs: Count = 2
+    """Passes over each rollout."""
+    minibatches: Count = 32
+    """Parts a rollout is split into; they must divide num_lanes x rollout_length."""
+    gamma: Probability = 0.99
+    """Discount per control step."""
+    td_lambda: Probability = 0.65
+    """The lambda of Q(lambda): 0 is one-step Q-learning, 1 the whole return."""
+    learning_rate: Positive = 2.5e-4
+    """Of the RAdam optimizer."""
+    learning_rate_decay: bool = True
+    """Let the learning rate fall linearly to 0."""
+    max_grad_norm: Positive = 10.0
+    """Gradients with a larger global norm are scaled down to it."""
+    epsilon_start: Probability = 1.0
+    """Chance of a random action at the start."""
+    epsilon_end: Probability = 0.001
+    """Chance of a random action once it has decayed."""
+    epsilon_decay_fraction: Probability = 0.1
+    """Share of the training in which it decays."""
+    clip_rewards: bool = True
+    """Learn from the sign of rewards."""
+    episodic_life: bool = True
+    """Let the loss of a life end an episode in training (Atari only)."""
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Control steps of one rollout in all lanes together."""
+        return self.num_lanes * self.rollout_length

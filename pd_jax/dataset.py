@@ -1,0 +1,400 @@
+"""Recorded play on disk: TensorStore arrays beside a ``dataset.json`` that says how much of them counts.
+
+A data set is a directory of six zarr v3 arrays, one for each field of :class:`~pd_jax.types.Trajectory`, which any
+zarr reader opens. ``dataset.json`` is replaced, atomically, after the arrays of an append are on disk; what lies beyond
+its ``steps`` does not exist. So a recording that is killed loses no more than the append it was killed in, and can be
+read while it is being written.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import re
+import reprlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from pd_jax.errors import UserError
+from pd_jax.types import Trajectory
+
+FORMAT_VERSION = 1
+_HEADER = b"dataset.json"
+# The size of a chunk of frames before compression. On Pong (64 steps, zstd level 3) chunks of 0.5, 1.8 and 3.6 MB
+# compress 198, 226 and 235 times; the larger ones leave less to do in parallel.
+_CHUNK_BYTES = 2 * 2**20
+# What a run writes beside its recording, and what a killed process leaves behind: no reason to refuse a directory.
+_HARMLESS_FILES = {
+    "config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "report.html", ".lock", "dataset.json.__lock",
+}  # fmt: skip
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetHeader:
+    """What was recorded, and how much of it.
+
+    Attributes:
+      task, env_id: e.g. ``"pong"`` and ``"Pong-v5"``.
+      num_actions: A, the teacher's outputs.
+      observation_shape, observation_dtype: of one stored observation, e.g. ``(84, 84)`` and ``"uint8"``: the newest
+        frame, not the stack.
+      num_lanes: L, the environments played side by side.
+      teacher, teacher_fingerprint: its name, and the SHA-256 of its file.
+      teacher_output: ``"q"`` or ``"logits"``, what ``teacher_q`` holds.
+      epsilon, seed: of the play.
+      chunk_length: time steps of a chunk; every append is a multiple of it.
+      planned_steps: time steps per lane that the recording is to have, a multiple of ``chunk_length``.
+      steps: time steps per lane recorded so far.
+      teacher_score: the teacher's evaluation, if there is one.
+      format_version: of the layout on disk.
+    """
+
+    task: str
+    env_id: str
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    num_lanes: int
+    teacher: str
+    teacher_fingerprint: str
+    teacher_output: str
+    epsilon: float
+    seed: int
+    chunk_length: int
+    planned_steps: int
+    steps: int = 0
+    teacher_score: dict[str, Any] | None = None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def complete(self) -> bool:
+        """Whether all the planned steps are recorded."""
+        return self.steps >= self.planned_steps
+
+    def layouts(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Returns, by array, the shape behind ``[T, L]`` and the dtype."""
+        return {
+            "observations": (self.observation_shape, self.observation_dtype),
+            "is_first": ((), "bool"),
+            "is_decision": ((), "bool"),
+            "actions": ((), "int32"),
+            "rewards": ((), "float32"),
+            "teacher_q": ((self.num_actions,), "float32"),
+        }
+
+
+class DatasetWriter:
+    """Records trajectories; a context manager. Its ``header`` is the one last committed.
+
+    Args:
+      path: a local directory, made if need be, or a TensorStore URL such as ``gs://bucket/pong``.
+      header: what is recorded, with ``steps=0``. A continued recording takes over its plan and score.
+      resume: continue the recording that is there, if there is one.
+
+    Raises:
+      UserError: the directory holds other things, another recording, or this one with ``resume`` False; another process
+        is writing it; or it cannot be written.
+    """
+
+    def __init__(self, path: PathLike, header: DatasetHeader, resume: bool = False) -> None:
+        self._path = os.fspath(path)
+        self.header = _parse_header(_dump_header(header), self._path)
+        with contextlib.ExitStack() as stack:
+            with _explained(self._path, "cannot be opened for writing"):
+                if "://" not in self._path:
+                    _claim_directory(self._path, stack)
+                self._root = _open_root(self._path)
+                found = self._root.read(_HEADER).result()
+            if found.state == "value":
+                recorded = _parse_header(found.value, self._path)
+                _check_same_recording(recorded, self.header, self._path, resume)
+                score = self.header.teacher_score or recorded.teacher_score
+                self.header = dataclasses.replace(self.header, steps=recorded.steps, teacher_score=score)
+            with _explained(self._path, "cannot be opened for writing"):
+                # Before the arrays: a recording that is killed while it is created can be resumed like any other.
+                self._root.write(_HEADER, _dump_header(self.header)).result()
+                self._arrays = {name: self._open_array(name) for name in self.header.layouts()}
+            self._cleanup = stack.pop_all()
+
+    def append(self, trajectory: Trajectory) -> None:
+        """Adds ``[T, L]`` steps of play and returns when they are on disk to stay.
+
+        Args:
+          trajectory: host arrays; T a multiple of ``chunk_length``, so that each chunk is written once and whole.
+
+        Raises:
+          UserError: the disk is full or failing, or the teacher's outputs are not finite. What was committed before
+            stays readable, and the recording can be resumed.
+          ValueError: the arrays are not what the header says, or exceed ``planned_steps``.
+        """
+        arrays = self._checked(trajectory)
+        start, stop = self.header.steps, self.header.steps + len(arrays["rewards"])
+        with _explained(self._path, f"steps {start} to {stop} could not be written"):
+            committed = dataclasses.replace(self.header, steps=stop)
+            writes = [self._arrays[name][start:stop].write(array) for name, array in arrays.items()]
+            for write in writes:
+                write.result()
+            # As atomic as it has to be: TensorStore writes another file, syncs it, renames it, syncs the directory.
+            self._root.write(_HEADER, _dump_header(committed)).result()
+        self.header = committed
+
+    def close(self) -> None:
+        """Lets go of the directory; all that was appended is on disk already."""
+        self._cleanup.close()
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _checked(self, trajectory: Trajectory) -> dict[str, np.ndarray]:
+        header = self.header
+        arrays = {name: np.asarray(getattr(trajectory, name)) for name in header.layouts()}
+        length = len(arrays["rewards"])
+        if length == 0 or length % header.chunk_length or header.steps + length > header.planned_steps:
+            raise ValueError(f"{length} steps cannot be appended to {header.steps} of {header.planned_steps}")
+        for name, (shape, dtype) in header.layouts().items():
+            wanted = (length, header.num_lanes, *shape)
+            if arrays[name].shape != wanted or arrays[name].dtype != dtype:
+                raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {dtype} {wanted}")
+            if dtype == "float32" and not np.isfinite(arrays[name]).all():
+                raise UserError(f"{self._path}: not recorded: {name} holds NaN or infinite values")
+        return arrays
+
+    def _open_array(self, name: str) -> ts.TensorStore:
+        header = self.header
+        if header.steps == 0 and self._root.read(f"{name}/zarr.json".encode()).result().state != "value":
+            return _open_array(self._root, name, new=header)
+        array = _open_array(self._root, name)
+        _check_array(array, name, header, self._path)
+        if array.shape[0] < header.planned_steps:
+            # The plan has grown since.
+            ends = [header.planned_steps] + [None] * (array.rank - 1)
+            array = array.resize(exclusive_max=ends, resize_metadata_only=True).result()
+        return array
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Recorded play, for reading.
+
+    Attributes:
+      path: that it was opened with.
+      header: as it was then.
+      arrays: by name, as long as planned; only the first ``num_steps`` steps are recorded.
+    """
+
+    path: str
+    header: DatasetHeader
+    arrays: dict[str, ts.TensorStore]
+
+    @classmethod
+    def open(cls, path: PathLike) -> Dataset:
+        """Opens a recording, complete or not, in a local directory or at a TensorStore URL.
+
+        Raises a UserError if there is none, or if it is damaged or from a newer pd_jax.
+        """
+        path = os.fspath(path)
+        if "://" not in path and not os.path.isdir(path):
+            raise UserError(f"{path}: {'is not a directory' if os.path.exists(path) else 'no such data set'}")
+        with _explained(path, "cannot be read"):
+            root = _open_root(path)
+            text = root.read(_HEADER).result()
+        if text.state != "value":
+            raise UserError(f"{path}: not a data set: it has no dataset.json")
+        header = _parse_header(text.value, path)
+        arrays = {}
+        for name in header.layouts():
+            with _explained(path, f"{name} cannot be read"):
+                arrays[name] = _open_array(root, name)
+            _check_array(arrays[name], name, header, path)
+        return cls(path, header, arrays)
+
+    @property
+    def num_steps(self) -> int:
+        """Time steps per lane."""
+        return self.header.steps
+
+    def check_matches(self, task: str, num_actions: int) -> None:
+        """Raises a UserError unless this is play of ``task`` with ``num_actions`` actions."""
+        for name, wanted in (("task", task), ("num_actions", num_actions)):
+            found = getattr(self.header, name)
+            if found != wanted:
+                raise UserError(f"{self.path}: recorded with {name} {found!r}, and the run has {name} {wanted!r}")
+
+    def read(self, start: int, stop: int, lanes: slice = slice(None)) -> Trajectory:
+        """Reads time steps ``0 <= start <= t < stop <= num_steps``, of some lanes (a host of a pod reads its own).
+
+        Returns NumPy arrays, ``[stop - start, lanes, ...]``; raises a UserError that names the file of a chunk that is
+        missing or damaged.
+        """
+        return self._start_reading(start, stop, lanes)()
+
+    def trajectories(self, length: int, start: int = 0, lanes: slice = slice(None)) -> Iterator[Trajectory]:
+        """Yields what :meth:`read` gives, from ``start`` on, ``length`` steps at a time, reading one ahead.
+
+        The last is shorter where ``length`` does not divide the recording.
+        """
+        ahead: collections.deque[Callable[[], Trajectory]] = collections.deque()
+        for begin in range(start, self.num_steps, length):
+            ahead.append(self._start_reading(begin, min(begin + length, self.num_steps), lanes))
+            if len(ahead) == 2:
+                yield ahead.popleft()()
+        for wait in ahead:
+            yield wait()
+
+    def _start_reading(self, start: int, stop: int, lanes: slice) -> Callable[[], Trajectory]:
+        """Starts to read and returns the function that waits for it."""
+        if not 0 <= start < stop <= self.num_steps:
+            raise ValueError(f"steps {start} to {stop} of a data set of {self.num_steps}")
+        pending = {name: array[start:stop, lanes].read() for name, array in self.arrays.items()}
+
+        def wait() -> Trajectory:
+            with _explained(self.path, "damaged"):
+                arrays: dict[str, Any] = {name: read.result() for name, read in pending.items()}
+            return Trajectory(**arrays)
+
+        return wait
+
+
+def _open_root(path: str) -> ts.KvStore:
+    local = {"driver": "file", "path": os.path.abspath(path) + "/"}
+    return ts.KvStore.open(path.rstrip("/") + "/" if "://" in path else local).result()
+
+
+def _open_array(root: ts.KvStore, name: str, new: DatasetHeader | None = None) -> ts.TensorStore:
+    """Opens an array of a data set, and makes it if a ``new`` header is given."""
+    spec = {
+        "driver": "zarr3",
+        "kvstore": (root / f"{name}/").spec().to_json(),
+        # By default TensorStore does not write chunks of zeros and reads absent ones as zeros: a loss would go unseen.
+        "store_data_equal_to_fill_value": True,
+        "fill_missing_data_reads": False,
+    }
+    if new is None:
+        return ts.open(spec, open=True).result()
+    return ts.open(spec | {"metadata": _array_metadata(new, name)}, create=True).result()
+
+
+def _array_metadata(header: DatasetHeader, name: str) -> dict[str, Any]:
+    """Returns the zarr v3 metadata of a new array, time-major, in chunks of time and a few lanes."""
+    shape, dtype = header.layouts()[name]
+    lane_bytes = header.chunk_length * math.prod(shape) * np.dtype(dtype).itemsize
+    lanes = min(header.num_lanes, max(1, _CHUNK_BYTES // lane_bytes))
+    return {
+        "shape": [header.planned_steps, header.num_lanes, *shape],
+        "dimension_names": ["time", "lane", *[None] * len(shape)],
+        "data_type": dtype,
+        "fill_value": False if dtype == "bool" else 0,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [header.chunk_length, lanes, *shape]}},
+        "codecs": [
+            # A lane's frames one after the other: 10 % smaller than with the lanes interleaved.
+            {"name": "transpose", "configuration": {"order": [1, 0, *range(2, 2 + len(shape))]}},
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "zstd", "configuration": {"level": 3}},
+            # Without it, zstd decodes a third of all flipped bits to wrong frames, silently.
+            {"name": "crc32c"},
+        ],
+    }
+
+
+def _check_array(array: ts.TensorStore, name: str, header: DatasetHeader, path: str) -> None:
+    shape, dtype = header.layouts()[name]
+    wanted = (header.num_lanes, *shape)
+    if array.shape[1:] != wanted or array.shape[:1] < (header.steps,) or array.dtype.numpy_dtype != dtype:
+        found = f"{array.dtype.name} {list(array.shape)}"
+        raise UserError(f"{path}: damaged: {name} is {found}, dataset.json says {dtype} {[header.steps, *wanted]}")
+
+
+@contextlib.contextmanager
+def _explained(path: str, what: str) -> Iterator[None]:
+    """Turns the errors of TensorStore and of the system into a UserError of one line."""
+    try:
+        yield
+    # Of TensorStore mostly ValueError, whatever went wrong: "NOT_FOUND: chunk ... is missing [key='value'] [...]".
+    except (ValueError, IndexError, RuntimeError, NotImplementedError, OSError) as error:
+        reason = re.sub(r"^([A-Z_]+:|\[Errno \d+\]) | \[\w+='.*", "", " ".join(str(error).split()))
+        raise UserError(f"{path}: {what}: {reason}") from error
+
+
+def _claim_directory(path: str, stack: contextlib.ExitStack) -> None:
+    """Refuses a directory of other things, and makes this process the only writer until it ends or closes ``stack``."""
+    os.makedirs(path, exist_ok=True)
+    names = set(os.listdir(path))
+    if _HEADER.decode() not in names and names - _HARMLESS_FILES:
+        raise UserError(f"{path}: holds {min(names - _HARMLESS_FILES)!r} and no data set: choose another directory")
+    lock = stack.enter_context(open(os.path.join(path, ".lock"), "w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{path}: another process is writing this data set") from None
+
+
+def _check_same_recording(recorded: DatasetHeader, header: DatasetHeader, path: str, resume: bool) -> None:
+    may_differ = {"planned_steps", "steps", "teacher_score"}
+    for name, old in dataclasses.asdict(recorded).items():
+        if old != getattr(header, name) and name not in may_differ:
+            raise UserError(f"{path}: holds another recording, its {name} is {old!r}: choose another directory")
+    if not resume:
+        progress = f"{recorded.steps} of {recorded.planned_steps} steps"
+        raise UserError(f"{path}: holds this recording already, {progress}: continue it with --resume")
+    if header.planned_steps < recorded.steps:
+        raise UserError(f"{path}: already holds {recorded.steps} steps, more than the {header.planned_steps} planned")
+
+
+def _dump_header(header: DatasetHeader) -> bytes:
+    fields = dataclasses.asdict(header) | {"complete": header.complete}
+    return json.dumps(fields, indent=1, allow_nan=False, default=lambda value: np.asarray(value).item()).encode()
+
+
+def _parse_header(text: bytes, path: str) -> DatasetHeader:
+    where = f"{path}: dataset.json"
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: damaged: not JSON") from None
+    version = fields.get("format_version") if isinstance(fields, dict) else None
+    if type(version) is not int or version < 1:
+        raise UserError(f"{where}: not a data set of pd_jax")
+    if version > FORMAT_VERSION:
+        raise UserError(f"{where}: format {version}, and this pd_jax reads {FORMAT_VERSION}: upgrade pd_jax")
+    for name, holds in _CHECKS.items():
+        if name not in fields or not holds(fields[name]):
+            raise UserError(f"{where}: {name} is {reprlib.repr(fields[name]) if name in fields else 'missing'}")
+    fields["observation_shape"] = tuple(fields["observation_shape"])
+    header = DatasetHeader(**{name: fields[name] for name in _CHECKS})
+    if header.planned_steps % header.chunk_length or header.steps % header.chunk_length:
+        counts = f"steps {header.steps} and planned_steps {header.planned_steps}"
+        raise UserError(f"{where}: {counts} are not both multiples of the chunk length, {header.chunk_length}")
+    return header
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value < 2**40
+
+
+# By field: what a value read from dataset.json has to be.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        ("task", "env_id", "teacher", "teacher_fingerprint", "teacher_output"),
+        lambda value: isinstance(value, str) and value.isprintable(),
+    ),
+    **dict.fromkeys(("num_actions", "num_lanes", "chunk_length", "planned_steps", "format_version"), _is_count),
+    "observation_shape": lambda value: isinstance(value, list | tuple) and all(map(_is_count, value)),
+    "observation_dtype": lambda value: value in ("uint8", "float32"),
+    "epsilon": lambda value: type(value) in (int, float) and 0 <= value <= 1,
+    "seed": lambda value: type(value) is int,
+    "steps": lambda value: _is_count(value, least=0),
+    "teacher_score": lambda value: value is None or isinstance(value, dict),
+}

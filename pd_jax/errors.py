@@ -1,0 +1,21 @@
+"""Errors meant for the person at the keyboard."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can put right: a bad file, name, number or directory.
+
+    The message is one line that says what was wrong, where, and what would be right. The command line prints it on
+    stderr and exits with code 2.
+    """
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Returns ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string when none is close."""
+    candidates = {choice.lower(): choice for choice in choices}
+    matches = difflib.get_close_matches(name.lower(), candidates, n=1, cutoff=0.5)
+    return f"; did you mean {candidates[matches[0]]!r}?" if matches else ""

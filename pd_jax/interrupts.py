@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM: finish the call in hand, save, and say how to go on."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The user, or a scheduler, asked for an end. ``signal_number`` says how."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+class Interrupts:
+    """Notes the first SIGINT or SIGTERM instead of dying of it; a second SIGINT ends the process as usual.
+
+    A context manager. Inside it, call :meth:`check` wherever stopping is safe.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._received is not None
+
+    def check(self) -> None:
+        """Raises :class:`Interrupted` if a signal has come."""
+        if self._received is not None:
+            raise Interrupted(self._received)
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number

@@ -1,0 +1,236 @@
+"""The paper's networks by name: a shared torso and an output head, over uint8 frame stacks or vectors.
+
+Parameters always have the field's usual shapes (convolution kernels HWIO, dense kernels ``[in, out]``), whatever
+formulation of the convolution the platform prefers, so that files and checkpoints travel between platforms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from pd_jax.errors import UserError, nearest
+
+ConvolutionMethod = Literal["auto", "matmul", "native"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TorsoSpec:
+    """Layer sizes of one of the paper's single-game networks (Rusu et al. 2016, table 4)."""
+
+    channels: tuple[int, int, int]
+    hidden: int
+
+
+_TORSOS = {
+    "dqn": TorsoSpec((32, 64, 64), 512),
+    "net1": TorsoSpec((16, 32, 32), 256),
+    "net2": TorsoSpec((16, 16, 16), 128),
+    "net3": TorsoSpec((16, 16, 16), 64),
+}
+NETWORK_NAMES = (*_TORSOS, "mlp")
+_KERNEL_SIZES = (8, 4, 3)
+_STRIDES = (4, 2, 1)
+
+
+def space_to_depth(x: Array, block: int) -> Array:
+    """Moves ``block x block`` patches of ``[N, H, W, C]`` into channels: ``[N, H/b, W/b, b*b*C]``."""
+    n, height, width, channels = x.shape
+    x = x.reshape(n, height // block, block, width // block, block, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // block, width // block, block * block * channels)
+
+
+def matmul_convolution(x: Array, kernel: Array, stride: int) -> Array:
+    """A VALID convolution as one matrix product, the fastest formulation on a CPU.
+
+    On XLA's CPU backend the gradients of a convolution inside ``lax.scan`` miss the fast path (8x slower for the
+    DQN), and even outside a scan they are slower than this. The stride is folded into channels first. Then either the
+    patches are gathered and multiplied, or every position is multiplied by all taps and the products are shifted into
+    place, whichever moves fewer numbers: the second wherever there are more channels coming in than going out.
+
+    Args:
+      x: ``[N, H, W, C]``, of the kernel's dtype or uint8; H and W divisible by ``stride``.
+      kernel: ``[size, size, C, features]``; ``size`` divisible by ``stride``.
+      stride: of both axes.
+
+    Returns:
+      ``[N, (H - size) / stride + 1, (W - size) / stride + 1, features]``.
+    """
+    size, _, channels, features = kernel.shape
+    taps = size // stride
+    if stride > 1:
+        x = space_to_depth(x, stride)
+        kernel = kernel.reshape(taps, stride, taps, stride, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    n, height, width, depth = x.shape
+    kernel = kernel.reshape(taps, taps, depth, features)
+    x = x.astype(kernel.dtype)
+    out_height, out_width = height - taps + 1, width - taps + 1
+    shifts = [(i, j) for i in range(taps) for j in range(taps)]
+    if features < depth:
+        products = x.reshape(-1, depth) @ kernel.transpose(2, 0, 1, 3).reshape(depth, -1)
+        products = products.reshape(n, height, width, taps, taps, features)
+        shifted = (products[:, i : i + out_height, j : j + out_width, i, j] for i, j in shifts)
+        return functools.reduce(operator.add, shifted)
+    patches = jnp.concatenate([x[:, i : i + out_height, j : j + out_width] for i, j in shifts], axis=-1)
+    flat = patches.reshape(-1, taps * taps * depth) @ kernel.reshape(-1, features)
+    return flat.reshape(n, out_height, out_width, features)
+
+
+def native_convolution(x: Array, kernel: Array, stride: int) -> Array:
+    """The same VALID convolution through XLA's own operation, which GPUs and TPUs run best."""
+    return lax.conv_general_dilated(
+        x.astype(kernel.dtype), kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+class Convolution(nn.Module):
+    """A VALID 2-D convolution whose formulation follows the platform; its parameters do not."""
+
+    features: int
+    size: int
+    stride: int
+    input_scale: float = 1.0
+    method: ConvolutionMethod = "auto"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps ``[N, H, W, C]`` to ``[N, h, w, features]``."""
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        # Scaling the kernel instead of the frames saves a pass over 28,224 pixels a sample.
+        kernel = (kernel * self.input_scale).astype(self.dtype)
+        method = self.method
+        if method == "auto":
+            method = "matmul" if jax.default_backend() == "cpu" else "native"
+        convolve = matmul_convolution if method == "matmul" else native_convolution
+        return convolve(x, kernel, self.stride) + bias.astype(self.dtype)
+
+
+class AtariTorso(nn.Module):
+    """Three convolutions and one dense layer, ReLU after each (Rusu et al. 2016, appendix A; Mnih et al. 2015).
+
+    With ``layer_norm`` each layer is normalised over its features before the ReLU, as PQN trains (Gallici et al. 2024).
+    """
+
+    spec: TorsoSpec
+    layer_norm: bool = False
+    method: ConvolutionMethod = "auto"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, observations: Array) -> Array:
+        """Maps uint8 ``[N, 84, 84, 4]`` (oldest frame first) to features ``[N, hidden]``."""
+        x = observations
+        for index, features in enumerate(self.spec.channels):
+            x = Convolution(
+                features,
+                _KERNEL_SIZES[index],
+                _STRIDES[index],
+                input_scale=1.0 / 255.0 if index == 0 else 1.0,
+                method=self.method,
+                dtype=self.dtype,
+                name=f"conv{index + 1}",
+            )(x)
+            if self.layer_norm:
+                x = nn.LayerNorm(dtype=self.dtype, name=f"norm{index + 1}")(x)
+            x = nn.relu(x)
+        x = x.reshape(x.shape[0], -1)
+        x = nn.Dense(self.spec.hidden, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name="fc1")(x)
+        if self.layer_norm:
+            x = nn.LayerNorm(dtype=self.dtype, name="norm4")(x)
+        return nn.relu(x)
+
+
+class MLPTorso(nn.Module):
+    """Dense layers with ReLU for vector observations."""
+
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    layer_norm: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, observations: Array) -> Array:
+        """Maps ``[N, D]`` to features ``[N, hidden_sizes[-1]]``."""
+        x = observations.astype(self.dtype)
+        for index, features in enumerate(self.hidden_sizes):
+            x = nn.Dense(features, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"fc{index + 1}")(x)
+            if self.layer_norm:
+                x = nn.LayerNorm(dtype=self.dtype, name=f"norm{index + 1}")(x)
+            x = nn.relu(x)
+        return x
+
+
+class SingleHead(nn.Module):
+    """One game's output layer. A student of several games has a head of its own kind in this place."""
+
+    num_actions: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Maps ``[N, hidden]`` to float32 Q-values or logits ``[N, num_actions]``."""
+        return nn.Dense(self.num_actions, dtype=self.dtype, name="output")(features).astype(jnp.float32)
+
+
+class PolicyNetwork(nn.Module):
+    """A torso and a head: ``init(key, observations)`` and ``apply(variables, observations)``."""
+
+    torso: nn.Module
+    head: nn.Module
+
+    def __call__(self, observations: Array) -> Array:
+        """Maps a batch of observations to float32 ``[N, actions]``."""
+        return self.head(self.torso(observations))
+
+
+def make_network(
+    name: str,
+    num_actions: int,
+    *,
+    layer_norm: bool = False,
+    hidden_sizes: Sequence[int] = (128, 128),
+    compute_dtype: str = "float32",
+    convolution: ConvolutionMethod = "auto",
+) -> PolicyNetwork:
+    """Builds one of the paper's networks (Rusu et al. 2016, appendix A, table 4) or an MLP.
+
+    Args:
+      name: ``dqn``, ``net1``, ``net2``, ``net3`` for uint8 frames ``[N, 84, 84, 4]``; ``mlp`` for float ``[N, D]``.
+      num_actions: size of the output.
+      layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
+      hidden_sizes: of ``mlp``; ignored by the others.
+      compute_dtype: ``float32`` or ``bfloat16``. Parameters and outputs stay float32.
+      convolution: formulation of the convolutions; ``auto`` takes the platform's faster one.
+
+    Raises:
+      UserError: the name or a number is not one of the above.
+    """
+    if num_actions < 1:
+        raise UserError(f"num_actions must be at least 1, got {num_actions}")
+    if compute_dtype not in ("float32", "bfloat16"):
+        raise UserError(f"compute_dtype: {compute_dtype!r} is not one of float32, bfloat16")
+    dtype = jnp.dtype(compute_dtype)
+    torso: nn.Module
+    if name == "mlp":
+        torso = MLPTorso(tuple(hidden_sizes), layer_norm=layer_norm, dtype=dtype)
+    elif name in _TORSOS:
+        torso = AtariTorso(_TORSOS[name], layer_norm=layer_norm, method=convolution, dtype=dtype)
+    else:
+        choices = ", ".join(NETWORK_NAMES)
+        raise UserError(f"{name!r} is not a network{nearest(name, NETWORK_NAMES)} ({choices})")
+    return PolicyNetwork(torso=torso, head=SingleHead(num_actions, dtype=dtype))
+
+
+def count_params(params: Any) -> int:
+    """Number of scalars in a pytree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,107 @@
+"""Where a student's lessons come from: a teacher playing live, or play recorded before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from pd_jax import rollout
+from pd_jax.config import EnvConfig
+from pd_jax.dataset import Dataset
+from pd_jax.envs import Environment
+from pd_jax.tasks import Task
+from pd_jax.teachers import Teacher
+from pd_jax.types import Trajectory
+
+
+class Play(Protocol):
+    """A source of consecutive rollouts, ``[T, L, ...]`` each."""
+
+    num_lanes: int
+
+    def rollouts(self, count: int) -> Iterator[Trajectory]:
+        """The next ``count`` rollouts, or as many as are left."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what the source holds."""
+        ...
+
+
+def environment_options(env: EnvConfig | Any) -> dict[str, Any]:
+    """Keyword arguments of :class:`pd_jax.envs.Environment` that a configuration's ``env`` section sets."""
+    return {
+        "max_noops": env.max_noops,
+        "max_episode_steps": getattr(env, "max_episode_steps", None),
+        "sticky_action_probability": env.sticky_action_probability,
+        "num_threads": env.num_threads,
+    }
+
+
+class LivePlay:
+    """A teacher that plays epsilon-greedily while the student learns.
+
+    Args:
+      teacher: who plays and labels.
+      task: what it plays.
+      env: lanes and emulator settings.
+      rollout_length: steps per lane of one rollout.
+      epsilon: chance of a random action.
+      seed: of the emulators and the exploration.
+
+    Attributes:
+      finished_returns: unclipped returns of the games that ended since the list was last cleared.
+    """
+
+    def __init__(
+        self, teacher: Teacher, task: Task, env: EnvConfig, *, rollout_length: int, epsilon: float, seed: int
+    ) -> None:
+        self.num_lanes = env.num_lanes
+        self.finished_returns: list[float] = []
+        self._teacher = teacher
+        self._epsilon = epsilon
+        self._environment = Environment(task, env.num_lanes, seed, **environment_options(env))
+        self._lanes = rollout.start(self._environment, jax.random.key(seed))
+        self._rollout = rollout.make_rollout(
+            self._environment, teacher.network.apply, rollout_length, stepping=env.stepping
+        )
+
+    def rollouts(self, count: int) -> Iterator[Trajectory]:
+        """Plays ``count`` rollouts, each going on where the one before ended."""
+        for _ in range(count):
+            self._lanes, trajectory, finished = self._rollout(self._teacher.variables, self._lanes, self._epsilon)
+            returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
+            self.finished_returns.extend(map(float, returns))
+            yield trajectory
+
+    def close(self) -> None:
+        """Waits for the last step and ends EnvPool's threads."""
+        jax.block_until_ready(self._lanes)
+        self._environment.close()
+
+
+class RecordedPlay:
+    """A data set, read from its beginning; once it is used up, :meth:`rollouts` yields no more.
+
+    Args:
+      dataset: an open recording.
+      rollout_length: time steps per rollout; what is left at the end and shorter is not used.
+    """
+
+    def __init__(self, dataset: Dataset, *, rollout_length: int) -> None:
+        self.num_lanes = dataset.header.num_lanes
+        self._left = dataset.num_steps // rollout_length
+        self._trajectories = dataset.trajectories(rollout_length)
+
+    def rollouts(self, count: int) -> Iterator[Trajectory]:
+        """The next ``count`` rollouts of the recording, or as many as are left."""
+        for _ in range(min(count, self._left)):
+            self._left -= 1
+            yield next(self._trajectories)
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._trajectories = iter(())

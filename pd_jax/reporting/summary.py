@@ -1,0 +1,153 @@
+"""Scores, their uncertainty, and what goes into ``summary.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Indices drawn at a time; keeps thousands of episodes within tens of megabytes.
+_BOOTSTRAP_CHUNK = 2_000_000
+
+
+def bootstrap_ci(
+    scores: Sequence[float] | np.ndarray, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (Efron 1979).
+
+    Args:
+      scores: ``[episodes]`` returns, at least one.
+      seed: of the resampling.
+      resamples: how many means are drawn.
+      level: the share of them inside the interval.
+
+    Returns:
+      Its lower and upper end; both are the score when all scores are the same.
+
+    Raises:
+      ValueError: no scores, or one that is not finite.
+    """
+    array = _checked(scores)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    rows = max(1, _BOOTSTRAP_CHUNK // array.size)
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        means[start:stop] = array[rng.integers(array.size, size=(stop - start, array.size))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def summarise_scores(scores: Sequence[float] | np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+    """Mean of whole-episode returns, and how sure it is.
+
+    Args:
+      scores: ``[episodes]`` returns, at least one.
+      seed: of the bootstrap.
+
+    Returns:
+      ``mean``, ``standard_error`` (of the mean), ``ci95`` (two numbers) and ``episodes``. One episode says nothing
+      about its spread: its standard error and interval are None.
+    """
+    array = _checked(scores)
+    several = array.size > 1
+    return {
+        "mean": float(array.mean()),
+        "standard_error": float(array.std(ddof=1) / math.sqrt(array.size)) if several else None,
+        "ci95": list(bootstrap_ci(array, seed=seed)) if several else [None, None],
+        "episodes": int(array.size),
+    }
+
+
+def percent_of_teacher(student: float, teacher: float, random: float = 0.0) -> float | None:
+    """``100 (student - random) / (teacher - random)``; None where the teacher is no better than ``random``.
+
+    With ``random`` 0 it is the paper's measure, which has no meaning for a teacher whose score is not positive.
+    """
+    return 100.0 * (student - random) / (teacher - random) if teacher > random else None
+
+
+def geometric_mean(percentages: Sequence[float | None]) -> float | None:
+    """Geometric mean; None if there is nothing to average, or anything negative or undefined."""
+    if not percentages or any(value is None or value < 0 for value in percentages):
+        return None
+    with np.errstate(divide="ignore"):
+        return float(np.exp(np.mean(np.log(np.asarray(percentages, float)))))
+
+
+def build_summary(
+    teacher_scores: Mapping[str, Sequence[float] | Mapping[str, Any]],
+    student_scores: Mapping[str, Sequence[float] | Mapping[str, Any]],
+    *,
+    student_parameters: int,
+    teacher_parameters: int,
+    wall_seconds: float,
+    env_steps: int,
+    updates: int,
+    random_scores: Mapping[str, float] | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """The contents of ``summary.json``.
+
+    Args:
+      teacher_scores: by game, episode returns ``[episodes]`` or what ``summarise_scores`` made of them.
+      student_scores: likewise, for the same games and under the same protocol.
+      student_parameters: of the one student.
+      teacher_parameters: of all teachers together, so that ``compression`` says how much smaller the student is.
+      wall_seconds: the whole run's time.
+      env_steps: control steps played for training.
+      updates: minibatch updates.
+      random_scores: by game, the score of random play; a game without one has no normalised percentage.
+      **extra: more entries, such as ``command`` or ``network``.
+
+    Returns:
+      A mapping that JSON can hold. ``games`` has an entry per game; a percentage that is undefined is None, and so is
+      a geometric mean over it.
+    """
+    if teacher_scores.keys() != student_scores.keys() or not teacher_scores:
+        raise ValueError(f"teachers play {sorted(teacher_scores)} and the student plays {sorted(student_scores)}")
+    games = {}
+    for game in teacher_scores:
+        teacher, student = _summarised(teacher_scores[game]), _summarised(student_scores[game])
+        random = (random_scores or {}).get(game)
+        games[game] = {
+            **{f"teacher_{name}": teacher[key] for name, key in _SCORE_NAMES.items()},
+            **{f"student_{name}": student[key] for name, key in _SCORE_NAMES.items()},
+            "random_score": random,
+            "percent_of_teacher": percent_of_teacher(student["mean"], teacher["mean"]),
+            "percent_of_teacher_normalised": (
+                None if random is None else percent_of_teacher(student["mean"], teacher["mean"], random)
+            ),
+            "episodes": student["episodes"],
+            "teacher_episodes": teacher["episodes"],
+        }
+    return {
+        "games": games,
+        "geometric_mean_percent": geometric_mean([game["percent_of_teacher"] for game in games.values()]),
+        "geometric_mean_percent_normalised": geometric_mean(
+            [game["percent_of_teacher_normalised"] for game in games.values()]
+        ),
+        "student_parameters": int(student_parameters),
+        "teacher_parameters": int(teacher_parameters),
+        "compression": teacher_parameters / student_parameters,
+        "wall_seconds": wall_seconds,
+        "env_steps": int(env_steps),
+        "updates": int(updates),
+        **extra,
+    }
+
+
+_SCORE_NAMES = {"score": "mean", "standard_error": "standard_error", "ci95": "ci95"}
+
+
+def _summarised(scores: Sequence[float] | Mapping[str, Any]) -> Mapping[str, Any]:
+    return scores if isinstance(scores, Mapping) else summarise_scores(scores)
+
+
+def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+    array = np.asarray(scores, np.float64)
+    if array.ndim != 1 or not array.size or not np.isfinite(array).all():
+        raise ValueError("scores must be a list of at least one finite number")
+    return array

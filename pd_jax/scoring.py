@@ -1,0 +1,180 @@
+"""``pd-jax evaluate``: the score of a teacher, of a run's student, or of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pd_jax.checkpoint import Checkpointer
+from pd_jax.config import DistillConfig, EvaluateConfig
+from pd_jax.config_loading import read_config, to_mapping
+from pd_jax.distill import Progression, check_teacher_plays
+from pd_jax.errors import UserError
+from pd_jax.evaluation import EpisodeScores, evaluate
+from pd_jax.interrupts import Interrupts
+from pd_jax.learner import LearnerState, make_optimizer
+from pd_jax.networks import count_params, make_network
+from pd_jax.play import environment_options
+from pd_jax.reporting.progress import Progress
+from pd_jax.reporting.summary import build_summary, summarise_scores
+from pd_jax.run_directory import RunDirectory, read_run
+from pd_jax.tasks import Task, get_task
+from pd_jax.teachers import Teacher, load
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A run's student, read from its newest intact checkpoint.
+
+    Attributes:
+      network: the linen module.
+      variables: its parameters, NumPy arrays.
+      config: the run's.
+      task: the game it plays.
+      progression: where the run stood.
+    """
+
+    network: Any
+    variables: Any
+    config: DistillConfig
+    task: Task
+    progression: Progression
+
+
+def load_student(path: str) -> Student:
+    """Reads the student of a ``distill`` run; the run may still be going.
+
+    Raises:
+      UserError: not such a run, or none of its checkpoints is intact.
+    """
+    run = read_run(path)
+    if run.command != "distill":
+        raise UserError(f"{path}: is a run of pd-jax {run.command}, which has no student")
+    config = read_config(DistillConfig, run.config_path)
+    task = get_task(config.game) if config.game is not None else load(config.teacher).task
+    network = make_network(
+        config.student.network,
+        task.num_actions,
+        hidden_sizes=config.student.mlp_hidden,
+        compute_dtype=config.student.compute_dtype,
+    )
+    with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
+        restored = checkpointer.restore(_template(network, task, config), network=config.student.network)
+    if restored is None:
+        raise UserError(f"{path}: has no checkpoint yet")
+    state, metadata, _ = restored
+    return Student(network, state.variables, config, task, Progression(**metadata))
+
+
+def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Plays the games and returns a summary: of both policies, or of the one that was given.
+
+    Raises:
+      UserError: the teacher, the run and the game do not fit together.
+      Interrupted: a signal came; nothing was written.
+    """
+    started = time.monotonic()
+    student = load_student(config.run) if config.run is not None else None
+    teacher = load(config.teacher) if config.teacher is not None else None
+    if config.game is not None:
+        task = get_task(config.game)
+    else:
+        task = student.task if student is not None else teacher.task  # type: ignore[union-attr]
+    if teacher is not None:
+        check_teacher_plays(teacher, task)
+    if student is not None and student.task.name != task.name:
+        raise UserError(f"{config.run}: its student plays {student.task.name}, not {task.name}")
+    directory = RunDirectory.create(config.out, "evaluate", to_mapping(config)) if config.out is not None else None
+    policies: dict[str, tuple[Any, Any]] = {}
+    if teacher is not None:
+        policies["teacher"] = (teacher.network.apply, teacher.variables)
+    if student is not None:
+        policies["student"] = (student.network.apply, student.variables)
+    scores = _score_all(config, task, policies)
+    summary = _summarise(config, task, teacher, student, scores, time.monotonic() - started)
+    if directory is not None:
+        directory.write_summary(summary)
+        directory.close()
+    return summary
+
+
+def _score_all(config: EvaluateConfig, task: Task, policies: dict[str, tuple[Any, Any]]) -> dict[str, EpisodeScores]:
+    evaluation = config.evaluation
+    options = environment_options(config.env) | {"max_episode_steps": evaluation.max_episode_steps}
+    scores = {}
+    with Interrupts() as interrupts, Progress(f"evaluate on {task.name}") as progress:
+        for who, (apply, variables) in policies.items():
+            games = progress.add(f"{who}'s games", evaluation.episodes)
+
+            def on_progress(finished: int, wanted: int, games: Any = games) -> None:
+                games.total = wanted
+                games.set(finished)
+                interrupts.check()
+
+            scores[who] = evaluate(
+                apply,
+                variables,
+                task,
+                episodes=evaluation.episodes,
+                num_lanes=evaluation.num_lanes,
+                epsilon=evaluation.epsilon,
+                seed=config.seed + evaluation.seed_offset,
+                environment_options=options,
+                on_progress=on_progress,
+            )
+    return scores
+
+
+def _summarise(
+    config: EvaluateConfig,
+    task: Task,
+    teacher: Teacher | None,
+    student: Student | None,
+    scores: dict[str, EpisodeScores],
+    wall_seconds: float,
+) -> dict[str, Any]:
+    protocol = {"epsilon": config.evaluation.epsilon, "max_noops": config.env.max_noops, "seed": config.seed}
+    if teacher is None or student is None:
+        (who, only), = scores.items()
+        policy = teacher if teacher is not None else student
+        assert policy is not None
+        return {
+            "games": {task.name: _prefixed(who, summarise_scores(only.returns))},
+            f"{who}_parameters": count_params(policy.variables),
+            "wall_seconds": wall_seconds,
+            **protocol,
+        }
+    return build_summary(
+        {task.name: scores["teacher"].returns},
+        {task.name: scores["student"].returns},
+        random_scores={} if task.random_score is None else {task.name: task.random_score},
+        student_parameters=count_params(student.variables),
+        teacher_parameters=teacher.num_params,
+        wall_seconds=wall_seconds,
+        env_steps=student.progression.env_steps,
+        updates=student.progression.updates,
+        student_network=student.config.student.network,
+        teacher_network=teacher.metadata.network,
+        **protocol,
+    )
+
+
+def _prefixed(who: str, scores: dict[str, Any]) -> dict[str, Any]:
+    names = {"mean": f"{who}_score", "standard_error": f"{who}_standard_error", "ci95": f"{who}_ci95"}
+    return {names.get(name, name): value for name, value in scores.items()}
+
+
+def _template(network: Any, task: Task, config: DistillConfig) -> Any:
+    """What the checkpoint of such a run holds, without computing it."""
+    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
+
+    def init(key: jax.Array, observations: jax.Array) -> LearnerState:
+        variables = network.init(key, observations)
+        optimizer_state = make_optimizer(config.learner).init(variables)
+        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key)
+
+    return jax.eval_shape(init, jax.random.key(0), example)

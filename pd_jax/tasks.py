@@ -1,0 +1,181 @@
+"""Tasks: what there is to play, what it looks like and what can be done in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pd_jax.errors import UserError, nearest
+
+ATARI_ACTIONS: tuple[str, ...] = tuple(
+    "NOOP FIRE UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT UPFIRE RIGHTFIRE LEFTFIRE DOWNFIRE "
+    "UPRIGHTFIRE UPLEFTFIRE DOWNRIGHTFIRE DOWNLEFTFIRE".split()
+)
+"""The joystick's 18 positions in the Arcade Learning Environment's order. Minimal sets keep this order."""
+
+ATARI_FRAME_SHAPE = (84, 84)
+ATARI_OBSERVATION_SHAPE = (84, 84, 4)
+ATARI_MAX_EPISODE_STEPS = 27_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One environment, with its action set and observation spec.
+
+    Attributes:
+      name: our name, such as ``"ms_pacman"``.
+      env_id: EnvPool's id, such as ``"MsPacman-v5"``.
+      kind: ``"atari"`` (stacked frames) or ``"vector"`` (a flat float observation).
+      num_actions: size of the action set (Atari: the game's minimal set).
+      observation_shape: what a network sees at one step: ``(84, 84, 4)``, oldest frame first, or ``(D,)``.
+      observation_dtype: ``"uint8"`` (Atari) or ``"float32"``.
+      action_names: ``num_actions`` names, in the order of the action indices.
+      random_score: mean undiscounted return of uniformly random play, None where it was not measured.
+      human_score: mean return of a human tester (Mnih et al. 2015), None where there is none.
+      max_episode_steps: control steps (Atari: of 4 frames) after which an episode is cut; 27,000 is 30 minutes.
+    """
+
+    name: str
+    env_id: str
+    kind: Literal["atari", "vector"]
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    observation_dtype: Literal["uint8", "float32"]
+    action_names: tuple[str, ...]
+    random_score: float | None
+    human_score: float | None
+    max_episode_steps: int
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of what is stored per step: the newest frame ``(84, 84)``, or the whole vector ``(D,)``."""
+        return ATARI_FRAME_SHAPE if self.kind == "atari" else self.observation_shape
+
+
+def _atari(
+    name: str, env_id: str, actions: tuple[str, ...], *, random_score: float | None, human_score: float | None
+) -> Task:
+    return Task(
+        name=name,
+        env_id=env_id,
+        kind="atari",
+        num_actions=len(actions),
+        observation_shape=ATARI_OBSERVATION_SHAPE,
+        observation_dtype="uint8",
+        action_names=actions,
+        random_score=random_score,
+        human_score=human_score,
+        max_episode_steps=ATARI_MAX_EPISODE_STEPS,
+    )
+
+
+def _vector(name: str, env_id: str, actions: str, *, size: int, random_score: float, max_episode_steps: int) -> Task:
+    action_names = tuple(actions.split())
+    return Task(
+        name=name,
+        env_id=env_id,
+        kind="vector",
+        num_actions=len(action_names),
+        observation_shape=(size,),
+        observation_dtype="float32",
+        action_names=action_names,
+        random_score=random_score,
+        human_score=None,
+        max_episode_steps=max_episode_steps,
+    )
+
+
+# Name, id, random and human score (Mnih et al. 2015, extended data table 2; no-op starts), minimal action set.
+_PAPER_GAMES: tuple[tuple[str, str, float, float, str], ...] = (
+    ("beam_rider", "BeamRider-v5", 363.9, 16_926.5, "NOOP FIRE UP RIGHT LEFT UPRIGHT UPLEFT RIGHTFIRE LEFTFIRE"),
+    ("breakout", "Breakout-v5", 1.7, 30.5, "NOOP FIRE RIGHT LEFT"),
+    ("enduro", "Enduro-v5", 0.0, 860.5, "NOOP FIRE RIGHT LEFT DOWN DOWNRIGHT DOWNLEFT RIGHTFIRE LEFTFIRE"),
+    ("freeway", "Freeway-v5", 0.0, 29.6, "NOOP UP DOWN"),
+    ("ms_pacman", "MsPacman-v5", 307.3, 6_951.6, "NOOP UP RIGHT LEFT DOWN UPRIGHT UPLEFT DOWNRIGHT DOWNLEFT"),
+    ("pong", "Pong-v5", -20.7, 14.6, "NOOP FIRE RIGHT LEFT RIGHTFIRE LEFTFIRE"),
+    ("qbert", "Qbert-v5", 163.9, 13_455.0, "NOOP FIRE UP RIGHT LEFT DOWN"),
+    ("riverraid", "Riverraid-v5", 1_338.5, 17_118.0, " ".join(ATARI_ACTIONS)),
+    ("seaquest", "Seaquest-v5", 68.4, 42_054.7, " ".join(ATARI_ACTIONS)),
+    ("space_invaders", "SpaceInvaders-v5", 148.0, 1_668.7, "NOOP FIRE RIGHT LEFT RIGHTFIRE LEFTFIRE"),
+)
+
+PAPER_GAMES: tuple[str, ...] = tuple(row[0] for row in _PAPER_GAMES)
+"""Names of the ten games of Rusu et al. (2016)."""
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        name: _atari(name, env_id, tuple(actions.split()), random_score=random_score, human_score=human_score)
+        for name, env_id, random_score, human_score, actions in _PAPER_GAMES
+    }
+    | {
+        # Random scores measured on EnvPool 1.2.5: 107,008 episodes (22.22 +- 0.04), 2,496 episodes (-499.05 +- 0.23).
+        "cartpole": _vector("cartpole", "CartPole-v1", "LEFT RIGHT", size=4, random_score=22.2, max_episode_steps=500),
+        "acrobot": _vector(
+            "acrobot", "Acrobot-v1", "TORQUE-1 TORQUE0 TORQUE+1", size=6, random_score=-499.1, max_episode_steps=500
+        ),
+    }
+)
+"""The tasks known without asking EnvPool, by name."""
+
+
+def get_task(name: str) -> Task:
+    """Finds a task by our name or by EnvPool's id, ignoring case and underscores.
+
+    ``"ms_pacman"``, ``"MsPacman-v5"`` and ``"mspacman"`` are the same game. Every Atari game that EnvPool registers can
+    be had, the paper's ten without importing EnvPool (which takes seconds).
+
+    Raises:
+      UserError: there is no such task; the message names the nearest one.
+    """
+    key = _spelling(name)
+    for task in TASKS.values():
+        if key in (_spelling(task.name), _spelling(task.env_id)):
+            return task
+    atari = _atari_games()
+    if key in atari:
+        return _ask_envpool(atari[key])
+    choices = [*TASKS, *(task.env_id for task in TASKS.values()), *atari.values()]
+    raise UserError(
+        f"{_short(name)} is not a game{nearest(name[:60], choices)} "
+        f"({', '.join(TASKS)}, or another Atari game by its EnvPool id)"
+    )
+
+
+def _spelling(name: str) -> str:
+    """What is left of a name when case and underscores do not count."""
+    return name.strip().lower().replace("_", "")
+
+
+def _env_id(name: str) -> str:
+    """EnvPool's own rule for Atari: ``"up_n_down"`` -> ``"UpNDown-v5"``."""
+    return "".join(word.capitalize() for word in name.split("_")) + "-v5"
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
+@functools.cache
+def _atari_games() -> dict[str, str]:
+    """The name of every Atari game of EnvPool's, by each spelling it may be asked for."""
+    # Imported late: EnvPool takes seconds to import, which a misspelt option should not cost.
+    from envpool.atari.registration import atari_game_list
+
+    return {_spelling(spelling): name for name in atari_game_list for spelling in (name, _env_id(name))}
+
+
+@functools.cache
+def _ask_envpool(name: str) -> Task:
+    """Makes the task of an Atari game outside the paper's ten from what EnvPool says about it."""
+    import envpool
+
+    spec: Any = envpool.make_spec(_env_id(name))
+    num_actions = int(spec.action_space.n)
+    # EnvPool tells how many actions a minimal set has, not which; only the full set is known by its size.
+    full = num_actions == len(ATARI_ACTIONS)
+    actions = ATARI_ACTIONS if full else tuple(f"ACTION{index}" for index in range(num_actions))
+    task = _atari(name, _env_id(name), actions, random_score=None, human_score=None)
+    return dataclasses.replace(task, max_episode_steps=int(spec.config.max_episode_steps))

@@ -1,0 +1,298 @@
+"""``pd-jax train-teacher``: the loop around an algorithm; owns files and time."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import pd_jax
+from pd_jax import rollout
+from pd_jax.checkpoint import Checkpointer
+from pd_jax.config import TrainTeacherConfig, check_network
+from pd_jax.config_loading import to_mapping
+from pd_jax.envs import Environment
+from pd_jax.errors import UserError
+from pd_jax.evaluation import Evaluator
+from pd_jax.interrupts import Interrupts
+from pd_jax.networks import make_network
+from pd_jax.play import environment_options
+from pd_jax.reporting.metrics import MetricsWriter, score_values
+from pd_jax.reporting.plots import plot_learning_curve
+from pd_jax.reporting.progress import Progress
+from pd_jax.reporting.summary import summarise_scores
+from pd_jax.run_directory import RunDirectory
+from pd_jax.tasks import Task, get_task
+from pd_jax.teachers import Teacher, load, pqn
+from pd_jax.teachers.files import TeacherMetadata, read_teacher, save_teacher
+
+_MAY_CHANGE = frozenset({"pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end", "evaluation"})
+"""What a resumed run may set anew: how long it goes on, how fast it learns and how it is scored."""
+_FINAL_SEED_OFFSET = 500_000
+"""The last score is taken from other starts than those that chose the best weights: it owes nothing to luck."""
+
+
+@dataclasses.dataclass
+class Progression:
+    """Where training stands; saved with every checkpoint.
+
+    Attributes:
+      env_steps: control steps so far, in all lanes together.
+      wall_seconds: spent in all sessions together.
+      curve: evaluations so far, as in the teacher file.
+      best_mean: the best of their means; its weights are in ``teacher.safetensors``.
+      network: that learns.
+    """
+
+    env_steps: int = 0
+    wall_seconds: float = 0.0
+    curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best_mean: float | None = None
+    network: str = ""
+
+
+def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
+    """Trains or resumes, leaves ``teacher.safetensors`` in the run directory and returns the summary.
+
+    Raises:
+      UserError: something the user gave does not fit; nothing was written.
+      Interrupted: a signal came; the run was saved.
+    """
+    task = get_task(config.game)
+    check_network(config.network, task)
+    start_from = load(config.init_from) if config.init_from is not None else None
+    if start_from is not None:
+        _check_start(start_from, config, task)
+    with (
+        RunDirectory.create(
+            config.out, "train-teacher", to_mapping(config), resume=config.resume, may_change=_MAY_CHANGE
+        ) as run,
+        Interrupts() as interrupts,
+        Progress(f"train {task.name} with {config.algorithm}") as progress,
+        Checkpointer(run.checkpoints, keep=config.checkpoint.keep, warn=progress.print) as checkpointer,
+        MetricsWriter(run.path, warn=progress.print) as metrics,
+    ):
+        training = _Training(config, task, run, checkpointer, metrics, progress, interrupts, start_from)
+        summary = training.run()
+        run.write_summary(summary)
+    return summary
+
+
+class _Training:
+    """One process's share of a training, from its newest checkpoint (if any) to its end."""
+
+    def __init__(
+        self,
+        config: TrainTeacherConfig,
+        task: Task,
+        run: RunDirectory,
+        checkpointer: Checkpointer,
+        metrics: MetricsWriter,
+        progress: Progress,
+        interrupts: Interrupts,
+        start_from: Teacher | None,
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.run_directory = run
+        self.checkpointer = checkpointer
+        self.metrics = metrics
+        self.progress = progress
+        self.interrupts = interrupts
+        self.started = time.monotonic()
+        self.teacher_path = run.path / "teacher.safetensors"
+        self.network = make_network(
+            config.network, task.num_actions, layer_norm=config.layer_norm, hidden_sizes=config.mlp_hidden
+        )
+        self.at = Progression(network=config.network)
+        self.state = self._restore_or_init(start_from)
+        self.steps = progress.add("steps", config.pqn.total_steps, completed=self.at.env_steps)
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end, scores the best weights on fresh starts, and writes them down."""
+        if self.at.env_steps < self.config.pqn.total_steps:
+            self._train()
+        if self.at.best_mean is None or not self.teacher_path.exists():
+            self._evaluate_on_the_way()
+        return self._finish()
+
+    def _restore_or_init(self, start_from: Teacher | None) -> pqn.PQNState:
+        example = jnp.zeros((1, *self.task.observation_shape), self.task.observation_dtype)
+        state = pqn.init(self.network, example, self.config.pqn, jax.random.key(self.config.seed))
+        restored = self.checkpointer.restore(state, network=self.config.network)
+        if restored is None:
+            self.metrics.truncate_after(-1)
+            return state if start_from is None else state.replace(variables=start_from.variables)
+        restored_state, metadata, step = restored
+        self.at = Progression(**metadata)
+        self.metrics.truncate_after(step)
+        self.progress.print(f"resumed at step {step:,}, with fresh episodes")
+        return jax.tree.map(jnp.asarray, restored_state)
+
+    def _train(self) -> None:
+        settings = self.config.pqn
+        environment = Environment(
+            self.task,
+            settings.num_lanes,
+            # Emulators cannot be saved: a resumed run plays new games rather than the first ones again.
+            (self.config.seed + self.at.env_steps) % (2**31 - 2**20),
+            episodic_life=settings.episodic_life,
+            **environment_options(self.config.env),
+        )
+        lanes = rollout.start(environment, jax.random.fold_in(jax.random.key(self.config.seed), self.at.env_steps))
+        iterate = pqn.make_iteration(self.network, environment, settings)
+        while self.at.env_steps < settings.total_steps:
+            before = self.at.env_steps
+            self.state, lanes, values = iterate(self.state, lanes)
+            self.at.env_steps += settings.steps_per_rollout
+            self._write_metrics(values)
+            self.steps.advance(settings.steps_per_rollout)
+            if _passed(before, self.at.env_steps, self.config.evaluation.every_steps):
+                self._evaluate_on_the_way()
+            if _passed(before, self.at.env_steps, self.config.checkpoint.every_steps) or self.interrupts.requested:
+                self._save()
+            if self.interrupts.requested:
+                self.checkpointer.wait()
+            self.interrupts.check()
+        self._save()
+        jax.block_until_ready(lanes)
+        environment.close()
+
+    def _write_metrics(self, values: dict[str, jax.Array]) -> None:
+        numbers = {name: float(value) for name, value in values.items()}
+        if not math.isfinite(numbers["loss"]):
+            raise UserError(
+                f"the loss became {numbers['loss']} at step {self.at.env_steps:,}; the last checkpoint is intact: "
+                "resume with a smaller pqn.learning_rate"
+            )
+        games = numbers.pop("games")
+        game_return = numbers.pop("game_return")
+        if games > 0:
+            numbers |= {"game_return": game_return, "games": games}
+            self.progress.status(f"return {game_return:.1f}, loss {numbers['loss']:.4f}")
+        numbers["wall_seconds"] = self._wall_seconds()
+        self.metrics.write(self.at.env_steps, numbers)
+
+    def _wall_seconds(self) -> float:
+        return self.at.wall_seconds + time.monotonic() - self.started
+
+    def _save(self) -> None:
+        metadata = dataclasses.asdict(self.at) | {"wall_seconds": self._wall_seconds()}
+        score = self.at.curve[-1]["mean"] if self.at.curve else None
+        self.checkpointer.save(self.at.env_steps, self.state, metadata, score)
+
+    def _evaluate_on_the_way(self) -> None:
+        """Adds a point to the learning curve, and writes the teacher file if it is the best so far."""
+        scores = self._score(self.state.variables, self.config.evaluation.progress_episodes, 0)
+        self.metrics.write(self.at.env_steps, score_values(self.task.name, scores))
+        point = {name: scores[name] for name in ("mean", "standard_error", "episodes")}
+        self.at.curve.append({"env_steps": self.at.env_steps} | point)
+        if self.at.best_mean is None or scores["mean"] >= self.at.best_mean:
+            self.at.best_mean = scores["mean"]
+            self._write_teacher(self.state.variables["params"], scores, 0)
+        self._plot()
+
+    def _plot(self) -> None:
+        references = {"random": self.task.random_score, "human": self.task.human_score}
+        plot_learning_curve(
+            [
+                (point["env_steps"], point["mean"], *(point["mean"] + z * point["standard_error"] for z in (-1.96, 1.96)))
+                for point in self.at.curve
+            ],
+            self.run_directory.path / "learning_curve.png",
+            title=f"{self.config.algorithm.upper()}, {self.task.name}",
+            references={name: score for name, score in references.items() if score is not None},
+        )
+
+    def _finish(self) -> dict[str, Any]:
+        params, _ = read_teacher(self.teacher_path)
+        variables = {"params": jax.tree.map(jnp.asarray, params)}
+        scores = self._score(variables, self.config.evaluation.episodes, _FINAL_SEED_OFFSET)
+        self._write_teacher(params, scores, _FINAL_SEED_OFFSET)
+        return {
+            "game": self.task.name,
+            "teacher": str(self.teacher_path),
+            "teacher_score": scores["mean"],
+            "teacher_standard_error": scores["standard_error"],
+            "teacher_ci95": scores["ci95"],
+            "episodes": scores["episodes"],
+            "epsilon": self.config.evaluation.epsilon,
+            "env_steps": self.at.env_steps,
+            "wall_seconds": self._wall_seconds(),
+            "learning_curve": self.at.curve,
+        }
+
+    def _score(self, variables: Any, episodes: int, seed_offset: int) -> dict[str, Any]:
+        evaluation = self.config.evaluation
+        self.progress.status(f"evaluating over {episodes} episodes")
+        evaluator = Evaluator(
+            self.task,
+            self.network.apply,
+            episodes=episodes,
+            num_lanes=evaluation.num_lanes,
+            epsilon=evaluation.epsilon,
+            seed=self.config.seed + evaluation.seed_offset + seed_offset,
+            environment_options=environment_options(self.config.env)
+            | {"max_episode_steps": evaluation.max_episode_steps},
+        )
+        return summarise_scores(evaluator.run(variables).returns)
+
+    def _write_teacher(self, params: Any, scores: dict[str, Any], seed_offset: int) -> None:
+        config, task, evaluation = self.config, self.task, self.config.evaluation
+        is_atari = task.kind == "atari"
+        atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
+        metadata = TeacherMetadata(
+            name=f"{task.name}-{config.network}",
+            game=task.name,
+            env_id=task.env_id,
+            network=config.network,
+            layer_norm=config.layer_norm,
+            hidden_sizes=() if is_atari else config.mlp_hidden,
+            num_actions=task.num_actions,
+            action_names=task.action_names,
+            observation={"kind": task.kind, "shape": list(task.observation_shape), "dtype": task.observation_dtype}
+            | (atari if is_atari else {}),
+            output="q",
+            algorithm=config.algorithm,
+            env_steps=self.at.env_steps,
+            seed=config.seed,
+            training_config={key: value for key, value in to_mapping(config).items() if key not in ("out", "resume")},
+            evaluation=scores
+            | {
+                "epsilon": evaluation.epsilon,
+                "max_noops": config.env.max_noops,
+                "max_episode_steps": evaluation.max_episode_steps or task.max_episode_steps,
+                "seed": config.seed + evaluation.seed_offset + seed_offset,
+            },
+            learning_curve=self.at.curve,
+            how_made=f"pd-jax train-teacher on {jax.default_backend()}",
+            licence="Apache-2.0",
+            created=datetime.date.today().isoformat(),
+            pd_jax_version=pd_jax.__version__,
+        )
+        save_teacher(self.teacher_path, params, metadata)
+
+
+def _passed(before: int, after: int, interval: int) -> bool:
+    return interval > 0 and after // interval > before // interval
+
+
+def _check_start(teacher: Teacher, config: TrainTeacherConfig, task: Task) -> None:
+    """Raises a UserError unless training can go on from this teacher's weights."""
+    metadata = teacher.metadata
+    wanted = (task.name, config.network, config.layer_norm)
+    if (metadata.game, metadata.network, metadata.layer_norm) != wanted or (
+        config.network == "mlp" and tuple(metadata.hidden_sizes) != tuple(config.mlp_hidden)
+    ):
+        raise UserError(
+            f"init_from: {config.init_from} is a {metadata.network} for {metadata.game} "
+            f"(layer_norm {metadata.layer_norm}), and the run wants a {config.network} for {task.name} "
+            f"(layer_norm {config.layer_norm})"
+        )
+    if teacher.gives_logits:
+        raise UserError(f"init_from: {config.init_from} gives logits; {config.algorithm} learns Q-values")

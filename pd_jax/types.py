@@ -1,0 +1,42 @@
+"""The arrays that pass between rollout, replay and learner."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class Trajectory:
+    """A stretch of play: time-major, ``T`` steps of ``L`` lanes.
+
+    Attributes:
+      observations: the newest frame seen at each step, uint8 ``[T, L, 84, 84]`` (Atari), or float32 ``[T, L, D]``.
+        Frame stacks are rebuilt from these by the replay.
+      is_first: bool ``[T, L]``, the observation opens an episode, so its stack is four copies of it.
+      is_decision: bool ``[T, L]``, False on terminal observations. EnvPool resets a lane in the step *after* its
+        terminal observation and ignores the action of that step: nothing was decided there.
+      actions: int32 ``[T, L]``.
+      rewards: float32 ``[T, L]``, unclipped, for acting on the observation of the same index.
+      teacher_q: float32 ``[T, L, A]``, the teacher's Q-values (or logits) for the observation of the same index.
+    """
+
+    observations: jax.Array
+    is_first: jax.Array
+    is_decision: jax.Array
+    actions: jax.Array
+    rewards: jax.Array
+    teacher_q: jax.Array
+
+
+@flax.struct.dataclass
+class Batch:
+    """A minibatch for the student.
+
+    Attributes:
+      observations: uint8 ``[B, 84, 84, 4]``, oldest frame first, or float32 ``[B, D]``.
+      teacher_q: float32 ``[B, A]``.
+    """
+
+    observations: jax.Array
+    teacher_q: jax.Array

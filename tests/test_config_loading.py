@@ -1,0 +1,399 @@
+"""Settings from files and command lines: what is right goes through exactly, what is wrong gets one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pd_jax.config import COMMANDS, CommandConfig, DistillConfig, EvaluateConfig, TrainTeacherConfig
+from pd_jax.config_fields import Bounds, Field, check_value, fields
+from pd_jax.config_loading import from_mapping, load_config, read_config, to_mapping, to_yaml
+from pd_jax.errors import UserError
+
+REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
+TOP_KEYS = (
+    "seed, teacher, out, resume, game, data, epsilon, env, student, loss, learner, replay, schedule, evaluation, "
+    "checkpoint"
+)
+NETWORKS = "(dqn, net1, net2, net3, mlp)"
+
+
+def failure(config_class: type[CommandConfig], *argv: str) -> str:
+    with pytest.raises(UserError) as error:
+        load_config(config_class, argv, "distill")
+    return str(error.value)
+
+
+def distill_failure(*options: str) -> str:
+    return failure(DistillConfig, *REQUIRED, *options)
+
+
+@pytest.fixture
+def pong(tmp_path: Path) -> Path:
+    path = tmp_path / "pong.yaml"
+    path.write_text("teacher: pong\nout: runs/pong\nstudent:\n  network: net1\nlearner:\n  batch_size: 64\n")
+    return path
+
+
+def test_options_go_before_the_file_and_the_file_before_defaults(pong: Path) -> None:
+    argv = ["--config", str(pong), "--learner.batch-size", "128", "--seed", "3"]
+    config = load_config(DistillConfig, argv, "distill")
+    assert (config.learner.batch_size, config.student.network, config.seed) == (128, "net1", 3)
+    untouched = DistillConfig(teacher="pong", out="runs/pong")
+    assert dataclasses.replace(config, seed=0, learner=untouched.learner, student=untouched.student) == untouched
+
+
+def test_every_spelling_of_an_option_is_understood() -> None:
+    argv = ["--teacher=a=b", "--out", "-", "--learner.batch_size", "1_024", "--loss.temperature=1e-2", "--resume"]
+    argv += [
+        "--student.mlp-hidden",
+        "64",
+        "32",
+        "--student.network=mlp",
+        "--data",
+        "None",
+        "--seed",
+        "1",
+        "--seed",
+        "2",
+    ]
+    config = load_config(DistillConfig, argv, "distill")
+    assert (config.teacher, config.out, config.data) == ("a=b", "-", None)
+    assert (config.learner.batch_size, config.loss.temperature, config.seed) == (1024, 0.01, 2)
+    assert (config.student.mlp_hidden, config.resume) == ((64, 32), True)
+    assert not load_config(DistillConfig, [*argv, "--no-resume"], "distill").resume
+
+
+def test_flags_of_sections_have_a_negative() -> None:
+    argv = ["--game", "pong", "--out", "x", "--pqn.no-clip-rewards", "--no_layer_norm"]
+    config = load_config(TrainTeacherConfig, argv, "train-teacher")
+    assert (config.pqn.clip_rewards, config.layer_norm, config.pqn.episodic_life) == (False, False, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--student.netwrok", "net3"], "--student.netwrok: no such option; did you mean '--student.network'?"),
+        (["--network", "net3"], "--network: no such option; did you mean '--student.network'?"),
+        (["--otu=x"], "--otu: no such option; did you mean '--out'?"),
+        (["--xyz"], "--xyz: no such option; --help lists them"),
+        (["--"], "--: no such option; --help lists them"),
+        (["-x"], "'-x': unexpected argument; settings are given as --name value"),
+        (["extra"], "'extra': unexpected argument; settings are given as --name value"),
+        (["--seed"], "--seed: needs a value"),
+        (["--seed", "--resume"], "--seed: needs a value"),
+        (["--config"], "--config: needs a value"),
+        (["--config=a", "--config=b"], "--config: given twice"),
+        (["--resume", "true"], "--resume: takes no value, got 'true'"),
+        (["--no-resume=true"], "--no-resume: takes no value, got 'true'"),
+        (["--learner.batch-size", "many"], "--learner.batch-size: 'many' is not a whole number"),
+        (["--learner.batch_size", "1.5"], "--learner.batch-size: 1.5 is not a whole number"),
+        (["--learner.batch-size", "true"], "--learner.batch-size: true is not a whole number"),
+        (["--learner.batch-size", "None"], "--learner.batch-size: null is not a whole number"),
+        (["--learner.batch-size", "0"], "--learner.batch-size: 0 is out of range (at least 1)"),
+        (["--learner.batch-size", "-5"], "--learner.batch-size: -5 is out of range (at least 1)"),
+        (["--env.num-lanes", "1e9"], "--env.num-lanes: 1000000000.0 is not a whole number"),
+        (["--env.num-lanes", "99999"], "--env.num-lanes: 99999 is out of range (at most 65536)"),
+        (["--loss.temperature", "0"], "--loss.temperature: 0 is out of range (at least 1e-12)"),
+        (["--loss.temperature", "hot"], "--loss.temperature: 'hot' is not a number or null"),
+        (["--loss.temperature", ".nan"], "--loss.temperature: nan is not a finite number"),
+        (["--learner.learning-rate=-1e-3"], "--learner.learning-rate: -0.001 is out of range (at least 1e-12)"),
+        (["--learner.learning-rate", "1e999"], "--learner.learning-rate: inf is not a finite number"),
+        (["--epsilon", "1.5"], "--epsilon: 1.5 is out of range (at most 1)"),
+        (["--seed", "-1"], "--seed: -1 is out of range (at least 0)"),
+        (["--env.max-noops", "0"], "--env.max-noops: 0 is out of range (at least 1)"),
+        (["--student.mlp-hidden", "8", "x"], "--student.mlp-hidden[1]: 'x' is not a whole number"),
+        (["--student.mlp-hidden"], "--student.mlp-hidden: 0 items, it takes 1 to 64"),
+        (["--loss.kind", "KL"], "--loss.kind: 'KL' is not a loss; did you mean 'kl'? (kl, nll, mse)"),
+        (
+            ["--learner.optimizer", "adamw"],
+            "--learner.optimizer: 'adamw' is not an optimizer; did you mean 'adam'? (rmsprop, adam)",
+        ),
+        (["--env.stepping", "gpu"], "--env.stepping: 'gpu' is not a way of stepping (jit, host)"),
+        (
+            ["--student.compute-dtype", "bf16"],
+            "--student.compute-dtype: 'bf16' is not a compute type; did you mean 'bfloat16'? (float32, bfloat16)",
+        ),
+        (
+            ["--student.network", "resnet"],
+            f"--student.network: 'resnet' is not a network; did you mean 'net3'? {NETWORKS}",
+        ),
+        (
+            ["--student.network", "multi3"],
+            f"--student.network: 'multi3' is a network for several games, and this command has one {NETWORKS}",
+        ),
+        (["--teacher="], "--teacher: is empty"),
+        (["--out", "a\nb"], "--out: 'a\\nb' has characters that cannot be printed"),
+        (["--out", "\udcff"], "--out: '\\udcff' has characters that cannot be printed"),
+        (["--out", "x" * 5000], f"--out: '{'x' * 57}...' is longer than 4096 characters"),
+    ],
+)
+def test_a_bad_option_is_refused(options: list[str], message: str) -> None:
+    assert distill_failure(*options) == message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("student: {network: nte1}", f"student.network: 'nte1' is not a network; did you mean 'net1'? {NETWORKS}"),
+        (
+            "student: {netwrok: net1}",
+            "student.netwrok: no such key; did you mean 'network'? (network, mlp_hidden, compute_dtype)",
+        ),
+        ("network: net1", f"network: no such key; did you mean 'student.network'? ({TOP_KEYS})"),
+        ("zzz: 1", f"zzz: no such key ({TOP_KEYS})"),
+        ("1: 1", f"1: no such key ({TOP_KEYS})"),
+        ("null: 1", f"null: no such key ({TOP_KEYS})"),
+        ("student.network: net1", f"student.network: no such key; did you mean 'student'? ({TOP_KEYS})"),
+        ("student: net1", "student: 'net1' is not a mapping of settings (network, mlp_hidden, compute_dtype)"),
+        ("replay:", "replay: null is not a mapping of settings (capacity)"),
+        ("learner: {batch_size: '64'}", "learner.batch_size: '64' is not a whole number"),
+        ("learner: {batch_size: true}", "learner.batch_size: true is not a whole number"),
+        ("learner: {batch_size: null}", "learner.batch_size: null is not a whole number"),
+        ("learner: {batch_size: 64.0}", "learner.batch_size: 64.0 is not a whole number"),
+        ("learner: {batch_size: [64]}", "learner.batch_size: a list is not a whole number"),
+        ("learner: {batch_size: {a: 1}}", "learner.batch_size: a mapping is not a whole number"),
+        ("learner: {max_grad_norm: no}", "learner.max_grad_norm: 'no' is not a number or null"),
+        ("epsilon: null", "epsilon: null is not a number"),
+        ("epsilon: true", "epsilon: true is not a number"),
+        ("epsilon: .inf", "epsilon: inf is not a finite number"),
+        ("resume: 1", "resume: 1 is not true or false"),
+        ("resume: yes", "resume: 'yes' is not true or false"),
+        ("game: 7", "game: 7 is not text or null"),
+        ("loss: {kind: null}", "loss.kind: null is not a loss (kl, nll, mse)"),
+        ("student: {mlp_hidden: 64}", "student.mlp_hidden: 64 is not a list, each item a whole number"),
+        ("student: {mlp_hidden: [64, 0]}", "student.mlp_hidden[1]: 0 is out of range (at least 1)"),
+        (
+            "replay: {capacity: 500}",
+            "replay.capacity: 500 holds less than one rollout, 1024 steps "
+            "(env.num_lanes 32 x schedule.rollout_length 32)",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content + "\n")
+    assert distill_failure("--config", str(path)) == f"{path}: {message}"
+
+
+def test_a_value_that_conflicts_is_blamed_on_where_it_came_from(pong: Path) -> None:
+    argv = ["--config", str(pong)]
+    option = failure(DistillConfig, *argv, "--learner.batch-size", "9000", "--replay.capacity", "8000")
+    assert option == "--learner.batch-size: 9000 is more than replay.capacity (8000)"
+    file = failure(DistillConfig, *argv, "--replay.capacity", "50")
+    assert file == f"{pong}: learner.batch_size: 64 is more than replay.capacity (50)"
+    default = failure(DistillConfig, *argv, "--learner.num-devices", "3")
+    assert default == "env.num_lanes: 32 does not split evenly over 3 devices; 30 and 33 do"
+
+
+def test_what_is_required_is_asked_for(tmp_path: Path) -> None:
+    remedy = "missing; set it in the configuration file or give"
+    assert failure(DistillConfig) == f"teacher: {remedy} --teacher"
+    assert failure(DistillConfig, "--teacher", "x") == f"out: {remedy} --out"
+    assert failure(TrainTeacherConfig, "--out", "x") == f"game: {remedy} --game"
+    assert failure(EvaluateConfig) == "teacher: missing, and run too; give --teacher NAME_OR_FILE, --run DIR or both"
+    path = tmp_path / "x.yaml"
+    path.write_text("teacher: pong\n")
+    assert failure(DistillConfig, "--config", str(path)) == f"{path}: out: {remedy} --out"
+    with pytest.raises(UserError) as error:
+        read_config(DistillConfig, path)
+    assert str(error.value) == f"{path}: out: missing"
+
+
+def test_a_missing_file_is_named_with_the_nearest(pong: Path) -> None:
+    path = pong.with_name("pogn.yaml")
+    assert distill_failure("--config", str(path)) == f"{path}: no such file; did you mean 'pong.yaml'?"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_every_option_with_a_description_and_exits_with_0(
+    command: str, flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        load_config(COMMANDS[command], ["--bogus", flag], command)
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: pd-jax {command}" in text
+    assert "YAML file of settings" in text
+    for key in fields(COMMANDS[command]):
+        option = "--" + key.replace("_", "-")
+        rows = re.findall(rf"^\W*{option}[ ,](.*(?:\n(?!\W*--).*)*)", text, flags=re.MULTILINE)
+        assert len(rows) == 1, option
+        words = " ".join(rows[0].split())
+        assert "(default: " in words or "(required)" in words
+    assert all(f" {option} " in text for option in ("--config", "--out", "--seed"))
+
+
+def test_mappings_of_python_are_checked_as_files_are() -> None:
+    with pytest.raises(UserError, match=r"^learner\.learning_rate: inf is not a finite number$"):
+        from_mapping(DistillConfig, {"learner": {"learning_rate": math.inf}})
+    with pytest.raises(UserError, match=r"^here: seed: a huge number is out of range \(at most 2000000000\)$"):
+        from_mapping(DistillConfig, {"seed": 10**5000}, "here: ")
+    with pytest.raises(UserError, match=r"^epsilon: a huge number is not a finite number$"):
+        from_mapping(DistillConfig, {"epsilon": 10**5000})
+    with pytest.raises(UserError, match=r"^teacher: a PosixPath is not text$"):
+        from_mapping(DistillConfig, {"teacher": Path("x")})
+    assert from_mapping(DistillConfig, {"teacher": "a", "out": "b", "epsilon": 1}).epsilon == 1.0
+
+
+def test_whole_numbers_become_floats_where_a_float_is_wanted() -> None:
+    value = check_value(Field(float, bounds=Bounds(0, 2)), 1, "x")
+    assert (type(value), value) == (float, 1.0)
+
+
+NAMES = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=12)
+
+
+def possible(field: Field) -> st.SearchStrategy[Any]:
+    if field.many:
+        return st.lists(possible(dataclasses.replace(field, many=False)), min_size=1, max_size=5).map(tuple)
+    if field.choices:
+        values: st.SearchStrategy[Any] = st.sampled_from(field.choices)
+    elif field.kind is bool:
+        values = st.booleans()
+    elif field.kind is str:
+        values = NAMES.filter(lambda name: name not in ("None", "null", "Null", "NULL", "~"))
+    elif field.kind is int:
+        assert field.bounds is not None
+        values = st.integers(int(field.bounds.low), int(field.bounds.high))
+    else:
+        assert field.bounds is not None
+        values = st.floats(field.bounds.low, field.bounds.high)
+    return values | st.none() if field.optional else values
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A command and possible values of some of its settings by dotted key, all required ones among them."""
+    command = draw(st.sampled_from(sorted(COMMANDS)))
+    known = fields(COMMANDS[command])
+    required = [key for key, field in known.items() if field.required]
+    keys = draw(st.lists(st.sampled_from(sorted(known)), max_size=8, unique=True))
+    return command, {key: draw(possible(known[key])) for key in dict.fromkeys(required + keys)}
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[name] = value
+    return tree
+
+
+def as_argv(values: dict[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        option = "--" + key.replace("_", "-")
+        section, dot, name = option[2:].rpartition(".")
+        if isinstance(value, bool):
+            yield option if value else f"--{section}{dot}no-{name}"
+        elif isinstance(value, tuple):
+            yield option
+            yield from map(str, value)
+        else:
+            yield f"{option}={value}"
+
+
+@settings(deadline=None, max_examples=60)
+@given(changes())
+def test_file_and_command_line_and_tyro_alone_give_the_same_settings(change: tuple[str, dict[str, Any]]) -> None:
+    command, values = change
+    config_class, argv = COMMANDS[command], list(as_argv(values))
+    try:
+        config = from_mapping(config_class, nested(values))
+    except UserError as error:  # Possible alone, impossible together: the same is said of the options.
+        with pytest.raises(UserError) as other:
+            load_config(config_class, argv, command)
+        assert str(other.value).lstrip("-").replace("-", "_") == str(error).replace("-", "_")  # noqa: PT017
+        return
+    assert config == load_config(config_class, argv, command)
+    assert config == tyro.cli(config_class, args=argv)
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        assert getattr(getattr(config, section) if section else config, name) == value
+
+
+@settings(deadline=None, max_examples=60)
+@given(changes())
+def test_what_is_written_is_read_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, change: tuple[str, dict[str, Any]]
+) -> None:
+    command, values = change
+    try:
+        config = from_mapping(COMMANDS[command], nested(values))
+    except UserError:
+        return
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert read_config(COMMANDS[command], path) == config
+    assert load_config(COMMANDS[command], ["--config", str(path)], command) == config
+    assert from_mapping(COMMANDS[command], to_mapping(config)) == config
+    assert repr(read_config(COMMANDS[command], path)) == repr(config)
+
+
+KEYS = sorted({part for config_class in COMMANDS.values() for key in fields(config_class) for part in key.split(".")})
+WORDS = st.sampled_from(["net2", "kl", "pong", "cartpole", "64", "0", "-1", "1e-3", "None", "null", ".nan", "true"])
+JUNK = WORDS | NAMES | st.none() | st.booleans() | st.integers() | st.floats() | st.integers(1, 9)
+TREES = st.recursive(
+    JUNK,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | NAMES | st.integers() | st.none(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+TOKENS = st.one_of(
+    WORDS,
+    st.text(max_size=8),
+    st.sampled_from(["--config", "--config=configs", "--help", "-h", "--", "-", "--no-resume", "--resume=1", "="]),
+    st.sampled_from(sorted({key for config_class in COMMANDS.values() for key in fields(config_class)})).flatmap(
+        lambda key: st.sampled_from([f"--{key}", f"--{key.replace('_', '-')}", f"--{key}=1", f"--{key}=", f"--{key}x"])
+    ),
+)
+
+
+def assert_one_line(error: UserError) -> None:
+    assert str(error).isprintable()
+    assert 0 < len(str(error)) < 1000
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(sorted(COMMANDS)), TREES)
+def test_any_yaml_is_settings_or_a_one_line_error(
+    tmp_path_factory: pytest.TempPathFactory, command: str, tree: Any
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "junk.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8")
+    try:
+        assert isinstance(read_config(COMMANDS[command], path), COMMANDS[command])
+    except UserError as error:
+        assert_one_line(error)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(sorted(COMMANDS)), st.booleans(), st.lists(TOKENS, max_size=6))
+def test_any_command_line_is_settings_or_a_one_line_error_or_help(
+    command: str, complete: bool, tokens: list[str]
+) -> None:
+    required = [
+        token for key, field in fields(COMMANDS[command]).items() if field.required for token in (f"--{key}", "x")
+    ]
+    try:
+        config = load_config(COMMANDS[command], required * complete + tokens, command)
+        assert isinstance(config, COMMANDS[command])
+    except UserError as error:
+        assert_one_line(error)
+    except SystemExit as stop:
+        assert stop.code == 0  # noqa: PT017
+        assert {"-h", "--help"} & set(tokens)
