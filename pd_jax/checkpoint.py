@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -55,9 +56,9 @@ class _NewestAndBest:
 class Checkpointer:
     """Keeps the newest few checkpoints of a run, and the best one, in ``directory/<step>/``.
 
-    Every checkpoint carries a SHA-256 of each array and of its own metadata, which ``restore`` verifies: neither Orbax
-    nor the zstd frames it writes notice a flipped byte. A save that fails (a full disk) is a warning, not the end of
-    training, and leaves the checkpoints before it as they were.
+    Every checkpoint carries a SHA-256 of each array and of its own metadata, which ``restore`` verifies: Orbax reads an
+    array with a flipped byte without complaint. A save that fails (a full disk) is a warning, not the end of training,
+    and leaves the checkpoints before it as they were.
 
     State is written from the host's copy, one per run: with several processes only process 0 writes, and every process
     reads. What was saved on any number of devices restores on any other. Use as a context manager, or call ``close``.
@@ -248,10 +249,9 @@ class Checkpointer:
 
     def _report_failed_save(self, error: Exception) -> None:
         step, self._saving = self._saving, None
-        try:
+        # Closing repeats the error that is being reported.
+        with contextlib.suppress(Exception):
             self._manager.close()
-        except Exception:
-            pass  # It repeats the error that is being reported.
         # Orbax has already struck off the steps it meant to delete after this save; read the directory anew.
         self._manager = self._open_manager()
         self._read_scores()

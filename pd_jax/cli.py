@@ -10,6 +10,7 @@ from typing import Any
 
 from pd_jax import __version__
 from pd_jax.config import COMMANDS
+from pd_jax.config_fields import show
 from pd_jax.config_loading import load_config
 from pd_jax.errors import UserError, nearest
 from pd_jax.interrupts import Interrupted
@@ -25,32 +26,50 @@ _ABOUT: Mapping[str, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0, 2 for a user's error, 128 + n after signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_usage())
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        print(f"pd-jax {__version__}")
-        return 0
-    command, *options = argv
+    command = argv[0] if argv and argv[0] in COMMANDS else ""
     try:
-        if command not in COMMANDS:
-            raise UserError(f"{command!r} is not a command{nearest(command, COMMANDS)} ({', '.join(COMMANDS)})")
-        _run(command, load_config(COMMANDS[command], options, command))
-        return 0
+        code = _dispatch(argv)
+        # Not left to the interpreter's end, where nothing can be said about a full disk or a reader who has gone.
+        sys.stdout.flush()
+        return code
     except UserError as error:
-        prefix = f"pd-jax {command}" if command in COMMANDS else "pd-jax"
-        print(f"{prefix}: {error}", file=sys.stderr)
-        return 2
+        return _fail(command, str(error), 2)
     except Interrupted as interrupt:
-        print(f"pd-jax {command}: stopped by {interrupt}; add --resume to go on", file=sys.stderr)
-        return 128 + interrupt.signal_number
+        return _fail(command, f"stopped by {interrupt}; add --resume to go on", 128 + interrupt.signal_number)
     except KeyboardInterrupt:
-        print(f"pd-jax {command}: stopped at once; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _fail(command, "stopped at once; --resume goes on from the last checkpoint", 130)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
+        return _fail(command, f"{where}{error.strerror or error}", 2)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv:
+        print(_usage(), file=sys.stderr)
+        return 2
+    command, *options = argv
+    if command in ("-h", "--help"):
+        print(_usage())
+    elif command == "--version":
+        print(f"pd-jax {__version__}")
+    elif command not in COMMANDS:
+        raise UserError(f"{show(command)} is not a command{nearest(command[:60], COMMANDS)} ({', '.join(COMMANDS)})")
+    else:
+        try:
+            config = load_config(COMMANDS[command], options, command)
+        except SystemExit:  # After --help.
+            return 0
+        _run(command, config)
+    return 0
+
+
+def _fail(command: str, message: str, code: int) -> int:
+    print(f"{' '.join(filter(None, ('pd-jax', command)))}: {message}", file=sys.stderr)
+    return code
 
 
 def _run(command: str, config: Any) -> None:
@@ -59,7 +78,7 @@ def _run(command: str, config: Any) -> None:
     _runners()[command](config)
 
 
-def _runners() -> Mapping[str, Callable[[Any], None]]:
+def _runners() -> Mapping[str, Callable[[Any], Any]]:
     """The commands' functions, imported only now: a wrong option or ``--help`` needs no JAX."""
     from pd_jax.collect import collect
     from pd_jax.distill import distill

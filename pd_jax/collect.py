@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 
 from pd_jax.config import CollectConfig
+from pd_jax.config_loading import to_mapping
 from pd_jax.dataset import DatasetHeader, DatasetWriter
-from pd_jax.distill import check_teacher_plays
 from pd_jax.interrupts import Interrupts
-from pd_jax.play import LivePlay
+from pd_jax.play import LivePlay, fresh_seed
+from pd_jax.preparation import task_of
 from pd_jax.reporting.progress import Progress
-from pd_jax.tasks import get_task
-from pd_jax.teachers import load
+from pd_jax.run_directory import RunDirectory
+from pd_jax.tasks import Task
+from pd_jax.teachers import Teacher, load
+
+_MAY_CHANGE = frozenset({"steps"})
+"""What a continued recording may set anew: how long it gets."""
 
 
 def collect(config: CollectConfig) -> DatasetHeader:
@@ -23,9 +30,25 @@ def collect(config: CollectConfig) -> DatasetHeader:
       Interrupted: a signal came; whole rollouts up to then are recorded.
     """
     teacher = load(config.teacher)
-    task = get_task(config.game) if config.game is not None else teacher.task
-    check_teacher_plays(teacher, task)
-    header = DatasetHeader(
+    task = task_of(config.game, teacher)
+    config = dataclasses.replace(config, game=task.name)
+    if "://" not in config.out:
+        # Refuses what is not this recording, and keeps its settings beside it. The lock is the same file as the
+        # writer's, so it has to be let go.
+        RunDirectory.create(
+            config.out, "collect", to_mapping(config), resume=config.resume, may_change=_MAY_CHANGE
+        ).close()
+    with (
+        Interrupts() as interrupts,
+        DatasetWriter(config.out, _header(config, task, teacher), resume=config.resume) as writer,
+        Progress(f"collect {task.name}") as progress,
+    ):
+        _record(config, task, teacher, writer, progress, interrupts)
+        return writer.header
+
+
+def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeader:
+    return DatasetHeader(
         task=task.name,
         env_id=task.env_id,
         num_actions=task.num_actions,
@@ -41,34 +64,37 @@ def collect(config: CollectConfig) -> DatasetHeader:
         planned_steps=config.num_rollouts * config.rollout_length,
         teacher_score=teacher.metadata.evaluation or None,
     )
-    with (
-        Interrupts() as interrupts,
-        DatasetWriter(config.out, header, resume=config.resume) as writer,
-        Progress(f"collect {task.name}") as progress,
-    ):
-        recorded = writer.header.steps
-        if recorded:
-            progress.print(f"resumed at step {recorded * config.env.num_lanes:,}, with fresh episodes")
-        steps = progress.add(
-            "steps", header.planned_steps * config.env.num_lanes, completed=recorded * config.env.num_lanes
-        )
-        if recorded < header.planned_steps:
-            play = LivePlay(
-                teacher,
-                task,
-                config.env,
-                rollout_length=config.rollout_length,
-                epsilon=config.epsilon,
-                # A continued recording must not record the same games again.
-                seed=config.seed + recorded,
-            )
-            try:
-                for trajectory in play.rollouts((header.planned_steps - recorded) // config.rollout_length):
-                    writer.append(jax.tree.map(np.asarray, trajectory))
-                    steps.advance(config.rollout_length * config.env.num_lanes)
-                    if play.finished_returns:
-                        progress.status(f"mean return {np.mean(play.finished_returns):.1f}")
-                    interrupts.check()
-            finally:
-                play.close()
-        return writer.header
+
+
+def _record(
+    config: CollectConfig,
+    task: Task,
+    teacher: Teacher,
+    writer: DatasetWriter,
+    progress: Progress,
+    interrupts: Interrupts,
+) -> None:
+    num_lanes, length = config.env.num_lanes, config.rollout_length
+    recorded, planned = writer.header.steps, writer.header.planned_steps
+    if recorded:
+        progress.print(f"resumed at step {recorded * num_lanes:,}, with fresh episodes")
+    meter = progress.add("steps", planned * num_lanes, completed=recorded * num_lanes)
+    if recorded >= planned:
+        return
+    play = LivePlay(
+        teacher,
+        task,
+        config.env,
+        rollout_length=length,
+        epsilon=config.epsilon,
+        seed=fresh_seed(config.seed, recorded * num_lanes),
+    )
+    try:
+        for trajectory in play.rollouts((planned - recorded) // length):
+            writer.append(jax.tree.map(np.asarray, trajectory))
+            meter.advance(length * num_lanes)
+            if play.finished_returns:
+                progress.status(f"mean return {np.mean(play.finished_returns):.1f}")
+            interrupts.check()
+    finally:
+        play.close()

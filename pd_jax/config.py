@@ -86,7 +86,7 @@ class DistillConfig(CommandConfig):
     game: str | None = None
     """Name or EnvPool id of the game; None is the teacher's."""
     data: str | None = None
-    """Directory of recorded play to learn from; None plays live."""
+    """Directory of recorded play to learn from, with the lanes it was recorded with; None plays live."""
     epsilon: Probability = 0.05
     """Chance of a random action in the teacher's play."""
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
@@ -120,13 +120,14 @@ class DistillConfig(CommandConfig):
         capacity = self.replay.capacity
         if self.learner.batch_size > capacity:
             yield "learner.batch_size", f"{self.learner.batch_size} is more than replay.capacity ({capacity})"
-        if capacity < self.steps_per_rollout:
+        # A recording has lanes of its own, which are checked once it is open.
+        if self.data is None and capacity < self.steps_per_rollout:
             yield (
                 "replay.capacity",
                 f"{capacity} holds less than one rollout, {self.steps_per_rollout} steps "
                 f"(env.num_lanes {self.env.num_lanes} x schedule.rollout_length {self.schedule.rollout_length})",
             )
-        if self.learner.num_devices is not None:
+        if self.data is None and self.learner.num_devices is not None:
             yield from device_conflicts(self, self.learner.num_devices)
         yield from _game_conflicts(self.game, "student.network", self.student.network)
 
@@ -172,6 +173,8 @@ class EvaluateConfig(CommandConfig):
     """Name or EnvPool id of the game; None is the teacher's or the run's."""
     out: str | None = None
     """Directory for summary.json and the report; None only prints."""
+    resume: bool = False
+    """Evaluate again for the directory, which holds this very evaluation."""
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
 

@@ -41,6 +41,16 @@ def environment_options(env: EnvConfig | Any) -> dict[str, Any]:
     }
 
 
+def fresh_seed(seed: int, env_steps: int) -> int:
+    """A seed for play that goes on after ``env_steps`` steps; 0 keeps ``seed``.
+
+    Emulators cannot be saved: whoever resumes plays new games, and should not play the first ones again. Lane i has
+    the seed plus i, and steps are counted in all lanes together, so no lane gets the seed of another before.
+    """
+    # EnvPool's seeds are 31 bits wide, and the lanes' numbers are added to them.
+    return (seed + env_steps) % (2**31 - 2**16)
+
+
 class LivePlay:
     """A teacher that plays epsilon-greedily while the student learns.
 

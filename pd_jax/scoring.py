@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import Any
@@ -12,13 +13,14 @@ import jax.numpy as jnp
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig, EvaluateConfig
 from pd_jax.config_loading import read_config, to_mapping
-from pd_jax.distill import Progression, check_teacher_plays
+from pd_jax.distill import Progression
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores, evaluate
 from pd_jax.interrupts import Interrupts
 from pd_jax.learner import LearnerState, make_optimizer
 from pd_jax.networks import count_params, make_network
 from pd_jax.play import environment_options
+from pd_jax.preparation import check_teacher_plays
 from pd_jax.reporting.progress import Progress
 from pd_jax.reporting.summary import build_summary, summarise_scores
 from pd_jax.run_directory import RunDirectory, read_run
@@ -55,7 +57,9 @@ def load_student(path: str) -> Student:
     if run.command != "distill":
         raise UserError(f"{path}: is a run of pd-jax {run.command}, which has no student")
     config = read_config(DistillConfig, run.config_path)
-    task = get_task(config.game) if config.game is not None else load(config.teacher).task
+    if config.game is None:
+        raise UserError(f"{run.config_path}: names no game; it is not the resolved configuration of a run")
+    task = get_task(config.game)
     network = make_network(
         config.student.network,
         task.num_actions,
@@ -75,31 +79,43 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     Raises:
       UserError: the teacher, the run and the game do not fit together.
-      Interrupted: a signal came; nothing was written.
+      Interrupted: a signal came; there are no scores.
     """
     started = time.monotonic()
     student = load_student(config.run) if config.run is not None else None
     teacher = load(config.teacher) if config.teacher is not None else None
-    if config.game is not None:
-        task = get_task(config.game)
-    else:
-        task = student.task if student is not None else teacher.task  # type: ignore[union-attr]
-    if teacher is not None:
-        check_teacher_plays(teacher, task)
-    if student is not None and student.task.name != task.name:
-        raise UserError(f"{config.run}: its student plays {student.task.name}, not {task.name}")
-    directory = RunDirectory.create(config.out, "evaluate", to_mapping(config)) if config.out is not None else None
+    task = _task_of(config, teacher, student)
+    config = dataclasses.replace(config, game=task.name)
     policies: dict[str, tuple[Any, Any]] = {}
     if teacher is not None:
         policies["teacher"] = (teacher.network.apply, teacher.variables)
     if student is not None:
         policies["student"] = (student.network.apply, student.variables)
-    scores = _score_all(config, task, policies)
-    summary = _summarise(config, task, teacher, student, scores, time.monotonic() - started)
-    if directory is not None:
-        directory.write_summary(summary)
-        directory.close()
+    with contextlib.ExitStack() as stack:
+        directory = None
+        if config.out is not None:
+            directory = stack.enter_context(
+                RunDirectory.create(config.out, "evaluate", to_mapping(config), resume=config.resume)
+            )
+        scores = _score_all(config, task, policies)
+        summary = _summarise(config, task, teacher, student, scores, time.monotonic() - started)
+        if directory is not None:
+            directory.write_summary(summary)
     return summary
+
+
+def _task_of(config: EvaluateConfig, teacher: Teacher | None, student: Student | None) -> Task:
+    """The game to play, which has to be that of everyone who plays."""
+    wanted = get_task(config.game) if config.game is not None else None
+    if student is not None:
+        wanted = wanted or student.task
+        if student.task.name != wanted.name:
+            raise UserError(f"{config.run}: its student plays {student.task.name}, not {wanted.name}")
+    if teacher is not None:
+        wanted = wanted or teacher.task
+        check_teacher_plays(teacher, wanted)
+    assert wanted is not None  # The configuration names a teacher or a run.
+    return wanted
 
 
 def _score_all(config: EvaluateConfig, task: Task, policies: dict[str, tuple[Any, Any]]) -> dict[str, EpisodeScores]:
@@ -139,7 +155,7 @@ def _summarise(
 ) -> dict[str, Any]:
     protocol = {"epsilon": config.evaluation.epsilon, "max_noops": config.env.max_noops, "seed": config.seed}
     if teacher is None or student is None:
-        (who, only), = scores.items()
+        ((who, only),) = scores.items()
         policy = teacher if teacher is not None else student
         assert policy is not None
         return {

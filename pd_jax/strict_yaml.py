@@ -99,14 +99,15 @@ def _nearest_file(path: Path) -> str:
 class _Loader(yaml.SafeLoader):
     """Reads scalars as `parse_scalar` does."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
+        mark: Any = event.start_mark if event is not None else None
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor} is not allowed", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor} is not allowed", mark)
         if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, f"tag {event.tag} is not allowed", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"tag {event.tag} is not allowed", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -125,7 +126,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes text that `_Loader` would otherwise read as something else."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
 
 # At most 25 digits, more than any setting needs: Python refuses to convert thousands.

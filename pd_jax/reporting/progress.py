@@ -37,6 +37,7 @@ class Meter:
     def set(self, completed: float) -> None:
         """Counts ``completed`` in all."""
         self.completed = completed
+        self._last = time.monotonic()
         self._on_change()
 
     def reset(self, total: float | None = None, *, completed: float = 0) -> None:
@@ -44,13 +45,13 @@ class Meter:
         if total is not None:
             self.total = total
         self.completed = self._first = completed
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
         self._on_change()
 
     @property
     def rate(self) -> float:
-        """Counts a second since the start or the last reset."""
-        return (self.completed - self._first) / max(time.monotonic() - self._start, 1e-9)
+        """Counts a second, from the start or the last reset to the last count: a pause does not lower it."""
+        return (self.completed - self._first) / max(self._last - self._start, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:

@@ -12,6 +12,10 @@ import numpy as np
 _BOOTSTRAP_CHUNK = 2_000_000
 
 
+Scores = Sequence[float] | np.ndarray | Mapping[str, Any]
+"""Episode returns ``[episodes]``, or what ``summarise_scores`` makes of them."""
+
+
 def bootstrap_ci(
     scores: Sequence[float] | np.ndarray, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
 ) -> tuple[float, float]:
@@ -78,8 +82,8 @@ def geometric_mean(percentages: Sequence[float | None]) -> float | None:
 
 
 def build_summary(
-    teacher_scores: Mapping[str, Sequence[float] | Mapping[str, Any]],
-    student_scores: Mapping[str, Sequence[float] | Mapping[str, Any]],
+    teacher_scores: Mapping[str, Scores],
+    student_scores: Mapping[str, Scores],
     *,
     student_parameters: int,
     teacher_parameters: int,
@@ -142,7 +146,7 @@ def build_summary(
 _SCORE_NAMES = {"score": "mean", "standard_error": "standard_error", "ci95": "ci95"}
 
 
-def _summarised(scores: Sequence[float] | Mapping[str, Any]) -> Mapping[str, Any]:
+def _summarised(scores: Scores) -> Mapping[str, Any]:
     return scores if isinstance(scores, Mapping) else summarise_scores(scores)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
-import math
 import time
 from typing import Any
 
@@ -16,15 +16,16 @@ from pd_jax import rollout
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import TrainTeacherConfig, check_network
 from pd_jax.config_loading import to_mapping
+from pd_jax.divergence import check_loss, check_weights
 from pd_jax.envs import Environment
 from pd_jax.errors import UserError
 from pd_jax.evaluation import Evaluator
-from pd_jax.interrupts import Interrupts
+from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.networks import make_network
-from pd_jax.play import environment_options
+from pd_jax.play import environment_options, fresh_seed
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.plots import plot_learning_curve
-from pd_jax.reporting.progress import Progress
+from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.summary import summarise_scores
 from pd_jax.run_directory import RunDirectory
 from pd_jax.tasks import Task, get_task
@@ -35,6 +36,7 @@ _MAY_CHANGE = frozenset({"pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_en
 """What a resumed run may set anew: how long it goes on, how fast it learns and how it is scored."""
 _FINAL_SEED_OFFSET = 500_000
 """The last score is taken from other starts than those that chose the best weights: it owes nothing to luck."""
+_REMEDY = "resume with a smaller pqn.learning_rate"
 
 
 @dataclasses.dataclass
@@ -64,6 +66,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
       Interrupted: a signal came; the run was saved.
     """
     task = get_task(config.game)
+    config = dataclasses.replace(config, game=task.name)
     check_network(config.network, task)
     start_from = load(config.init_from) if config.init_from is not None else None
     if start_from is not None:
@@ -74,8 +77,8 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         ) as run,
         Interrupts() as interrupts,
         Progress(f"train {task.name} with {config.algorithm}") as progress,
-        Checkpointer(run.checkpoints, keep=config.checkpoint.keep, warn=progress.print) as checkpointer,
-        MetricsWriter(run.path, warn=progress.print) as metrics,
+        Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
+        MetricsWriter(run.path) as metrics,
     ):
         training = _Training(config, task, run, checkpointer, metrics, progress, interrupts, start_from)
         summary = training.run()
@@ -111,13 +114,14 @@ class _Training:
         )
         self.at = Progression(network=config.network)
         self.state = self._restore_or_init(start_from)
+        self.saved_steps = self.at.env_steps
         self.steps = progress.add("steps", config.pqn.total_steps, completed=self.at.env_steps)
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, scores the best weights on fresh starts, and writes them down."""
         if self.at.env_steps < self.config.pqn.total_steps:
             self._train()
-        if self.at.best_mean is None or not self.teacher_path.exists():
+        if self.at.best_mean is None or self._last_evaluated != self.at.env_steps:
             self._evaluate_on_the_way()
         return self._finish()
 
@@ -127,49 +131,57 @@ class _Training:
         restored = self.checkpointer.restore(state, network=self.config.network)
         if restored is None:
             self.metrics.truncate_after(-1)
-            return state if start_from is None else state.replace(variables=start_from.variables)
+            return state if start_from is None else dataclasses.replace(state, variables=start_from.variables)
         restored_state, metadata, step = restored
         self.at = Progression(**metadata)
+        if not self.teacher_path.exists():
+            self.at.best_mean = None
         self.metrics.truncate_after(step)
         self.progress.print(f"resumed at step {step:,}, with fresh episodes")
         return jax.tree.map(jnp.asarray, restored_state)
 
     def _train(self) -> None:
         settings = self.config.pqn
+        seed = fresh_seed(self.config.seed, self.at.env_steps)
         environment = Environment(
             self.task,
             settings.num_lanes,
-            # Emulators cannot be saved: a resumed run plays new games rather than the first ones again.
-            (self.config.seed + self.at.env_steps) % (2**31 - 2**20),
+            seed,
             episodic_life=settings.episodic_life,
             **environment_options(self.config.env),
         )
-        lanes = rollout.start(environment, jax.random.fold_in(jax.random.key(self.config.seed), self.at.env_steps))
+        lanes = rollout.start(environment, jax.random.key(seed))
         iterate = pqn.make_iteration(self.network, environment, settings)
-        while self.at.env_steps < settings.total_steps:
-            before = self.at.env_steps
-            self.state, lanes, values = iterate(self.state, lanes)
-            self.at.env_steps += settings.steps_per_rollout
-            self._write_metrics(values)
-            self.steps.advance(settings.steps_per_rollout)
-            if _passed(before, self.at.env_steps, self.config.evaluation.every_steps):
-                self._evaluate_on_the_way()
-            if _passed(before, self.at.env_steps, self.config.checkpoint.every_steps) or self.interrupts.requested:
-                self._save()
-            if self.interrupts.requested:
-                self.checkpointer.wait()
-            self.interrupts.check()
-        self._save()
-        jax.block_until_ready(lanes)
-        environment.close()
+        try:
+            while self.at.env_steps < settings.total_steps:
+                self.state, lanes, values = iterate(self.state, lanes)
+                self.at.env_steps += settings.steps_per_rollout
+                self._write_metrics(values)
+                self.steps.advance(settings.steps_per_rollout)
+                is_end = self.at.env_steps >= settings.total_steps
+                if is_end or _passed(self._last_evaluated, self.at.env_steps, self.config.evaluation.every_steps):
+                    self._evaluate_on_the_way()
+                if _passed(self.saved_steps, self.at.env_steps, self.config.checkpoint.every_steps):
+                    self._save()
+                self.interrupts.check()
+            self._save()
+        except Interrupted:
+            # Signals are only heeded between iterations, where the state is whole.
+            self._save()
+            raise
+        finally:
+            # EnvPool must not go while a call is stepping it. Lanes that a failed call has consumed are not waited for.
+            with contextlib.suppress(RuntimeError):
+                jax.block_until_ready(lanes)
+            environment.close()
+
+    @property
+    def _last_evaluated(self) -> int:
+        return self.at.curve[-1]["env_steps"] if self.at.curve else 0
 
     def _write_metrics(self, values: dict[str, jax.Array]) -> None:
         numbers = {name: float(value) for name, value in values.items()}
-        if not math.isfinite(numbers["loss"]):
-            raise UserError(
-                f"the loss became {numbers['loss']} at step {self.at.env_steps:,}; the last checkpoint is intact: "
-                "resume with a smaller pqn.learning_rate"
-            )
+        check_loss(numbers["loss"], f"step {self.at.env_steps:,}", _REMEDY)
         games = numbers.pop("games")
         game_return = numbers.pop("game_return")
         if games > 0:
@@ -182,28 +194,39 @@ class _Training:
         return self.at.wall_seconds + time.monotonic() - self.started
 
     def _save(self) -> None:
+        check_weights(self.state.variables, f"step {self.at.env_steps:,}", _REMEDY)
         metadata = dataclasses.asdict(self.at) | {"wall_seconds": self._wall_seconds()}
-        score = self.at.curve[-1]["mean"] if self.at.curve else None
+        is_scored = bool(self.at.curve) and self._last_evaluated == self.at.env_steps
+        score = self.at.curve[-1]["mean"] if is_scored else None
         self.checkpointer.save(self.at.env_steps, self.state, metadata, score)
+        self.saved_steps = self.at.env_steps
 
     def _evaluate_on_the_way(self) -> None:
         """Adds a point to the learning curve, and writes the teacher file if it is the best so far."""
+        check_weights(self.state.variables, f"step {self.at.env_steps:,}", _REMEDY)
         scores = self._score(self.state.variables, self.config.evaluation.progress_episodes, 0)
         self.metrics.write(self.at.env_steps, score_values(self.task.name, scores))
         point = {name: scores[name] for name in ("mean", "standard_error", "episodes")}
         self.at.curve.append({"env_steps": self.at.env_steps} | point)
-        if self.at.best_mean is None or scores["mean"] >= self.at.best_mean:
-            self.at.best_mean = scores["mean"]
-            self._write_teacher(self.state.variables["params"], scores, 0)
-        self._plot()
+        try:
+            if self.at.best_mean is None or scores["mean"] >= self.at.best_mean:
+                self._write_teacher(self.state.variables["params"], scores, 0)
+                self.at.best_mean = scores["mean"]
+            self._plot()
+        # A full disk does not end the training: the next point of the curve tries again.
+        except UserError as error:
+            print_warning(str(error))
+        except OSError as error:
+            print_warning(f"{error.filename}: cannot be written: {error.strerror}")
 
     def _plot(self) -> None:
         references = {"random": self.task.random_score, "human": self.task.human_score}
+        curve = []
+        for point in self.at.curve:
+            margin = 1.96 * point["standard_error"]
+            curve.append((point["env_steps"], point["mean"], point["mean"] - margin, point["mean"] + margin))
         plot_learning_curve(
-            [
-                (point["env_steps"], point["mean"], *(point["mean"] + z * point["standard_error"] for z in (-1.96, 1.96)))
-                for point in self.at.curve
-            ],
+            curve,
             self.run_directory.path / "learning_curve.png",
             title=f"{self.config.algorithm.upper()}, {self.task.name}",
             references={name: score for name, score in references.items() if score is not None},
@@ -229,7 +252,11 @@ class _Training:
 
     def _score(self, variables: Any, episodes: int, seed_offset: int) -> dict[str, Any]:
         evaluation = self.config.evaluation
-        self.progress.status(f"evaluating over {episodes} episodes")
+
+        def on_progress(finished: int, wanted: int) -> None:
+            self.progress.status(f"evaluating: {finished} of {wanted} games")
+            self.interrupts.check()
+
         evaluator = Evaluator(
             self.task,
             self.network.apply,
@@ -240,7 +267,7 @@ class _Training:
             environment_options=environment_options(self.config.env)
             | {"max_episode_steps": evaluation.max_episode_steps},
         )
-        return summarise_scores(evaluator.run(variables).returns)
+        return summarise_scores(evaluator.run(variables, on_progress).returns)
 
     def _write_teacher(self, params: Any, scores: dict[str, Any], seed_offset: int) -> None:
         config, task, evaluation = self.config, self.task, self.config.evaluation

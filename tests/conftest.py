@@ -1,0 +1,64 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import helpers
+import jax
+import numpy as np
+import pytest
+
+from pd_jax.networks import PolicyNetwork, make_network
+from pd_jax.tasks import get_task
+
+
+@pytest.fixture(scope="session")
+def random_policy() -> Callable[[str, str], tuple[PolicyNetwork, Any]]:
+    """``(task name, network name) -> (network, variables)``: a network that has learnt nothing, the same every time."""
+
+    def make(task_name: str, network_name: str) -> tuple[PolicyNetwork, Any]:
+        task = get_task(task_name)
+        network = make_network(network_name, task.num_actions)
+        example = np.zeros((1, *task.observation_shape), task.observation_dtype)
+        return network, jax.jit(network.init)(jax.random.key(0), example)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Play of the bundled CartPole teacher: 8 lanes x 128 steps."""
+    path = tmp_path_factory.mktemp("recording") / "cartpole"
+    helpers.succeed(
+        "collect", {"teacher": "cartpole", "out": path, "steps": 1024, "rollout-length": 32, "env.num-lanes": 8}
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def recorded_run_options(recording: Path) -> dict[str, Any]:
+    """A distillation of a second from ``recording``, whose ring wraps and whose last round finds no more play."""
+    return {
+        "teacher": "cartpole",
+        "data": recording,
+        "student.network": "mlp",
+        "student.mlp-hidden": 16,
+        "learner.learning-rate": 1e-3,
+        "learner.updates-per-call": 20,
+        "replay.capacity": 768,
+        "schedule.rounds": 5,
+        "schedule.steps-per-round": 256,
+        "schedule.updates-per-round": 200,
+        "checkpoint.every-updates": 100,
+    }
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, recorded_run_options: dict[str, Any]) -> Path:
+    """That distillation, never interrupted. Not to be written to."""
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    helpers.succeed("distill", recorded_run_options | helpers.QUICK_EVALUATION | {"out": path})
+    return path

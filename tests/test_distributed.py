@@ -1,0 +1,184 @@
+"""Devices side by side: the helpers on one device, and eight virtual ones against one in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pd_jax import replay
+from pd_jax.distributed import DeviceGroup
+from pd_jax.errors import UserError
+from pd_jax.types import Trajectory
+
+ONE = DeviceGroup.local(1)
+
+EIGHT_DEVICES = """
+import json, re
+import jax, jax.numpy as jnp, numpy as np
+from pd_jax import replay
+from pd_jax.config import LearnerConfig
+from pd_jax.distributed import AXIS, DeviceGroup
+from pd_jax.learner import Learner
+from pd_jax.losses import kl_loss
+from pd_jax.networks import make_network
+from pd_jax.types import Batch, Trajectory
+
+BATCH, LANES, STEPS, ACTIONS = 16, 8, 12, 6
+network = make_network("net3", ACTIONS)
+rng = np.random.default_rng(0)
+frames = rng.integers(0, 256, (5, BATCH, 84, 84, 4)).astype(np.uint8)
+teacher_q = rng.standard_normal((5, BATCH, ACTIONS)).astype(np.float32)
+
+
+def make_learner(devices):
+    loss = lambda logits, q: kl_loss(logits, q, temperature=0.1)
+    learner = Learner(network, loss, LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0), devices)
+    return learner, learner.init(jax.random.key(0), jnp.zeros((1, 84, 84, 4), jnp.uint8))
+
+
+def spread(state):
+    '''The largest difference between any device's copy of the state and the first one's, in bits.'''
+    leaves = jax.tree.leaves((state.variables, state.optimizer_state, state.updates))
+    return max(int((np.asarray(leaf).view(np.int32) != np.asarray(leaf)[:1].view(np.int32)).sum()) for leaf in leaves)
+
+
+def train(num_devices):
+    devices = DeviceGroup.local(num_devices)
+    learner, state = make_learner(devices)
+    for index in range(5):
+        batch = devices.split(Batch(frames[index], teacher_q[index]))
+        state, metrics = learner.update(state, batch)
+    text = learner._update.lower(state, batch).compile().as_text()
+    metrics = {name: float(devices.first(value)) for name, value in metrics.items()}
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(devices.first(state.variables))])
+    return flat, metrics, spread(state), len(re.findall(r" all-reduce(?:-start)?[(]", text))
+
+
+def from_replay():
+    devices = DeviceGroup.local(8)
+    learner, state = make_learner(devices)
+    store = devices.replicate(replay.init(LANES // 8, STEPS, (84, 84), jnp.uint8, ACTIONS))
+    lanes = np.broadcast_to(np.arange(LANES, dtype=np.float32)[:, None], (STEPS, LANES, ACTIONS))
+    trajectory = Trajectory(
+        observations=np.broadcast_to(np.arange(LANES, dtype=np.uint8)[:, None, None], (STEPS, LANES, 84, 84)),
+        is_first=np.zeros((STEPS, LANES), bool), is_decision=np.ones((STEPS, LANES), bool),
+        actions=np.zeros((STEPS, LANES), np.int32), rewards=np.zeros((STEPS, LANES), np.float32), teacher_q=lanes,
+    )
+    insert = devices.map(replay.insert, donate=(0,))
+    pieces = devices.split(trajectory, axis=1)
+    store = insert(store, pieces)
+    state, _ = learner.update_from_replay(state, store, 2)
+    with jax.transfer_guard("disallow"):
+        store = insert(store, pieces)
+        state, metrics = learner.update_from_replay(state, store, 2)
+        jax.block_until_ready(state)
+    sample = devices.map(lambda key, store: replay.sample(store, key, 4))
+    drawn = sample(devices.split(jax.random.split(jax.random.key(0), 8)).reshape(8), store)
+    lanes_drawn = [sorted({int(q) for q in np.asarray(part)[:, 0]}) for part in drawn.teacher_q]
+    return {"spread": spread(state), "updates": np.asarray(state.updates).tolist(), "lanes_drawn": lanes_drawn}
+
+
+def helpers():
+    devices = DeviceGroup.local(8)
+    array = np.arange(3 * 16 * 2).reshape(3, 16, 2)
+    split = devices.split(array, axis=1)
+    total = devices.map(lambda x: jax.lax.psum(x.sum(), AXIS))(split)
+    with jax.transfer_guard("disallow"):
+        first = devices.first(split)
+    return {
+        "split": bool((np.asarray(split) == array.reshape(3, 8, 2, 2).swapaxes(0, 1)).all()),
+        "homes": [int(shard.device.id) for shard in split.addressable_shards],
+        "total": np.asarray(total).tolist() == [int(array.sum())] * 8,
+        "first": bool((np.asarray(first) == array[:, :2]).all()) and [d.id for d in first.devices()] == [0],
+        "key": jax.random.key_data(devices.first(devices.replicate(jax.random.key(5)))).tolist(),
+    }
+
+
+params, report = {}, {"devices": jax.device_count(), "helpers": helpers(), "replay": from_replay()}
+for count in (1, 2, 8):
+    params[count], metrics, spread_bits, all_reduces = train(count)
+    report[f"train{count}"] = {"metrics": metrics, "spread": spread_bits, "all_reduces": all_reduces}
+report["moved"] = float(np.abs(params[1] - np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(
+    make_learner(DeviceGroup.local(1))[0].init_single(jax.random.key(0), frames[0]).variables)])).max())
+report["difference"] = {count: float(np.abs(params[count] - params[1]).max()) for count in (2, 8)}
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def eight() -> dict[str, Any]:
+    """What a process with eight virtual devices reports. The flag must be set before JAX starts."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert report["devices"] == 8
+    return report
+
+
+def test_the_same_global_batch_gives_the_same_student_on_any_number_of_devices(eight):
+    assert eight["moved"] > 1e-3
+    assert eight["difference"]["2"] < 1e-5 and eight["difference"]["8"] < 1e-5
+    for count in (2, 8):
+        assert eight[f"train{count}"]["metrics"] == pytest.approx(eight["train1"]["metrics"], rel=1e-4)
+
+
+def test_every_device_holds_bit_for_bit_the_same_student(eight):
+    assert eight["train2"]["spread"] == eight["train8"]["spread"] == eight["replay"]["spread"] == 0
+
+
+def test_an_update_costs_exactly_one_all_reduce(eight):
+    assert eight["train2"]["all_reduces"] == eight["train8"]["all_reduces"] == 1
+
+
+def test_each_device_learns_from_its_own_lanes(eight):
+    assert eight["replay"]["lanes_drawn"] == [[lane] for lane in range(8)]
+    assert eight["replay"]["updates"] == [4] * 8
+
+
+def test_arrays_are_dealt_out_and_taken_back_by_device(eight):
+    key = jax.random.key_data(jax.random.key(5)).tolist()
+    assert eight["helpers"] == {"split": True, "homes": list(range(8)), "total": True, "first": True, "key": key}
+
+
+def test_replicate_and_first_are_inverse_and_split_adds_a_device_axis():
+    tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": np.int32(4)}
+    jax.tree.map(np.testing.assert_array_equal, ONE.first(ONE.replicate(tree)), tree)
+    array = np.arange(24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(ONE.split(array, axis=1), array[None])
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"learner\.num_devices: 99 devices wanted, 1 cpu found"):
+        DeviceGroup.local(99)
+
+
+def test_inserting_into_a_large_ring_copies_nothing_but_the_rollout():
+    lanes, capacity, steps = 4, 2_000, 16
+    store = ONE.replicate(replay.init(lanes, capacity, (84, 84), jnp.uint8, 6))
+    trajectory = Trajectory(
+        observations=jnp.ones((steps, lanes, 84, 84), jnp.uint8),
+        is_first=jnp.zeros((steps, lanes), bool),
+        is_decision=jnp.ones((steps, lanes), bool),
+        actions=jnp.zeros((steps, lanes), jnp.int32),
+        rewards=jnp.zeros((steps, lanes)),
+        teacher_q=jnp.zeros((steps, lanes, 6)),
+    )
+    insert, pieces = ONE.map(replay.insert, donate=(0,)), ONE.split(trajectory, axis=1)
+    store = insert(store, pieces)
+    address = store.observations.addressable_shards[0].data.unsafe_buffer_pointer()
+    memory = insert.lower(store, pieces).compile().memory_analysis()
+    for _ in range(3):
+        store = insert(store, pieces)
+    assert store.observations.addressable_shards[0].data.unsafe_buffer_pointer() == address
+    ring, rollout = store.observations.nbytes, pieces.observations.nbytes
+    assert memory.alias_size_in_bytes >= ring > 50 * rollout
+    assert memory.temp_size_in_bytes < 6 * rollout

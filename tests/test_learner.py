@@ -1,0 +1,193 @@
+"""The student's updates on one device; several devices are in test_distributed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pd_jax import replay
+from pd_jax.config import LearnerConfig
+from pd_jax.distributed import DeviceGroup
+from pd_jax.learner import Learner, LearnerState
+from pd_jax.losses import kl_loss, mse_loss
+from pd_jax.networks import make_network
+from pd_jax.types import Batch, Trajectory
+
+ONE = DeviceGroup.local(1)
+FEATURES, ACTIONS = 5, 3
+
+
+class Linear(nn.Module):
+    """``x @ kernel``: its gradients can be written down by hand."""
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        return nn.Dense(ACTIONS, use_bias=False, name="output")(observations)
+
+
+def minibatch(size: int, seed: int) -> Batch:
+    rng = np.random.default_rng(seed)
+    return Batch(
+        observations=jnp.asarray(rng.standard_normal((size, FEATURES)), jnp.float32),
+        teacher_q=jnp.asarray(rng.standard_normal((size, ACTIONS)), jnp.float32),
+    )
+
+
+def mse_gradient(kernel: np.ndarray, batch: Batch) -> np.ndarray:
+    """Of the mean over examples of ``||x @ kernel - q||^2``."""
+    x, q = np.asarray(batch.observations, np.float64), np.asarray(batch.teacher_q, np.float64)
+    return 2.0 / len(x) * x.T @ (x @ kernel - q)
+
+
+def kernel_of(state: LearnerState) -> np.ndarray:
+    return np.asarray(state.variables["params"]["output"]["kernel"][0], np.float64)
+
+
+def updates(config: LearnerConfig, count: int) -> tuple[list[np.ndarray], list[dict[str, float]]]:
+    """Kernels before and after each of ``count`` updates of `Linear` under MSE, and the metrics."""
+    learner = Learner(Linear(), mse_loss, config, ONE)
+    state = learner.init(jax.random.key(0), jnp.zeros((1, FEATURES)))
+    kernels, metrics = [kernel_of(state)], []
+    for index in range(count):
+        state, values = learner.update(state, ONE.split(minibatch(config.batch_size, index)))
+        kernels.append(kernel_of(state))
+        metrics.append({name: float(value[0]) for name, value in values.items()})
+    assert state.updates.tolist() == [count]
+    return kernels, metrics
+
+
+def test_rmsprop_updates_equal_the_formula_in_numpy():
+    config = LearnerConfig(batch_size=8, learning_rate=3e-3, rmsprop_decay=0.9, rmsprop_epsilon=1e-4)
+    kernels, metrics = updates(config, 4)
+    expected, mean_square = kernels[0], np.zeros_like(kernels[0])
+    for index in range(4):
+        batch = minibatch(8, index)
+        logits = batch.observations @ expected
+        gradient = mse_gradient(expected, batch)
+        assert metrics[index]["loss"] == pytest.approx(float(((logits - batch.teacher_q) ** 2).sum(1).mean()), rel=1e-5)
+        assert metrics[index]["grad_norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+        assert metrics[index]["agreement"] == np.mean(logits.argmax(1) == batch.teacher_q.argmax(1))
+        mean_square = 0.9 * mean_square + 0.1 * gradient**2
+        expected = expected - 3e-3 * gradient / np.sqrt(mean_square + 1e-4)
+        np.testing.assert_allclose(kernels[index + 1], expected, atol=1e-6)
+
+
+def test_adam_updates_equal_the_formula_in_numpy():
+    kernels, _ = updates(LearnerConfig(batch_size=8, optimizer="adam", learning_rate=1e-2), 3)
+    expected, mean, mean_square = kernels[0], 0.0, 0.0
+    for index in range(3):
+        gradient = mse_gradient(expected, minibatch(8, index))
+        mean, mean_square = 0.9 * mean + 0.1 * gradient, 0.999 * mean_square + 0.001 * gradient**2
+        unbiased = mean / (1 - 0.9 ** (index + 1)), mean_square / (1 - 0.999 ** (index + 1))
+        expected = expected - 1e-2 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        np.testing.assert_allclose(kernels[index + 1], expected, atol=1e-6)
+
+
+def test_gradients_are_scaled_down_to_the_bound_on_their_norm_and_reported_whole():
+    # A large epsilon makes RMSProp proportional to the gradient: the bound can be read off the step.
+    config = LearnerConfig(batch_size=8, learning_rate=1.0, rmsprop_epsilon=1e6, max_grad_norm=0.01)
+    kernels, metrics = updates(config, 1)
+    norm = np.linalg.norm(mse_gradient(kernels[0], minibatch(8, 0)))
+    assert metrics[0]["grad_norm"] == pytest.approx(norm, rel=1e-5) and norm > 0.1
+    # In float64 of float32 parameters near 1: the step of 1e-5 is known to about 1 %.
+    assert np.linalg.norm(kernels[1] - kernels[0]) == pytest.approx(0.01 / 1e3, rel=0.02)
+    loose = dataclasses.replace(config, max_grad_norm=100.0)
+    kernels, _ = updates(loose, 1)
+    assert np.linalg.norm(kernels[1] - kernels[0]) == pytest.approx(norm / 1e3, rel=0.02)
+
+
+def test_a_batch_that_does_not_split_evenly_is_refused():
+    three = dataclasses.replace(ONE, devices=ONE.devices * 3)
+    with pytest.raises(ValueError, match="batch_size 8 does not split evenly over 3 devices"):
+        Learner(Linear(), mse_loss, LearnerConfig(batch_size=8), three)
+
+
+def filled_replay(teacher: Any) -> replay.ReplayState:
+    """Random observations labelled by ``teacher``, with a device axis."""
+    observations = jax.random.normal(jax.random.key(7), (64, 4, FEATURES))
+    trajectory = Trajectory(
+        observations=observations,
+        is_first=jnp.zeros((64, 4), bool),
+        is_decision=jnp.ones((64, 4), bool),
+        actions=jnp.zeros((64, 4), jnp.int32),
+        rewards=jnp.zeros((64, 4)),
+        teacher_q=teacher(observations),
+    )
+    empty = ONE.replicate(replay.init(4, 64, (FEATURES,), jnp.float32, ACTIONS))
+    return ONE.map(replay.insert, donate=(0,))(empty, ONE.split(trajectory, axis=1))
+
+
+@pytest.fixture(scope="module")
+def stored() -> replay.ReplayState:
+    matrix = jax.random.normal(jax.random.key(8), (FEATURES, ACTIONS))
+    return filled_replay(lambda observations: observations @ matrix)
+
+
+def make_learner() -> tuple[Learner, LearnerState]:
+    network = make_network("mlp", ACTIONS, hidden_sizes=(16,))
+    config = LearnerConfig(batch_size=32, optimizer="adam", learning_rate=1e-2)
+    learner = Learner(network, lambda logits, q: kl_loss(logits, q, temperature=1.0), config, ONE)
+    return learner, learner.init(jax.random.key(1), jnp.zeros((1, FEATURES)))
+
+
+def numbers(state: LearnerState) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.variables, state.optimizer_state, state.updates))]
+
+
+def test_the_student_learns_what_the_replay_holds(stored):
+    learner, state = make_learner()
+    state, first = learner.update_from_replay(state, stored, 20)
+    for _ in range(20):
+        state, last = learner.update_from_replay(state, stored, 20)
+    assert last["loss"][0] < 0.1 * first["loss"][0]
+    assert last["agreement"][0] > 0.97 > first["agreement"][0]
+    assert state.updates.tolist() == [420]
+
+
+def test_runs_repeat_bit_for_bit(stored):
+    def run() -> list[np.ndarray]:
+        learner, state = make_learner()
+        for _ in range(2):
+            state, metrics = learner.update_from_replay(state, stored, 5)
+        return numbers(state) + jax.tree.leaves(jax.device_get(metrics))
+
+    for first, second in zip(run(), run(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_one_call_of_many_updates_equals_many_calls_of_one(stored):
+    learner, state = make_learner()
+    together, metrics = learner.update_from_replay(state, stored, 6)
+    state, losses = make_learner()[1], []
+    for _ in range(6):
+        state, values = learner.update_from_replay(state, stored, 1)
+        losses.append(float(values["loss"][0]))
+    for found, expected in zip(numbers(together), numbers(state), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert len(set(losses)) == 6, "every update draws a minibatch of its own"
+    assert float(metrics["loss"][0]) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_updates_move_nothing_between_host_and_device_and_take_over_the_states_memory(stored):
+    learner, state = make_learner()
+    state, _ = learner.update_from_replay(state, stored, 2)
+    with jax.transfer_guard("disallow"):
+        later, metrics = learner.update_from_replay(state, stored, 2)
+        jax.block_until_ready((later, metrics))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.variables))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(stored))
+
+
+def test_init_single_is_init_without_the_device_axis():
+    learner, state = make_learner()
+    single = learner.init_single(jax.random.key(1), jnp.zeros((1, FEATURES)))
+    jax.tree.map(
+        lambda whole, part: np.testing.assert_array_equal(np.asarray(whole)[0], part), state.variables, single.variables
+    )
+    assert state.updates.shape == (1,) and single.updates.shape == ()

@@ -1,0 +1,189 @@
+"""The paper's networks against their published sizes and against convolutions written out in NumPy."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pd_jax.errors import UserError
+from pd_jax.losses import kl_loss
+from pd_jax.networks import count_params, make_network, matmul_convolution, native_convolution
+
+PAPER_PARAMETERS = {"dqn": 1_693_362, "net1": 427_874, "net2": 113_346, "net3": 61_954}
+# Outputs of every normalised layer: three convolutions' channels and the dense layer's units.
+NORMALISED_FEATURES = {"dqn": 32 + 64 + 64 + 512, "net1": 16 + 32 + 32 + 256, "net2": 48 + 128, "net3": 48 + 64}
+STRIDES = {"conv1": 4, "conv2": 2, "conv3": 1}
+
+
+def frames(batch: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (batch, 84, 84, 4)).astype(np.uint8)
+
+
+def random_params(network: Any, example: np.ndarray, seed: int = 0) -> Any:
+    """Parameters of the network's shapes; biases and LayerNorm scales are random too, so that all of them matter."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 25
+        values = rng.standard_normal(leaf.shape) / np.sqrt(fan_in) + (path[-1].key == "scale")
+        return values.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(network.init, jax.random.key(0), example))
+
+
+def numpy_convolution(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
+    size = kernel.shape[0]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    return np.einsum("nhwcij,ijco->nhwo", windows, kernel, optimize=True)
+
+
+def numpy_layer_norm(x: np.ndarray, params: dict[str, np.ndarray]) -> np.ndarray:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) * params["scale"] + params["bias"]
+
+
+def numpy_forward(variables: Any, observations: np.ndarray) -> np.ndarray:
+    """The network in float64, layer by layer; pixels are scaled to [0, 1] first."""
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    torso, output = params["torso"], params["head"]["output"]
+    is_frames = "conv1" in torso
+    x = observations.astype(np.float64) / (255.0 if is_frames else 1.0)
+    layers = [*STRIDES, "fc1"] if is_frames else sorted(name for name in torso if name.startswith("fc"))
+    for index, name in enumerate(layers):
+        layer = torso[name]
+        if name.startswith("conv"):
+            x = numpy_convolution(x, layer["kernel"], STRIDES[name]) + layer["bias"]
+        else:
+            x = x.reshape(len(x), -1) @ layer["kernel"] + layer["bias"]
+        if f"norm{index + 1}" in torso:
+            x = numpy_layer_norm(x, torso[f"norm{index + 1}"])
+        x = np.maximum(x, 0.0)
+    return x @ output["kernel"] + output["bias"]
+
+
+@pytest.mark.parametrize("name", PAPER_PARAMETERS)
+def test_networks_have_exactly_the_papers_numbers_of_parameters(name):
+    network = make_network(name, 18)
+    variables = jax.eval_shape(network.init, jax.random.key(0), frames(1))
+    assert count_params(variables) == PAPER_PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PAPER_PARAMETERS)
+def test_layer_norm_adds_a_scale_and_a_bias_per_feature(name):
+    network = make_network(name, 18, layer_norm=True)
+    variables = jax.eval_shape(network.init, jax.random.key(0), frames(1))
+    assert count_params(variables) == PAPER_PARAMETERS[name] + 2 * NORMALISED_FEATURES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "convolution", "layer_norm"),
+    [*itertools.product(PAPER_PARAMETERS, ["matmul", "native"], [False]), ("dqn", "matmul", True)],
+)
+def test_outputs_equal_a_float64_numpy_network_on_frames_scaled_to_one(name, convolution, layer_norm):
+    network = make_network(name, 6, layer_norm=layer_norm, convolution=convolution)
+    observations = frames(3)
+    variables = random_params(network, observations)
+    outputs = jax.jit(network.apply)(variables, observations)
+    expected = numpy_forward(variables, observations)
+    assert outputs.shape == (3, 6) and outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", PAPER_PARAMETERS)
+def test_gradients_of_both_formulations_agree(name):
+    observations = frames(4)
+    teacher_q = np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32)
+    variables = random_params(make_network(name, 6), observations)
+
+    def gradients(convolution: Any) -> Any:
+        network = make_network(name, 6, convolution=convolution)
+
+        def loss(variables: Any) -> jax.Array:
+            return kl_loss(network.apply(variables, observations), teacher_q, temperature=1.0).mean()
+
+        return jax.jit(jax.grad(loss))(variables)
+
+    by_matmul, by_native = gradients("matmul"), gradients("native")
+    for found, expected in zip(jax.tree.leaves(by_matmul), jax.tree.leaves(by_native), strict=True):
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    stride=st.sampled_from([1, 2, 4]),
+    taps=st.integers(1, 3),
+    steps=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    channels=st.integers(1, 5),
+    features=st.integers(1, 5),
+    dtype=st.sampled_from([np.float32, np.uint8]),
+)
+def test_both_convolutions_equal_one_written_out_in_numpy(stride, taps, steps, channels, features, dtype):
+    size = stride * taps
+    shape = (2, *(size + stride * extra for extra in steps), channels)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, shape).astype(dtype)
+    kernel = rng.standard_normal((size, size, channels, features)).astype(np.float32)
+    expected = numpy_convolution(x.astype(np.float64), kernel.astype(np.float64), stride)
+    for convolution in (matmul_convolution, native_convolution):
+        np.testing.assert_allclose(convolution(jnp.asarray(x), jnp.asarray(kernel), stride), expected, atol=1e-3)
+
+
+def test_parameters_have_the_fields_usual_shapes_whatever_the_formulation():
+    def shapes(convolution: Any) -> Any:
+        network = make_network("net2", 4, convolution=convolution)
+        params = jax.eval_shape(network.init, jax.random.key(3), frames(1))["params"]
+        return jax.tree.map(lambda leaf: leaf.shape, params)
+
+    assert shapes("matmul") == shapes("native")
+    torso = shapes("matmul")["torso"]
+    assert torso["conv1"] == {"kernel": (8, 8, 4, 16), "bias": (16,)}
+    assert torso["conv2"] == {"kernel": (4, 4, 16, 16), "bias": (16,)}
+    assert torso["fc1"] == {"kernel": (7 * 7 * 16, 128), "bias": (128,)}
+
+
+@pytest.mark.parametrize(("convolution", "layer_norm"), [("matmul", True), ("native", False)])
+def test_bfloat16_computes_in_less_but_keeps_parameters_and_outputs_in_float32(layer_norm, convolution):
+    network = make_network("net3", 6, layer_norm=layer_norm, compute_dtype="bfloat16", convolution=convolution)
+    observations = frames(4)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), observations)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    variables = random_params(network, observations)
+    outputs, expected = jax.jit(network.apply)(variables, observations), numpy_forward(variables, observations)
+    assert outputs.dtype == jnp.float32
+    # bfloat16 keeps 8 bits: 0.4 % at each rounding, and there are five layers of them.
+    error = np.abs(outputs - expected).max() / np.abs(expected).max()
+    assert 1e-4 < error < 0.03
+
+
+def test_an_mlp_equals_its_matrix_products_in_numpy():
+    network = make_network("mlp", 3, hidden_sizes=(7, 5, 9), layer_norm=True)
+    observations = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    variables = random_params(network, observations)
+    assert count_params(variables) == (6 * 7 + 3 * 7) + (7 * 5 + 3 * 5) + (5 * 9 + 3 * 9) + (9 * 3 + 3)
+    np.testing.assert_allclose(
+        network.apply(variables, observations), numpy_forward(variables, observations), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("net9", "did you mean 'net"), ("DQN2", "did you mean 'dqn'?"), ("resnet-50", "dqn, net1")]
+)
+def test_an_unknown_network_is_refused_with_the_nearest_name(name, hint):
+    with pytest.raises(UserError) as refusal:
+        make_network(name, 4)
+    assert repr(name) in str(refusal.value) and hint in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_impossible_numbers_are_refused():
+    with pytest.raises(UserError, match="num_actions must be at least 1, got 0"):
+        make_network("dqn", 0)
+    with pytest.raises(UserError, match="'float16' is not one of float32, bfloat16"):
+        make_network("dqn", 4, compute_dtype="float16")
