@@ -358,6 +358,8 @@ def _silence_orbax() -> None:
     after which each of the others prints one more traceback when it ends.
     """
     logging.getLogger("absl").addFilter(_not_from_orbax)
+    # A save that fails leaves tasks behind whose errors nobody fetches; asyncio's message names Orbax's file.
+    logging.getLogger("asyncio").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.getMessage())
     previous = sys.unraisablehook
     if previous.__module__ == __name__:
         return

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from pd_jax import __version__
-from pd_jax.config import COMMANDS
-from pd_jax.config_fields import show
-from pd_jax.config_loading import load_config
 from pd_jax.errors import UserError, nearest
 from pd_jax.interrupts import Interrupted
 
@@ -26,7 +25,9 @@ _ABOUT: Mapping[str, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0, 2 for a user's error, 128 + n after signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    command = argv[0] if argv and argv[0] in COMMANDS else ""
+    command = argv[0] if argv and argv[0] in _ABOUT else ""
+    # Before the commands install handlers of their own, there is nothing to save: SIGTERM ends them like Ctrl-C.
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = _dispatch(argv)
         # Not left to the interpreter's end, where nothing can be said about a full disk or a reader who has gone.
@@ -35,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(command, str(error), 2)
     except Interrupted as interrupt:
-        return _fail(command, f"stopped by {interrupt}; add --resume to go on", 128 + interrupt.signal_number)
+        hint = "; add --resume to go on" if _is_resumable(argv) else ""
+        return _fail(command, f"stopped by {interrupt}{hint}", 128 + interrupt.signal_number)
     except KeyboardInterrupt:
-        return _fail(command, "stopped at once; --resume goes on from the last checkpoint", 130)
+        hint = "; --resume goes on from the last checkpoint" if _is_resumable(argv) else ""
+        return _fail(command, f"stopped at once{hint}", 130)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,12 +48,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
         return _fail(command, f"{where}{error.strerror or error}", 2)
+    except (MemoryError, RuntimeError) as error:
+        # JAX raises a RuntimeError of its own, whose status differs between backends.
+        text = str(error)
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+            return _fail(command, "out of memory: make the network, the batch, the lanes or the replay smaller", 2)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _is_resumable(argv: Sequence[str]) -> bool:
+    """Whether what the command line asks for leaves anything to go on from; an evaluation need not."""
+    return argv[:1] != ["evaluate"] or any(argument.split("=")[0] in ("--out", "--config") for argument in argv)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 def _dispatch(argv: list[str]) -> int:
     if not argv:
         print(_usage(), file=sys.stderr)
         return 2
+    from pd_jax.config import COMMANDS
+    from pd_jax.config_fields import show
+    from pd_jax.config_loading import load_config
+
     command, *options = argv
     if command in ("-h", "--help"):
         print(_usage())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import jax
 import numpy as np
 
 from pd_jax.config import CollectConfig
 from pd_jax.config_loading import to_mapping
-from pd_jax.dataset import DatasetHeader, DatasetWriter
+from pd_jax.dataset import Dataset, DatasetHeader, DatasetWriter
+from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
 from pd_jax.play import LivePlay, fresh_seed
 from pd_jax.preparation import task_of
@@ -32,7 +34,9 @@ def collect(config: CollectConfig) -> DatasetHeader:
     teacher = load(config.teacher)
     task = task_of(config.game, teacher)
     config = dataclasses.replace(config, game=task.name)
+    header = _header(config, task, teacher)
     if "://" not in config.out:
+        _check_not_shorter(config, header)
         # Refuses what is not this recording, and keeps its settings beside it. The lock is the same file as the
         # writer's, so it has to be let go.
         RunDirectory.create(
@@ -40,11 +44,22 @@ def collect(config: CollectConfig) -> DatasetHeader:
         ).close()
     with (
         Interrupts() as interrupts,
-        DatasetWriter(config.out, _header(config, task, teacher), resume=config.resume) as writer,
+        DatasetWriter(config.out, header, resume=config.resume) as writer,
         Progress(f"collect {task.name}") as progress,
     ):
         _record(config, task, teacher, writer, progress, interrupts)
         return writer.header
+
+
+def _check_not_shorter(config: CollectConfig, header: DatasetHeader) -> None:
+    """Raises a UserError if more is recorded already than the configuration plans."""
+    if config.resume and os.path.exists(os.path.join(config.out, "dataset.json")):
+        recorded = Dataset.open(config.out).num_steps
+        if recorded > header.planned_steps:
+            raise UserError(
+                f"{config.out}: holds {recorded * header.num_lanes:,} steps, more than the "
+                f"{header.planned_steps * header.num_lanes:,} planned"
+            )
 
 
 def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeader:

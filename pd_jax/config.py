@@ -172,7 +172,7 @@ class EvaluateConfig(CommandConfig):
     game: str | None = None
     """Name or EnvPool id of the game; None is the teacher's or the run's."""
     out: str | None = None
-    """Directory for summary.json and the report; None only prints."""
+    """Directory for summary.json; None only prints."""
     resume: bool = False
     """Evaluate again for the directory, which holds this very evaluation."""
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
@@ -211,6 +211,9 @@ class TrainTeacherConfig(CommandConfig):
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         pqn = self.pqn
+        if pqn.steps_per_rollout >= 2**31:
+            yield "pqn.rollout_length", f"{pqn.rollout_length} x pqn.num_lanes {pqn.num_lanes} is more than 2^31 steps"
+            return
         if pqn.steps_per_rollout % pqn.minibatches:
             yield (
                 "pqn.minibatches",

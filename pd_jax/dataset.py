@@ -1,9 +1,8 @@
 """Recorded play on disk: TensorStore arrays beside a ``dataset.json`` that says how much of them counts.
 
-A data set is a directory of six zarr v3 arrays, one for each field of :class:`~pd_jax.types.Trajectory`, which any
-zarr reader opens. ``dataset.json`` is replaced, atomically, after the arrays of an append are on disk; what lies beyond
-its ``steps`` does not exist. So a recording that is killed loses no more than the append it was killed in, and can be
-read while it is being written.
+A data set is a directory of six zarr v3 arrays, one for each field of :class:`~pd_jax.types.Trajectory`. After an
+append is on disk, ``dataset.json`` is replaced, atomically; what lies beyond its ``steps`` does not exist. So a
+recording that is killed loses no more than the append it was killed in, and can be read while it is being written.
 """
 
 from __future__ import annotations
@@ -12,12 +11,14 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import math
 import os
 import re
 import reprlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,13 @@ from pd_jax.types import Trajectory
 
 FORMAT_VERSION = 1
 _HEADER = b"dataset.json"
-# The size of a chunk of frames before compression. On Pong (64 steps, zstd level 3) chunks of 0.5, 1.8 and 3.6 MB
-# compress 198, 226 and 235 times; the larger ones leave less to do in parallel.
+# Frames of a chunk. On Pong (64 steps, zstd level 3) 0.5, 1.8 and 3.6 MB compress 198, 226 and 235 times.
 _CHUNK_BYTES = 2 * 2**20
-# What a run writes beside its recording, and what a killed process leaves behind: no reason to refuse a directory.
-_HARMLESS_FILES = {
-    "config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "report.html", ".lock", "dataset.json.__lock",
-}  # fmt: skip
+# What ``pd-jax collect`` writes beside its recording, and what it leaves when it is killed: no reason to refuse.
+_HARMLESS = re.compile(r"config\.yaml(\.\d+\.unfinished)?|\.lock|dataset\.json\.__lock")
+
+# Fields that may differ between the parts of an interrupted recording.
+_GROWS = frozenset({"planned_steps", "steps", "teacher_score"})
 
 PathLike = str | os.PathLike[str]
 
@@ -75,6 +76,12 @@ class DatasetHeader:
     steps: int = 0
     teacher_score: dict[str, Any] | None = None
     format_version: int = FORMAT_VERSION
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what makes this recording the one it is, in hex; not of how long it has grown."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in _GROWS}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
     def complete(self) -> bool:
@@ -331,20 +338,22 @@ def _explained(path: str, what: str) -> Iterator[None]:
 def _claim_directory(path: str, stack: contextlib.ExitStack) -> None:
     """Refuses a directory of other things, and makes this process the only writer until it ends or closes ``stack``."""
     os.makedirs(path, exist_ok=True)
-    names = set(os.listdir(path))
-    if _HEADER.decode() not in names and names - _HARMLESS_FILES:
-        raise UserError(f"{path}: holds {min(names - _HARMLESS_FILES)!r} and no data set: choose another directory")
+    foreign = sorted(name for name in os.listdir(path) if not _HARMLESS.fullmatch(name))
+    if foreign and not os.path.exists(os.path.join(path, _HEADER.decode())):
+        raise UserError(f"{path}: holds {foreign[0]!r} and no data set: choose another directory")
     lock = stack.enter_context(open(os.path.join(path, ".lock"), "w"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"{path}: another process is writing this data set") from None
+    # What a killed process has half written, TensorStore 0.1.86 overwrites from its start, and so keeps a longer end.
+    for unfinished in Path(path).rglob("*.__lock"):
+        unfinished.unlink()
 
 
 def _check_same_recording(recorded: DatasetHeader, header: DatasetHeader, path: str, resume: bool) -> None:
-    may_differ = {"planned_steps", "steps", "teacher_score"}
     for name, old in dataclasses.asdict(recorded).items():
-        if old != getattr(header, name) and name not in may_differ:
+        if old != getattr(header, name) and name not in _GROWS:
             raise UserError(f"{path}: holds another recording, its {name} is {old!r}: choose another directory")
     if not resume:
         progress = f"{recorded.steps} of {recorded.planned_steps} steps"

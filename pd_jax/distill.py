@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -31,8 +32,9 @@ from pd_jax.reporting.summary import build_summary, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.run_directory import RunDirectory
 
-_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices"})
-"""What a resumed run may set anew: how long it goes on, how it is scored and on how many devices."""
+_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
+"""What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teacher
+and recording lie. That they are the same ones is checked by their fingerprints."""
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
 
 
@@ -46,6 +48,8 @@ class Progression:
       wall_seconds: spent in all sessions together.
       teacher_sha256: of the teacher's file.
       network: the student's.
+      recording: identity of the data set, empty for live play.
+      recorded_steps: time steps per lane of it that the run uses; it may have grown since.
     """
 
     updates: int = 0
@@ -53,6 +57,8 @@ class Progression:
     wall_seconds: float = 0.0
     teacher_sha256: str = ""
     network: str = ""
+    recording: str = ""
+    recorded_steps: int = 0
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
@@ -64,7 +70,12 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     """
     setting = prepare(config)
     with RunDirectory.create(
-        config.out, "distill", to_mapping(setting.config), resume=config.resume, may_change=_MAY_CHANGE
+        config.out,
+        "distill",
+        to_mapping(setting.config),
+        resume=config.resume,
+        may_change=_MAY_CHANGE,
+        check=functools.partial(_check_not_shorter, config),
     ) as run:
         with (
             Interrupts() as interrupts,
@@ -76,6 +87,13 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         print_summary(summary)
         print(f"{run.path}: summary.json, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
+
+
+def _check_not_shorter(config: DistillConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError if a resumed run is to have fewer rounds than before."""
+    rounds = there["schedule"]["rounds"]
+    if config.schedule.rounds < rounds:
+        raise UserError(f"schedule.rounds: {config.schedule.rounds} is less than {config.out} has ({rounds})")
 
 
 class _Session:
@@ -109,12 +127,14 @@ class _Session:
         self.insert = setting.devices.map(replay.insert, donate=(0,))
         self.play_values: dict[str, float] = {}
         """About the teacher's play since the last line of metrics."""
-        self.unwritten: dict[str, jax.Array] | None = None
-        """Metrics of the call that ended at ``at.updates``, until they are fetched."""
+        self.unwritten: tuple[dict[str, jax.Array], dict[str, float]] | None = None
+        """Metrics of the call that ended at ``at.updates``, on the devices and beside them, until they are fetched."""
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, evaluates and reports."""
         if self.at.updates < self.setting.total_updates:
+            # The scores of a run that is taken further are no longer its scores.
+            self.run_directory.summary_path.unlink(missing_ok=True)
             self._train()
         summary = self._evaluate_both()
         self.run_directory.write_summary(summary)
@@ -136,7 +156,10 @@ class _Session:
         restored = self.checkpointer.restore(fresh, network=network)
         if restored is None:
             self.metrics.truncate_after(-1)
-            return setting.devices.replicate(fresh), Progression(teacher_sha256=setting.teacher.sha256, network=network)
+            at = Progression(teacher_sha256=setting.teacher.sha256, network=network)
+            if setting.dataset is not None:
+                at.recording, at.recorded_steps = setting.dataset.header.identity, setting.dataset.num_steps
+            return setting.devices.replicate(fresh), at
         state, metadata, step = restored
         at = Progression(**metadata)
         if at.teacher_sha256 != setting.teacher.sha256:
@@ -144,9 +167,20 @@ class _Session:
                 f"{self.run_directory.path}: was begun with another teacher file "
                 f"({at.teacher_sha256[:12]}, now {setting.teacher.sha256[:12]})"
             )
+        self._check_recording(at)
         self.metrics.truncate_after(step)
         self.progress.print(f"resumed at update {step:,}")
         return setting.devices.replicate(jax.tree.map(jnp.asarray, state)), at
+
+    def _check_recording(self, at: Progression) -> None:
+        dataset, path = self.setting.dataset, self.run_directory.path
+        if at.recording != (dataset.header.identity if dataset is not None else ""):
+            begun = "live play" if not at.recording else "another recording"
+            raise UserError(f"{path}: was begun with {begun}, not with {self.config.data or 'live play'}")
+        if dataset is not None and dataset.num_steps < at.recorded_steps:
+            raise UserError(
+                f"{self.config.data}: holds {dataset.num_steps} steps a lane; {path} was begun with {at.recorded_steps}"
+            )
 
     def _empty_replay(self) -> ReplayState:
         setting = self.setting
@@ -164,7 +198,9 @@ class _Session:
     def _open_play(self) -> Play:
         setting, config = self.setting, self.config
         if setting.dataset is not None:
-            return RecordedPlay(setting.dataset, rollout_length=config.schedule.rollout_length)
+            return RecordedPlay(
+                setting.dataset, rollout_length=config.schedule.rollout_length, num_steps=self.at.recorded_steps
+            )
         return LivePlay(
             setting.teacher,
             setting.task,
@@ -177,6 +213,12 @@ class _Session:
     def _train(self) -> None:
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
+        wanted = schedule.rounds * self.config.rollouts_per_round * self.config.steps_per_rollout
+        if self.setting.total_env_steps < wanted:
+            self.progress.print(
+                f"{self.config.data} holds {self.setting.total_env_steps:,} of the {wanted:,} steps of the schedule; "
+                "once it is used up, the updates go on with what the replay holds"
+            )
         play = self._open_play()
         try:
             if self.at.updates > 0:
@@ -223,16 +265,23 @@ class _Session:
         """Updates in calls of a fixed size from the round's start on: a resumed run makes the very same calls."""
         self.updates.reset(completed=self.at.updates)
         while self.at.updates < target:
-            count = min(self.config.learner.updates_per_call, target - self.at.updates)
+            count = min(self._call_size, target - self.at.updates)
             self.state, metrics = self.learner.update_from_replay(self.state, self.stored, count)
             # Those of the call before are fetched while this one runs.
             self._write_metrics()
             self.at.updates += count
-            self.unwritten = metrics
+            costs = {"env_steps": self.at.env_steps, "wall_seconds": self._wall_seconds()}
+            self.unwritten = metrics, self.play_values | costs
+            self.play_values = {}
             self.updates.advance(count)
             if self.at.updates < target:
                 self._save_if_due()
             self.interrupts.check()
+
+    @property
+    def _call_size(self) -> int:
+        """Updates per call; no more than a crash may cost."""
+        return min(self.config.learner.updates_per_call, self.config.checkpoint.every_updates)
 
     def _end_round(self, rounds: int) -> None:
         """Evaluates on the way, if it is time to, and saves, so that a checkpoint has the score of its own weights."""
@@ -248,12 +297,11 @@ class _Session:
     def _write_metrics(self) -> None:
         if self.unwritten is None:
             return
-        values = {name: float(value) for name, value in self.setting.devices.first(self.unwritten).items()}
+        metrics, more = self.unwritten
         self.unwritten = None
+        values = {name: float(value) for name, value in self.setting.devices.first(metrics).items()}
         check_loss(values["loss"], f"update {self.at.updates:,}", _REMEDY)
-        costs = {"env_steps": self.at.env_steps, "wall_seconds": self._wall_seconds()}
-        self.metrics.write(self.at.updates, values | self.play_values | costs)
-        self.play_values = {}
+        self.metrics.write(self.at.updates, values | more)
         self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
 
     def _wall_seconds(self) -> float:

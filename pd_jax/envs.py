@@ -174,7 +174,7 @@ class Environment:
         Nothing that was compiled with :meth:`step` may be called afterwards: it holds EnvPool's bare address.
         """
         # EnvPool's own close() does nothing; its threads end with the object.
-        self._pool = self._xla_step = None
+        del self._pool, self._xla_step
 
     def _stacks_last(self, observations: Any) -> Any:
         return observations.transpose(0, 2, 3, 1) if self.task.kind == "atari" else observations.astype(np.float32)

@@ -99,11 +99,13 @@ class RecordedPlay:
     Args:
       dataset: an open recording.
       rollout_length: time steps per rollout; what is left at the end and shorter is not used.
+      num_steps: time steps per lane to use, however far the recording has grown since; all by default.
     """
 
-    def __init__(self, dataset: Dataset, *, rollout_length: int) -> None:
+    def __init__(self, dataset: Dataset, *, rollout_length: int, num_steps: int | None = None) -> None:
         self.num_lanes = dataset.header.num_lanes
-        self._left = dataset.num_steps // rollout_length
+        usable = dataset.num_steps if num_steps is None else min(num_steps, dataset.num_steps)
+        self._left = usable // rollout_length
         self._trajectories = dataset.trajectories(rollout_length)
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:

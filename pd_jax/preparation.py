@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pd_jax import losses
+from pd_jax import losses, replay
 from pd_jax.config import DistillConfig, LossConfig, check_devices, check_network
 from pd_jax.dataset import Dataset
 from pd_jax.distributed import DeviceGroup
@@ -70,10 +70,17 @@ def prepare(config: DistillConfig) -> Setting:
     if config.data is not None:
         dataset = Dataset.open(config.data)
         check_recording(dataset, teacher, task, config)
-        config = dataclasses.replace(config, env=dataclasses.replace(config.env, num_lanes=dataset.header.num_lanes))
+        # What was played is settled: the resolved configuration says how.
+        env = dataclasses.replace(config.env, num_lanes=dataset.header.num_lanes)
+        config = dataclasses.replace(config, env=env, epsilon=dataset.header.epsilon)
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(config, devices.size)
     check_memory(config, task, devices)
+    if task.kind == "atari" and config.capacity_per_lane < replay.STACK:
+        raise UserError(
+            f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane} steps to each of "
+            f"{config.env.num_lanes} lanes; a stack of frames needs {replay.STACK}"
+        )
     student = make_network(
         config.student.network,
         task.num_actions,

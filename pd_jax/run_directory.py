@@ -9,7 +9,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class RunDirectory:
         *,
         resume: bool = False,
         may_change: Collection[str] = (),
+        check: Callable[[Mapping[str, Any]], None] | None = None,
         is_primary: bool = True,
     ) -> RunDirectory:
         """Makes a run's directory, or takes up the run in it, and locks it until ``close`` or the process's end.
@@ -71,6 +72,7 @@ class RunDirectory:
           resume: continue the run that is there.
           may_change: dotted keys (a whole section, or one field) whose new value replaces the old one on ``resume``,
             beside ``NEVER_COMPARED``.
+          check: is shown the configuration of the run that is there before it is replaced; may raise UserError.
           is_primary: False in all but one process of a multi-process run: these only name the paths.
 
         Raises:
@@ -90,6 +92,8 @@ class RunDirectory:
             # Looked at again under the lock: another process may have begun, or gone on, in the meantime.
             if run._is_there(may_change) and not resume:
                 raise run._needs_resume()
+            if check is not None and run.config_path.exists():
+                check(read_run(path).config)
             text = f"# pd-jax {command}\n{write_yaml(config)}"
             if not run.config_path.exists() or run.config_path.read_text(encoding="utf-8") != text:
                 write_atomically(run.config_path, text)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,11 @@ def options(values: Mapping[str, Any]) -> list[str]:
     return argv
 
 
-def environment(**changes: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **changes}
-
-
-def start(*argv: str, env: Mapping[str, str] | None = None, **popen: Any) -> subprocess.Popen[str]:
-    """``pd-jax ARGV`` as a process of its own; its output is read by ``finish``."""
-    command = [sys.executable, "-m", "pd_jax", *argv]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=env or environment(), **{**pipes, **popen})
+def start(*argv: str) -> subprocess.Popen[str]:
+    """``pd-jax ARGV`` as a process of its own; ``finish`` reads its output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pd_jax", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +62,12 @@ def finish(process: subprocess.Popen[str], timeout: float = 300) -> Ended:
     return Ended(process.returncode, stdout, stderr)
 
 
-def run_cli(*argv: str, env: Mapping[str, str] | None = None, timeout: float = 300, **popen: Any) -> Ended:
-    return finish(start(*argv, env=env, **popen), timeout)
+def run(command: Sequence[str], **environment: str) -> Ended:
+    """Runs a command to its end, with changes to the environment."""
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    return finish(process)
 
 
 def stop_when(condition: Callable[[], object], signal_number: int, *argv: str) -> Ended:

@@ -282,9 +282,9 @@ def test_directories_of_other_things_are_refused(tmp_path):
     assert "Not a directory" in refusal(path / "below", DatasetWriter, path / "below", VECTOR)
 
 
-def test_a_run_directory_may_hold_the_recording(tmp_path):
+def test_the_settings_of_the_command_may_lie_beside_the_recording(tmp_path):
     (tmp_path / "config.yaml").touch()
-    (tmp_path / "tb").mkdir()
+    (tmp_path / "config.yaml.123.unfinished").touch()
     record(tmp_path, VECTOR)
     assert Dataset.open(tmp_path).header.complete
 

@@ -32,45 +32,50 @@ from pd_jax.networks import make_network
 from pd_jax.types import Batch, Trajectory
 
 BATCH, LANES, STEPS, ACTIONS = 16, 8, 12, 6
-network = make_network("net3", ACTIONS)
-rng = np.random.default_rng(0)
-frames = rng.integers(0, 256, (5, BATCH, 84, 84, 4)).astype(np.uint8)
-teacher_q = rng.standard_normal((5, BATCH, ACTIONS)).astype(np.float32)
 
 
-def make_learner(devices):
+def make_learner(devices, network, example):
     loss = lambda logits, q: kl_loss(logits, q, temperature=0.1)
     learner = Learner(network, loss, LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0), devices)
-    return learner, learner.init(jax.random.key(0), jnp.zeros((1, 84, 84, 4), jnp.uint8))
+    return learner, learner.init(jax.random.key(0), example)
 
 
-def spread(state):
-    '''The largest difference between any device's copy of the state and the first one's, in bits.'''
+def bits_that_differ(state):
     leaves = jax.tree.leaves((state.variables, state.optimizer_state, state.updates))
-    return max(int((np.asarray(leaf).view(np.int32) != np.asarray(leaf)[:1].view(np.int32)).sum()) for leaf in leaves)
+    return sum(int((np.asarray(leaf).view(np.int32) != np.asarray(leaf)[:1].view(np.int32)).sum()) for leaf in leaves)
+
+
+def flat(state, devices):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(devices.first(state.variables))])
 
 
 def train(num_devices):
+    rng = np.random.default_rng(0)
     devices = DeviceGroup.local(num_devices)
-    learner, state = make_learner(devices)
-    for index in range(5):
-        batch = devices.split(Batch(frames[index], teacher_q[index]))
+    learner, state = make_learner(devices, make_network("net3", ACTIONS), jnp.zeros((1, 84, 84, 4), jnp.uint8))
+    before = flat(state, devices)
+    for _ in range(5):
+        frames = rng.integers(0, 256, (BATCH, 84, 84, 4)).astype(np.uint8)
+        batch = devices.split(Batch(frames, rng.standard_normal((BATCH, ACTIONS)).astype(np.float32)))
         state, metrics = learner.update(state, batch)
     text = learner._update.lower(state, batch).compile().as_text()
-    metrics = {name: float(devices.first(value)) for name, value in metrics.items()}
-    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(devices.first(state.variables))])
-    return flat, metrics, spread(state), len(re.findall(r" all-reduce(?:-start)?[(]", text))
+    report = {
+        "metrics": {name: float(devices.first(value)) for name, value in metrics.items()},
+        "bits_that_differ": bits_that_differ(state),
+        "all_reduces": len(re.findall(r" all-reduce(?:-start)?[(]", text)),
+    }
+    return before, flat(state, devices), report
 
 
 def from_replay():
     devices = DeviceGroup.local(8)
-    learner, state = make_learner(devices)
-    store = devices.replicate(replay.init(LANES // 8, STEPS, (84, 84), jnp.uint8, ACTIONS))
+    network = make_network("mlp", ACTIONS, hidden_sizes=(8,))
+    learner, state = make_learner(devices, network, jnp.zeros((1, 3)))
+    store = devices.replicate(replay.init(LANES // 8, STEPS, (3,), jnp.float32, ACTIONS))
     lanes = np.broadcast_to(np.arange(LANES, dtype=np.float32)[:, None], (STEPS, LANES, ACTIONS))
     trajectory = Trajectory(
-        observations=np.broadcast_to(np.arange(LANES, dtype=np.uint8)[:, None, None], (STEPS, LANES, 84, 84)),
+        observations=lanes[..., :3], teacher_q=lanes, rewards=lanes[..., 0], actions=lanes[..., 0].astype(np.int32),
         is_first=np.zeros((STEPS, LANES), bool), is_decision=np.ones((STEPS, LANES), bool),
-        actions=np.zeros((STEPS, LANES), np.int32), rewards=np.zeros((STEPS, LANES), np.float32), teacher_q=lanes,
     )
     insert = devices.map(replay.insert, donate=(0,))
     pieces = devices.split(trajectory, axis=1)
@@ -81,9 +86,10 @@ def from_replay():
         state, metrics = learner.update_from_replay(state, store, 2)
         jax.block_until_ready(state)
     sample = devices.map(lambda key, store: replay.sample(store, key, 4))
-    drawn = sample(devices.split(jax.random.split(jax.random.key(0), 8)).reshape(8), store)
-    lanes_drawn = [sorted({int(q) for q in np.asarray(part)[:, 0]}) for part in drawn.teacher_q]
-    return {"spread": spread(state), "updates": np.asarray(state.updates).tolist(), "lanes_drawn": lanes_drawn}
+    drawn = sample(devices.replicate(jax.random.key(0)), store).teacher_q
+    lanes_drawn = [sorted({int(q) for q in np.asarray(part)[:, 0]}) for part in drawn]
+    updates = np.asarray(state.updates).tolist()
+    return {"bits_that_differ": bits_that_differ(state), "updates": updates, "lanes_drawn": lanes_drawn}
 
 
 def helpers():
@@ -91,8 +97,7 @@ def helpers():
     array = np.arange(3 * 16 * 2).reshape(3, 16, 2)
     split = devices.split(array, axis=1)
     total = devices.map(lambda x: jax.lax.psum(x.sum(), AXIS))(split)
-    with jax.transfer_guard("disallow"):
-        first = devices.first(split)
+    first = devices.first(split)
     return {
         "split": bool((np.asarray(split) == array.reshape(3, 8, 2, 2).swapaxes(0, 1)).all()),
         "homes": [int(shard.device.id) for shard in split.addressable_shards],
@@ -102,14 +107,12 @@ def helpers():
     }
 
 
-params, report = {}, {"devices": jax.device_count(), "helpers": helpers(), "replay": from_replay()}
-for count in (1, 2, 8):
-    params[count], metrics, spread_bits, all_reduces = train(count)
-    report[f"train{count}"] = {"metrics": metrics, "spread": spread_bits, "all_reduces": all_reduces}
-report["moved"] = float(np.abs(params[1] - np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(
-    make_learner(DeviceGroup.local(1))[0].init_single(jax.random.key(0), frames[0]).variables)])).max())
-report["difference"] = {count: float(np.abs(params[count] - params[1]).max()) for count in (2, 8)}
-print(json.dumps(report))
+before, by_one, one = train(1)
+_, by_eight, eight = train(8)
+print(json.dumps({
+    "devices": jax.device_count(), "helpers": helpers(), "replay": from_replay(), "one": one, "eight": eight,
+    "moved": float(np.abs(by_one - before).max()), "difference": float(np.abs(by_eight - by_one).max()),
+}))
 """
 
 
@@ -124,19 +127,18 @@ def eight() -> dict[str, Any]:
     return report
 
 
-def test_the_same_global_batch_gives_the_same_student_on_any_number_of_devices(eight):
+def test_the_same_global_batch_gives_the_same_student_on_one_device_and_on_eight(eight):
     assert eight["moved"] > 1e-3
-    assert eight["difference"]["2"] < 1e-5 and eight["difference"]["8"] < 1e-5
-    for count in (2, 8):
-        assert eight[f"train{count}"]["metrics"] == pytest.approx(eight["train1"]["metrics"], rel=1e-4)
+    assert eight["difference"] < 1e-5
+    assert eight["eight"]["metrics"] == pytest.approx(eight["one"]["metrics"], rel=1e-4)
 
 
 def test_every_device_holds_bit_for_bit_the_same_student(eight):
-    assert eight["train2"]["spread"] == eight["train8"]["spread"] == eight["replay"]["spread"] == 0
+    assert eight["eight"]["bits_that_differ"] == eight["replay"]["bits_that_differ"] == 0
 
 
 def test_an_update_costs_exactly_one_all_reduce(eight):
-    assert eight["train2"]["all_reduces"] == eight["train8"]["all_reduces"] == 1
+    assert eight["eight"]["all_reduces"] == 1
 
 
 def test_each_device_learns_from_its_own_lanes(eight):

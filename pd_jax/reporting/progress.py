@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import IO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +20,13 @@ _REFRESHES_PER_SECOND = 2
 
 def print_warning(message: str) -> None:
     """Prints ``warning: message`` on stderr, above any bars."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print_line(f"warning: {message}", sys.stderr)
+
+
+def print_line(text: str, file: IO[str]) -> None:
+    """Prints a line if anybody can still read it: a closed terminal or pipe does not end the work."""
+    with contextlib.suppress(OSError):
+        print(text, file=file, flush=True)
 
 
 class Meter:
@@ -126,7 +134,11 @@ class Progress:
 
     def print(self, text: str) -> None:
         """Prints a line that stays, above the meters."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._live is None:
+            # Not through rich, which ends the process when the reader of a pipe has gone.
+            print_line(text, self._console.file)
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Progress:
         if self._live is not None:

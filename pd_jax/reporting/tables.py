@@ -109,7 +109,7 @@ def print_teacher(summary: Mapping[str, Any], *, file: TextIO | None = None) -> 
 def describe_score(name: str, scores: Mapping[str, Any], who: str) -> str:
     """One line: the mean, its standard error, its 95 % interval and the number of episodes."""
     line = f"{name}: {format_score(scores[f'{who}_score'], scores[f'{who}_standard_error'])}"
-    if scores[f"{who}_ci95"] is not None:
-        low, high = scores[f"{who}_ci95"]
+    low, high = scores[f"{who}_ci95"] or (None, None)
+    if low is not None:
         line += f" (95 % interval {low:.1f} to {high:.1f})"
     return f"{line} over {scores['episodes']} episodes"

@@ -108,9 +108,15 @@ def epsilon_at(env_steps: Array, config: PQNConfig) -> Array:
 
 def init(network: Any, observations: Array, config: PQNConfig, key: Array) -> PQNState:
     """A fresh learner for ``observations`` of the network's kind, ``[L, ...]``."""
-    init_key, key = jax.random.split(key)
-    variables = network.init(init_key, observations)
-    return PQNState(variables, make_optimizer(config).init(variables), jnp.zeros((), jnp.int32), key)
+
+    @jax.jit
+    def init_state(key: Array, observations: Array) -> PQNState:
+        init_key, key = jax.random.split(key)
+        variables = network.init(init_key, observations)
+        return PQNState(variables, make_optimizer(config).init(variables), jnp.zeros((), jnp.int32), key)
+
+    state: PQNState = init_state(key, observations)
+    return state
 
 
 def make_iteration(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load, pqn
 from pd_jax.teachers.files import TeacherMetadata, read_teacher, save_teacher
 
-_MAY_CHANGE = frozenset({"pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end", "evaluation"})
+_MAY_CHANGE = frozenset({"pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end", "evaluation", "init_from"})
 """What a resumed run may set anew: how long it goes on, how fast it learns and how it is scored."""
 _FINAL_SEED_OFFSET = 500_000
 """The last score is taken from other starts than those that chose the best weights: it owes nothing to luck."""
@@ -48,6 +49,7 @@ class Progression:
       wall_seconds: spent in all sessions together.
       curve: evaluations so far, as in the teacher file.
       best_mean: the best of their means; its weights are in ``teacher.safetensors``.
+      best_env_steps: control steps behind those weights.
       network: that learns.
     """
 
@@ -55,6 +57,7 @@ class Progression:
     wall_seconds: float = 0.0
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     best_mean: float | None = None
+    best_env_steps: int = 0
     network: str = ""
 
 
@@ -68,7 +71,10 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     task = get_task(config.game)
     config = dataclasses.replace(config, game=task.name)
     check_network(config.network, task)
-    start_from = load(config.init_from) if config.init_from is not None else None
+    start_from = None
+    # A run that goes on from a checkpoint of its own has no more use for it.
+    if config.init_from is not None and not (config.resume and _has_checkpoints(config.out)):
+        start_from = load(config.init_from)
     if start_from is not None:
         _check_start(start_from, config, task)
     with (
@@ -118,7 +124,7 @@ class _Training:
         self.steps = progress.add("steps", config.pqn.total_steps, completed=self.at.env_steps)
 
     def run(self) -> dict[str, Any]:
-        """Trains to the end, scores the best weights on fresh starts, and writes them down."""
+        """Trains to the end, picks between the best and the last weights, scores these on fresh starts."""
         if self.at.env_steps < self.config.pqn.total_steps:
             self._train()
         if self.at.best_mean is None or self._last_evaluated != self.at.env_steps:
@@ -207,9 +213,12 @@ class _Training:
         scores = self._score(self.state.variables, self.config.evaluation.progress_episodes, 0)
         self.metrics.write(self.at.env_steps, score_values(self.task.name, scores))
         point = {name: scores[name] for name in ("mean", "standard_error", "episodes")}
+        # A run that is resumed at its end evaluates again what it may have evaluated before.
+        self.at.curve = [other for other in self.at.curve if other["env_steps"] != self.at.env_steps]
         self.at.curve.append({"env_steps": self.at.env_steps} | point)
         try:
             if self.at.best_mean is None or scores["mean"] >= self.at.best_mean:
+                self.at.best_env_steps = self.at.env_steps
                 self._write_teacher(self.state.variables["params"], scores, 0)
                 self.at.best_mean = scores["mean"]
             self._plot()
@@ -233,10 +242,17 @@ class _Training:
         )
 
     def _finish(self) -> dict[str, Any]:
-        params, _ = read_teacher(self.teacher_path)
+        params, best = read_teacher(self.teacher_path)
+        self.at.best_env_steps = best.env_steps or self.at.env_steps
         variables = {"params": jax.tree.map(jnp.asarray, params)}
+        if self.at.best_env_steps != self.at.env_steps:
+            # The best of many short evaluations was lucky too; over more games the last weights are often better.
+            episodes = self.config.evaluation.episodes
+            best_score = self._score(variables, episodes, 0)["mean"]
+            if self._score(self.state.variables, episodes, 0)["mean"] >= best_score:
+                self.at.best_env_steps, variables = self.at.env_steps, self.state.variables
         scores = self._score(variables, self.config.evaluation.episodes, _FINAL_SEED_OFFSET)
-        self._write_teacher(params, scores, _FINAL_SEED_OFFSET)
+        self._write_teacher(variables["params"], scores, _FINAL_SEED_OFFSET)
         return {
             "game": self.task.name,
             "teacher": str(self.teacher_path),
@@ -246,6 +262,7 @@ class _Training:
             "episodes": scores["episodes"],
             "epsilon": self.config.evaluation.epsilon,
             "env_steps": self.at.env_steps,
+            "teacher_env_steps": self.at.best_env_steps,
             "wall_seconds": self._wall_seconds(),
             "learning_curve": self.at.curve,
         }
@@ -286,7 +303,7 @@ class _Training:
             | (atari if is_atari else {}),
             output="q",
             algorithm=config.algorithm,
-            env_steps=self.at.env_steps,
+            env_steps=self.at.best_env_steps,
             seed=config.seed,
             training_config={key: value for key, value in to_mapping(config).items() if key not in ("out", "resume")},
             evaluation=scores
@@ -303,6 +320,11 @@ class _Training:
             pd_jax_version=pd_jax.__version__,
         )
         save_teacher(self.teacher_path, params, metadata)
+
+
+def _has_checkpoints(out: str) -> bool:
+    directory = Path(out) / "checkpoints"
+    return directory.is_dir() and any(entry.name.isdigit() for entry in directory.iterdir())
 
 
 def _passed(before: int, after: int, interval: int) -> bool:

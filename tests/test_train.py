@@ -1,0 +1,210 @@
+"""``pd-jax train-teacher`` through the real command."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from helpers import checkpoint_steps, contents, options, read_lines, refusal, stop_when, succeed, write_teacher
+
+from pd_jax import teachers
+from pd_jax.cli import main
+from pd_jax.errors import UserError
+from pd_jax.teachers.files import read_teacher, save_teacher
+
+CONFIG = Path(__file__).parents[1] / "configs" / "train" / "cartpole.yaml"
+SHORT = {
+    "game": "cartpole",
+    "network": "mlp",
+    "mlp-hidden": 8,
+    "pqn.total-steps": 4096,
+    "pqn.num-lanes": 8,
+    "pqn.rollout-length": 32,
+    "pqn.minibatches": 4,
+    "checkpoint.every-steps": 1024,
+    "evaluation.episodes": 4,
+    "evaluation.num-lanes": 4,
+    "evaluation.every-steps": 2048,
+    "evaluation.progress-episodes": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that has learnt next to nothing. Not to be written to."""
+    path = tmp_path_factory.mktemp("teachers") / "short"
+    succeed("train-teacher", SHORT | {"out": path})
+    return path
+
+
+def test_cartpole_is_solved_from_scratch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    argv = ["train-teacher", "--config", str(CONFIG), "--out", str(out), "--pqn.total-steps", "150_000"]
+    assert main(argv) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    # Gymnasium calls CartPole-v1 solved at 475 over 100 consecutive episodes; these are greedy.
+    assert (summary["episodes"], summary["epsilon"]) == (100, 0.0)
+    assert summary["teacher_score"] >= 475
+    output = capfd.readouterr().out
+    assert f"teacher file: {out / 'teacher.safetensors'}\n" in output
+    assert "over 100 episodes" in output
+
+
+def test_a_teacher_file_says_all_about_itself(short_run: Path) -> None:
+    teacher = teachers.load(short_run / "teacher.safetensors")
+    metadata = teacher.metadata
+    assert (metadata.game, metadata.env_id, metadata.network) == ("cartpole", "CartPole-v1", "mlp")
+    assert (metadata.layer_norm, metadata.hidden_sizes, metadata.num_actions) == (True, (8,), 2)
+    assert (metadata.output, metadata.algorithm, metadata.env_steps) == ("q", "pqn", 4096)
+    assert metadata.training_config["pqn"]["num_lanes"] == 8
+    assert not {"out", "resume"} & metadata.training_config.keys(), "nothing of the machine it was made on"
+    summary = json.loads((short_run / "summary.json").read_text())
+    assert metadata.evaluation["mean"] == summary["teacher_score"]
+    assert metadata.evaluation["seed"] != 1_000_000, "not the starts that chose the weights"
+    assert [point["env_steps"] for point in metadata.learning_curve] == [2048, 4096]
+    assert metadata.learning_curve == summary["learning_curve"]
+
+
+def test_a_run_holds_what_it_should(short_run: Path) -> None:
+    names = {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "learning_curve.png"}
+    assert {path.name for path in short_run.iterdir()} - {".lock"} == names | {"teacher.safetensors"}
+    assert checkpoint_steps(short_run)[-3:] == [2048, 3072, 4096]
+    lines = read_lines(short_run)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(256, 4097, 256))
+    scores = [line for line in lines if "score/cartpole" in line]
+    assert [line["step"] for line in scores] == [2048, 4096]
+    # From certain chance to a thousandth of it, in the first tenth of the training.
+    assert lines[0]["epsilon"] == 1.0
+    assert [line for line in lines if "loss" in line][-1]["epsilon"] == pytest.approx(0.001, rel=1e-4)
+
+
+def test_training_that_was_stopped_goes_on_and_can_be_made_longer(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    endless = SHORT | {"pqn.total-steps": 1_000_000_000, "out": out, "resume": True}
+    argv = ["train-teacher", *options(endless)]
+    killed = stop_when(lambda: len(checkpoint_steps(out)) > 1, signal.SIGKILL, *argv)
+    assert killed.code == -signal.SIGKILL
+    saved = checkpoint_steps(out)[-1]
+
+    def goes_on() -> bool:
+        return any(line["step"] > saved + 2048 for line in read_lines(out))
+
+    ended = stop_when(goes_on, signal.SIGTERM, *argv)
+    assert ended.code == 128 + signal.SIGTERM
+    assert f"resumed at step {saved:,}, with fresh episodes" in ended.stderr
+    assert ended.stderr.endswith("pd-jax train-teacher: stopped by SIGTERM; --resume goes on\n")
+    assert "Traceback" not in ended.stderr
+    stopped = checkpoint_steps(out)[-1]
+    assert stopped == read_lines(out)[-1]["step"], "saved where it was stopped"
+    total = stopped + 2048
+    succeed("train-teacher", endless | {"pqn.total-steps": total})
+    assert f"resumed at step {stopped:,}, with fresh episodes" in capfd.readouterr().err
+    steps = [line["step"] for line in read_lines(out) if "loss" in line]
+    assert steps == list(range(256, steps[-1] + 1, 256)), "no step twice, and none missing"
+    assert total <= steps[-1] < total + 256
+    check_curve(json.loads((out / "summary.json").read_text()), read_lines(out))
+
+
+def check_curve(summary: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    """The learning curve of all sessions together, and the time they took."""
+    steps = [point["env_steps"] for point in summary["learning_curve"]]
+    assert all(1 <= later - earlier <= 2048 for earlier, later in itertools.pairwise([0, *steps]))
+    assert steps == [line["step"] for line in lines if "score/cartpole" in line]
+    assert steps[-1] == summary["env_steps"]
+    seconds = [line["wall_seconds"] for line in lines if "loss" in line]
+    assert seconds == sorted(seconds)
+
+
+def test_training_starts_from_another_teachers_weights(short_run: Path, tmp_path: Path) -> None:
+    source = short_run / "teacher.safetensors"
+    # A rate too small to move a float32: what comes out is what went in.
+    still = {"pqn.learning-rate": 1e-12, "pqn.total-steps": 256, "init-from": source, "seed": 9}
+    succeed("train-teacher", SHORT | still | {"out": tmp_path / "run"})
+    before, _ = read_teacher(source)
+    after, _ = read_teacher(tmp_path / "run" / "teacher.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "mlp", "layer_norm": False}, "is a mlp for cartpole (layer_norm False), and the run wants a mlp"),
+        ({"hidden_sizes": (9,)}, "is a mlp for cartpole (layer_norm True), and the run wants a mlp"),
+        ({"output": "logits"}, "gives logits; pqn learns Q-values"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    change: dict[str, Any], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "teacher.safetensors", tmp_path / "run"
+    write_teacher(file, "cartpole", **({"layer_norm": True} | change))
+    refused = refusal(capfd, "train-teacher", *options(SHORT | {"out": out, "init-from": file}))
+    assert refused.startswith(f"pd-jax train-teacher: init_from: {file} {message}")
+    assert not out.exists()
+
+
+def test_impossible_settings_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for change, message in (
+        ({"pqn.minibatches": 3}, "--pqn.minibatches: 3 do not divide a rollout of 256 steps"),
+        ({"network": "dqn"}, "--network: 'dqn' sees frames, and cartpole has none; use 'mlp'"),
+        ({"pqn.epsilon-end": 0.9, "pqn.epsilon-start": 0.5}, "--pqn.epsilon-end: 0.9 is more than pqn.epsilon_start"),
+        ({"algorithm": "dqn"}, "--algorithm: 'dqn' is not an algorithm; did you mean 'pqn'? (pqn)"),
+        ({"init-from": "cartpol"}, "'cartpol' is neither a bundled teacher nor a file; did you mean 'cartpole'?"),
+    ):
+        refused = refusal(capfd, "train-teacher", *options(SHORT | change | {"out": tmp_path / "run"}))
+        assert refused.startswith(f"pd-jax train-teacher: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    short_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(short_run, out)
+    config = (out / "config.yaml").read_text().replace("- 8\n", "- 12\n").replace(str(short_run), str(out))
+    (out / "config.yaml").write_text(config)
+    before = contents(out)
+    settings = SHORT | {"out": out, "resume": True}
+    message = refusal(capfd, "train-teacher", *options(settings))
+    assert "holds a different run: mlp_hidden is [12] there and [8] here" in message
+    message = refusal(capfd, "train-teacher", *options(settings | {"mlp-hidden": 12}))
+    assert message.startswith(f"pd-jax train-teacher: {out}/checkpoints: checkpoint 4096 holds network mlp, the run ")
+    assert contents(out) == before
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_before_it_is_saved(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    diverging = {"pqn.learning-rate": 1e6, "pqn.max-grad-norm": 1e6, "mlp-hidden": [8] * 6, "no-layer-norm": True}
+    assert main(["train-teacher", *options(SHORT | diverging | {"out": out})]) == 2
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("pd-jax train-teacher: the ")
+    assert last.endswith("; the checkpoints before it are sound: resume with a smaller pqn.learning_rate")
+
+
+def test_a_teacher_file_that_cannot_be_written_costs_a_warning_and_is_tried_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [UserError("teacher.safetensors: cannot be written: No space left on device")]
+
+    def save(*args: Any) -> None:
+        if failures:
+            raise failures.pop()
+        save_teacher(*args)
+
+    monkeypatch.setattr("pd_jax.teachers.train.save_teacher", save)
+    out = tmp_path / "run"
+    succeed("train-teacher", SHORT | {"out": out, "pqn.total-steps": 512, "evaluation.every-steps": 256})
+    assert "warning: teacher.safetensors: cannot be written: No space left on device\n" in capfd.readouterr().err
+    _, metadata = read_teacher(out / "teacher.safetensors")
+    assert [point["env_steps"] for point in metadata.learning_curve] == [256, 512]
