@@ -54,7 +54,10 @@ def collect(config: CollectConfig) -> DatasetHeader:
 def _check_not_shorter(config: CollectConfig, header: DatasetHeader) -> None:
     """Raises a UserError if more is recorded already than the configuration plans."""
     if config.resume and os.path.exists(os.path.join(config.out, "dataset.json")):
-        recorded = Dataset.open(config.out).num_steps
+        try:
+            recorded = Dataset.open(config.out).num_steps
+        except UserError:
+            return  # Killed while it was created, it has no arrays yet; the writer says so if it is anything else.
         if recorded > header.planned_steps:
             raise UserError(
                 f"{config.out}: holds {recorded * header.num_lanes:,} steps, more than the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -74,13 +75,28 @@ def test_a_full_stdout_is_told_of_in_one_line() -> None:
     assert done.returncode != 0
 
 
-def test_ctrl_c_before_anything_began_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("argv", "hint"), [(["distill"], "; --resume goes on from the last checkpoint"), (["evaluate"], "")]
+)
+def test_ctrl_c_at_the_wrong_moment_is_one_line(
+    argv: list[str], hint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pd_jax.config_loading.load_config", interrupt)
-    assert main(["distill"]) == 128 + signal.SIGINT
-    assert capsys.readouterr().err == "pd-jax distill: stopped at once; --resume goes on from the last checkpoint\n"
+    assert main(argv) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == f"pd-jax {argv[0]}: stopped at once{hint}\n"
+
+
+def test_sigterm_at_the_wrong_moment_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pd_jax.config_loading.load_config", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["distill"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "pd-jax distill: stopped by SIGTERM; add --resume to go on\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 GAMES = (

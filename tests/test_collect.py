@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,7 @@ def test_a_recording_that_was_stopped_goes_on_with_fresh_episodes(
     ended = stop_when(lambda: recorded_steps(out) > 0, number, "collect", *options(endless))
     if number == signal.SIGTERM:
         assert ended.code == 128 + number
-        assert ended.stderr.endswith("pd-jax collect: stopped by SIGTERM; --resume goes on\n")
+        assert ended.stderr.endswith("pd-jax collect: stopped by SIGTERM; add --resume to go on\n")
     else:
         assert ended.code == -number
     assert "Traceback" not in ended.stderr
@@ -78,6 +80,22 @@ def test_a_recording_that_was_stopped_goes_on_with_fresh_episodes(
         np.testing.assert_array_equal(getattr(after, name)[:steps], getattr(before, name))
     assert after.is_first[steps].all()
     assert (after.observations[steps : steps + 16] != before.observations[:16]).any(), "not the first games again"
+
+
+def test_a_recording_killed_while_it_was_created_goes_on_and_none_is_cut_short(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "recording"
+    settings = PLAY | {"out": out, "steps": 256}
+    succeed("collect", settings)
+    message = refusal(capfd, "collect", *options(settings | {"steps": 128, "resume": True}))
+    assert message == f"pd-jax collect: {out}: holds 256 steps, more than the 128 planned"
+    header = json.loads((out / "dataset.json").read_text())
+    for array in [path for path in out.iterdir() if path.is_dir()]:
+        shutil.rmtree(array)
+    (out / "dataset.json").write_text(json.dumps(header | {"steps": 0, "complete": False}))
+    succeed("collect", settings | {"resume": True})
+    assert Dataset.open(out).header.complete
 
 
 def leave_half_written_chunks(out: Path, index: int) -> None:

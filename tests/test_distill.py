@@ -125,7 +125,7 @@ def test_sigterm_and_ctrl_c_save_the_run_and_change_no_bit_of_the_result(
     # The first session is to end after three rounds, the others after five: nothing is computed anew for that.
     ended = stop_when(lambda: read_lines(out), signal.SIGTERM, *argv, "--schedule.rounds", "3")
     assert ended.code == 128 + signal.SIGTERM
-    assert ended.stderr.endswith("pd-jax distill: stopped by SIGTERM; --resume goes on\n")
+    assert ended.stderr.endswith("pd-jax distill: stopped by SIGTERM; add --resume to go on\n")
     assert "Traceback" not in ended.stderr
     (saved,) = checkpoint_steps(out)
     assert 0 < saved <= 600
@@ -133,7 +133,7 @@ def test_sigterm_and_ctrl_c_save_the_run_and_change_no_bit_of_the_result(
     ended = stop_when(lambda: 1000 in checkpoint_steps(out), signal.SIGINT, *argv)
     assert ended.code == 128 + signal.SIGINT
     assert f"resumed at update {saved:,}" in ended.stderr
-    assert ended.stderr.endswith("pd-jax distill: stopped by SIGINT; --resume goes on\n")
+    assert ended.stderr.endswith("pd-jax distill: stopped by SIGINT; add --resume to go on\n")
     assert not (out / "summary.json").exists()
     succeed("distill", recorded_run_options | QUICK_EVALUATION | {"out": out, "resume": True})
     assert state_digests(out) == state_digests(finished_run)

@@ -104,7 +104,7 @@ def test_an_evaluation_that_was_stopped_is_done_again_with_resume(
     assert message == f"pd-jax evaluate: {out}: holds a run; add --resume to continue it, or choose another --out"
     interrupt_soon()
     assert main([*argv, "--resume"]) == 128 + signal.SIGINT
-    assert capfd.readouterr().err.endswith("pd-jax evaluate: stopped by SIGINT\n")
+    assert capfd.readouterr().err.endswith("pd-jax evaluate: stopped by SIGINT; add --resume to go on\n")
     assert not (out / "summary.json").exists()
 
 

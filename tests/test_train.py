@@ -101,7 +101,7 @@ def test_training_that_was_stopped_goes_on_and_can_be_made_longer(
     ended = stop_when(goes_on, signal.SIGTERM, *argv)
     assert ended.code == 128 + signal.SIGTERM
     assert f"resumed at step {saved:,}, with fresh episodes" in ended.stderr
-    assert ended.stderr.endswith("pd-jax train-teacher: stopped by SIGTERM; --resume goes on\n")
+    assert ended.stderr.endswith("pd-jax train-teacher: stopped by SIGTERM; add --resume to go on\n")
     assert "Traceback" not in ended.stderr
     stopped = checkpoint_steps(out)[-1]
     assert stopped == read_lines(out)[-1]["step"], "saved where it was stopped"
