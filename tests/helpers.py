@@ -166,5 +166,5 @@ def write_teacher(path: Path, game: str, **changes: Any) -> Path:
         hidden_sizes=metadata.hidden_sizes or (8,),
     )
     example = np.zeros((1, *task.observation_shape), task.observation_dtype)
-    save_teacher(path, network.init(jax.random.key(0), example)["params"], metadata)
+    save_teacher(path, jax.jit(network.init)(jax.random.key(0), example)["params"], metadata)
     return path

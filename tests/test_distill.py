@@ -296,3 +296,24 @@ def test_another_teacher_under_the_same_name_is_not_taken_for_the_first(
     assert message.startswith(f"pd-jax distill: {out}: was begun with another teacher file (")
     assert message.endswith(", now 000000000000)")
     assert contents(out) == before
+
+
+def test_a_run_goes_on_only_from_the_recording_it_was_begun_with(
+    tmp_path: Path,
+    recording: Path,
+    recorded_run_options: dict[str, Any],
+    finished_run: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    out, other, moved = tmp_path / "run", tmp_path / "other", tmp_path / "moved"
+    shutil.copytree(finished_run, out)
+    shutil.copytree(recording, moved)
+    play = {"teacher": "cartpole", "steps": 1024, "rollout-length": 32, "env.num-lanes": 8, "seed": 1}
+    succeed("collect", play | {"out": other})
+    settings = recorded_run_options | QUICK_EVALUATION | {"out": out, "resume": True}
+    message = refusal(capfd, "distill", *options(settings | {"schedule.rounds": 4}))
+    assert message == f"pd-jax distill: schedule.rounds: 4 is less than {out} has (5)"
+    message = refusal(capfd, "distill", *options(settings | {"data": other}))
+    assert message == f"pd-jax distill: {out}: was begun with another recording, not with {other}"
+    succeed("distill", settings | {"data": moved})
+    assert state_digests(out) == state_digests(finished_run)
