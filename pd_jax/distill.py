@@ -273,7 +273,6 @@ class _Session:
             costs = {"env_steps": self.at.env_steps, "wall_seconds": self._wall_seconds()}
             self.unwritten = metrics, self.play_values | costs
             self.play_values = {}
-            self.updates.advance(count)
             if self.at.updates < target:
                 self._save_if_due()
             self.interrupts.check()
@@ -300,6 +299,8 @@ class _Session:
         metrics, more = self.unwritten
         self.unwritten = None
         values = {name: float(value) for name, value in self.setting.devices.first(metrics).items()}
+        # Counted once they are done: a call returns as soon as it is dispatched.
+        self.updates.set(self.at.updates)
         check_loss(values["loss"], f"update {self.at.updates:,}", _REMEDY)
         self.metrics.write(self.at.updates, values | more)
         self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
