@@ -1,6 +1,6 @@
 """``python -m pd_jax`` is ``pd-jax``."""
 
-from pd_jax.cli import main
+from pd_jax.cli import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from pd_jax import __version__
 from pd_jax.errors import UserError, nearest
@@ -20,6 +22,18 @@ _ABOUT: Mapping[str, str] = {
     "distill": "distil a teacher into a student, from live or recorded play",
     "evaluate": "score a teacher, a run's student, or one against the other",
 }
+
+
+def run() -> NoReturn:
+    """The ``pd-jax`` program: :func:`main`, and the end of the process."""
+    code = main()
+    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+        # After a failed save (a full disk) Orbax's threads wait for one another for minutes; all is said and written.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

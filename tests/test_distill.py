@@ -243,7 +243,7 @@ def test_a_disk_that_takes_no_more_is_told_of_in_lines_not_in_tracebacks(
     settings = recorded_run_options | QUICK_EVALUATION | {"student.mlp-hidden": [64, 64], "out": out}
     # Room for the configuration and the summary, not for the metrics, the checkpoints or a figure.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))"
-    code = f"{limit}; from pd_jax.cli import main; raise SystemExit(main())"
+    code = f"{limit}; from pd_jax.cli import run; run()"
     ended = run([sys.executable, "-c", code, "distill", *options(settings)])
     assert "Traceback" not in ended.stderr, ended.stderr
     assert ended.code == 0, ended.stderr
