@@ -91,6 +91,8 @@ class LearnerConfig:
     """RMSProp is the paper's."""
     learning_rate: Positive = 2.5e-4
     """The paper's is between 1e-4 and 1e-3."""
+    learning_rate_decay: bool = False
+    """Let the learning rate fall linearly to 0 over all updates of the schedule."""
     rmsprop_decay: Probability = 0.95
     """Share of the old mean of squared gradients that is kept at each update."""
     rmsprop_epsilon: Positive = 1e-6

@@ -117,7 +117,9 @@ class _Session:
         self.interrupts = interrupts
         self.started = time.monotonic()
         loss = make_loss(self.config.loss, teacher_gives_logits=setting.teacher.gives_logits)
-        self.learner = Learner(setting.student, loss, self.config.learner, setting.devices)
+        self.learner = Learner(
+            setting.student, loss, self.config.learner, setting.devices, total_updates=setting.total_updates
+        )
         self.state, self.at = self._restore_or_init()
         self.saved_updates = self.at.updates
         self.steps = progress.add("steps", setting.total_env_steps, completed=self.at.env_steps)

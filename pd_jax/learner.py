@@ -40,12 +40,21 @@ class LearnerState:
     key: Array
 
 
-def make_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """RMSProp as in the paper, or Adam; behind a bound on the gradient's norm if one is set."""
+def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
+    """RMSProp as in the paper, or Adam; behind a bound on the gradient's norm if one is set.
+
+    Args:
+      config: rates and bounds.
+      total_updates: after which a decaying learning rate is 0. The state's structure does not depend on it.
+    """
+    # A schedule in both cases: the optimizer's state keeps its shape.
+    learning_rate = optax.constant_schedule(config.learning_rate)
+    if config.learning_rate_decay:
+        learning_rate = optax.linear_schedule(config.learning_rate, 0.0, total_updates)
     if config.optimizer == "rmsprop":
-        optimizer = optax.rmsprop(config.learning_rate, decay=config.rmsprop_decay, eps=config.rmsprop_epsilon)
+        optimizer = optax.rmsprop(learning_rate, decay=config.rmsprop_decay, eps=config.rmsprop_epsilon)
     else:
-        optimizer = optax.adam(config.learning_rate)
+        optimizer = optax.adam(learning_rate)
     if config.max_grad_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
@@ -59,17 +68,20 @@ class Learner:
       loss: per example, see :mod:`pd_jax.losses`.
       config: optimizer and minibatch.
       devices: that share each minibatch.
+      total_updates: of the whole run, over which a decaying learning rate falls.
 
     Raises:
       ValueError: the minibatch does not split evenly over the devices.
     """
 
-    def __init__(self, network: Any, loss: LossFunction, config: LearnerConfig, devices: DeviceGroup) -> None:
+    def __init__(
+        self, network: Any, loss: LossFunction, config: LearnerConfig, devices: DeviceGroup, *, total_updates: int
+    ) -> None:
         if config.batch_size % devices.size:
             raise ValueError(f"batch_size {config.batch_size} does not split evenly over {devices.size} devices")
         self._network = network
         self._loss = loss
-        self._optimizer = make_optimizer(config)
+        self._optimizer = make_optimizer(config, total_updates)
         self._batch_per_device = config.batch_size // devices.size
         self._devices = devices
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.

@@ -190,7 +190,7 @@ def _template(network: Any, task: Task, config: DistillConfig) -> Any:
 
     def init(key: jax.Array, observations: jax.Array) -> LearnerState:
         variables = network.init(key, observations)
-        optimizer_state = make_optimizer(config.learner).init(variables)
+        optimizer_state = make_optimizer(config.learner, total_updates=1).init(variables)
         return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key)
 
     return jax.eval_shape(init, jax.random.key(0), example)

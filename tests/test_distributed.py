@@ -36,7 +36,8 @@ BATCH, LANES, STEPS, ACTIONS = 16, 8, 12, 6
 
 def make_learner(devices, network, example):
     loss = lambda logits, q: kl_loss(logits, q, temperature=0.1)
-    learner = Learner(network, loss, LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0), devices)
+    config = LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0)
+    learner = Learner(network, loss, config, devices, total_updates=10)
     return learner, learner.init(jax.random.key(0), example)
 
 

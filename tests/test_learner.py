@@ -21,6 +21,7 @@ from pd_jax.types import Batch, Trajectory
 
 ONE = DeviceGroup.local(1)
 FEATURES, ACTIONS = 5, 3
+TOTAL_UPDATES = 10
 
 
 class Linear(nn.Module):
@@ -51,7 +52,7 @@ def kernel_of(state: LearnerState) -> np.ndarray:
 
 def updates(config: LearnerConfig, count: int) -> tuple[list[np.ndarray], list[dict[str, float]]]:
     """Kernels before and after each of ``count`` updates of `Linear` under MSE, and the metrics."""
-    learner = Learner(Linear(), mse_loss, config, ONE)
+    learner = Learner(Linear(), mse_loss, config, ONE, total_updates=TOTAL_UPDATES)
     state = learner.init(jax.random.key(0), jnp.zeros((1, FEATURES)))
     kernels, metrics = [kernel_of(state)], []
     for index in range(count):
@@ -76,6 +77,17 @@ def test_rmsprop_updates_equal_the_formula_in_numpy():
         mean_square = 0.9 * mean_square + 0.1 * gradient**2
         expected = expected - 3e-3 * gradient / np.sqrt(mean_square + 1e-4)
         np.testing.assert_allclose(kernels[index + 1], expected, atol=1e-6)
+
+
+def test_a_decaying_learning_rate_falls_linearly_to_0_over_all_updates():
+    config = LearnerConfig(batch_size=8, optimizer="adam", learning_rate=1e-2)
+    constant, _ = updates(config, 1)
+    falling, _ = updates(dataclasses.replace(config, learning_rate_decay=True), TOTAL_UPDATES + 1)
+    np.testing.assert_allclose(falling[1], constant[1], atol=1e-7)
+    # Adam moves a weight by about the learning rate as long as its gradients agree; the last call moves nothing.
+    moved = [np.abs(after - before).max() for before, after in zip(falling, falling[1:], strict=False)]
+    assert moved[TOTAL_UPDATES - 1] < 0.2 * moved[0]
+    assert moved[TOTAL_UPDATES] == 0.0
 
 
 def test_adam_updates_equal_the_formula_in_numpy():
@@ -105,7 +117,7 @@ def test_gradients_are_scaled_down_to_the_bound_on_their_norm_and_reported_whole
 def test_a_batch_that_does_not_split_evenly_is_refused():
     three = dataclasses.replace(ONE, devices=ONE.devices * 3)
     with pytest.raises(ValueError, match="batch_size 8 does not split evenly over 3 devices"):
-        Learner(Linear(), mse_loss, LearnerConfig(batch_size=8), three)
+        Learner(Linear(), mse_loss, LearnerConfig(batch_size=8), three, total_updates=TOTAL_UPDATES)
 
 
 def filled_replay(teacher: Any) -> replay.ReplayState:
@@ -132,7 +144,9 @@ def stored() -> replay.ReplayState:
 def make_learner() -> tuple[Learner, LearnerState]:
     network = make_network("mlp", ACTIONS, hidden_sizes=(16,))
     config = LearnerConfig(batch_size=32, optimizer="adam", learning_rate=1e-2)
-    learner = Learner(network, lambda logits, q: kl_loss(logits, q, temperature=1.0), config, ONE)
+    learner = Learner(
+        network, lambda logits, q: kl_loss(logits, q, temperature=1.0), config, ONE, total_updates=TOTAL_UPDATES
+    )
     return learner, learner.init(jax.random.key(1), jnp.zeros((1, FEATURES)))
 
 
