@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory for the recording and the runs")
     parser.add_argument("--teacher", default="pong")
     parser.add_argument("--network", default="net2")
-    parser.add_argument("--steps", type=int, default=40_960, help="recorded control steps")
-    parser.add_argument("--updates", type=int, default=8_000, help="updates of each student")
+    parser.add_argument("--steps", type=int, default=81_920, help="recorded control steps")
+    parser.add_argument("--updates", type=int, default=20_000, help="updates of each student")
     parser.add_argument("--episodes", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="losses", help="of the result file")
@@ -66,7 +66,7 @@ def _config(options: argparse.Namespace, recording: str, loss: Literal["nll", "m
         seed=options.seed,
         student=StudentConfig(network=options.network),
         loss=LossConfig(kind=loss, temperature=0.01 if loss == "kl" else None),
-        learner=LearnerConfig(optimizer="adam", learning_rate=5e-4),
+        learner=LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True),
         replay=ReplayConfig(capacity=options.steps),
         # All of the recording is there from the first update on: the losses differ in nothing else.
         schedule=ScheduleConfig(rounds=1, steps_per_round=options.steps, updates_per_round=options.updates),
