@@ -10,7 +10,8 @@ import numpy as np
 
 from pd_jax.config import CollectConfig
 from pd_jax.config_loading import to_mapping
-from pd_jax.dataset import Dataset, DatasetHeader, DatasetWriter
+from pd_jax.dataset import Dataset, DatasetWriter
+from pd_jax.dataset_header import DatasetHeader
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
 from pd_jax.play import LivePlay, fresh_seed

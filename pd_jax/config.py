@@ -169,6 +169,8 @@ class EvaluateConfig(CommandConfig):
     """Name of a bundled teacher, or its file."""
     run: str | None = None
     """Directory of the run whose student to score."""
+    checkpoint: Annotated[Literal["newest", "best"], Choice("a checkpoint")] = "newest"
+    """Which of the run's checkpoints: the newest, or the best of those that ``evaluation.every_rounds`` scored."""
     game: str | None = None
     """Name or EnvPool id of the game; None is the teacher's or the run's."""
     out: str | None = None
@@ -181,6 +183,8 @@ class EvaluateConfig(CommandConfig):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.teacher is None and self.run is None:
             yield "teacher", "missing, and run too; give --teacher NAME_OR_FILE, --run DIR or both"
+        if self.run is None and self.checkpoint != "newest":
+            yield "checkpoint", f"{self.checkpoint!r} of no run; give --run DIR"
         yield from _game_conflicts(self.game)
 
 

@@ -11,12 +11,9 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
-import json
 import math
 import os
 import re
-import reprlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,80 +21,17 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from pd_jax.dataset_header import GROWS, DatasetHeader, dump_header, parse_header
 from pd_jax.errors import UserError
 from pd_jax.types import Trajectory
 
-FORMAT_VERSION = 1
 _HEADER = b"dataset.json"
 # Frames of a chunk. On Pong (64 steps, zstd level 3) 0.5, 1.8 and 3.6 MB compress 198, 226 and 235 times.
 _CHUNK_BYTES = 2 * 2**20
 # What ``pd-jax collect`` writes beside its recording, and what it leaves when it is killed: no reason to refuse.
 _HARMLESS = re.compile(r"config\.yaml(\.\d+\.unfinished)?|\.lock|dataset\.json\.__lock")
 
-# Fields that may differ between the parts of an interrupted recording.
-_GROWS = frozenset({"planned_steps", "steps", "teacher_score"})
-
 PathLike = str | os.PathLike[str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DatasetHeader:
-    """What was recorded, and how much of it.
-
-    Attributes:
-      task, env_id: e.g. ``"pong"`` and ``"Pong-v5"``.
-      num_actions: A, the teacher's outputs.
-      observation_shape, observation_dtype: of one stored observation, e.g. ``(84, 84)`` and ``"uint8"``: the newest
-        frame, not the stack.
-      num_lanes: L, the environments played side by side.
-      teacher, teacher_fingerprint: its name, and the SHA-256 of its file.
-      teacher_output: ``"q"`` or ``"logits"``, what ``teacher_q`` holds.
-      epsilon, seed: of the play.
-      chunk_length: time steps of a chunk; every append is a multiple of it.
-      planned_steps: time steps per lane that the recording is to have, a multiple of ``chunk_length``.
-      steps: time steps per lane recorded so far.
-      teacher_score: the teacher's evaluation, if there is one.
-      format_version: of the layout on disk.
-    """
-
-    task: str
-    env_id: str
-    num_actions: int
-    observation_shape: tuple[int, ...]
-    observation_dtype: str
-    num_lanes: int
-    teacher: str
-    teacher_fingerprint: str
-    teacher_output: str
-    epsilon: float
-    seed: int
-    chunk_length: int
-    planned_steps: int
-    steps: int = 0
-    teacher_score: dict[str, Any] | None = None
-    format_version: int = FORMAT_VERSION
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of what makes this recording the one it is, in hex; not of how long it has grown."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in _GROWS}
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def complete(self) -> bool:
-        """Whether all the planned steps are recorded."""
-        return self.steps >= self.planned_steps
-
-    def layouts(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Returns, by array, the shape behind ``[T, L]`` and the dtype."""
-        return {
-            "observations": (self.observation_shape, self.observation_dtype),
-            "is_first": ((), "bool"),
-            "is_decision": ((), "bool"),
-            "actions": ((), "int32"),
-            "rewards": ((), "float32"),
-            "teacher_q": ((self.num_actions,), "float32"),
-        }
 
 
 class DatasetWriter:
@@ -115,7 +49,7 @@ class DatasetWriter:
 
     def __init__(self, path: PathLike, header: DatasetHeader, resume: bool = False) -> None:
         self._path = os.fspath(path)
-        self.header = _parse_header(_dump_header(header), self._path)
+        self.header = parse_header(dump_header(header), self._path)
         with contextlib.ExitStack() as stack:
             with _explained(self._path, "cannot be opened for writing"):
                 if "://" not in self._path:
@@ -123,13 +57,13 @@ class DatasetWriter:
                 self._root = _open_root(self._path)
                 found = self._root.read(_HEADER).result()
             if found.state == "value":
-                recorded = _parse_header(found.value, self._path)
+                recorded = parse_header(found.value, self._path)
                 _check_same_recording(recorded, self.header, self._path, resume)
                 score = self.header.teacher_score or recorded.teacher_score
                 self.header = dataclasses.replace(self.header, steps=recorded.steps, teacher_score=score)
             with _explained(self._path, "cannot be opened for writing"):
                 # Before the arrays: a recording that is killed while it is created can be resumed like any other.
-                self._root.write(_HEADER, _dump_header(self.header)).result()
+                self._root.write(_HEADER, dump_header(self.header)).result()
                 self._arrays = {name: self._open_array(name) for name in self.header.layouts()}
             self._cleanup = stack.pop_all()
 
@@ -152,7 +86,7 @@ class DatasetWriter:
             for write in writes:
                 write.result()
             # As atomic as it has to be: TensorStore writes another file, syncs it, renames it, syncs the directory.
-            self._root.write(_HEADER, _dump_header(committed)).result()
+            self._root.write(_HEADER, dump_header(committed)).result()
         self.header = committed
 
     def close(self) -> None:
@@ -220,7 +154,7 @@ class Dataset:
             text = root.read(_HEADER).result()
         if text.state != "value":
             raise UserError(f"{path}: not a data set: it has no dataset.json")
-        header = _parse_header(text.value, path)
+        header = parse_header(text.value, path)
         arrays = {}
         for name in header.layouts():
             with _explained(path, f"{name} cannot be read"):
@@ -353,57 +287,10 @@ def _claim_directory(path: str, stack: contextlib.ExitStack) -> None:
 
 def _check_same_recording(recorded: DatasetHeader, header: DatasetHeader, path: str, resume: bool) -> None:
     for name, old in dataclasses.asdict(recorded).items():
-        if old != getattr(header, name) and name not in _GROWS:
+        if old != getattr(header, name) and name not in GROWS:
             raise UserError(f"{path}: holds another recording, its {name} is {old!r}: choose another directory")
     if not resume:
         progress = f"{recorded.steps} of {recorded.planned_steps} steps"
         raise UserError(f"{path}: holds this recording already, {progress}: continue it with --resume")
     if header.planned_steps < recorded.steps:
         raise UserError(f"{path}: already holds {recorded.steps} steps, more than the {header.planned_steps} planned")
-
-
-def _dump_header(header: DatasetHeader) -> bytes:
-    fields = dataclasses.asdict(header) | {"complete": header.complete}
-    return json.dumps(fields, indent=1, allow_nan=False, default=lambda value: np.asarray(value).item()).encode()
-
-
-def _parse_header(text: bytes, path: str) -> DatasetHeader:
-    where = f"{path}: dataset.json"
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UserError(f"{where}: damaged: not JSON") from None
-    version = fields.get("format_version") if isinstance(fields, dict) else None
-    if type(version) is not int or version < 1:
-        raise UserError(f"{where}: not a data set of pd_jax")
-    if version > FORMAT_VERSION:
-        raise UserError(f"{where}: format {version}, and this pd_jax reads {FORMAT_VERSION}: upgrade pd_jax")
-    for name, holds in _CHECKS.items():
-        if name not in fields or not holds(fields[name]):
-            raise UserError(f"{where}: {name} is {reprlib.repr(fields[name]) if name in fields else 'missing'}")
-    fields["observation_shape"] = tuple(fields["observation_shape"])
-    header = DatasetHeader(**{name: fields[name] for name in _CHECKS})
-    if header.planned_steps % header.chunk_length or header.steps % header.chunk_length:
-        counts = f"steps {header.steps} and planned_steps {header.planned_steps}"
-        raise UserError(f"{where}: {counts} are not both multiples of the chunk length, {header.chunk_length}")
-    return header
-
-
-def _is_count(value: Any, least: int = 1) -> bool:
-    return type(value) is int and least <= value < 2**40
-
-
-# By field: what a value read from dataset.json has to be.
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(
-        ("task", "env_id", "teacher", "teacher_fingerprint", "teacher_output"),
-        lambda value: isinstance(value, str) and value.isprintable(),
-    ),
-    **dict.fromkeys(("num_actions", "num_lanes", "chunk_length", "planned_steps", "format_version"), _is_count),
-    "observation_shape": lambda value: isinstance(value, list | tuple) and all(map(_is_count, value)),
-    "observation_dtype": lambda value: value in ("uint8", "float32"),
-    "epsilon": lambda value: type(value) in (int, float) and 0 <= value <= 1,
-    "seed": lambda value: type(value) is int,
-    "steps": lambda value: _is_count(value, least=0),
-    "teacher_score": lambda value: value is None or isinstance(value, dict),
-}

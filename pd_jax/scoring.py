@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -47,11 +47,15 @@ class Student:
     progression: Progression
 
 
-def load_student(path: str) -> Student:
+def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> Student:
     """Reads the student of a ``distill`` run; the run may still be going.
 
+    Args:
+      path: the run's directory.
+      checkpoint: the newest intact one, or the one with the best score on the way.
+
     Raises:
-      UserError: not such a run, or none of its checkpoints is intact.
+      UserError: not such a run, none of its checkpoints is intact, or none was scored and the best is wanted.
     """
     run = read_run(path)
     if run.command != "distill":
@@ -67,7 +71,10 @@ def load_student(path: str) -> Student:
         compute_dtype=config.student.compute_dtype,
     )
     with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
-        restored = checkpointer.restore(_template(network, task, config), network=config.student.network)
+        step = checkpointer.best_step() if checkpoint == "best" else None
+        if checkpoint == "best" and step is None:
+            raise UserError(f"{path}: no checkpoint has a score; evaluation.every_rounds is what scores them")
+        restored = checkpointer.restore(_template(network, task, config), step, network=config.student.network)
     if restored is None:
         raise UserError(f"{path}: has no checkpoint yet")
     state, metadata, _ = restored
@@ -82,7 +89,7 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
       Interrupted: a signal came; there are no scores.
     """
     started = time.monotonic()
-    student = load_student(config.run) if config.run is not None else None
+    student = load_student(config.run, checkpoint=config.checkpoint) if config.run is not None else None
     teacher = load(config.teacher) if config.teacher is not None else None
     task = _task_of(config, teacher, student)
     config = dataclasses.replace(config, game=task.name)

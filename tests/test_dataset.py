@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pd_jax
-from pd_jax.dataset import Dataset, DatasetHeader, DatasetWriter
+from pd_jax.dataset import Dataset, DatasetWriter
+from pd_jax.dataset_header import DatasetHeader
 from pd_jax.errors import UserError
 from pd_jax.types import Trajectory
 
@@ -328,10 +329,10 @@ class Trap:
     def __getitem__(self, steps):
         return die() if steps.start == {arrays_from} else self.array[steps]
 
-def dump_header(header, dump=dataset._dump_header):
+def dump_header(header, dump=dataset.dump_header):
     return die() if header.steps == {header_of} else dump(header)
 
-dataset._dump_header = dump_header
+dataset.dump_header = dump_header
 writer = dataset.DatasetWriter({data!r}, test_dataset.ATARI, resume=True)
 writer._arrays["actions"] = Trap(writer._arrays["actions"])
 print("ready", flush=True)

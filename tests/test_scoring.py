@@ -94,6 +94,28 @@ def test_a_student_alone_is_scored_and_is_the_one_of_the_newest_checkpoint(
     assert len(leaves) == sum(name.startswith("variables.") for name in digests)
 
 
+def test_the_best_checkpoint_is_the_one_with_the_highest_score_on_the_way(
+    finished_run: Path, recorded_run_options: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scored"
+    on_the_way = {"evaluation.every-rounds": 2, "evaluation.progress-episodes": 4}
+    succeed("distill", recorded_run_options | QUICK_EVALUATION | on_the_way | {"out": out})
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["score/cartpole"] for line in lines if "score/cartpole" in line}
+    assert set(scores) == {400, 800}
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert load_student(str(out), checkpoint="best").progression.updates == best
+    assert load_student(str(out)).progression.updates == 1000
+    succeed("evaluate", QUICK_EVALUATION | {"run": out, "checkpoint": "best"})
+    assert capfd.readouterr().out.endswith("over 4 episodes\n")
+    message = refusal(capfd, "evaluate", "--run", str(finished_run), "--checkpoint", "best")
+    assert message == (
+        f"pd-jax evaluate: {finished_run}: no checkpoint has a score; evaluation.every_rounds is what scores them"
+    )
+    message = refusal(capfd, "evaluate", "--teacher", "cartpole", "--checkpoint", "best")
+    assert message == "pd-jax evaluate: --checkpoint: 'best' of no run; give --run DIR"
+
+
 def test_an_evaluation_that_was_stopped_is_done_again_with_resume(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,128 @@
+"""``dataset.json``: what a recording holds, how much of it counts, and the checks that a file from others needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pd_jax.errors import UserError
+
+FORMAT_VERSION = 1
+
+# Fields that may differ between the parts of an interrupted recording.
+GROWS = frozenset({"planned_steps", "steps", "teacher_score"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetHeader:
+    """What was recorded, and how much of it.
+
+    Attributes:
+      task, env_id: e.g. ``"pong"`` and ``"Pong-v5"``.
+      num_actions: A, the teacher's outputs.
+      observation_shape, observation_dtype: of one stored observation, e.g. ``(84, 84)`` and ``"uint8"``: the newest
+        frame, not the stack.
+      num_lanes: L, the environments played side by side.
+      teacher, teacher_fingerprint: its name, and the SHA-256 of its file.
+      teacher_output: ``"q"`` or ``"logits"``, what ``teacher_q`` holds.
+      epsilon, seed: of the play.
+      chunk_length: time steps of a chunk; every append is a multiple of it.
+      planned_steps: time steps per lane that the recording is to have, a multiple of ``chunk_length``.
+      steps: time steps per lane recorded so far.
+      teacher_score: the teacher's evaluation, if there is one.
+      format_version: of the layout on disk.
+    """
+
+    task: str
+    env_id: str
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    num_lanes: int
+    teacher: str
+    teacher_fingerprint: str
+    teacher_output: str
+    epsilon: float
+    seed: int
+    chunk_length: int
+    planned_steps: int
+    steps: int = 0
+    teacher_score: dict[str, Any] | None = None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what makes this recording the one it is, in hex; not of how long it has grown."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in GROWS}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all the planned steps are recorded."""
+        return self.steps >= self.planned_steps
+
+    def layouts(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Returns, by array, the shape behind ``[T, L]`` and the dtype."""
+        return {
+            "observations": (self.observation_shape, self.observation_dtype),
+            "is_first": ((), "bool"),
+            "is_decision": ((), "bool"),
+            "actions": ((), "int32"),
+            "rewards": ((), "float32"),
+            "teacher_q": ((self.num_actions,), "float32"),
+        }
+
+
+def dump_header(header: DatasetHeader) -> bytes:
+    """Returns the bytes of ``dataset.json``."""
+    fields = dataclasses.asdict(header) | {"complete": header.complete}
+    return json.dumps(fields, indent=1, allow_nan=False, default=lambda value: np.asarray(value).item()).encode()
+
+
+def parse_header(text: bytes, path: str) -> DatasetHeader:
+    """Reads what :func:`dump_header` wrote; raises a UserError that names ``path`` if it is anything else."""
+    where = f"{path}: dataset.json"
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: damaged: not JSON") from None
+    version = fields.get("format_version") if isinstance(fields, dict) else None
+    if type(version) is not int or version < 1:
+        raise UserError(f"{where}: not a data set of pd_jax")
+    if version > FORMAT_VERSION:
+        raise UserError(f"{where}: format {version}, and this pd_jax reads {FORMAT_VERSION}: upgrade pd_jax")
+    for name, holds in _CHECKS.items():
+        if name not in fields or not holds(fields[name]):
+            raise UserError(f"{where}: {name} is {reprlib.repr(fields[name]) if name in fields else 'missing'}")
+    fields["observation_shape"] = tuple(fields["observation_shape"])
+    header = DatasetHeader(**{name: fields[name] for name in _CHECKS})
+    if header.planned_steps % header.chunk_length or header.steps % header.chunk_length:
+        counts = f"steps {header.steps} and planned_steps {header.planned_steps}"
+        raise UserError(f"{where}: {counts} are not both multiples of the chunk length, {header.chunk_length}")
+    return header
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value < 2**40
+
+
+# By field: what a value read from dataset.json has to be.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        ("task", "env_id", "teacher", "teacher_fingerprint", "teacher_output"),
+        lambda value: isinstance(value, str) and value.isprintable(),
+    ),
+    **dict.fromkeys(("num_actions", "num_lanes", "chunk_length", "planned_steps", "format_version"), _is_count),
+    "observation_shape": lambda value: isinstance(value, list | tuple) and all(map(_is_count, value)),
+    "observation_dtype": lambda value: value in ("uint8", "float32"),
+    "epsilon": lambda value: type(value) in (int, float) and 0 <= value <= 1,
+    "seed": lambda value: type(value) is int,
+    "steps": lambda value: _is_count(value, least=0),
+    "teacher_score": lambda value: value is None or isinstance(value, dict),
+}
