@@ -25,6 +25,7 @@ from pd_jax.networks import count_params
 from pd_jax.play import LivePlay, Play, RecordedPlay, environment_options, fresh_seed
 from pd_jax.preparation import Setting, make_loss, prepare
 from pd_jax.replay import ReplayState
+from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import Progress, print_warning
@@ -85,7 +86,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         ):
             summary = _Session(setting, run, checkpointer, metrics, progress, interrupts).run()
         print_summary(summary)
-        print(f"{run.path}: summary.json, progress.png, metrics.jsonl, tb/, checkpoints/")
+        print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
 
 
@@ -140,16 +141,21 @@ class _Session:
             self._train()
         summary = self._evaluate_both()
         self.run_directory.write_summary(summary)
-        self._plot(summary)
+        self._draw(summary)
         return summary
 
-    def _plot(self, summary: dict[str, Any]) -> None:
-        path = self.run_directory.path / "progress.png"
-        try:
-            plot_run(self.run_directory.metrics_path, summary, path)
-        except OSError as error:
-            # The scores are known and written; they are not given up for a picture of them.
-            print_warning(f"{path}: cannot be written: {error.strerror}")
+    def _draw(self, summary: dict[str, Any]) -> None:
+        run = self.run_directory
+        title = f"{self.setting.task.name} into {self.config.student.network}"
+        picture = run.path / "progress.png"
+        plot = functools.partial(plot_run, run.metrics_path, summary, picture)
+        page = functools.partial(write_report, run.report_path, title, summary, picture=picture, config=run.config_path)
+        for path, draw in ((picture, plot), (run.report_path, page)):
+            try:
+                draw()
+            except OSError as error:
+                # The scores are known and written; they are not given up for a picture of them.
+                print_warning(f"{path}: cannot be written: {error.strerror}")
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
         setting, network = self.setting, self.config.student.network
