@@ -9,12 +9,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 from pd_jax import __version__
 from pd_jax.errors import UserError, nearest
-from pd_jax.interrupts import Interrupted
+from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now
 
 _ABOUT: Mapping[str, str] = {
     "train-teacher": "train a teacher with PQN",
@@ -40,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0, 2 for a user's error, 128 + n after signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
     command = argv[0] if argv and argv[0] in _ABOUT else ""
-    # Before the commands install handlers of their own, there is nothing to save: SIGTERM ends them like Ctrl-C.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    forget_interrupts()
+    # Before the commands install handlers of their own, there is nothing to save.
+    previous = {number: signal.signal(number, interrupt_now) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = _dispatch(argv)
         # Not left to the interpreter's end, where nothing can be said about a full disk or a reader who has gone.
@@ -69,16 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(command, "out of memory: make the network, the batch, the lanes or the replay smaller", 2)
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _is_resumable(argv: Sequence[str]) -> bool:
     """Whether what the command line asks for leaves anything to go on from; an evaluation need not."""
     return argv[:1] != ["evaluate"] or any(argument.split("=")[0] in ("--out", "--config") for argument in argv)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
 
 
 def _dispatch(argv: list[str]) -> int:

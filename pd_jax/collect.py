@@ -14,7 +14,7 @@ from pd_jax.dataset import Dataset, DatasetWriter
 from pd_jax.dataset_header import DatasetHeader
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
-from pd_jax.play import LivePlay, fresh_seed
+from pd_jax.play import LivePlay, environment_options, fresh_seed
 from pd_jax.preparation import task_of
 from pd_jax.reporting.progress import Progress
 from pd_jax.run_directory import RunDirectory
@@ -79,6 +79,8 @@ def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeade
         teacher_output=teacher.metadata.output,
         epsilon=config.epsilon,
         seed=config.seed,
+        environment={name: value for name, value in environment_options(config.env).items() if name != "num_threads"}
+        | {"max_episode_steps": config.env.max_episode_steps or task.max_episode_steps},
         chunk_length=config.rollout_length,
         planned_steps=config.num_rollouts * config.rollout_length,
         teacher_score=teacher.metadata.evaluation or None,

@@ -60,7 +60,9 @@ class DatasetWriter:
                 recorded = parse_header(found.value, self._path)
                 _check_same_recording(recorded, self.header, self._path, resume)
                 score = self.header.teacher_score or recorded.teacher_score
-                self.header = dataclasses.replace(self.header, steps=recorded.steps, teacher_score=score)
+                self.header = dataclasses.replace(
+                    self.header, steps=recorded.steps, teacher_score=score, recording_id=recorded.recording_id
+                )
             with _explained(self._path, "cannot be opened for writing"):
                 # Before the arrays: a recording that is killed while it is created can be resumed like any other.
                 self._root.write(_HEADER, dump_header(self.header)).result()
@@ -287,7 +289,7 @@ def _claim_directory(path: str, stack: contextlib.ExitStack) -> None:
 
 def _check_same_recording(recorded: DatasetHeader, header: DatasetHeader, path: str, resume: bool) -> None:
     for name, old in dataclasses.asdict(recorded).items():
-        if old != getattr(header, name) and name not in GROWS:
+        if old != getattr(header, name) and name not in GROWS | {"recording_id"}:
             raise UserError(f"{path}: holds another recording, its {name} is {old!r}: choose another directory")
     if not resume:
         progress = f"{recorded.steps} of {recorded.planned_steps} steps"

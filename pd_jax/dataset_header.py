@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import reprlib
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,8 @@ class DatasetHeader:
       teacher, teacher_fingerprint: its name, and the SHA-256 of its file.
       teacher_output: ``"q"`` or ``"logits"``, what ``teacher_q`` holds.
       epsilon, seed: of the play.
+      environment: how it ran, such as its no-ops and step limit.
+      recording_id: drawn when the recording was begun; two with the same settings are still two recordings.
       chunk_length: time steps of a chunk; every append is a multiple of it.
       planned_steps: time steps per lane that the recording is to have, a multiple of ``chunk_length``.
       steps: time steps per lane recorded so far.
@@ -50,6 +53,8 @@ class DatasetHeader:
     teacher_output: str
     epsilon: float
     seed: int
+    environment: dict[str, Any]
+    recording_id: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
     chunk_length: int
     planned_steps: int
     steps: int = 0
@@ -115,12 +120,13 @@ def _is_count(value: Any, least: int = 1) -> bool:
 # By field: what a value read from dataset.json has to be.
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
-        ("task", "env_id", "teacher", "teacher_fingerprint", "teacher_output"),
+        ("task", "env_id", "teacher", "teacher_fingerprint", "teacher_output", "recording_id"),
         lambda value: isinstance(value, str) and value.isprintable(),
     ),
     **dict.fromkeys(("num_actions", "num_lanes", "chunk_length", "planned_steps", "format_version"), _is_count),
     "observation_shape": lambda value: isinstance(value, list | tuple) and all(map(_is_count, value)),
     "observation_dtype": lambda value: value in ("uint8", "float32"),
+    "environment": lambda value: isinstance(value, dict),
     "epsilon": lambda value: type(value) in (int, float) and 0 <= value <= 1,
     "seed": lambda value: type(value) is int,
     "steps": lambda value: _is_count(value, least=0),

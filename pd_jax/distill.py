@@ -20,10 +20,11 @@ from pd_jax.divergence import check_loss, check_weights
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores, evaluate
 from pd_jax.interrupts import Interrupted, Interrupts
-from pd_jax.learner import Learner, LearnerState
+from pd_jax.learner import Learner, LearnerState, make_learning_rate
 from pd_jax.networks import count_params
 from pd_jax.play import LivePlay, Play, RecordedPlay, environment_options, fresh_seed
 from pd_jax.preparation import Setting, make_loss, prepare
+from pd_jax.progression import Progression
 from pd_jax.replay import ReplayState
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
@@ -36,30 +37,8 @@ from pd_jax.run_directory import RunDirectory
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
 """What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teacher
 and recording lie. That they are the same ones is checked by their fingerprints."""
+_PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
-
-
-@dataclasses.dataclass
-class Progression:
-    """Where a run stands; saved with every checkpoint.
-
-    Attributes:
-      updates: done so far.
-      env_steps: control steps stored so far, in all lanes together.
-      wall_seconds: spent in all sessions together.
-      teacher_sha256: of the teacher's file.
-      network: the student's.
-      recording: identity of the data set, empty for live play.
-      recorded_steps: time steps per lane of it that the run uses; it may have grown since.
-    """
-
-    updates: int = 0
-    env_steps: int = 0
-    wall_seconds: float = 0.0
-    teacher_sha256: str = ""
-    network: str = ""
-    recording: str = ""
-    recorded_steps: int = 0
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
@@ -76,7 +55,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         to_mapping(setting.config),
         resume=config.resume,
         may_change=_MAY_CHANGE,
-        check=functools.partial(_check_not_shorter, config),
+        check=functools.partial(_check_resumed, config),
     ) as run:
         with (
             Interrupts() as interrupts,
@@ -90,11 +69,23 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     return summary
 
 
-def _check_not_shorter(config: DistillConfig, there: Mapping[str, Any]) -> None:
-    """Raises a UserError if a resumed run is to have fewer rounds than before."""
-    rounds = there["schedule"]["rounds"]
-    if config.schedule.rounds < rounds:
-        raise UserError(f"schedule.rounds: {config.schedule.rounds} is less than {config.out} has ({rounds})")
+def _check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError for changes to a resumed run that would spoil what it has done so far."""
+    evaluation = there["evaluation"]
+    for name in _PROTOCOL if evaluation["every_rounds"] and config.evaluation.every_rounds else ():
+        if getattr(config.evaluation, name) != evaluation[name]:
+            raise UserError(
+                f"evaluation.{name}: is {evaluation[name]} in {config.out}, whose scores on the way are to be "
+                "compared; keep it, or choose another --out"
+            )
+    before, now = there["schedule"]["rounds"], config.schedule.rounds
+    if now < before:
+        raise UserError(f"schedule.rounds: {now} is less than {config.out} has ({before})")
+    if now > before and config.learner.learning_rate_decay:
+        raise UserError(
+            f"schedule.rounds: {now} is more than {config.out} has ({before}), and its learning rate falls to 0 over "
+            "these; choose another --out"
+        )
 
 
 class _Session:
@@ -112,6 +103,7 @@ class _Session:
         self.setting = setting
         self.config = setting.config
         self.run_directory = run
+        self.plot_path = run.path / "progress.png"
         self.checkpointer = checkpointer
         self.metrics = metrics
         self.progress = progress
@@ -121,9 +113,11 @@ class _Session:
         self.learner = Learner(
             setting.student, loss, self.config.learner, setting.devices, total_updates=setting.total_updates
         )
+        self.learning_rate = make_learning_rate(self.config.learner, setting.total_updates)
         self.state, self.at = self._restore_or_init()
         self.saved_updates = self.at.updates
-        self.steps = progress.add("steps", setting.total_env_steps, completed=self.at.env_steps)
+        self.total_env_steps = setting.total_env_steps(self.at.recorded_steps)
+        self.steps = progress.add("steps", self.total_env_steps, completed=self.at.env_steps)
         self.updates = progress.add("updates", setting.total_updates, completed=self.at.updates)
         self.games = progress.add("games", self.config.evaluation.episodes)
         self.stored = self._empty_replay()
@@ -137,7 +131,8 @@ class _Session:
         """Trains to the end, evaluates and reports."""
         if self.at.updates < self.setting.total_updates:
             # The scores of a run that is taken further are no longer its scores.
-            self.run_directory.summary_path.unlink(missing_ok=True)
+            for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
+                path.unlink(missing_ok=True)
             self._train()
         summary = self._evaluate_both()
         self.run_directory.write_summary(summary)
@@ -147,10 +142,11 @@ class _Session:
     def _draw(self, summary: dict[str, Any]) -> None:
         run = self.run_directory
         title = f"{self.setting.task.name} into {self.config.student.network}"
-        picture = run.path / "progress.png"
-        plot = functools.partial(plot_run, run.metrics_path, summary, picture)
-        page = functools.partial(write_report, run.report_path, title, summary, picture=picture, config=run.config_path)
-        for path, draw in ((picture, plot), (run.report_path, page)):
+        plot = functools.partial(plot_run, run.metrics_path, summary, self.plot_path)
+        page = functools.partial(
+            write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
+        )
+        for path, draw in ((self.plot_path, plot), (run.report_path, page)):
             try:
                 draw()
             except OSError as error:
@@ -222,9 +218,9 @@ class _Session:
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
         wanted = schedule.rounds * self.config.rollouts_per_round * self.config.steps_per_rollout
-        if self.setting.total_env_steps < wanted:
+        if self.total_env_steps < wanted:
             self.progress.print(
-                f"{self.config.data} holds {self.setting.total_env_steps:,} of the {wanted:,} steps of the schedule; "
+                f"{self.config.data} holds {self.total_env_steps:,} of the {wanted:,} steps of the schedule; "
                 "once it is used up, the updates go on with what the replay holds"
             )
         play = self._open_play()
@@ -278,8 +274,12 @@ class _Session:
             # Those of the call before are fetched while this one runs.
             self._write_metrics()
             self.at.updates += count
-            costs = {"env_steps": self.at.env_steps, "wall_seconds": self._wall_seconds()}
-            self.unwritten = metrics, self.play_values | costs
+            beside = {
+                "learning_rate": float(self.learning_rate(self.at.updates)),
+                "env_steps": self.at.env_steps,
+                "wall_seconds": self._wall_seconds(),
+            }
+            self.unwritten = metrics, self.play_values | beside
             self.play_values = {}
             if self.at.updates < target:
                 self._save_if_due()

@@ -7,12 +7,36 @@ from types import FrameType
 from typing import Any
 
 
-class Interrupted(Exception):
-    """The user, or a scheduler, asked for an end. ``signal_number`` says how."""
+class Interrupted(BaseException):
+    """The user, or a scheduler, asked for an end. ``signal_number`` says how.
+
+    Like KeyboardInterrupt no Exception: whoever takes any error for a damaged file must not take this for one.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
+
+
+_raised: int | None = None
+"""The signal that :func:`interrupt_now` raised for, if any."""
+
+
+def interrupt_now(number: int, frame: FrameType | None) -> None:
+    """A handler for the time before there is anything to save: ends the command at once by :class:`Interrupted`.
+
+    Python drops what a handler raises inside a callback of the garbage collector (JAX has one) or a destructor. So the
+    signal is noted as well, and the next :class:`Interrupts` heeds it.
+    """
+    global _raised
+    _raised = number
+    raise Interrupted(number)
+
+
+def forget_interrupts() -> None:
+    """Another command begins in this process."""
+    global _raised
+    _raised = None
 
 
 class Interrupts:
@@ -22,7 +46,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None
+        self._received = _raised
         self._previous: dict[int, Any] = {}
 
     @property

@@ -8,6 +8,7 @@ import math
 import os
 from typing import Any
 
+import jax
 import numpy as np
 
 from pd_jax import losses, replay
@@ -16,7 +17,7 @@ from pd_jax.dataset import Dataset
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
 from pd_jax.learner import LossFunction
-from pd_jax.networks import make_network
+from pd_jax.networks import count_params, make_network
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
 
@@ -46,13 +47,16 @@ class Setting:
         """Updates of the whole run."""
         return self.config.schedule.rounds * self.config.schedule.updates_per_round
 
-    @property
-    def total_env_steps(self) -> int:
-        """Control steps that the whole run stores, in all lanes together."""
+    def total_env_steps(self, recorded_steps: int) -> int:
+        """Control steps that the whole run stores, in all lanes together.
+
+        Args:
+          recorded_steps: per lane, how much of the recording the run uses; live play has no such end.
+        """
         schedule = self.config.schedule
         rollouts = schedule.rounds * self.config.rollouts_per_round
         if self.dataset is not None:
-            rollouts = min(rollouts, self.dataset.num_steps // schedule.rollout_length)
+            rollouts = min(rollouts, recorded_steps // schedule.rollout_length)
         return rollouts * self.config.steps_per_rollout
 
 
@@ -75,7 +79,6 @@ def prepare(config: DistillConfig) -> Setting:
         config = dataclasses.replace(config, env=env, epsilon=dataset.header.epsilon)
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(config, devices.size)
-    check_memory(config, task, devices)
     if task.kind == "atari" and config.capacity_per_lane < replay.STACK:
         raise UserError(
             f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane} steps to each of "
@@ -87,6 +90,7 @@ def prepare(config: DistillConfig) -> Setting:
         hidden_sizes=config.student.mlp_hidden,
         compute_dtype=config.student.compute_dtype,
     )
+    check_memory(config, task, devices, student)
     return Setting(config, teacher, task, dataset, devices, student)
 
 
@@ -144,15 +148,24 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
         )
 
 
-def check_memory(config: DistillConfig, task: Task, devices: DeviceGroup) -> None:
-    """Raises a UserError if the replay is larger than all the memory that the devices have."""
+def check_memory(config: DistillConfig, task: Task, devices: DeviceGroup, student: Any) -> None:
+    """Raises a UserError if the replay or the student is larger than all the memory that the devices have."""
     step_bytes = math.prod(task.frame_shape) * np.dtype(task.observation_dtype).itemsize + 4 * task.num_actions + 1
-    wanted, available = config.replay.capacity * step_bytes, _memory_bytes(devices)
-    if available is not None and wanted > available:
-        raise UserError(
-            f"replay.capacity: {config.replay.capacity} steps of {task.name} take {wanted / 2**30:,.1f} GiB, "
-            f"and there are {available / 2**30:,.1f} GiB ({devices.size} {devices.devices[0].platform})"
-        )
+    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
+    num_params = count_params(jax.eval_shape(student.init, jax.random.key(0), example))
+    moments = 2 if config.learner.optimizer == "adam" else 1
+    # Every device has a whole student: float32 parameters, gradients, the optimizer's moments, and the step's changes.
+    student_bytes = 4 * num_params * (3 + moments) * devices.size
+    available = _memory_bytes(devices)
+    for subject, wanted in (
+        (f"replay.capacity: {config.replay.capacity} steps of {task.name} take", config.replay.capacity * step_bytes),
+        (f"student.network: training {config.student.network}'s {num_params:,} parameters takes", student_bytes),
+    ):
+        if available is not None and wanted > available:
+            raise UserError(
+                f"{subject} {wanted / 2**30:,.1f} GiB, "
+                f"and there are {available / 2**30:,.1f} GiB ({devices.size} {devices.devices[0].platform})"
+            )
 
 
 def _memory_bytes(devices: DeviceGroup) -> int | None:

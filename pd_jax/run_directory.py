@@ -17,7 +17,10 @@ from pd_jax.errors import UserError
 from pd_jax.strict_yaml import read_yaml, write_yaml
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
-NEVER_COMPARED = frozenset({"out", "resume", "checkpoint", "env.num_threads", "env.stepping"})
+NEVER_COMPARED = frozenset(
+    {"out", "resume", "checkpoint.every_updates", "checkpoint.every_steps", "checkpoint.keep"}
+    | {"env.num_threads", "env.stepping"}
+)
 
 _LOCK = ".lock"
 _UNFINISHED = ".unfinished"

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig, EvaluateConfig
 from pd_jax.config_loading import read_config, to_mapping
-from pd_jax.distill import Progression
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores, evaluate
 from pd_jax.interrupts import Interrupts
@@ -21,6 +20,7 @@ from pd_jax.learner import LearnerState, make_optimizer
 from pd_jax.networks import count_params, make_network
 from pd_jax.play import environment_options
 from pd_jax.preparation import check_teacher_plays
+from pd_jax.progression import Progression
 from pd_jax.reporting.progress import Progress
 from pd_jax.reporting.summary import build_summary, summarise_scores
 from pd_jax.run_directory import RunDirectory, read_run
@@ -30,7 +30,7 @@ from pd_jax.teachers import Teacher, load
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-    """A run's student, read from its newest intact checkpoint.
+    """A run's student, read from one of its checkpoints.
 
     Attributes:
       network: the linen module.
@@ -160,7 +160,13 @@ def _summarise(
     scores: dict[str, EpisodeScores],
     wall_seconds: float,
 ) -> dict[str, Any]:
-    protocol = {"epsilon": config.evaluation.epsilon, "max_noops": config.env.max_noops, "seed": config.seed}
+    about: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "seed": config.seed}
+    about |= {"max_noops": config.env.max_noops}
+    if teacher is not None:
+        about |= {"teacher": teacher.metadata.name, "teacher_network": teacher.metadata.network}
+    if student is not None:
+        about |= {"run": config.run, "student_network": student.config.student.network}
+        about |= {"env_steps": student.progression.env_steps, "updates": student.progression.updates}
     if teacher is None or student is None:
         ((who, only),) = scores.items()
         policy = teacher if teacher is not None else student
@@ -169,7 +175,7 @@ def _summarise(
             "games": {task.name: _prefixed(who, summarise_scores(only.returns))},
             f"{who}_parameters": count_params(policy.variables),
             "wall_seconds": wall_seconds,
-            **protocol,
+            **about,
         }
     return build_summary(
         {task.name: scores["teacher"].returns},
@@ -178,11 +184,7 @@ def _summarise(
         student_parameters=count_params(student.variables),
         teacher_parameters=teacher.num_params,
         wall_seconds=wall_seconds,
-        env_steps=student.progression.env_steps,
-        updates=student.progression.updates,
-        student_network=student.config.student.network,
-        teacher_network=teacher.metadata.network,
-        **protocol,
+        **about,
     )
 
 

@@ -16,6 +16,7 @@ from helpers import QUICK_EVALUATION, contents, options, refusal, run, write_tea
 from pd_jax import __version__
 from pd_jax.cli import main
 from pd_jax.config import COMMANDS
+from pd_jax.config_loading import load_config
 
 MLP = ["--student.network", "mlp"]
 
@@ -89,14 +90,39 @@ def test_ctrl_c_at_the_wrong_moment_is_one_line(
     assert capsys.readouterr().err == f"pd-jax {argv[0]}: stopped at once{hint}\n"
 
 
-def test_sigterm_at_the_wrong_moment_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_wrong_moment_is_one_line(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("pd_jax.config_loading.load_config", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    assert main(["distill"]) == 128 + signal.SIGTERM
-    assert capsys.readouterr().err == "pd-jax distill: stopped by SIGTERM; add --resume to go on\n"
-    assert signal.getsignal(signal.SIGTERM) is before
+    before = signal.getsignal(number)
+    monkeypatch.setattr("pd_jax.config_loading.load_config", lambda *_: os.kill(os.getpid(), number))
+    assert main(["distill"]) == 128 + number
+    assert capsys.readouterr().err == f"pd-jax distill: stopped by {number.name}; add --resume to go on\n"
+    assert signal.getsignal(number) is before
+
+
+class SignalsItselfAsItGoes:
+    """Python drops what is raised while it is in a destructor."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_ends_the_run_all_the_same(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_and_lose(*arguments: Any) -> Any:
+        SignalsItselfAsItGoes()
+        return load_config(*arguments)
+
+    monkeypatch.setattr("pd_jax.config_loading.load_config", load_and_lose)
+    argv = distill(tmp_path / "run", *options(QUICK_EVALUATION))
+    assert main(argv) == 128 + signal.SIGTERM
+    assert capfd.readouterr().err.endswith("pd-jax distill: stopped by SIGTERM; add --resume to go on\n")
+    monkeypatch.undo()
+    # The next command in this process owes the last one's signal nothing.
+    assert main(["evaluate", *options(QUICK_EVALUATION | {"teacher": "cartpole"})]) == 0
 
 
 GAMES = (

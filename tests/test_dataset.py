@@ -32,7 +32,7 @@ NAMES = ("observations", "is_first", "is_decision", "actions", "rewards", "teach
 ATARI = DatasetHeader(
     task="pong", env_id="Pong-v5", num_actions=6, observation_shape=(84, 84), observation_dtype="uint8", num_lanes=20,
     teacher="pong-dqn", teacher_fingerprint="ab" * 32, teacher_output="q", epsilon=0.05, seed=7, chunk_length=16,
-    planned_steps=64, teacher_score={"mean": 20.5},
+    environment={"max_noops": 30}, recording_id="cd" * 16, planned_steps=64, teacher_score={"mean": 20.5},
 )  # fmt: skip
 VECTOR = dataclasses.replace(
     ATARI, task="cartpole", env_id="CartPole-v1", num_actions=2, observation_shape=(4,), observation_dtype="float32",

@@ -140,6 +140,53 @@ def test_sigterm_and_ctrl_c_save_the_run_and_change_no_bit_of_the_result(
     assert without_time(read_lines(out)) == without_time(read_lines(finished_run))
 
 
+def test_a_falling_learning_rate_survives_kill_9_and_is_not_raised_again(
+    tmp_path: Path, recorded_run_options: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    falling = recorded_run_options | {"learner.learning-rate-decay": True, "schedule.rounds": 3}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    succeed("distill", falling | QUICK_EVALUATION | {"out": whole})
+    argv = ["distill", *options(falling | ENDLESS_EVALUATION | {"out": out, "resume": True})]
+    assert stop_when(lambda: checkpoint_steps(out), signal.SIGKILL, *argv).code == -signal.SIGKILL
+    succeed("distill", falling | QUICK_EVALUATION | {"out": out, "resume": True})
+    assert state_digests(out) == state_digests(whole)
+    assert [line["learning_rate"] for line in read_lines(out)] == pytest.approx(
+        [1e-3 * (1 - updates / 600) for updates in range(20, 601, 20)], abs=1e-9
+    )
+    message = refusal(capfd, "distill", *options(falling | {"schedule.rounds": 4, "out": out, "resume": True}))
+    assert message == (
+        f"pd-jax distill: schedule.rounds: 4 is more than {out} has (3), and its learning rate falls to 0 over these; "
+        "choose another --out"
+    )
+
+
+def test_a_run_that_is_taken_further_loses_the_results_of_its_shorter_self(
+    tmp_path: Path, recorded_run_options: dict[str, Any], finished_run: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished_run, out)
+    config = (out / "config.yaml").read_text().replace(str(finished_run), str(out))
+    (out / "config.yaml").write_text(config)
+    longer = {"schedule.rounds": 100, "out": out, "resume": True}
+    argv = ["distill", *options(recorded_run_options | ENDLESS_EVALUATION | longer)]
+    ended = stop_when(lambda: checkpoint_steps(out)[-1] > 1000, signal.SIGTERM, *argv)
+    assert ended.code == 128 + signal.SIGTERM
+    assert not {"summary.json", "report.html", "progress.png"} & {path.name for path in out.iterdir()}
+
+
+def test_scores_on_the_way_keep_one_protocol(
+    tmp_path: Path, recorded_run_options: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    scored = recorded_run_options | QUICK_EVALUATION | {"evaluation.every-rounds": 2, "out": out}
+    succeed("distill", scored)
+    message = refusal(capfd, "distill", *options(scored | {"evaluation.max-episode-steps": 50, "resume": True}))
+    assert message == (
+        f"pd-jax distill: evaluation.max_episode_steps: is 40 in {out}, whose scores on the way are to be compared; "
+        "keep it, or choose another --out"
+    )
+
+
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path,
     recorded_run_options: dict[str, Any],
@@ -308,7 +355,8 @@ def test_a_run_goes_on_only_from_the_recording_it_was_begun_with(
     out, other, moved = tmp_path / "run", tmp_path / "other", tmp_path / "moved"
     shutil.copytree(finished_run, out)
     shutil.copytree(recording, moved)
-    play = {"teacher": "cartpole", "steps": 1024, "rollout-length": 32, "env.num-lanes": 8, "seed": 1}
+    play = {"teacher": "cartpole", "steps": 1024, "rollout-length": 32, "env.num-lanes": 8}
+    # Of the same settings as the first, and still another recording.
     succeed("collect", play | {"out": other})
     settings = recorded_run_options | QUICK_EVALUATION | {"out": out, "resume": True}
     message = refusal(capfd, "distill", *options(settings | {"schedule.rounds": 4}))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pd_jax.config import DistillConfig, LossConfig, ReplayConfig, StudentConfig
+from pd_jax.errors import UserError
 from pd_jax.preparation import make_loss, prepare
 
 
@@ -20,10 +21,17 @@ def test_what_was_left_open_is_filled_in(recording: Path) -> None:
     assert (setting.config.game, setting.config.env.num_lanes) == ("cartpole", 8)
     assert setting.total_updates == 10 * 10_000
     # 128 steps of 8 lanes are all there is, though ten rounds of 54,000 were asked for.
-    assert setting.total_env_steps == 1024
+    assert setting.total_env_steps(128) == 1024
     live = prepare(DistillConfig(teacher="cartpole", out="-", student=StudentConfig(network="mlp")))
     # 53 rollouts of 32 steps of 32 lanes give at least 54,000.
-    assert live.total_env_steps == 10 * 53 * 32 * 32
+    assert live.total_env_steps(0) == 10 * 53 * 32 * 32
+
+
+def test_a_student_that_no_memory_holds_is_refused_before_it_is_made() -> None:
+    student = StudentConfig(network="mlp", mlp_hidden=(65_536, 65_536, 65_536))
+    # 5 x 65,536 + 2 x 65,537 x 65,536 + 65,537 x 2 parameters.
+    with pytest.raises(UserError, match=r"training mlp's 8,590,524,418 parameters takes 128\.0 GiB, and there are"):
+        prepare(DistillConfig(teacher="cartpole", out="-", student=student))
 
 
 @pytest.mark.parametrize(

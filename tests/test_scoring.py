@@ -106,8 +106,12 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score_on_the_way(
     best = max(scores, key=lambda step: (scores[step], step))
     assert load_student(str(out), checkpoint="best").progression.updates == best
     assert load_student(str(out)).progression.updates == 1000
-    succeed("evaluate", QUICK_EVALUATION | {"run": out, "checkpoint": "best"})
-    assert capfd.readouterr().out.endswith("over 4 episodes\n")
+    scored = QUICK_EVALUATION | {"run": out, "out": tmp_path / "evaluation"}
+    succeed("evaluate", scored | {"checkpoint": "best"})
+    summary = read_summary(tmp_path / "evaluation")
+    assert (summary["updates"], summary["run"], summary["student_network"]) == (best, str(out), "mlp")
+    message = refusal(capfd, "evaluate", *options(scored | {"resume": True}))
+    assert "holds a different run: checkpoint is 'best' there and 'newest' here" in message
     message = refusal(capfd, "evaluate", "--run", str(finished_run), "--checkpoint", "best")
     assert message == (
         f"pd-jax evaluate: {finished_run}: no checkpoint has a score; evaluation.every_rounds is what scores them"
