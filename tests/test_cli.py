@@ -76,7 +76,12 @@ def test_a_full_stdout_is_told_of_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "hint"), [(["distill"], "; --resume goes on from the last checkpoint"), (["evaluate"], "")]
+    ("argv", "hint"),
+    [
+        (["distill"], "; --resume goes on from the last checkpoint"),
+        (["evaluate"], ""),
+        (["teachers", "show", "pong"], ""),
+    ],
 )
 def test_ctrl_c_at_the_wrong_moment_is_one_line(
     argv: list[str], hint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -85,8 +90,9 @@ def test_ctrl_c_at_the_wrong_moment_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pd_jax.config_loading.load_config", interrupt)
+    monkeypatch.setattr("pd_jax.teachers.commands.load_config", interrupt)
     assert main(argv) == 128 + signal.SIGINT
-    assert capsys.readouterr().err == f"pd-jax {argv[0]}: stopped at once{hint}\n"
+    assert capsys.readouterr().err == f"pd-jax {' '.join(argv[:2])}: stopped at once{hint}\n"
 
 
 def test_sigterm_at_the_wrong_moment_is_one_line(
@@ -101,7 +107,7 @@ def test_sigterm_at_the_wrong_moment_is_one_line(
 
 GAMES = (
     "(beam_rider, breakout, enduro, freeway, ms_pacman, pong, qbert, riverraid, seaquest, space_invaders, cartpole, "
-    "acrobot, or another Atari game by its EnvPool id)"
+    "acrobot, lunarlander, or another Atari game by its EnvPool id)"
 )
 
 
@@ -110,7 +116,8 @@ GAMES = (
     [
         pytest.param(
             ["distil"],
-            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, evaluate)",
+            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, evaluate, "
+            "teachers)",
             id="command",
         ),
         pytest.param(

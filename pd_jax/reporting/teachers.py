@@ -37,8 +37,8 @@ _COLUMNS = (
     _Column("network", lambda entry: describe_network(entry), "left"),
     _Column("parameters", lambda entry: f"{entry.parameters:,}", dispensable=2),
     _Column("score", lambda entry: _score(entry)),
-    _Column("episodes", lambda entry: _evaluated(entry, "episodes")),
-    _Column("ε", lambda entry: _evaluated(entry, "epsilon"), dispensable=4),
+    _Column("episodes", lambda entry: _evaluated(entry, "episodes", ",")),
+    _Column("ε", lambda entry: _evaluated(entry, "epsilon", "g"), dispensable=4),
     _Column("random", lambda entry: _reference(entry.random_score)),
     _Column("human", lambda entry: _reference(entry.human_score), dispensable=1),
     _Column("steps", lambda entry: _steps(entry), dispensable=3),
@@ -100,13 +100,16 @@ def markdown_table(entries: Sequence[Entry]) -> str:
     return "\n".join(line.strip() for line in capture.get().splitlines() if line.strip())
 
 
+def fingerprints(entries: Sequence[Entry]) -> str:
+    """Every teacher's name and SHA-256, a line each."""
+    return "\n".join(f"{entry.name} {entry.sha256}" for entry in entries)
+
+
 def describe_entry(entry: Entry) -> list[str]:
     """All that a file says of a teacher, its learning curve drawn, in lines."""
     metadata = entry.metadata
     shape = "x".join(map(str, metadata.observation["shape"]))
     details = {key: value for key, value in metadata.observation.items() if key not in ("dtype", "shape")}
-    references = {"random": entry.random_score, "human": entry.human_score}
-    known = {name: score for name, score in references.items() if score is not None}
     rows = {
         "name": metadata.name,
         "file": f"{entry.path}, {format_size(entry.size_bytes)}",
@@ -116,8 +119,8 @@ def describe_entry(entry: Entry) -> list[str]:
         "observation": f"{metadata.observation['dtype']} {shape}, {_compact(details)}",
         "network": f"{describe_network(entry)}, {entry.parameters:,} parameters",
         "output": "Q-values" if metadata.output == "q" else "logits of a policy",
-        "score": _protocol(metadata.evaluation),
-        "references": ", ".join(f"{name} {score:,}" for name, score in known.items()) or _UNKNOWN,
+        "score": _protocol(metadata.evaluation, has_noops=metadata.observation["kind"] == "atari"),
+        "references": ", ".join(f"{name} {score:,}" for name, score in entry.references.items()) or _UNKNOWN,
         "algorithm": metadata.algorithm,
         "env_steps": _UNKNOWN if metadata.env_steps is None else f"{metadata.env_steps:,}",
         "seed": _UNKNOWN if metadata.seed is None else str(metadata.seed),
@@ -128,7 +131,7 @@ def describe_entry(entry: Entry) -> list[str]:
     lines = [f"{name:<12} {text}" for name, text in (rows | _others(metadata)).items()]
     if metadata.learning_curve:
         lines += ["", "learning curve (score, 95 % interval)"]
-        lines += draw_curve(learning_curve(metadata.learning_curve), references=known)
+        lines += draw_curve(entry.curve, references=entry.references)
     if metadata.training_config:
         lines += ["", "training_config"]
         lines += [f"  {line}" for line in write_yaml(metadata.training_config).splitlines()]
@@ -159,11 +162,6 @@ def describe_statistics(statistics: Mapping[str, Any], output: str, epsilon: flo
     return lines
 
 
-def learning_curve(points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, float]]:
-    """Rows ``(step, score, half the width of the 95 % interval)`` of a file's ``learning_curve``."""
-    return [(point["env_steps"], point["mean"], 1.96 * point["standard_error"]) for point in points]
-
-
 def describe_network(entry: Entry) -> str:
     """Such as ``mlp 128-128 LN``."""
     metadata = entry.metadata
@@ -186,9 +184,9 @@ def _score(entry: Entry) -> str:
     return format_score(evaluation["mean"], evaluation["standard_error"]) if evaluation else _UNKNOWN
 
 
-def _evaluated(entry: Entry, name: str) -> str:
+def _evaluated(entry: Entry, name: str, form: str) -> str:
     evaluation = entry.metadata.evaluation
-    return f"{evaluation[name]:g}" if evaluation else _UNKNOWN
+    return format(evaluation[name], form) if evaluation else _UNKNOWN
 
 
 def _reference(score: float | None) -> str:
@@ -200,15 +198,15 @@ def _steps(entry: Entry) -> str:
     return _UNKNOWN if steps is None else format_count(steps)
 
 
-def _protocol(evaluation: Mapping[str, Any]) -> str:
+def _protocol(evaluation: Mapping[str, Any], *, has_noops: bool) -> str:
     if not evaluation:
         return "never evaluated"
     low, high = evaluation["ci95"]
+    noops = f"up to {evaluation['max_noops']:,} no-ops, " if has_noops else ""
     return (
         f"{format_score(evaluation['mean'], evaluation['standard_error'])} (95 % interval {low:,.1f} to {high:,.1f}) "
         f"over {evaluation['episodes']:,} episodes; ε = {evaluation['epsilon']:g}, "
-        f"up to {evaluation['max_noops']:,} no-ops, at most {evaluation['max_episode_steps']:,} steps, "
-        f"seed {evaluation['seed']}"
+        f"{noops}at most {evaluation['max_episode_steps']:,} steps, seed {evaluation['seed']}"
     )
 
 

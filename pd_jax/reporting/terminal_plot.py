@@ -8,7 +8,7 @@ _POINT, _INTERVAL, _REFERENCE = "●", "│", "·"
 
 
 def draw_curve(
-    points: Sequence[tuple[float, float, float]],
+    curve: Sequence[tuple[float, float, float, float]],
     *,
     references: Mapping[str, float] | None = None,
     width: int = 60,
@@ -17,22 +17,22 @@ def draw_curve(
     """Draws scores over steps, from step 0 on.
 
     Args:
-      points: rows ``(step, score, margin)``; the interval is drawn from ``score - margin`` to ``score + margin``.
+      curve: rows ``(step, score, low, high)``, with the ends of an interval.
       references: scores to compare with, by name, drawn as dotted lines.
       width: columns between the axis and the names of the references.
       height: rows, at least 2.
 
     Returns:
-      ``height + 2`` lines without trailing blanks, or none if there are no points.
+      ``height + 2`` lines without trailing blanks, or none if the curve is empty.
     """
-    if not points:
+    if not curve:
         return []
     references = references or {}
-    ends = [score + sign * margin for _, score, margin in points for sign in (-1, 1)]
-    bottom, top = min([*ends, *references.values()]), max([*ends, *references.values()])
+    scores = [*references.values(), *(score for _, *interval in curve for score in interval)]
+    bottom, top = min(scores), max(scores)
     if top == bottom:
         bottom, top = bottom - 1, top + 1
-    last_step = max(step for step, _, _ in points) or 1
+    last_step = max(step for step, *_ in curve) or 1
 
     def row(score: float) -> int:
         return round((top - score) / (top - bottom) * (height - 1))
@@ -40,12 +40,12 @@ def draw_curve(
     cells = [[" "] * width for _ in range(height)]
     for score in references.values():
         cells[row(score)] = [_REFERENCE] * width
-    columns = [round(step / last_step * (width - 1)) for step, _, _ in points]
-    for column, (_, score, margin) in zip(columns, points, strict=True):
-        for index in range(row(score + margin), row(score - margin) + 1):
+    columns = [round(step / last_step * (width - 1)) for step, *_ in curve]
+    for column, (_, _, low, high) in zip(columns, curve, strict=True):
+        for index in range(row(high), row(low) + 1):
             cells[index][column] = _INTERVAL
     # After all intervals: neighbours that share a column do not hide each other's score.
-    for column, (_, score, _) in zip(columns, points, strict=True):
+    for column, (_, score, _, _) in zip(columns, curve, strict=True):
         cells[row(score)][column] = _POINT
 
     marks = {index: top - index / (height - 1) * (top - bottom) for index in {0, (height - 1) // 2, height - 1}}

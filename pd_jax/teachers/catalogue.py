@@ -14,6 +14,9 @@ from pd_jax.teachers.files import TeacherMetadata, fingerprint, read_teacher
 
 _ZOO = Path(__file__).parent / "zoo"
 _SUFFIX = ".safetensors"
+# Far beyond anything a game gives or a training needs.
+_MAX_SCORE = 1e100
+_MAX_DEPTH = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,22 @@ class Entry:
     def human_score(self) -> float | None:
         """What a human tester scored; None where there is none."""
         return self._reference("human_score")
+
+    @property
+    def references(self) -> dict[str, float]:
+        """Those of the two that are known, by the names ``random`` and ``human``."""
+        scores = {"random": self.random_score, "human": self.human_score}
+        return {name: score for name, score in scores.items() if score is not None}
+
+    @property
+    def curve(self) -> list[tuple[float, float, float, float]]:
+        """The learning curve: rows ``(step, score, low, high)``, with the ends of the 95 % interval."""
+        points = self.metadata.learning_curve
+        margins = [1.96 * point["standard_error"] for point in points]
+        return [
+            (point["env_steps"], point["mean"], point["mean"] - margin, point["mean"] + margin)
+            for point, margin in zip(points, margins, strict=True)
+        ]
 
     def _reference(self, name: str) -> float | None:
         try:
@@ -105,8 +124,18 @@ def find(name_or_path: str) -> Entry:
 
 
 def read_entry(name: str, path: Path) -> Entry:
-    """Reads one file; raises a UserError as `pd_jax.teachers.files.read_teacher` does."""
+    """Reads one file.
+
+    Raises:
+      UserError: as `pd_jax.teachers.files.read_teacher` does, or because no table or plot could hold what it says.
+    """
     params, metadata = read_teacher(path)
+    scores = [value for point in [metadata.evaluation, *metadata.learning_curve] for value in _numbers(point)]
+    # Integers in JSON may be too large for a float.
+    if any(abs(value) > _MAX_SCORE for value in scores):
+        raise UserError(f"{path}: metadata: has scores beyond {_MAX_SCORE:g}")
+    if _depth(metadata.training_config) > _MAX_DEPTH or _depth(metadata.observation) > _MAX_DEPTH:
+        raise UserError(f"{path}: metadata: is nested more than {_MAX_DEPTH} deep")
     return Entry(
         name=name,
         path=path,
@@ -115,6 +144,19 @@ def read_entry(name: str, path: Path) -> Entry:
         size_bytes=path.stat().st_size,
         sha256=fingerprint(path),
     )
+
+
+def _numbers(point: Mapping[str, Any]) -> list[float]:
+    return [point[name] for name in ("mean", "standard_error") if name in point] + list(point.get("ci95", ()))
+
+
+def _depth(value: Any) -> int:
+    """How deeply lists and mappings lie in one another."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, list | Mapping)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, Mapping) else item)]
+    return depth
 
 
 def _count(params: Mapping[str, Any]) -> int:

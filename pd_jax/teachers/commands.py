@@ -17,7 +17,7 @@ from pd_jax.config_loading import load_config
 from pd_jax.config_sections import EmulatorConfig, EvaluationConfig
 from pd_jax.config_teachers import TEACHERS_COMMANDS, ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
 from pd_jax.errors import UserError, nearest
-from pd_jax.reporting.teachers import describe_entry, describe_statistics, learning_curve, print_teachers
+from pd_jax.reporting.teachers import describe_entry, describe_statistics, print_teachers
 from pd_jax.teachers.catalogue import Entry, bundled, find
 from pd_jax.teachers.files import TeacherMetadata, save_teacher
 
@@ -192,13 +192,5 @@ def _measure(entry: Entry, config: ShowTeacherConfig) -> dict[str, Any]:
 def _plot(entry: Entry, out_png: str) -> None:
     from pd_jax.reporting.plots import plot_learning_curve
 
-    metadata = entry.metadata
-    curve = learning_curve(metadata.learning_curve)
-    rows = [(step, score, score - margin, score + margin) for step, score, margin in curve]
-    references = {"random": entry.random_score, "human": entry.human_score}
-    plot_learning_curve(
-        rows,
-        out_png,
-        title=f"{metadata.algorithm.upper()}, {entry.name}",
-        references={name: score for name, score in references.items() if score is not None},
-    )
+    title = f"{entry.metadata.algorithm.upper()}, {entry.metadata.name}"
+    plot_learning_curve(entry.curve, out_png, title=title, references=entry.references)

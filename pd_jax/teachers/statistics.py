@@ -1,7 +1,7 @@
 """How far apart a teacher's Q-values are, and what a temperature makes of them.
 
-Teachers differ in this by orders of magnitude: Pong's best action is worth some thousandths more than the next, one
-of LunarLander's several points. The temperature of the distillation loss has to suit it.
+Teachers differ in this by more than an order of magnitude: the median gap between the best action and the next is
+some hundredths for Pong, 0.14 for CartPole and 0.8 for Acrobot. The temperature of the distillation loss has to suit.
 """
 
 from __future__ import annotations
