@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,10 @@ _ABOUT: Mapping[str, str] = {
 
 def run() -> NoReturn:
     """The ``pd-jax`` program: :func:`main`, and the end of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without ± shows a question mark there.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     code = main()
     if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
         # After a failed save (a full disk) Orbax's threads wait for one another for minutes; all is said and written.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import contents, refusal, write_teacher
+from helpers import contents, refusal, run, write_teacher
 from PIL import Image
 
 from pd_jax.cli import main
@@ -64,6 +64,13 @@ def test_one_teacher_is_shown_with_its_curve(capsys: pytest.CaptureFixture[str],
     assert text.count("●") >= 2 and "--states 2000 measures" in text
     width, height = Image.open(tmp_path / "new" / "pong.png").size
     assert width > height > 300
+
+
+def test_a_terminal_without_our_letters_is_no_traceback() -> None:
+    for argv in (["teachers"], ["teachers", "show", "pong"]):
+        ended = run([sys.executable, "-m", "pd_jax", *argv], PYTHONIOENCODING="ascii")
+        assert (ended.code, ended.stderr) == (0, "")
+        assert "pong" in ended.stdout and "?" in ended.stdout
 
 
 def test_one_teacher_as_json(capsys: pytest.CaptureFixture[str]) -> None:
