@@ -161,10 +161,12 @@ def test_fields_without_a_line_of_their_own_are_shown_too(entries: list[Entry]) 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Newer(type(entries[0].metadata)):  # type: ignore[misc]
         normalisation: dict[str, Any]
+        remark: str = ""
 
     newer = Newer(**vars(entries[0].metadata), normalisation={"scale": 255, "centred": False})
     lines = describe_entry(dataclasses.replace(entries[0], metadata=newer))
     assert "normalisation scale 255, centred false" in lines
+    assert not any("remark" in line for line in lines), "it says nothing"
 
 
 def test_statistics_are_printed_with_their_temperatures() -> None:

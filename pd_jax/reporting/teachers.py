@@ -218,9 +218,10 @@ _SHOWN = frozenset(
 
 
 def _others(metadata: Any) -> dict[str, str]:
-    """Fields that have no line of their own."""
+    """Fields that have no line of their own and say something."""
     fields = {field.name: getattr(metadata, field.name) for field in dataclasses.fields(metadata)}
-    return {name: _compact(value) for name, value in fields.items() if name not in _SHOWN}
+    told = {name: value for name, value in fields.items() if name not in _SHOWN and value not in ("", (), [], {}, None)}
+    return {name: _compact(value) for name, value in told.items()}
 
 
 def _compact(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,11 +10,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Teacher", "bundled_names", "load"]
 
+_MODULES = {"Teacher": "teacher", "bundled_names": "teacher", "load": "teacher"}
+
 
 def __getattr__(name: str) -> Any:
     # Imported late: whoever only lists teachers should not wait for JAX.
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pd_jax.teachers import teacher
-
-    return getattr(teacher, name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
