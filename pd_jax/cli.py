@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -20,11 +21,16 @@ _ABOUT: Mapping[str, str] = {
     "collect": "record a teacher's play as a data set",
     "distill": "distil a teacher into a student, from live or recorded play",
     "evaluate": "score a teacher, a run's student, or one against the other",
+    "teachers": "list the bundled teachers, show one, import others",
 }
 
 
 def run() -> NoReturn:
     """The ``pd-jax`` program: :func:`main`, and the end of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without ± shows a question mark there.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     code = main()
     if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
         # After a failed save (a full disk) Orbax's threads wait for one another for minutes; all is said and written.
@@ -38,7 +44,7 @@ def run() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0, 2 for a user's error, 128 + n after signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    command = argv[0] if argv and argv[0] in _ABOUT else ""
+    command = _name_of_command(argv)
     forget_interrupts()
     # Before the commands install handlers of their own, there is nothing to save.
     previous = {number: signal.signal(number, interrupt_now) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -73,8 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
+def _name_of_command(argv: Sequence[str]) -> str:
+    """What messages call the command: its name, and that of ``teachers``' own command."""
+    if argv[:1] == ["teachers"]:
+        from pd_jax.config_teachers import TEACHERS_COMMANDS
+
+        return " ".join(["teachers", *(name for name in argv[1:2] if name in TEACHERS_COMMANDS)])
+    return argv[0] if argv and argv[0] in _ABOUT else ""
+
+
 def _is_resumable(argv: Sequence[str]) -> bool:
     """Whether what the command line asks for leaves anything to go on from; an evaluation need not."""
+    if argv[:1] == ["teachers"]:
+        return False
     return argv[:1] != ["evaluate"] or any(argument.split("=")[0] in ("--out", "--config") for argument in argv)
 
 
@@ -91,8 +108,13 @@ def _dispatch(argv: list[str]) -> int:
         print(_usage())
     elif command == "--version":
         print(f"pd-jax {__version__}")
+    elif command == "teachers":
+        from pd_jax.teachers.commands import teachers
+
+        _ignore_warnings_of_envpool()
+        teachers(options)
     elif command not in COMMANDS:
-        raise UserError(f"{show(command)} is not a command{nearest(command[:60], COMMANDS)} ({', '.join(COMMANDS)})")
+        raise UserError(f"{show(command)} is not a command{nearest(command[:60], _ABOUT)} ({', '.join(_ABOUT)})")
     else:
         try:
             config = load_config(COMMANDS[command], options, command)
@@ -108,9 +130,13 @@ def _fail(command: str, message: str, code: int) -> int:
 
 
 def _run(command: str, config: Any) -> None:
+    _ignore_warnings_of_envpool()
+    _runners()[command](config)
+
+
+def _ignore_warnings_of_envpool() -> None:
     # Gymnasium warns of EnvPool's float64 bounds at every start; EnvPool gives what its users cannot change.
     warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
-    _runners()[command](config)
 
 
 def _runners() -> Mapping[str, Callable[[Any], Any]]:

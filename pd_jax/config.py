@@ -51,6 +51,7 @@ __all__ = [
     "PQNConfig",
     "ReplayConfig",
     "ScheduleConfig",
+    "Settings",
     "StudentConfig",
     "StudentEvaluationConfig",
     "TeacherCheckpointConfig",
@@ -62,15 +63,20 @@ __all__ = [
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CommandConfig:
-    """What every command takes."""
-
-    seed: Seed = 0
-    """Seed of everything random."""
+class Settings:
+    """What a command line or a file sets."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""
         yield from ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommandConfig(Settings):
+    """What every command that computes takes."""
+
+    seed: Seed = 0
+    """Seed of everything random."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

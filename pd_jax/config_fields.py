@@ -10,11 +10,15 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import tyro
+
 from pd_jax.errors import UserError, nearest
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _MAX_ITEMS = 64
 _MAX_TEXT = 4096
+# What tyro.conf.Positional adds to a type.
+_POSITIONAL = typing.get_args(tyro.conf.Positional[str])[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Field:
       optional: whether None is allowed.
       many: whether it is a tuple of ``kind``.
       required: whether it has no default.
+      positional: whether the command line takes it without a name.
     """
 
     kind: type[Any]
@@ -54,6 +59,7 @@ class Field:
     optional: bool = False
     many: bool = False
     required: bool = False
+    positional: bool = False
 
 
 def sections(config_class: type) -> Mapping[str, type]:
@@ -90,9 +96,11 @@ def _from_hint(hint: Any) -> Field:
     if origin is typing.Annotated:
         field = _from_hint(args[0])
         for extra in args[1:]:
-            name = "bounds" if isinstance(extra, Bounds) else "choice"
-            field = dataclasses.replace(field, **{name: extra})
-        return field
+            if isinstance(extra, Bounds):
+                field = dataclasses.replace(field, bounds=extra)
+            elif isinstance(extra, Choice):
+                field = dataclasses.replace(field, choice=extra)
+        return dataclasses.replace(field, positional=_POSITIONAL in args[1:])
     if origin in (typing.Union, types.UnionType):
         return dataclasses.replace(_from_hint(args[0]), optional=True)
     if origin is tuple:

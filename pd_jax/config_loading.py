@@ -14,19 +14,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import tyro
 
-from pd_jax.config import CommandConfig
+from pd_jax.config import CommandConfig, Settings
 from pd_jax.config_fields import Field, check_value, fields, printable, sections, show
 from pd_jax.errors import UserError, nearest
 from pd_jax.strict_yaml import parse_scalar, read_yaml, write_yaml
 
-C = TypeVar("C", bound=CommandConfig)
+C = TypeVar("C", bound=Settings)
 
 
 def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     """Settings of one command: its defaults, then the file that ``--config`` names, then the options.
 
     Args:
-      config_class: one of `pd_jax.config.COMMANDS`.
+      config_class: one of `pd_jax.config.COMMANDS`, or another command's settings.
       argv: the command line after the command's name.
       command: the command's name, for ``--help``.
 
@@ -117,7 +117,8 @@ def _nearest_key(name: str, siblings: Sequence[str], known: Mapping[str, Field])
 def _require(config_class: type, values: Mapping[str, Any], where: str, remedy: str) -> None:
     for key, field in fields(config_class).items():
         if field.required and key not in values:
-            raise UserError(f"{where}{key}: missing{remedy.format(_option(key))}")
+            option = key.upper() if field.positional else _option(key)
+            raise UserError(f"{where}{key}: missing{remedy.format(option)}")
 
 
 def _build(config_class: type, values: Mapping[str, Any], **placeholders: Any) -> Any:
@@ -178,7 +179,11 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
         name, equals, inline = token.partition("=")
         option = name.replace("_", "-")
         if not token.startswith("--"):
-            raise UserError(f"{show(token)}: unexpected argument; settings are given as --name value")
+            key = _next_positional(known, values)
+            if key is None:
+                raise UserError(f"{show(token)}: unexpected argument; settings are given as --name value")
+            values[key] = check_value(known[key], token, key.upper())
+            continue
         if option == "--config":
             if path is not None:
                 raise UserError("--config: given twice")
@@ -189,7 +194,8 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
         switch = switches[option]
         field = known[switch.key]
         if switch.flag is not None:
-            if equals or (rest and not rest[0].startswith("--")):
+            is_value = bool(rest) and not rest[0].startswith("--") and _next_positional(known, values) is None
+            if equals or is_value:
                 raise UserError(f"{option}: takes no value, got {show(inline if equals else rest[0])}")
             values[switch.key] = switch.flag
         elif field.many:
@@ -201,6 +207,11 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
             text = inline if equals else _next_value(option, rest)
             values[switch.key] = check_value(field, _parse(field, text), option)
     return path, values
+
+
+def _next_positional(known: Mapping[str, Field], values: Mapping[str, Any]) -> str | None:
+    """The key that a value without a name is for."""
+    return next((key for key, field in known.items() if field.positional and key not in values), None)
 
 
 def _next_value(option: str, rest: list[str]) -> str:
@@ -227,6 +238,9 @@ def _nearest_option(option: str, switches: Mapping[str, _Switch], known: Mapping
 
 def _apply(config_class: type[C], from_file: Mapping[str, Any], overrides: Mapping[str, Any]) -> C:
     """Lets tyro put checked options over the file's values."""
+    # tyro would take one that begins with a dash for an option.
+    positional = {key: value for key, value in overrides.items() if fields(config_class)[key].positional}
+    from_file, overrides = {**from_file, **positional}, {k: v for k, v in overrides.items() if k not in positional}
     default: C = _build(config_class, from_file, **_placeholders(config_class, from_file))
     argv: list[str] = []
     for key, value in overrides.items():
@@ -254,7 +268,7 @@ class _ConfigFile:
     """YAML file of settings; options override it."""
 
 
-def _print_help(config_class: type[CommandConfig], command: str) -> None:
+def _print_help(config_class: type[Settings], command: str) -> None:
     """Prints tyro's help, in which ``--config`` stands beside the settings, and exits with code 0."""
     with_file = dataclasses.make_dataclass(
         config_class.__name__, [], bases=(config_class, _ConfigFile), frozen=True, kw_only=True

@@ -111,10 +111,15 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         for name, env_id, random_score, human_score, actions in _PAPER_GAMES
     }
     | {
-        # Random scores measured on EnvPool 1.2.5: 107,008 episodes (22.22 +- 0.04), 2,496 episodes (-499.05 +- 0.23).
+        # Random scores measured on EnvPool 1.2.5: 107,008 episodes (22.22 +- 0.04), 2,496 episodes (-499.05 +- 0.23)
+        # and 5,120 episodes (-182.4 +- 1.5).
         "cartpole": _vector("cartpole", "CartPole-v1", "LEFT RIGHT", size=4, random_score=22.2, max_episode_steps=500),
         "acrobot": _vector(
             "acrobot", "Acrobot-v1", "TORQUE-1 TORQUE0 TORQUE+1", size=6, random_score=-499.1, max_episode_steps=500
+        ),
+        # EnvPool's v2 is the same emulator: equal seeds gave equal returns. Gymnasium's versions differ in bugs mended.
+        "lunarlander": _vector(
+            "lunarlander", "LunarLander-v3", "NOOP LEFT MAIN RIGHT", size=8, random_score=-182.4, max_episode_steps=1000
         ),
     }
 )

@@ -77,7 +77,12 @@ def test_a_full_stdout_is_told_of_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "hint"), [(["distill"], "; --resume goes on from the last checkpoint"), (["evaluate"], "")]
+    ("argv", "hint"),
+    [
+        (["distill"], "; --resume goes on from the last checkpoint"),
+        (["evaluate"], ""),
+        (["teachers", "show", "pong"], ""),
+    ],
 )
 def test_ctrl_c_at_the_wrong_moment_is_one_line(
     argv: list[str], hint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -86,8 +91,9 @@ def test_ctrl_c_at_the_wrong_moment_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pd_jax.config_loading.load_config", interrupt)
+    monkeypatch.setattr("pd_jax.teachers.commands.load_config", interrupt)
     assert main(argv) == 128 + signal.SIGINT
-    assert capsys.readouterr().err == f"pd-jax {argv[0]}: stopped at once{hint}\n"
+    assert capsys.readouterr().err == f"pd-jax {' '.join(argv[:2])}: stopped at once{hint}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -127,7 +133,7 @@ def test_a_signal_that_python_drops_ends_the_run_all_the_same(
 
 GAMES = (
     "(beam_rider, breakout, enduro, freeway, ms_pacman, pong, qbert, riverraid, seaquest, space_invaders, cartpole, "
-    "acrobot, or another Atari game by its EnvPool id)"
+    "acrobot, lunarlander, or another Atari game by its EnvPool id)"
 )
 
 
@@ -136,7 +142,8 @@ GAMES = (
     [
         pytest.param(
             ["distil"],
-            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, evaluate)",
+            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, evaluate, "
+            "teachers)",
             id="command",
         ),
         pytest.param(

@@ -82,7 +82,10 @@ def test_breakout_games_agree_with_a_plain_loop_that_watches_the_lives(episodic_
     assert count_games(timesteps) == games
 
 
-@pytest.mark.parametrize(("name", "env_id", "limit"), [("cartpole", "CartPole-v1", 25), ("acrobot", "Acrobot-v1", 40)])
+@pytest.mark.parametrize(
+    ("name", "env_id", "limit"),
+    [("cartpole", "CartPole-v1", 25), ("acrobot", "Acrobot-v1", 40), ("lunarlander", "LunarLander-v3", 80)],
+)
 def test_vector_games_agree_with_a_plain_loop(name, env_id, limit):
     lanes, task = 3, get_task(name)
     actions = random_actions(task.num_actions, 200, lanes)
@@ -92,7 +95,8 @@ def test_vector_games_agree_with_a_plain_loop(name, env_id, limit):
     pool = plain_pool(env_id, lanes, 5, limit)
     pool.reset()
     games, ends = [], {"terminated": 0, "truncated": 0}
-    history: list[list[float]] = [[] for _ in range(lanes)]
+    # Added up in the precision of the statistics.
+    history: list[list[np.float32]] = [[] for _ in range(lanes)]
     resets = np.zeros(lanes, bool)
     for step, row in enumerate(actions):
         observations, rewards, terminated, truncated, info = pool.step(row)
@@ -101,10 +105,10 @@ def test_vector_games_agree_with_a_plain_loop(name, env_id, limit):
         for lane in range(lanes):
             assert found.is_first[lane] == resets[lane] == (info["elapsed_step"][lane] == 0)
             if not resets[lane]:
-                history[lane].append(float(rewards[lane]))
+                history[lane].append(np.float32(rewards[lane]))
             if terminated[lane] or truncated[lane]:
                 ends["truncated" if truncated[lane] else "terminated"] += 1
-                games.append((step, lane, sum(history[lane]), len(history[lane])))
+                games.append((step, lane, float(sum(history[lane])), len(history[lane])))
                 history[lane] = []
         resets = terminated | truncated
     assert ends["truncated"] > 0 and (name == "acrobot" or ends["terminated"] > 0)

@@ -15,7 +15,7 @@ from pd_jax.tasks import PAPER_GAMES, TASKS, Task, get_task
 
 KNOWN = (
     "beam_rider, breakout, enduro, freeway, ms_pacman, pong, qbert, riverraid, seaquest, space_invaders, cartpole, "
-    "acrobot, or another Atari game by its EnvPool id"
+    "acrobot, lunarlander, or another Atari game by its EnvPool id"
 )
 
 # ale_py 0.11.2's `ALEInterface.getMinimalActionSet()` for the ROMs that EnvPool 1.2.5 ships, as action numbers.
@@ -98,7 +98,7 @@ def test_case_and_underscores_do_not_matter(name: str, random: Any) -> None:
     assert get_task(mixed).name == name
 
 
-@pytest.mark.parametrize("name", ["cartpole", "acrobot"])
+@pytest.mark.parametrize("name", ["cartpole", "acrobot", "lunarlander"])
 def test_random_scores_of_vector_tasks_hold_when_measured(name: str) -> None:
     task = get_task(name)
     assert task.random_score is not None

@@ -89,23 +89,56 @@ def plot_learning_curve(
       x_label: what the steps count.
       references: scores to compare with, by name, such as ``{"random": -20.7, "human": 14.6}``.
     """
-    rows = np.array([[*row, None, None][:4] for row in curve], dtype=float).reshape(-1, 4)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.4, 3.4), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set(title=title, xlabel=x_label, ylabel="score")
-        references = references or {}
-        for score in references.values():
-            axes.axhline(score, color=GREY, linestyle=":", linewidth=1.2)
-        if rows.size:
-            _interval_line(axes, rows, BLUE, marker="o" if len(rows) <= _DENSE else None)
-            axes.set_xlim(0, max(rows[:, 0].max(), 1) * 1.02)
-            _count_axis(axes)
-        else:
-            _say_nothing_to_show(axes)
-        _label_ends(axes, [(score, name, GREY) for name, score in references.items()])
+        _draw_learning_curve(axes, curve, references or {})
         _save(figure, out_png)
+
+
+def plot_learning_curves(
+    curves: Mapping[str, tuple[Sequence[Sequence[float | None]], Mapping[str, float]]],
+    out_png: str | os.PathLike[str],
+    *,
+    x_label: str = "environment steps",
+    description: str = "",
+) -> None:
+    """Draws several teachers' scores over their trainings, a panel each.
+
+    Args:
+      curves: by title, the ``curve`` and the ``references`` of :func:`plot_learning_curve`; at least one.
+      out_png: the file to write.
+      x_label: what the steps count.
+      description: kept in the file.
+    """
+    columns = 2 if len(curves) == 4 else min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.6 * columns, 2.5 * rows), dpi=160, layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        panels = list(grid.flat)
+        for axes, (title, (curve, references)) in zip(panels, curves.items(), strict=False):
+            axes.set(title=title, xlabel=x_label, ylabel="score")
+            _draw_learning_curve(axes, curve, references)
+        for axes in panels[len(curves) :]:
+            axes.remove()
+        _save(figure, out_png, description)
+
+
+def _draw_learning_curve(axes: Axes, curve: Sequence[Sequence[float | None]], references: Mapping[str, float]) -> None:
+    rows = np.array([[*row, None, None][:4] for row in curve], dtype=float).reshape(-1, 4)
+    for score in references.values():
+        axes.axhline(score, color=GREY, linestyle=":", linewidth=1.2)
+    if rows.size:
+        _interval_line(axes, rows, BLUE, marker="o" if len(rows) <= _DENSE else None)
+        axes.set_xlim(0, max(rows[:, 0].max(), 1) * 1.02)
+        _count_axis(axes)
+    else:
+        _say_nothing_to_show(axes)
+    _label_ends(axes, [(score, name, GREY) for name, score in references.items()])
 
 
 def _draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
@@ -288,7 +321,8 @@ def _games_scored(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({key.split("/", 1)[1] for record in records for key in record if key.startswith("score/")})
 
 
-def _save(figure: Figure, out_png: str | os.PathLike[str]) -> None:
+def _save(figure: Figure, out_png: str | os.PathLike[str], description: str = "") -> None:
     path = Path(out_png)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", facecolor="white", metadata={"Software": "pd_jax"})
+    texts = {"Software": "pd_jax"} | ({"Description": description} if description else {})
+    figure.savefig(path, format="png", facecolor="white", metadata=texts)
