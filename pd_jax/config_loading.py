@@ -188,8 +188,9 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
             raise UserError(f"{printable(name)}: no such option{_nearest_option(option, switches, known)}")
         switch = switches[option]
         field = known[switch.key]
-        if switch.flag is not None:
-            if equals or (rest and not rest[0].startswith("--")):
+        has_value = bool(equals) or bool(rest and not rest[0].startswith("--"))
+        if switch.flag is not None and not (field.optional and switch.flag and has_value):
+            if has_value:
                 raise UserError(f"{option}: takes no value, got {show(inline if equals else rest[0])}")
             values[switch.key] = switch.flag
         elif field.many:
@@ -227,11 +228,13 @@ def _nearest_option(option: str, switches: Mapping[str, _Switch], known: Mapping
 
 def _apply(config_class: type[C], from_file: Mapping[str, Any], overrides: Mapping[str, Any]) -> C:
     """Lets tyro put checked options over the file's values."""
+    known = fields(config_class)
     default: C = _build(config_class, from_file, **_placeholders(config_class, from_file))
     argv: list[str] = []
     for key, value in overrides.items():
         section, dot, name = key.rpartition(".")
-        if isinstance(value, bool):
+        # Of a switch that may be null, tyro makes an option with a value.
+        if isinstance(value, bool) and not known[key].optional:
             argv.append(_option(key if value else f"{section}{dot}no-{name}"))
         elif isinstance(value, tuple):
             argv += [_option(key), *map(str, value)]

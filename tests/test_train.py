@@ -157,7 +157,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, capfd: pytest.CaptureFi
         ({"pqn.minibatches": 3}, "--pqn.minibatches: 3 do not divide a rollout of 256 steps"),
         ({"network": "dqn"}, "--network: 'dqn' sees frames, and cartpole has none; use 'mlp'"),
         ({"pqn.epsilon-end": 0.9, "pqn.epsilon-start": 0.5}, "--pqn.epsilon-end: 0.9 is more than pqn.epsilon_start"),
-        ({"algorithm": "dqn"}, "--algorithm: 'dqn' is not an algorithm; did you mean 'pqn'? (pqn)"),
+        ({"algorithm": "dpn"}, "--algorithm: 'dpn' is not an algorithm; did you mean 'dqn'? (pqn, dqn)"),
         ({"init-from": "cartpol"}, "'cartpol' is neither a bundled teacher nor a file; did you mean 'cartpole'?"),
     ):
         refused = refusal(capfd, "train-teacher", *options(SHORT | change | {"out": tmp_path / "run"}))
@@ -202,7 +202,7 @@ def test_a_teacher_file_that_cannot_be_written_costs_a_warning_and_is_tried_agai
             raise failures.pop()
         save_teacher(*args)
 
-    monkeypatch.setattr("pd_jax.teachers.train.save_teacher", save)
+    monkeypatch.setattr("pd_jax.teachers.keeping.save_teacher", save)
     out = tmp_path / "run"
     succeed("train-teacher", SHORT | {"out": out, "pqn.total-steps": 512, "evaluation.every-steps": 256})
     assert "warning: teacher.safetensors: cannot be written: No space left on device\n" in capfd.readouterr().err
