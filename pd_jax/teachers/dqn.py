@@ -155,7 +155,8 @@ def make_iteration(network: Any, environment: Environment, config: DQNConfig) ->
         seen = lanes.timestep
         step = Steps(
             observations=seen.observations[..., -1] if seen.observations.ndim == 4 else seen.observations,
-            is_first=seen.is_first,
+            # Not `is_first`, which also opens an episode within a game.
+            opens_game=lanes.statistics.lengths == 0,
             is_last=seen.is_last,
             is_terminal=seen.terminated,
             actions=actions,

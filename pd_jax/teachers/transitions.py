@@ -38,7 +38,8 @@ class Steps:
 
     Attributes:
       observations: newest frames uint8 ``[T, L, H, W]``, or vectors ``[T, L, D]``.
-      is_first: bool ``[T, L]``, the observation opens an episode.
+      opens_game: bool ``[T, L]``, the observation opens a game, so that its stack is four copies of it. Where only an
+        episode begins, after a lost life, EnvPool's stack goes on.
       is_last: bool ``[T, L]``, it closes one, whether that ended by itself or was cut off: nothing was decided there,
         for EnvPool ignores the action and resets.
       is_terminal: bool ``[T, L]``, it closes an episode that ended by itself.
@@ -47,7 +48,7 @@ class Steps:
     """
 
     observations: Array
-    is_first: Array
+    opens_game: Array
     is_last: Array
     is_terminal: Array
     actions: Array
@@ -101,9 +102,9 @@ def insert(state: TransitionState, steps: Steps) -> TransitionState:
     Raises:
       AssertionError, ValueError: as `pd_jax.replay.append`.
     """
-    chex.assert_equal_shape([steps.is_first, steps.is_last, steps.is_terminal, steps.actions, steps.rewards])
-    bits = (replay.IS_FIRST, steps.is_first), (replay.IS_DECISION, ~steps.is_last), (IS_TERMINAL, steps.is_terminal)
-    flags = sum((bit * holds.astype(jnp.uint8) for bit, holds in bits), jnp.zeros(steps.is_first.shape, jnp.uint8))
+    chex.assert_equal_shape([steps.opens_game, steps.is_last, steps.is_terminal, steps.actions, steps.rewards])
+    bits = (replay.IS_FIRST, steps.opens_game), (replay.IS_DECISION, ~steps.is_last), (IS_TERMINAL, steps.is_terminal)
+    flags = sum((bit * holds.astype(jnp.uint8) for bit, holds in bits), jnp.zeros(steps.is_last.shape, jnp.uint8))
     return replay.append(state, steps.observations, flags, actions=steps.actions, rewards=steps.rewards)
 
 
