@@ -16,6 +16,7 @@ from pd_jax.config_fields import Choice
 from pd_jax.config_sections import (
     CheckpointConfig,
     Count,
+    DQNConfig,
     EmulatorConfig,
     EnvConfig,
     EvaluationConfig,
@@ -24,6 +25,7 @@ from pd_jax.config_sections import (
     Network,
     PQNConfig,
     Probability,
+    QLearningConfig,
     ReplayConfig,
     ScheduleConfig,
     Seed,
@@ -41,6 +43,7 @@ __all__ = [
     "CheckpointConfig",
     "CollectConfig",
     "CommandConfig",
+    "DQNConfig",
     "DistillConfig",
     "EmulatorConfig",
     "EnvConfig",
@@ -49,6 +52,7 @@ __all__ = [
     "LearnerConfig",
     "LossConfig",
     "PQNConfig",
+    "QLearningConfig",
     "ReplayConfig",
     "ScheduleConfig",
     "Settings",
@@ -206,32 +210,42 @@ class TrainTeacherConfig(CommandConfig):
     """Go on with the run that is in the directory."""
     init_from: str | None = None
     """Name or file of a teacher whose weights to start from; None starts from scratch."""
-    algorithm: Annotated[Literal["pqn"], Choice("an algorithm")] = "pqn"
-    """Parallelised Q-learning."""
+    algorithm: Annotated[Literal["pqn", "dqn"], Choice("an algorithm")] = "pqn"
+    """Parallelised Q-learning, or deep Q-learning with a replay and a target network."""
     network: Network = "dqn"
     """The paper's networks by name, or mlp for vector observations."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
-    layer_norm: bool = True
-    """Normalise each hidden layer; PQN has no target network and relies on it."""
+    layer_norm: bool | None = None
+    """Normalise each hidden layer; None does so for pqn, which has no target network and relies on it."""
     pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
+    dqn: DQNConfig = dataclasses.field(default_factory=DQNConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
     evaluation: TeacherEvaluationConfig = dataclasses.field(default_factory=TeacherEvaluationConfig)
     checkpoint: TeacherCheckpointConfig = dataclasses.field(default_factory=TeacherCheckpointConfig)
 
+    @property
+    def learning(self) -> PQNConfig | DQNConfig:
+        """The settings of the algorithm in use."""
+        return self.pqn if self.algorithm == "pqn" else self.dqn
+
+    @property
+    def uses_layer_norm(self) -> bool:
+        """``layer_norm``, or what the algorithm wants."""
+        return self.algorithm == "pqn" if self.layer_norm is None else self.layer_norm
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        pqn = self.pqn
-        if pqn.steps_per_rollout >= 2**31:
-            yield "pqn.rollout_length", f"{pqn.rollout_length} x pqn.num_lanes {pqn.num_lanes} is more than 2^31 steps"
+        name, learning = self.algorithm, self.learning
+        if learning.steps_per_rollout >= 2**31:
+            lanes = f"{name}.num_lanes {learning.num_lanes}"
+            yield f"{name}.rollout_length", f"{learning.rollout_length} x {lanes} is more than 2^31 steps"
             return
-        if pqn.steps_per_rollout % pqn.minibatches:
+        yield from _pqn_conflicts(self.pqn) if name == "pqn" else _dqn_conflicts(self.dqn)
+        if learning.epsilon_end > learning.epsilon_start:
             yield (
-                "pqn.minibatches",
-                f"{pqn.minibatches} do not divide a rollout of {pqn.steps_per_rollout} steps "
-                f"(pqn.num_lanes {pqn.num_lanes} x pqn.rollout_length {pqn.rollout_length})",
+                f"{name}.epsilon_end",
+                f"{learning.epsilon_end} is more than {name}.epsilon_start ({learning.epsilon_start})",
             )
-        if pqn.epsilon_end > pqn.epsilon_start:
-            yield "pqn.epsilon_end", f"{pqn.epsilon_end} is more than pqn.epsilon_start ({pqn.epsilon_start})"
         for key in ("episodes", "progress_episodes"):
             if getattr(self.evaluation, key) < 2:
                 yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
@@ -277,6 +291,36 @@ def check_network(network: str, task: Task, where: str = "network") -> None:
     problem = _network_problem(network, task)
     if problem:
         raise UserError(f"{where}: {problem}")
+
+
+def _pqn_conflicts(pqn: PQNConfig) -> Iterator[tuple[str, str]]:
+    if pqn.steps_per_rollout % pqn.minibatches:
+        yield (
+            "pqn.minibatches",
+            f"{pqn.minibatches} do not divide a rollout of {pqn.steps_per_rollout} steps "
+            f"(pqn.num_lanes {pqn.num_lanes} x pqn.rollout_length {pqn.rollout_length})",
+        )
+
+
+def _dqn_conflicts(dqn: DQNConfig) -> Iterator[tuple[str, str]]:
+    if dqn.steps_per_rollout % dqn.steps_per_update:
+        yield (
+            "dqn.steps_per_update",
+            f"{dqn.steps_per_update} does not divide a rollout of {dqn.steps_per_rollout} steps "
+            f"(dqn.num_lanes {dqn.num_lanes} x dqn.rollout_length {dqn.rollout_length})",
+        )
+    # Of 6 slots the 3 oldest may lack a part of their stack and the newest what follows it; of two neighbours among the
+    # others at most one is a terminal observation.
+    least = max(dqn.rollout_length, 6)
+    if dqn.capacity_per_lane < least:
+        yield (
+            "dqn.replay_capacity",
+            f"{dqn.replay_capacity} leaves {dqn.capacity_per_lane} steps to each of {dqn.num_lanes} lanes; "
+            f"it takes {least}",
+        )
+    kept = dqn.capacity_per_lane * dqn.num_lanes
+    if dqn.learning_starts > kept:
+        yield "dqn.learning_starts", f"{dqn.learning_starts} is more than the replay holds ({kept})"
 
 
 def _network_problem(network: str, task: Task) -> str | None:

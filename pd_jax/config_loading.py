@@ -193,9 +193,10 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
             raise UserError(f"{printable(name)}: no such option{_nearest_option(option, switches, known)}")
         switch = switches[option]
         field = known[switch.key]
-        if switch.flag is not None:
-            is_value = bool(rest) and not rest[0].startswith("--") and _next_positional(known, values) is None
-            if equals or is_value:
+        is_value = bool(rest) and not rest[0].startswith("--") and _next_positional(known, values) is None
+        has_value = bool(equals) or is_value
+        if switch.flag is not None and not (field.optional and switch.flag and has_value):
+            if has_value:
                 raise UserError(f"{option}: takes no value, got {show(inline if equals else rest[0])}")
             values[switch.key] = switch.flag
         elif field.many:
@@ -238,14 +239,16 @@ def _nearest_option(option: str, switches: Mapping[str, _Switch], known: Mapping
 
 def _apply(config_class: type[C], from_file: Mapping[str, Any], overrides: Mapping[str, Any]) -> C:
     """Lets tyro put checked options over the file's values."""
+    known = fields(config_class)
     # tyro would take one that begins with a dash for an option.
-    positional = {key: value for key, value in overrides.items() if fields(config_class)[key].positional}
+    positional = {key: value for key, value in overrides.items() if known[key].positional}
     from_file, overrides = {**from_file, **positional}, {k: v for k, v in overrides.items() if k not in positional}
     default: C = _build(config_class, from_file, **_placeholders(config_class, from_file))
     argv: list[str] = []
     for key, value in overrides.items():
         section, dot, name = key.rpartition(".")
-        if isinstance(value, bool):
+        # Of a switch that may be null, tyro makes an option with a value.
+        if isinstance(value, bool) and not known[key].optional:
             argv.append(_option(key if value else f"{section}{dot}no-{name}"))
         elif isinstance(value, tuple):
             argv += [_option(key), *map(str, value)]

@@ -5,6 +5,9 @@ one write position. EnvPool's 4-stack is the last four frames of the episode, pa
 first one; a step therefore costs one 84x84 frame instead of four, plus its flags and the teacher's outputs. At the
 paper's size, 540,000 steps of one game, that is 3.8 GB.
 
+``FrameRings`` is what every store of play has, and ``allocate``, ``append``, ``draw`` and ``gather`` work on any; a
+``ReplayState`` keeps the teacher's outputs beside it, for distillation.
+
 Everything here is pure and jittable, and moves nothing between host and device. Donate the state to ``insert``
 (``jax.jit(insert, donate_argnums=0)``): the rollout is then written in place, whatever the capacity.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any, TypeVar
 
 import chex
 import flax.struct
@@ -31,14 +35,14 @@ CANDIDATES = 4
 
 
 @flax.struct.dataclass
-class ReplayState:
+class FrameRings:
     """Rings of ``C`` slots for ``L`` lanes; the step inserted as number ``t`` from 0 is in slot ``t % C``.
 
     Attributes:
       observations: uint8 ``[L, C, H * W]`` newest frames, or ``[L, C, D]`` vectors in their own dtype. Frames are flat
         because a TPU pads the last axis to a multiple of 128: 1.6 % of 7,056, but 52 % of 84.
-      flags: uint8 ``[L, C]``, the sum of ``IS_FIRST`` and ``IS_DECISION`` where they hold; 0 in empty slots.
-      teacher_q: float32 ``[L, C, A]``.
+      flags: uint8 ``[L, C]``, the sum of ``IS_FIRST`` and ``IS_DECISION`` where they hold; 0 in empty slots. The
+        other bits are free for whoever adds to the rings.
       position: int32 scalar, the slot the next step goes to. It and ``size`` never exceed ``C``, so that they cannot
         overflow; a count of all steps ever inserted would.
       size: int32 scalar, how many slots of each lane are filled.
@@ -47,10 +51,23 @@ class ReplayState:
 
     observations: Array
     flags: Array
-    teacher_q: Array
     position: Array
     size: Array
     observation_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+
+@flax.struct.dataclass
+class ReplayState(FrameRings):
+    """What a student learns from.
+
+    Attributes:
+      teacher_q: float32 ``[L, C, A]``.
+    """
+
+    teacher_q: Array
+
+
+R = TypeVar("R", bound=FrameRings)
 
 
 def init(
@@ -72,18 +89,44 @@ def init(
     Raises:
       ValueError: a size is below 1, or ``observation_shape`` is neither a frame nor a vector.
     """
+    if num_actions < 1:
+        raise ValueError(f"num_actions must be at least 1, got {num_actions}")
+    teacher_q = ((num_actions,), jnp.float32)
+    return allocate(
+        ReplayState, num_lanes, capacity_per_lane, observation_shape, observation_dtype, teacher_q=teacher_q
+    )
+
+
+def allocate(
+    kind: type[R],
+    num_lanes: int,
+    capacity_per_lane: int,
+    observation_shape: tuple[int, ...],
+    observation_dtype: jax.typing.DTypeLike,
+    **columns: tuple[tuple[int, ...], Any],
+) -> R:
+    """Returns empty rings of some kind, as ``init`` does.
+
+    Args:
+      kind: ``FrameRings`` or a class that adds columns to it.
+      num_lanes, capacity_per_lane, observation_shape, observation_dtype: as for ``init``.
+      **columns: shape and dtype of one step of each added column.
+
+    Raises:
+      ValueError: a size is below 1, or ``observation_shape`` is neither a frame nor a vector.
+    """
     if len(observation_shape) not in (1, 2):
         raise ValueError(f"observation_shape is {observation_shape}; it must be a frame (H, W) or a vector (D,)")
-    if min(num_lanes, capacity_per_lane, num_actions, *observation_shape) < 1:
-        raise ValueError("num_lanes, capacity_per_lane, num_actions and observation_shape must be at least 1")
+    if min(num_lanes, capacity_per_lane, *observation_shape) < 1:
+        raise ValueError("num_lanes, capacity_per_lane and observation_shape must be at least 1")
     slots = (num_lanes, capacity_per_lane)
-    return ReplayState(
+    return kind(
         observations=jnp.zeros((*slots, math.prod(observation_shape)), observation_dtype),
         flags=jnp.zeros(slots, jnp.uint8),
-        teacher_q=jnp.zeros((*slots, num_actions), jnp.float32),
         position=jnp.zeros((), jnp.int32),
         size=jnp.zeros((), jnp.int32),
         observation_shape=tuple(observation_shape),
+        **{name: jnp.zeros((*slots, *shape), dtype) for name, (shape, dtype) in columns.items()},
     )
 
 
@@ -100,21 +143,40 @@ def insert(state: ReplayState, trajectory: Trajectory) -> ReplayState:
       AssertionError: shapes or the observations' dtype are not those of ``state``.
       ValueError: the rollout is longer than the rings.
     """
+    flags = IS_FIRST * trajectory.is_first.astype(jnp.uint8) + IS_DECISION * trajectory.is_decision.astype(jnp.uint8)
+    return append(state, trajectory.observations, flags, teacher_q=trajectory.teacher_q)
+
+
+def append(state: R, observations: Array, flags: Array, **columns: Array) -> R:
+    """As ``insert``, for rings of any kind.
+
+    Args:
+      state: donate it, or all of it is copied.
+      observations: newest frames ``[T, L, H, W]`` or vectors ``[T, L, D]``, with ``T <= C``.
+      flags: uint8 ``[T, L]``.
+      **columns: each ``[T, L, ...]``; stored in the dtypes of ``state``.
+
+    Raises:
+      AssertionError: shapes or the observations' dtype are not those of ``state``.
+      ValueError: the rollout is longer than the rings.
+    """
     num_lanes, capacity = state.flags.shape
-    length = trajectory.is_first.shape[0]
-    chex.assert_shape(trajectory.observations, (length, num_lanes, *state.observation_shape))
-    chex.assert_type(trajectory.observations, state.observations.dtype)
-    chex.assert_shape([trajectory.is_first, trajectory.is_decision], (length, num_lanes))
-    chex.assert_shape(trajectory.teacher_q, (length, num_lanes, state.teacher_q.shape[-1]))
+    length = flags.shape[0]
+    chex.assert_shape(observations, (length, num_lanes, *state.observation_shape))
+    chex.assert_type([observations, flags], [state.observations.dtype, state.flags.dtype])
+    chex.assert_shape(flags, (length, num_lanes))
+    rollout = columns | {"observations": observations.reshape(length, num_lanes, -1), "flags": flags}
+    rings: dict[str, Array] = {name: getattr(state, name) for name in rollout}
+    for name, ring in rings.items():
+        chex.assert_shape(rollout[name], (length, num_lanes, *ring.shape[2:]))
     if length > capacity:
         raise ValueError(f"a rollout of {length} steps does not fit into {capacity} slots per lane")
-    flags = IS_FIRST * trajectory.is_first.astype(jnp.uint8) + IS_DECISION * trajectory.is_decision.astype(jnp.uint8)
-    observations = trajectory.observations.reshape(length, num_lanes, -1)
+    written: dict[str, Any] = {
+        name: _write(ring, rollout[name].astype(ring.dtype), state.position) for name, ring in rings.items()
+    }
     return dataclasses.replace(
         state,
-        observations=_write(state.observations, observations, state.position),
-        flags=_write(state.flags, flags, state.position),
-        teacher_q=_write(state.teacher_q, trajectory.teacher_q.astype(jnp.float32), state.position),
+        **written,
         position=(state.position + length) % capacity,
         size=jnp.minimum(state.size + length, capacity),
     )
@@ -131,24 +193,39 @@ def sample(state: ReplayState, key: Array, batch_size: int) -> Batch:
     Returns:
       ``observations`` as from ``gather`` and the ``teacher_q`` stored with them.
     """
+    lanes, slots = draw(state, key, batch_size)
+    return Batch(observations=gather(state, lanes, slots), teacher_q=take(state.teacher_q, lanes, slots))
+
+
+def draw(state: FrameRings, key: Array, batch_size: int, *, following: int = 0) -> tuple[Array, Array]:
+    """Where the steps of a ``sample`` are.
+
+    Args:
+      state: at least one such step must be stored; otherwise the places are arbitrary.
+      key: a PRNG key.
+      batch_size: B.
+      following: steps after each that must be stored too.
+
+    Returns:
+      lanes and slots, int32 ``[B]`` each.
+    """
     num_lanes, capacity = state.flags.shape
     draws = CANDIDATES * batch_size
     # The remainder of 32 random bits favours some slots by C / 2**32, at the paper's 540,000 steps 1.3e-4: nothing a
     # run could notice. jax.random.randint would take four more rounds of threefry, most of a sample's fixed cost.
     bits = jax.random.bits(key, (2, draws), jnp.uint32)
     lanes = (bits[0] % num_lanes).astype(jnp.int32)
-    ages = (bits[1] % jnp.maximum(state.size, 1).astype(jnp.uint32)).astype(jnp.int32)
+    ages = (bits[1] % jnp.maximum(state.size - following, 1).astype(jnp.uint32)).astype(jnp.int32)
     slots = (state.position - state.size + ages) % capacity
-    usable = _has_flag(state, lanes, slots, IS_DECISION) & (_history(state, lanes, slots) <= ages)
+    usable = has_flag(state, lanes, slots, IS_DECISION) & (_history(state, lanes, slots) <= ages)
     # The first usable draws in order of drawing; should they be too few, they are repeated in turn.
     order = jnp.arange(draws)
     usable_first = jnp.sort(jnp.where(usable, order, order + draws)) % draws
     chosen = usable_first[jnp.arange(batch_size) % jnp.maximum(usable.sum(), 1)]
-    lanes, slots = lanes[chosen], slots[chosen]
-    return Batch(observations=gather(state, lanes, slots), teacher_q=_take(state.teacher_q, lanes, slots))
+    return lanes[chosen], slots[chosen]
 
 
-def gather(state: ReplayState, lanes: Array, slots: Array) -> Array:
+def gather(state: FrameRings, lanes: Array, slots: Array) -> Array:
     """Observations as the policy saw them, frames stacked by EnvPool's rule.
 
     Frame ``k`` of the stack at slot ``t`` is frame ``max(t - (3 - k), start)``, where ``start`` is the latest first
@@ -164,13 +241,13 @@ def gather(state: ReplayState, lanes: Array, slots: Array) -> Array:
       ``[B, H, W, 4]``, oldest frame first, or ``[B, D]`` vectors as they are.
     """
     if len(state.observation_shape) == 1:
-        return _take(state.observations, lanes, slots)
+        return take(state.observations, lanes, slots)
     steps_back = jnp.minimum(jnp.arange(STACK - 1, -1, -1), _history(state, lanes, slots)[:, None])
-    frames = _take(state.observations, lanes[:, None], (slots[:, None] - steps_back) % state.flags.shape[1])
+    frames = take(state.observations, lanes[:, None], (slots[:, None] - steps_back) % state.flags.shape[1])
     return frames.reshape(-1, STACK, *state.observation_shape).transpose(0, 2, 3, 1)
 
 
-def bytes_per_step(state: ReplayState) -> float:
+def bytes_per_step(state: FrameRings) -> float:
     """Device memory per step of one lane, in bytes; also for states with further leading axes."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / state.flags.size
 
@@ -193,21 +270,22 @@ def _write(ring: Array, rollout: Array, position: Array) -> Array:
     return ring
 
 
-def _history(state: ReplayState, lanes: Array, slots: Array) -> Array:
+def _history(state: FrameRings, lanes: Array, slots: Array) -> Array:
     """How many slots before each the stack reaches: back to the start of the episode, at most 3; 0 for vectors."""
     if len(state.observation_shape) == 1:
         return jnp.zeros_like(slots)
     steps_back = jnp.full_like(slots, STACK - 1)
     for steps in range(STACK - 2, -1, -1):
-        is_start = _has_flag(state, lanes, (slots - steps) % state.flags.shape[1], IS_FIRST)
+        is_start = has_flag(state, lanes, (slots - steps) % state.flags.shape[1], IS_FIRST)
         steps_back = jnp.where(is_start, steps, steps_back)
     return steps_back
 
 
-def _has_flag(state: ReplayState, lanes: Array, slots: Array, flag: int) -> Array:
-    return (_take(state.flags, lanes, slots) & flag) != 0
+def has_flag(state: FrameRings, lanes: Array, slots: Array, flag: int) -> Array:
+    """Whether the steps at some places have a flag, bool ``[B]``."""
+    return (take(state.flags, lanes, slots) & flag) != 0
 
 
-def _take(ring: Array, lanes: Array, slots: Array) -> Array:
+def take(ring: Array, lanes: Array, slots: Array) -> Array:
     """``ring[lanes, slots]`` without the bounds checks; both are in range by construction."""
     return ring.at[lanes, slots].get(mode="promise_in_bounds")

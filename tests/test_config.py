@@ -19,6 +19,7 @@ from pd_jax.config import (
     CollectConfig,
     CommandConfig,
     DistillConfig,
+    DQNConfig,
     EnvConfig,
     EvaluateConfig,
     LearnerConfig,
@@ -34,7 +35,7 @@ from pd_jax.config import (
 from pd_jax.config_fields import fields
 from pd_jax.config_loading import load_config, read_config, to_yaml
 from pd_jax.errors import UserError
-from pd_jax.tasks import get_task
+from pd_jax.tasks import PAPER_GAMES, get_task
 
 ROOT = Path(__file__).parent.parent
 CONFIG_FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
@@ -174,6 +175,58 @@ def test_what_is_impossible_together_is_refused() -> None:
     assert conflict(dataclasses.replace(train, pqn=PQNConfig(epsilon_start=0.0))) == (
         "pqn.epsilon_end: 0.001 is more than pqn.epsilon_start (0.0)"
     )
+
+
+def test_what_dqn_cannot_do_is_refused() -> None:
+    def refused(**changes: Any) -> str:
+        return conflict(TrainTeacherConfig(game="pong", out="x", algorithm="dqn", dqn=DQNConfig(**changes)))
+
+    assert list(TrainTeacherConfig(game="pong", out="x", algorithm="dqn").conflicts()) == []
+    assert refused(steps_per_update=3) == (
+        "dqn.steps_per_update: 3 does not divide a rollout of 256 steps (dqn.num_lanes 32 x dqn.rollout_length 8)"
+    )
+    assert refused(replay_capacity=255, learning_starts=1) == (
+        "dqn.replay_capacity: 255 leaves 7 steps to each of 32 lanes; it takes 8"
+    )
+    assert refused(replay_capacity=10_001, learning_starts=10_000) == (
+        "dqn.learning_starts: 10000 is more than the replay holds (9984)"
+    )
+    assert refused(epsilon_start=0.05) == "dqn.epsilon_end: 0.1 is more than dqn.epsilon_start (0.05)"
+    # The settings of the algorithm that is not in use do not matter.
+    assert list(TrainTeacherConfig(game="pong", out="x", dqn=DQNConfig(steps_per_update=3)).conflicts()) == []
+
+
+def test_layer_norm_is_the_algorithms_own_unless_given() -> None:
+    for algorithm, layer_norm, uses in (
+        ("pqn", None, True),
+        ("pqn", False, False),
+        ("dqn", None, False),
+        ("dqn", True, True),
+    ):
+        config = TrainTeacherConfig(game="pong", out="x", algorithm=algorithm, layer_norm=layer_norm)  # type: ignore[arg-type]
+        assert config.uses_layer_norm is uses
+
+
+def test_the_numbers_of_the_dqn_paper_are_its_defaults() -> None:
+    # Mnih et al. (2015), extended data table 1; its 0.01 is for sums over 32 samples.
+    config = DQNConfig()
+    assert (config.batch_size, config.replay_capacity, config.target_every) == (32, 1_000_000, 10_000)
+    assert (config.gamma, config.steps_per_update, config.learning_starts) == (0.99, 4, 50_000)
+    assert (config.learning_rate, config.rmsprop_decay, config.optimizer) == (2.5e-4, 0.95, "rmsprop")
+    assert config.rmsprop_epsilon * 32**2 == pytest.approx(0.01)
+    assert (config.epsilon_start, config.epsilon_end) == (1.0, 0.1)
+    assert config.epsilon_decay_fraction * config.total_steps == pytest.approx(1_000_000)
+
+
+def test_the_numbers_of_pqns_authors_are_its_defaults_and_those_of_the_ten_games() -> None:
+    for game in PAPER_GAMES:
+        config = read_config(TrainTeacherConfig, ROOT / "configs" / "train" / "atari" / f"{game}.yaml")
+        pqn = config.pqn
+        assert (config.game, config.algorithm, config.network, config.uses_layer_norm) == (game, "pqn", "dqn", True)
+        assert (pqn.num_lanes, pqn.rollout_length, pqn.epochs, pqn.minibatches) == (128, 32, 2, 32)
+        assert (pqn.td_lambda, pqn.learning_rate, pqn.learning_rate_decay) == (0.65, 2.5e-4, True)
+        assert (pqn.epsilon_start, pqn.epsilon_end, pqn.epsilon_decay_fraction) == (1.0, 0.001, 0.1)
+        assert 10_000_000 <= pqn.total_steps <= 50_000_000
 
 
 def test_a_network_must_see_what_the_task_shows() -> None:

@@ -81,6 +81,23 @@ def test_flags_of_sections_have_a_negative() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ([], None),
+        (["--layer-norm"], True),
+        (["--no-layer-norm"], False),
+        (["--layer-norm", "True"], True),
+        (["--layer-norm=false"], False),
+        (["--layer-norm", "--seed", "1"], True),
+        (["--no-layer-norm", "--layer-norm=None"], None),
+    ],
+)
+def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: bool | None) -> None:
+    config = load_config(TrainTeacherConfig, ["--game", "pong", "--out", "x", *options], "train-teacher")
+    assert config.layer_norm is value
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--student.netwrok", "net3"], "--student.netwrok: no such option; did you mean '--student.network'?"),

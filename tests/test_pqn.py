@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import CountingEnvironment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pd_jax import rollout
 from pd_jax.config import PQNConfig
-from pd_jax.envs import Environment, TimeStep
+from pd_jax.envs import Environment
 from pd_jax.evaluation import evaluate
 from pd_jax.networks import make_network
 from pd_jax.tasks import get_task
@@ -68,32 +69,6 @@ def test_nothing_leaks_over_the_end_of_an_episode_or_out_of_a_reset_step():
         soiled = lambda_returns(rewards + 1e6 * later, next_value + 1e6 * later, terminated, is_last, **settings)
         np.testing.assert_array_equal(clean[:3], soiled[:3])
         assert clean[2, 0] == pytest.approx(1.0 if terminated.any() else 1.9)
-
-
-class CountingEnvironment:
-    """Episodes of three steps that pay ``reward`` each, in jit; the reset steps between them pay ``reset_reward``."""
-
-    num_lanes = 4
-
-    def __init__(self, reward: float = 1.0, reset_reward: float = 0.0) -> None:
-        self.reward, self.reset_reward = reward, reset_reward
-
-    def reset(self) -> tuple[jax.Array, TimeStep]:
-        return jnp.zeros(self.num_lanes, jnp.int32), self._timestep(jnp.arange(self.num_lanes) % 3)
-
-    def step(self, handle: jax.Array, actions: jax.Array, previous: TimeStep) -> tuple[jax.Array, TimeStep]:
-        return handle, self._timestep((previous.observations.argmax(axis=-1) + 1) % 4)
-
-    def _timestep(self, count: jax.Array) -> TimeStep:
-        # 0 is the first observation of an episode, 3 the last one.
-        return TimeStep(
-            observations=jax.nn.one_hot(count, 4),
-            rewards=jnp.where(count == 0, self.reset_reward, self.reward),
-            is_first=count == 0,
-            terminated=count == 3,
-            truncated=jnp.zeros(self.num_lanes, bool),
-            game_over=count > 2,
-        )
 
 
 def small_config(**changes: Any) -> PQNConfig:

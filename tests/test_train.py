@@ -17,22 +17,35 @@ from helpers import checkpoint_steps, contents, options, read_lines, refusal, st
 from pd_jax import teachers
 from pd_jax.cli import main
 from pd_jax.errors import UserError
+from pd_jax.strict_yaml import read_yaml
 from pd_jax.teachers.files import read_teacher, save_teacher
 
-CONFIG = Path(__file__).parents[1] / "configs" / "train" / "cartpole.yaml"
-SHORT = {
+CONFIGS = Path(__file__).parents[1] / "configs" / "train"
+COMMON = {
     "game": "cartpole",
     "network": "mlp",
     "mlp-hidden": 8,
-    "pqn.total-steps": 4096,
-    "pqn.num-lanes": 8,
-    "pqn.rollout-length": 32,
-    "pqn.minibatches": 4,
     "checkpoint.every-steps": 1024,
     "evaluation.episodes": 4,
     "evaluation.num-lanes": 4,
     "evaluation.every-steps": 2048,
     "evaluation.progress-episodes": 4,
+}
+SHORT = COMMON | {
+    "pqn.total-steps": 4096,
+    "pqn.num-lanes": 8,
+    "pqn.rollout-length": 32,
+    "pqn.minibatches": 4,
+}
+SHORT_DQN = COMMON | {
+    "algorithm": "dqn",
+    "dqn.total-steps": 4096,
+    "dqn.num-lanes": 8,
+    "dqn.rollout-length": 32,
+    "dqn.steps-per-update": 64,
+    "dqn.replay-capacity": 2048,
+    "dqn.learning-starts": 512,
+    "dqn.target-every": 10,
 }
 
 
@@ -44,10 +57,14 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_cartpole_is_solved_from_scratch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "run"
-    argv = ["train-teacher", "--config", str(CONFIG), "--out", str(out), "--pqn.total-steps", "150_000"]
-    assert main(argv) == 0
+@pytest.mark.parametrize(
+    "settings", [("cartpole.yaml", "--pqn.total-steps", "150_000"), ("cartpole_dqn.yaml",)], ids=["pqn", "dqn"]
+)
+def test_cartpole_is_solved_from_scratch(
+    settings: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, (name, *more) = tmp_path / "run", settings
+    assert main(["train-teacher", "--config", str(CONFIGS / name), "--out", str(out), *more]) == 0
     summary = json.loads((out / "summary.json").read_text())
     # Gymnasium calls CartPole-v1 solved at 475 over 100 consecutive episodes; these are greedy.
     assert (summary["episodes"], summary["epsilon"]) == (100, 0.0)
@@ -85,11 +102,12 @@ def test_a_run_holds_what_it_should(short_run: Path) -> None:
     assert [line for line in lines if "loss" in line][-1]["epsilon"] == pytest.approx(0.001, rel=1e-4)
 
 
+@pytest.mark.parametrize(("short", "algorithm"), [(SHORT, "pqn"), (SHORT_DQN, "dqn")], ids=["pqn", "dqn"])
 def test_training_that_was_stopped_goes_on_and_can_be_made_longer(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    short: dict[str, Any], algorithm: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    endless = SHORT | {"pqn.total-steps": 1_000_000_000, "out": out, "resume": True}
+    endless = short | {f"{algorithm}.total-steps": 1_000_000_000, "out": out, "resume": True}
     argv = ["train-teacher", *options(endless)]
     killed = stop_when(lambda: len(checkpoint_steps(out)) > 1, signal.SIGKILL, *argv)
     assert killed.code == -signal.SIGKILL
@@ -106,12 +124,24 @@ def test_training_that_was_stopped_goes_on_and_can_be_made_longer(
     stopped = checkpoint_steps(out)[-1]
     assert stopped == read_lines(out)[-1]["step"], "saved where it was stopped"
     total = stopped + 2048
-    succeed("train-teacher", endless | {"pqn.total-steps": total})
+    succeed("train-teacher", endless | {f"{algorithm}.total-steps": total})
     assert f"resumed at step {stopped:,}, with fresh episodes" in capfd.readouterr().err
-    steps = [line["step"] for line in read_lines(out) if "loss" in line]
+    lines, summary = read_lines(out), json.loads((out / "summary.json").read_text())
+    steps = [line["step"] for line in lines if "epsilon" in line]
     assert steps == list(range(256, steps[-1] + 1, 256)), "no step twice, and none missing"
     assert total <= steps[-1] < total + 256
-    check_curve(json.loads((out / "summary.json").read_text()), read_lines(out))
+    check_curve(summary, lines)
+    # A rollout is too few steps to learn from in SHORT_DQN, and two are enough.
+    starts = [0, saved, stopped] if algorithm == "dqn" else []
+    check_updates(lines, summary["updates"], starts, per_rollout={"pqn": 8, "dqn": 4}[algorithm])
+
+
+def check_updates(lines: list[dict[str, Any]], updates: int, starts: list[int], *, per_rollout: int) -> None:
+    """Every rollout was learnt from but the first one after each of ``starts``, when the replay was empty."""
+    for line in lines:
+        if "epsilon" in line:
+            assert ("loss" in line) == (line["step"] - 256 not in starts), line["step"]
+    assert updates == per_rollout * sum("loss" in line for line in lines)
 
 
 def check_curve(summary: dict[str, Any], lines: list[dict[str, Any]]) -> None:
@@ -120,18 +150,57 @@ def check_curve(summary: dict[str, Any], lines: list[dict[str, Any]]) -> None:
     assert all(1 <= later - earlier <= 2048 for earlier, later in itertools.pairwise([0, *steps]))
     assert steps == [line["step"] for line in lines if "score/cartpole" in line]
     assert steps[-1] == summary["env_steps"]
-    seconds = [line["wall_seconds"] for line in lines if "loss" in line]
+    seconds = [line["wall_seconds"] for line in lines if "epsilon" in line]
     assert seconds == sorted(seconds)
+    # Of the last session, which is short.
+    assert summary["env_steps_per_second"] > 0
+    assert sum(summary["time_shares"].values()) == pytest.approx(1)
+    assert summary["bound_by"] == max(summary["time_shares"], key=summary["time_shares"].get)
 
 
-def test_training_starts_from_another_teachers_weights(short_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SHORT | {"pqn.learning-rate": 1e-12, "pqn.total-steps": 256},
+        # Of a network with LayerNorm, which is not DQN's default.
+        SHORT_DQN | {"dqn.learning-rate": 1e-12, "dqn.total-steps": 1024, "layer-norm": True},
+    ],
+    ids=["pqn", "dqn"],
+)
+def test_training_starts_from_another_teachers_weights(
+    settings: dict[str, Any], short_run: Path, tmp_path: Path
+) -> None:
     source = short_run / "teacher.safetensors"
-    # A rate too small to move a float32: what comes out is what went in.
-    still = {"pqn.learning-rate": 1e-12, "pqn.total-steps": 256, "init-from": source, "seed": 9}
-    succeed("train-teacher", SHORT | still | {"out": tmp_path / "run"})
+    succeed("train-teacher", settings | {"init-from": source, "seed": 9, "out": tmp_path / "run"})
     before, _ = read_teacher(source)
     after, _ = read_teacher(tmp_path / "run" / "teacher.safetensors")
-    jax.tree.map(np.testing.assert_array_equal, before, after)
+    # The rate is too small for anything to show: what comes out is what went in.
+    jax.tree.map(lambda found, wanted: np.testing.assert_allclose(found, wanted, atol=1e-8), after, before)
+
+
+def test_each_algorithm_has_its_own_layers_and_settings_by_default(short_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    succeed("train-teacher", SHORT_DQN | {"out": out, "dqn.total-steps": 1024})
+    metadata = teachers.load(out / "teacher.safetensors").metadata
+    assert (metadata.algorithm, metadata.layer_norm, metadata.env_steps) == ("dqn", False, 1024)
+    assert metadata.training_config["dqn"]["learning_starts"] == 512
+    # Runs of PQN from before there was another algorithm go on: their files say the very same.
+    for run, own, other in ((short_run, "pqn", "dqn"), (out, "dqn", "pqn")):
+        config = read_yaml(run / "config.yaml")
+        assert own in config and other not in config
+        assert config["layer_norm"] is (own == "pqn")
+        assert json.loads((run / "summary.json").read_text())["algorithm"] == own
+
+
+def test_a_run_does_not_go_on_with_another_algorithm(
+    short_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(short_run, out)
+    before = contents(out)
+    message = refusal(capfd, "train-teacher", *options(SHORT_DQN | {"out": out, "resume": True, "layer-norm": True}))
+    assert "holds a different run: algorithm is 'pqn' there and 'dqn' here" in message
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize(
@@ -157,7 +226,8 @@ def test_impossible_settings_are_refused(tmp_path: Path, capfd: pytest.CaptureFi
         ({"pqn.minibatches": 3}, "--pqn.minibatches: 3 do not divide a rollout of 256 steps"),
         ({"network": "dqn"}, "--network: 'dqn' sees frames, and cartpole has none; use 'mlp'"),
         ({"pqn.epsilon-end": 0.9, "pqn.epsilon-start": 0.5}, "--pqn.epsilon-end: 0.9 is more than pqn.epsilon_start"),
-        ({"algorithm": "dqn"}, "--algorithm: 'dqn' is not an algorithm; did you mean 'pqn'? (pqn)"),
+        ({"algorithm": "dqn", "dqn.learning-starts": 10**7}, "--dqn.learning-starts: 10000000 is more than the replay"),
+        ({"algorithm": "dqm"}, "--algorithm: 'dqm' is not an algorithm; did you mean 'dqn'? (pqn, dqn)"),
         ({"init-from": "cartpol"}, "'cartpol' is neither a bundled teacher nor a file; did you mean 'cartpole'?"),
     ):
         refused = refusal(capfd, "train-teacher", *options(SHORT | change | {"out": tmp_path / "run"}))
@@ -202,7 +272,7 @@ def test_a_teacher_file_that_cannot_be_written_costs_a_warning_and_is_tried_agai
             raise failures.pop()
         save_teacher(*args)
 
-    monkeypatch.setattr("pd_jax.teachers.train.save_teacher", save)
+    monkeypatch.setattr("pd_jax.teachers.keeping.save_teacher", save)
     out = tmp_path / "run"
     succeed("train-teacher", SHORT | {"out": out, "pqn.total-steps": 512, "evaluation.every-steps": 256})
     assert "warning: teacher.safetensors: cannot be written: No space left on device\n" in capfd.readouterr().err

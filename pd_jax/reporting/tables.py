@@ -103,6 +103,9 @@ def print_teacher(summary: Mapping[str, Any], *, file: TextIO | None = None) -> 
     file = file or sys.stdout
     print(describe_score(f"{summary['game']} teacher", summary, "teacher"), file=file)
     print(f"{summary['env_steps']:,} steps in {format_seconds(summary['wall_seconds'])}", file=file)
+    if "env_steps_per_second" in summary:
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["time_shares"].items())
+        print(f"{summary['env_steps_per_second']:,.0f} steps a second ({shares})", file=file)
     print(f"teacher file: {summary['teacher']}", file=file)
 
 

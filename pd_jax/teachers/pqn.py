@@ -19,6 +19,7 @@ from jax import Array, lax
 from pd_jax import rollout
 from pd_jax.config import PQNConfig
 from pd_jax.envs import Environment, TimeStep
+from pd_jax.teachers.algorithm import Iteration, epsilon_at, game_metrics, learning_rewards
 
 
 @flax.struct.dataclass
@@ -94,16 +95,10 @@ def make_optimizer(config: PQNConfig) -> optax.GradientTransformation:
     # A schedule in both cases: the optimizer's state keeps its shape when a resumed run changes its mind.
     learning_rate = optax.constant_schedule(config.learning_rate)
     if config.learning_rate_decay:
-        iterations = config.total_steps / (config.num_lanes * config.rollout_length)
-        updates = max(1, int(iterations * config.epochs * config.minibatches))
+        iterations = config.total_steps / config.steps_per_rollout
+        updates = max(1, int(iterations * config.updates_per_rollout))
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, updates)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(learning_rate))
-
-
-def epsilon_at(env_steps: Array, config: PQNConfig) -> Array:
-    """Linear decay from ``epsilon_start`` to ``epsilon_end`` over the configured fraction of training."""
-    fraction = env_steps / max(1.0, config.epsilon_decay_fraction * config.total_steps)
-    return config.epsilon_start + jnp.clip(fraction, 0.0, 1.0) * (config.epsilon_end - config.epsilon_start)
 
 
 def init(network: Any, observations: Array, config: PQNConfig, key: Array) -> PQNState:
@@ -119,17 +114,46 @@ def init(network: Any, observations: Array, config: PQNConfig, key: Array) -> PQ
     return state
 
 
-def make_iteration(
-    network: Any, environment: Environment, config: PQNConfig
-) -> Callable[[PQNState, rollout.LaneState], tuple[PQNState, rollout.LaneState, dict[str, Array]]]:
+def warm_start(state: PQNState, variables: Any) -> PQNState:
+    """A fresh state with another network's weights."""
+    return dataclasses.replace(state, variables=variables)
+
+
+def start(environment: Environment, config: PQNConfig, key: Array) -> rollout.LaneState:
+    """Resets every lane; that is all there is to play."""
+    return rollout.start(environment, key)
+
+
+def updates_done(state: PQNState, config: PQNConfig) -> int:
+    """Updates behind a state."""
+    return int(state.env_steps) // config.steps_per_rollout * config.updates_per_rollout
+
+
+def resume_note(config: PQNConfig) -> str:
+    """What a run that is resumed begins afresh."""
+    return "with fresh episodes"
+
+
+def make_iteration(network: Any, environment: Environment, config: PQNConfig) -> Iteration:
     """Builds one compiled iteration: play ``rollout_length`` steps, compute targets, run the epochs.
 
     Returns:
       ``iteration(state, lanes) -> (state, lanes, metrics)``; ``state`` and ``lanes`` are donated.
     """
-    optimizer = make_optimizer(config)
-    num_samples = config.num_lanes * config.rollout_length
-    minibatch = num_samples // config.minibatches
+    play, learn = make_play(network, environment, config), make_learn(network, config)
+
+    def iteration(state: PQNState, lanes: rollout.LaneState) -> tuple[PQNState, rollout.LaneState, dict[str, Array]]:
+        lanes, transitions, play_metrics = play(state.variables, lanes, epsilon_at(state.env_steps, config))
+        state, metrics = learn(state, transitions)
+        return state, lanes, play_metrics | metrics
+
+    return jax.jit(iteration, donate_argnums=(0, 1))
+
+
+def make_play(
+    network: Any, environment: Environment, config: PQNConfig
+) -> Callable[[Any, rollout.LaneState, Array], tuple[rollout.LaneState, Transitions, dict[str, Array]]]:
+    """Builds the first half of an iteration, ``play(variables, lanes, epsilon) -> (lanes, transitions, metrics)``."""
 
     def play_step(
         variables: Any, epsilon: Array, lanes: rollout.LaneState
@@ -140,24 +164,32 @@ def make_iteration(
         outcome = dataclasses.replace(timestep, observations=jnp.zeros(()))
         return next_lanes, (lanes.timestep, actions, q_values.max(axis=-1), outcome, finished)
 
-    def play(state: PQNState, lanes: rollout.LaneState) -> tuple[rollout.LaneState, Transitions, dict[str, Array]]:
-        epsilon = epsilon_at(state.env_steps, config)
+    def play(
+        variables: Any, lanes: rollout.LaneState, epsilon: Array
+    ) -> tuple[rollout.LaneState, Transitions, dict[str, Array]]:
         lanes, (before, actions, value, outcome, finished) = lax.scan(
-            lambda s, _: play_step(state.variables, epsilon, s), lanes, length=config.rollout_length
+            lambda s, _: play_step(variables, epsilon, s), lanes, length=config.rollout_length
         )
-        last_value = network.apply(state.variables, lanes.timestep.observations).max(axis=-1)
+        last_value = network.apply(variables, lanes.timestep.observations).max(axis=-1)
         transitions = Transitions(
             observations=before.observations,
             actions=actions,
-            rewards=jnp.clip(outcome.rewards, -1.0, 1.0) if config.clip_rewards else outcome.rewards,
+            rewards=learning_rewards(outcome.rewards, config),
             next_value=jnp.concatenate([value[1:], last_value[None]]),
             terminated=outcome.terminated,
             is_last=outcome.is_last,
             weight=(~outcome.is_first).astype(jnp.float32),
         )
-        games = finished.mask.sum()
-        mean_return = jnp.where(finished.mask, finished.returns, 0.0).sum() / jnp.maximum(games, 1)
-        return lanes, transitions, {"games": games, "game_return": mean_return, "epsilon": epsilon}
+        return lanes, transitions, game_metrics(finished) | {"epsilon": epsilon}
+
+    return play
+
+
+def make_learn(network: Any, config: PQNConfig) -> Callable[[PQNState, Transitions], tuple[PQNState, dict[str, Array]]]:
+    """Builds the second half, ``learn(state, transitions) -> (state, metrics)``: the targets and the epochs."""
+    optimizer = make_optimizer(config)
+    num_samples = config.steps_per_rollout
+    minibatch = num_samples // config.minibatches
 
     def loss(variables: Any, batch: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
         observations, actions, targets, weight = batch
@@ -172,8 +204,7 @@ def make_iteration(
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables)
         return (optax.apply_updates(variables, updates), optimizer_state), (value, mean_q)
 
-    def iteration(state: PQNState, lanes: rollout.LaneState) -> tuple[PQNState, rollout.LaneState, dict[str, Array]]:
-        lanes, transitions, metrics = play(state, lanes)
+    def learn(state: PQNState, transitions: Transitions) -> tuple[PQNState, dict[str, Array]]:
         targets = lambda_returns(
             transitions.rewards,
             transitions.next_value,
@@ -194,8 +225,8 @@ def make_iteration(
             (state.variables, state.optimizer_state),
             order,
         )
-        metrics |= {"loss": losses.mean(), "mean_q": mean_q.mean()}
         state = PQNState(variables, optimizer_state, state.env_steps + num_samples, key)
-        return state, lanes, metrics
+        metrics = {"loss": losses.mean(), "mean_q": mean_q.mean(), "updates": jnp.int32(config.updates_per_rollout)}
+        return state, metrics
 
-    return jax.jit(iteration, donate_argnums=(0, 1))
+    return learn

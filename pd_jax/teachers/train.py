@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-import pd_jax
-from pd_jax import rollout
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import TrainTeacherConfig, check_network
-from pd_jax.config_loading import to_mapping
 from pd_jax.divergence import check_loss, check_weights
 from pd_jax.envs import Environment
 from pd_jax.errors import UserError
-from pd_jax.evaluation import Evaluator
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.networks import make_network
 from pd_jax.play import environment_options, fresh_seed
 from pd_jax.reporting.metrics import MetricsWriter, score_values
-from pd_jax.reporting.plots import plot_learning_curve
 from pd_jax.reporting.progress import Progress, print_warning
-from pd_jax.reporting.summary import summarise_scores
 from pd_jax.run_directory import RunDirectory
 from pd_jax.tasks import Task, get_task
-from pd_jax.teachers import Teacher, load, pqn
-from pd_jax.teachers.files import TeacherMetadata, read_teacher, save_teacher
+from pd_jax.teachers import Teacher, dqn, load, pqn
+from pd_jax.teachers.algorithm import Algorithm
+from pd_jax.teachers.files import read_teacher
+from pd_jax.teachers.keeping import FINAL_SEED_OFFSET, Keeper, run_settings
+from pd_jax.teachers.timing import Pace
 
-_MAY_CHANGE = frozenset({"pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end", "evaluation", "init_from"})
+_ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": pqn, "dqn": dqn})
+_MAY_CHANGE = frozenset(
+    {f"{name}.{key}" for name in _ALGORITHMS for key in ("total_steps", "learning_rate", "epsilon_end")}
+    | {"evaluation", "init_from"}
+)
 """What a resumed run may set anew: how long it goes on, how fast it learns and how it is scored."""
-_FINAL_SEED_OFFSET = 500_000
-"""The last score is taken from other starts than those that chose the best weights: it owes nothing to luck."""
-_REMEDY = "resume with a smaller pqn.learning_rate"
 
 
 @dataclasses.dataclass
@@ -69,7 +68,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
       Interrupted: a signal came; the run was saved.
     """
     task = get_task(config.game)
-    config = dataclasses.replace(config, game=task.name)
+    config = dataclasses.replace(config, game=task.name, layer_norm=config.uses_layer_norm)
     check_network(config.network, task)
     start_from = None
     # A run that goes on from a checkpoint of its own has no more use for it.
@@ -79,7 +78,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         _check_start(start_from, config, task)
     with (
         RunDirectory.create(
-            config.out, "train-teacher", to_mapping(config), resume=config.resume, may_change=_MAY_CHANGE
+            config.out, "train-teacher", run_settings(config), resume=config.resume, may_change=_MAY_CHANGE
         ) as run,
         Interrupts() as interrupts,
         Progress(f"train {task.name} with {config.algorithm}") as progress,
@@ -114,63 +113,73 @@ class _Training:
         self.progress = progress
         self.interrupts = interrupts
         self.started = time.monotonic()
-        self.teacher_path = run.path / "teacher.safetensors"
+        self.pace = Pace()
+        self.speed: dict[str, Any] = {}
+        """What `Pace.summarise` says once this session has trained."""
+        self.algorithm = _ALGORITHMS[config.algorithm]
+        self.learning = config.learning
+        self.remedy = f"resume with a smaller {config.algorithm}.learning_rate"
         self.network = make_network(
-            config.network, task.num_actions, layer_norm=config.layer_norm, hidden_sizes=config.mlp_hidden
+            config.network, task.num_actions, layer_norm=config.uses_layer_norm, hidden_sizes=config.mlp_hidden
         )
+        self.keeper = Keeper(config, task, self.network, run.path)
         self.at = Progression(network=config.network)
         self.state = self._restore_or_init(start_from)
         self.saved_steps = self.at.env_steps
-        self.steps = progress.add("steps", config.pqn.total_steps, completed=self.at.env_steps)
+        self.steps = progress.add("steps", self.learning.total_steps, completed=self.at.env_steps)
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, picks between the best and the last weights, scores these on fresh starts."""
-        if self.at.env_steps < self.config.pqn.total_steps:
+        if self.at.env_steps < self.learning.total_steps:
             self._train()
         if self.at.best_mean is None or self._last_evaluated != self.at.env_steps:
             self._evaluate_on_the_way()
         return self._finish()
 
-    def _restore_or_init(self, start_from: Teacher | None) -> pqn.PQNState:
+    def _restore_or_init(self, start_from: Teacher | None) -> Any:
         example = jnp.zeros((1, *self.task.observation_shape), self.task.observation_dtype)
-        state = pqn.init(self.network, example, self.config.pqn, jax.random.key(self.config.seed))
+        state = self.algorithm.init(self.network, example, self.learning, jax.random.key(self.config.seed))
         restored = self.checkpointer.restore(state, network=self.config.network)
         if restored is None:
             self.metrics.truncate_after(-1)
-            return state if start_from is None else dataclasses.replace(state, variables=start_from.variables)
+            return state if start_from is None else self.algorithm.warm_start(state, start_from.variables)
         restored_state, metadata, step = restored
         self.at = Progression(**metadata)
-        if not self.teacher_path.exists():
+        if not self.keeper.path.exists():
             self.at.best_mean = None
         self.metrics.truncate_after(step)
-        self.progress.print(f"resumed at step {step:,}, with fresh episodes")
+        self.progress.print(f"resumed at step {step:,}, {self.algorithm.resume_note(self.learning)}")
         return jax.tree.map(jnp.asarray, restored_state)
 
     def _train(self) -> None:
-        settings = self.config.pqn
+        learning = self.learning
         seed = fresh_seed(self.config.seed, self.at.env_steps)
         environment = Environment(
             self.task,
-            settings.num_lanes,
+            learning.num_lanes,
             seed,
-            episodic_life=settings.episodic_life,
+            episodic_life=learning.episodic_life,
             **environment_options(self.config.env),
         )
-        lanes = rollout.start(environment, jax.random.key(seed))
-        iterate = pqn.make_iteration(self.network, environment, settings)
+        play = self.algorithm.start(environment, learning, jax.random.key(seed))
+        iterate = self.algorithm.make_iteration(self.network, environment, learning)
         try:
-            while self.at.env_steps < settings.total_steps:
-                self.state, lanes, values = iterate(self.state, lanes)
-                self.at.env_steps += settings.steps_per_rollout
-                self._write_metrics(values)
-                self.steps.advance(settings.steps_per_rollout)
-                is_end = self.at.env_steps >= settings.total_steps
+            while self.at.env_steps < learning.total_steps:
+                started = time.monotonic()
+                self.state, play, values = iterate(self.state, play)
+                numbers = {name: float(value) for name, value in values.items()}
+                self.pace.count(learning.steps_per_rollout, time.monotonic() - started, updates=int(numbers["updates"]))
+                self.at.env_steps += learning.steps_per_rollout
+                self._write_metrics(numbers)
+                self.steps.advance(learning.steps_per_rollout)
+                is_end = self.at.env_steps >= learning.total_steps
                 if is_end or _passed(self._last_evaluated, self.at.env_steps, self.config.evaluation.every_steps):
                     self._evaluate_on_the_way()
                 if _passed(self.saved_steps, self.at.env_steps, self.config.checkpoint.every_steps):
                     self._save()
                 self.interrupts.check()
             self._save()
+            self.speed = self.pace.summarise(environment, self.network, self.state.variables)
         except Interrupted:
             # Signals are only heeded between iterations, where the state is whole.
             self._save()
@@ -178,21 +187,26 @@ class _Training:
         finally:
             # EnvPool must not go while a call is stepping it. Lanes that a failed call has consumed are not waited for.
             with contextlib.suppress(RuntimeError):
-                jax.block_until_ready(lanes)
+                jax.block_until_ready(play)
             environment.close()
 
     @property
     def _last_evaluated(self) -> int:
         return self.at.curve[-1]["env_steps"] if self.at.curve else 0
 
-    def _write_metrics(self, values: dict[str, jax.Array]) -> None:
-        numbers = {name: float(value) for name, value in values.items()}
-        check_loss(numbers["loss"], f"step {self.at.env_steps:,}", _REMEDY)
+    def _write_metrics(self, numbers: dict[str, float]) -> None:
+        if numbers.pop("updates"):
+            check_loss(numbers["loss"], f"step {self.at.env_steps:,}", self.remedy)
+            status = f"loss {numbers['loss']:.4f}"
+        else:
+            # A replay that is filling up: what describes updates describes nothing yet.
+            numbers = {name: numbers[name] for name in ("games", "game_return", "epsilon")}
+            status = "filling the replay"
         games = numbers.pop("games")
         game_return = numbers.pop("game_return")
         if games > 0:
             numbers |= {"game_return": game_return, "games": games}
-            self.progress.status(f"return {game_return:.1f}, loss {numbers['loss']:.4f}")
+            self.progress.status(f"return {game_return:.1f}, {status}")
         numbers["wall_seconds"] = self._wall_seconds()
         self.metrics.write(self.at.env_steps, numbers)
 
@@ -200,7 +214,7 @@ class _Training:
         return self.at.wall_seconds + time.monotonic() - self.started
 
     def _save(self) -> None:
-        check_weights(self.state.variables, f"step {self.at.env_steps:,}", _REMEDY)
+        check_weights(self.state.variables, f"step {self.at.env_steps:,}", self.remedy)
         metadata = dataclasses.asdict(self.at) | {"wall_seconds": self._wall_seconds()}
         is_scored = bool(self.at.curve) and self._last_evaluated == self.at.env_steps
         score = self.at.curve[-1]["mean"] if is_scored else None
@@ -209,8 +223,8 @@ class _Training:
 
     def _evaluate_on_the_way(self) -> None:
         """Adds a point to the learning curve, and writes the teacher file if it is the best so far."""
-        check_weights(self.state.variables, f"step {self.at.env_steps:,}", _REMEDY)
-        scores = self._score(self.state.variables, self.config.evaluation.progress_episodes, 0)
+        check_weights(self.state.variables, f"step {self.at.env_steps:,}", self.remedy)
+        scores = self._score(self.state.variables, self.config.evaluation.progress_episodes)
         self.metrics.write(self.at.env_steps, score_values(self.task.name, scores))
         point = {name: scores[name] for name in ("mean", "standard_error", "episodes")}
         # A run that is resumed at its end evaluates again what it may have evaluated before.
@@ -219,43 +233,31 @@ class _Training:
         try:
             if self.at.best_mean is None or scores["mean"] >= self.at.best_mean:
                 self.at.best_env_steps = self.at.env_steps
-                self._write_teacher(self.state.variables["params"], scores, 0)
+                self._write_teacher(self.state.variables, scores)
                 self.at.best_mean = scores["mean"]
-            self._plot()
+            self.keeper.plot(self.at.curve)
         # A full disk does not end the training: the next point of the curve tries again.
         except UserError as error:
             print_warning(str(error))
         except OSError as error:
             print_warning(f"{error.filename}: cannot be written: {error.strerror}")
 
-    def _plot(self) -> None:
-        references = {"random": self.task.random_score, "human": self.task.human_score}
-        curve = []
-        for point in self.at.curve:
-            margin = 1.96 * point["standard_error"]
-            curve.append((point["env_steps"], point["mean"], point["mean"] - margin, point["mean"] + margin))
-        plot_learning_curve(
-            curve,
-            self.run_directory.path / "learning_curve.png",
-            title=f"{self.config.algorithm.upper()}, {self.task.name}",
-            references={name: score for name, score in references.items() if score is not None},
-        )
-
     def _finish(self) -> dict[str, Any]:
-        params, best = read_teacher(self.teacher_path)
+        params, best = read_teacher(self.keeper.path)
         self.at.best_env_steps = best.env_steps or self.at.env_steps
         variables = {"params": jax.tree.map(jnp.asarray, params)}
         if self.at.best_env_steps != self.at.env_steps:
             # The best of many short evaluations was lucky too; over more games the last weights are often better.
             episodes = self.config.evaluation.episodes
-            best_score = self._score(variables, episodes, 0)["mean"]
-            if self._score(self.state.variables, episodes, 0)["mean"] >= best_score:
+            best_score = self._score(variables, episodes)["mean"]
+            if self._score(self.state.variables, episodes)["mean"] >= best_score:
                 self.at.best_env_steps, variables = self.at.env_steps, self.state.variables
-        scores = self._score(variables, self.config.evaluation.episodes, _FINAL_SEED_OFFSET)
-        self._write_teacher(variables["params"], scores, _FINAL_SEED_OFFSET)
+        scores = self._score(variables, self.config.evaluation.episodes, FINAL_SEED_OFFSET)
+        self._write_teacher(variables, scores, FINAL_SEED_OFFSET)
         return {
             "game": self.task.name,
-            "teacher": str(self.teacher_path),
+            "algorithm": self.config.algorithm,
+            "teacher": str(self.keeper.path),
             "teacher_score": scores["mean"],
             "teacher_standard_error": scores["standard_error"],
             "teacher_ci95": scores["ci95"],
@@ -263,63 +265,27 @@ class _Training:
             "epsilon": self.config.evaluation.epsilon,
             "env_steps": self.at.env_steps,
             "teacher_env_steps": self.at.best_env_steps,
+            "updates": self.algorithm.updates_done(self.state, self.learning),
             "wall_seconds": self._wall_seconds(),
             "learning_curve": self.at.curve,
+            **self.speed,
         }
 
-    def _score(self, variables: Any, episodes: int, seed_offset: int) -> dict[str, Any]:
-        evaluation = self.config.evaluation
-
+    def _score(self, variables: Any, episodes: int, seed_offset: int = 0) -> dict[str, Any]:
         def on_progress(finished: int, wanted: int) -> None:
             self.progress.status(f"evaluating: {finished} of {wanted} games")
             self.interrupts.check()
 
-        evaluator = Evaluator(
-            self.task,
-            self.network.apply,
-            episodes=episodes,
-            num_lanes=evaluation.num_lanes,
-            epsilon=evaluation.epsilon,
-            seed=self.config.seed + evaluation.seed_offset + seed_offset,
-            environment_options=environment_options(self.config.env)
-            | {"max_episode_steps": evaluation.max_episode_steps},
-        )
-        return summarise_scores(evaluator.run(variables, on_progress).returns)
+        return self.keeper.score(variables, episodes, on_progress, seed_offset=seed_offset)
 
-    def _write_teacher(self, params: Any, scores: dict[str, Any], seed_offset: int) -> None:
-        config, task, evaluation = self.config, self.task, self.config.evaluation
-        is_atari = task.kind == "atari"
-        atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
-        metadata = TeacherMetadata(
-            name=f"{task.name}-{config.network}",
-            game=task.name,
-            env_id=task.env_id,
-            network=config.network,
-            layer_norm=config.layer_norm,
-            hidden_sizes=() if is_atari else config.mlp_hidden,
-            num_actions=task.num_actions,
-            action_names=task.action_names,
-            observation={"kind": task.kind, "shape": list(task.observation_shape), "dtype": task.observation_dtype}
-            | (atari if is_atari else {}),
-            output="q",
-            algorithm=config.algorithm,
+    def _write_teacher(self, variables: Any, scores: dict[str, Any], seed_offset: int = 0) -> None:
+        self.keeper.write(
+            variables["params"],
+            scores,
             env_steps=self.at.best_env_steps,
-            seed=config.seed,
-            training_config={key: value for key, value in to_mapping(config).items() if key not in ("out", "resume")},
-            evaluation=scores
-            | {
-                "epsilon": evaluation.epsilon,
-                "max_noops": config.env.max_noops,
-                "max_episode_steps": evaluation.max_episode_steps or task.max_episode_steps,
-                "seed": config.seed + evaluation.seed_offset + seed_offset,
-            },
-            learning_curve=self.at.curve,
-            how_made=f"pd-jax train-teacher on {jax.default_backend()}",
-            licence="Apache-2.0",
-            created=datetime.date.today().isoformat(),
-            pd_jax_version=pd_jax.__version__,
+            curve=self.at.curve,
+            seed_offset=seed_offset,
         )
-        save_teacher(self.teacher_path, params, metadata)
 
 
 def _has_checkpoints(out: str) -> bool:
@@ -334,14 +300,14 @@ def _passed(before: int, after: int, interval: int) -> bool:
 def _check_start(teacher: Teacher, config: TrainTeacherConfig, task: Task) -> None:
     """Raises a UserError unless training can go on from this teacher's weights."""
     metadata = teacher.metadata
-    wanted = (task.name, config.network, config.layer_norm)
+    wanted = (task.name, config.network, config.uses_layer_norm)
     if (metadata.game, metadata.network, metadata.layer_norm) != wanted or (
         config.network == "mlp" and tuple(metadata.hidden_sizes) != tuple(config.mlp_hidden)
     ):
         raise UserError(
             f"init_from: {config.init_from} is a {metadata.network} for {metadata.game} "
             f"(layer_norm {metadata.layer_norm}), and the run wants a {config.network} for {task.name} "
-            f"(layer_norm {config.layer_norm})"
+            f"(layer_norm {config.uses_layer_norm})"
         )
     if teacher.gives_logits:
         raise UserError(f"init_from: {config.init_from} gives logits; {config.algorithm} learns Q-values")
