@@ -32,8 +32,6 @@ Network = Annotated[
 class EmulatorConfig:
     """How environments run."""
 
-    stepping: Annotated[Literal["jit", "host"], Choice("a way of stepping")] = "jit"
-    """Step EnvPool inside the jitted rollout, or from the host. Trajectories are the same."""
     num_threads: Annotated[int, Bounds(0, 1024)] = 0
     """EnvPool's threads; 0 leaves the choice to EnvPool (one per core)."""
     sticky_action_probability: Probability = 0.0
@@ -49,6 +47,8 @@ class EnvConfig(EmulatorConfig):
 
     num_lanes: Lanes = 32
     """Environments that play side by side, on all devices together."""
+    stepping: Annotated[Literal["jit", "host"], Choice("a way of stepping")] = "jit"
+    """Step EnvPool inside the jitted rollout, or from the host. Trajectories are the same."""
     max_episode_steps: Count | None = None
     """Control steps after which an episode is cut; None is the task's own limit (Atari: 27,000, 30 minutes of play)."""
 
@@ -132,7 +132,7 @@ class EvaluationConfig:
     """The protocol of a score."""
 
     episodes: Count = 30
-    """Whole episodes whose mean return is the score."""
+    """Whole episodes whose mean return is the score; rounded up to the same number for every lane."""
     num_lanes: Lanes = 10
     """Environments that play these side by side."""
     epsilon: Probability = 0.05
