@@ -8,6 +8,7 @@ The recording is made once and kept in ``OUT/recording``; a comparison that was 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from pd_jax.config import (
 )
 from pd_jax.distill import distill
 
+LEARNER = LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True)
 LOSSES: tuple[Literal["nll", "mse", "kl"], ...] = ("nll", "mse", "kl")
 
 
@@ -52,6 +54,7 @@ def main() -> None:
         ((game, scores),) = summary["games"].items()
         rows.append({"loss": loss, "game": game, **scores, "updates": summary["updates"]})
     settings = {name: value for name, value in vars(options).items() if name not in ("out", "name")}
+    settings |= {"learner": dataclasses.asdict(LEARNER)}
     path = record.write(options.name, {"settings": settings, "rows": rows})
     _print(rows)
     print(path)
@@ -66,7 +69,7 @@ def _config(options: argparse.Namespace, recording: str, loss: Literal["nll", "m
         seed=options.seed,
         student=StudentConfig(network=options.network),
         loss=LossConfig(kind=loss, temperature=0.01 if loss == "kl" else None),
-        learner=LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True),
+        learner=LEARNER,
         replay=ReplayConfig(capacity=options.steps),
         # All of the recording is there from the first update on: the losses differ in nothing else.
         schedule=ScheduleConfig(rounds=1, steps_per_round=options.steps, updates_per_round=options.updates),
