@@ -147,10 +147,15 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
 def check_memory(config: DistillConfig, task: Task, devices: DeviceGroup) -> None:
     """Raises a UserError if the replay is larger than all the memory that the devices have."""
     step_bytes = math.prod(task.frame_shape) * np.dtype(task.observation_dtype).itemsize + 4 * task.num_actions + 1
-    wanted, available = config.replay.capacity * step_bytes, _memory_bytes(devices)
+    check_replay_memory("replay.capacity", config.replay.capacity, step_bytes, task, devices)
+
+
+def check_replay_memory(key: str, capacity: int, step_bytes: int, task: Task, devices: DeviceGroup) -> None:
+    """Raises a UserError if ``capacity`` steps, which the setting ``key`` asks for, are more than the devices hold."""
+    wanted, available = capacity * step_bytes, _memory_bytes(devices)
     if available is not None and wanted > available:
         raise UserError(
-            f"replay.capacity: {config.replay.capacity} steps of {task.name} take {wanted / 2**30:,.1f} GiB, "
+            f"{key}: {capacity} steps of {task.name} take {wanted / 2**30:,.1f} GiB, "
             f"and there are {available / 2**30:,.1f} GiB ({devices.size} {devices.devices[0].platform})"
         )
 
