@@ -151,21 +151,28 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
 def check_memory(config: DistillConfig, task: Task, devices: DeviceGroup, student: Any) -> None:
     """Raises a UserError if the replay or the student is larger than all the memory that the devices have."""
     step_bytes = math.prod(task.frame_shape) * np.dtype(task.observation_dtype).itemsize + 4 * task.num_actions + 1
+    check_replay_memory("replay.capacity", config.replay.capacity, step_bytes, task, devices)
     example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
     num_params = count_params(jax.eval_shape(student.init, jax.random.key(0), example))
     moments = 2 if config.learner.optimizer == "adam" else 1
     # Every device has a whole student: float32 parameters, gradients, the optimizer's moments, and the step's changes.
     student_bytes = 4 * num_params * (3 + moments) * devices.size
+    subject = f"student.network: training {config.student.network}'s {num_params:,} parameters takes"
+    _check_fits(subject, student_bytes, devices)
+
+
+def check_replay_memory(key: str, capacity: int, step_bytes: int, task: Task, devices: DeviceGroup) -> None:
+    """Raises a UserError if ``capacity`` steps, which the setting ``key`` asks for, are more than the devices hold."""
+    _check_fits(f"{key}: {capacity} steps of {task.name} take", capacity * step_bytes, devices)
+
+
+def _check_fits(subject: str, wanted: int, devices: DeviceGroup) -> None:
     available = _memory_bytes(devices)
-    for subject, wanted in (
-        (f"replay.capacity: {config.replay.capacity} steps of {task.name} take", config.replay.capacity * step_bytes),
-        (f"student.network: training {config.student.network}'s {num_params:,} parameters takes", student_bytes),
-    ):
-        if available is not None and wanted > available:
-            raise UserError(
-                f"{subject} {wanted / 2**30:,.1f} GiB, "
-                f"and there are {available / 2**30:,.1f} GiB ({devices.size} {devices.devices[0].platform})"
-            )
+    if available is not None and wanted > available:
+        raise UserError(
+            f"{subject} {wanted / 2**30:,.1f} GiB, "
+            f"and there are {available / 2**30:,.1f} GiB ({devices.size} {devices.devices[0].platform})"
+        )
 
 
 def _memory_bytes(devices: DeviceGroup) -> int | None:

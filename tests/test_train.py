@@ -227,6 +227,11 @@ def test_impossible_settings_are_refused(tmp_path: Path, capfd: pytest.CaptureFi
         ({"network": "dqn"}, "--network: 'dqn' sees frames, and cartpole has none; use 'mlp'"),
         ({"pqn.epsilon-end": 0.9, "pqn.epsilon-start": 0.5}, "--pqn.epsilon-end: 0.9 is more than pqn.epsilon_start"),
         ({"algorithm": "dqn", "dqn.learning-starts": 10**7}, "--dqn.learning-starts: 10000000 is more than the replay"),
+        (
+            {"algorithm": "dqn", "game": "pong", "network": "net3", "dqn.replay-capacity": 2**31 - 1},
+            # A frame, its flags, an action and a reward each.
+            f"dqn.replay_capacity: 2147483647 steps of pong take {2**31 * 7065 / 2**30:,.1f} GiB, and there are ",
+        ),
         ({"algorithm": "dqm"}, "--algorithm: 'dqm' is not an algorithm; did you mean 'dqn'? (pqn, dqn)"),
         ({"init-from": "cartpol"}, "'cartpol' is neither a bundled teacher nor a file; did you mean 'cartpole'?"),
     ):

@@ -11,6 +11,7 @@ from jax import Array
 from pd_jax import rollout
 from pd_jax.config import QLearningConfig
 from pd_jax.envs import Environment
+from pd_jax.tasks import Task
 
 Iteration = Callable[[Any, Any], tuple[Any, Any, dict[str, Array]]]
 """``(state, play) -> (state, play, metrics)``, one compiled call that donates both.
@@ -27,6 +28,10 @@ class Algorithm(Protocol):
 
     Each takes its own section of the settings as ``config``.
     """
+
+    def check(self, config: Any, task: Task) -> None:
+        """Raises a UserError if this machine cannot do what is asked of it; nothing is written yet."""
+        ...
 
     def init(self, network: Any, observations: Array, config: Any, key: Array) -> Any:
         """A fresh state for ``observations`` of the network's kind, ``[L, ...]``."""

@@ -70,6 +70,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     task = get_task(config.game)
     config = dataclasses.replace(config, game=task.name, layer_norm=config.uses_layer_norm)
     check_network(config.network, task)
+    _ALGORITHMS[config.algorithm].check(config.learning, task)
     start_from = None
     # A run that goes on from a checkpoint of its own has no more use for it.
     if config.init_from is not None and not (config.resume and _has_checkpoints(config.out)):
