@@ -31,6 +31,7 @@ from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.summary import build_summary, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.run_directory import RunDirectory
+from pd_jax.teachers import Teacher
 
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
 """What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teacher
@@ -61,14 +62,18 @@ class Progression:
     recorded_steps: int = 0
 
 
-def distill(config: DistillConfig) -> dict[str, Any]:
+def distill(config: DistillConfig, teacher: Teacher | None = None) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
+
+    Args:
+      config: the run's.
+      teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged.
       Interrupted: a signal came; the run was saved.
     """
-    setting = prepare(config)
+    setting = prepare(config, teacher)
     with RunDirectory.create(
         config.out,
         "distill",

@@ -274,9 +274,9 @@ def test_metadata_that_is_not_json_is_refused(teacher_file, text):
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(teacher_file):
     header, tensors = parts(teacher_file)
-    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 2}'}}, tensors)
+    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 3}'}}, tensors)
     assert refusal(teacher_file) == (
-        "is in teacher format 2, newer than the format 1 that this pd_jax reads: upgrade pd_jax"
+        "is in teacher format 3, newer than the format 2 that this pd_jax reads: upgrade pd_jax"
     )
 
 
@@ -319,8 +319,9 @@ def test_a_teacher_of_unknown_training_that_was_never_evaluated_is_read(teacher_
     ("tensors", "data", "message"),
     [
         ({}, b"", "holds no weights"),
-        ({"w": ("I32", [1], [0, 4])}, bytes(4), "tensor 'w' is I32, not F32"),
-        ({"w": ("BF16", [2], [0, 4])}, bytes(4), "tensor 'w' is BF16, not F32"),
+        ({"w": ("I32", [1], [0, 4])}, bytes(4), "tensor 'w' is I32, not one of F32, F16, BF16"),
+        ({"w": ("F64", [1], [0, 8])}, bytes(8), "tensor 'w' is F64, not one of F32, F16, BF16"),
+        ({"w": ("F16", [1], [0, 2])}, np.array([np.inf], "<f2").tobytes(), "tensor 'w' holds NaN or infinite"),
         ({"w": ("F32", [2], [0, 8])}, np.array([1, np.nan], "<f4").tobytes(), "tensor 'w' holds NaN or infinite"),
         ({"w": ("F32", [2], [0, 8])}, np.array([-np.inf, 1], "<f4").tobytes(), "tensor 'w' holds NaN or infinite"),
         ({"w": ("F32", [1], [0, 4]), "v": ("F32", [1], [0, 4])}, bytes(4), "damaged or cut short"),
