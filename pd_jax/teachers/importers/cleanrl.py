@@ -179,8 +179,8 @@ def _ordered(layers: dict[str, Any], task: Task) -> tuple[list[Pair], list[Pair]
     for name in layers:
         if name not in (*convolutions, *dense):
             raise Malformed(f"layer {name[:80]!r} does not belong to the network; {_READABLE}")
-    shapes = [*zip(convolutions, NATURE_CONVOLUTIONS, strict=True)]
-    kernels = [_pair(name, layers[name], shape) for name, shape in shapes]
+    # Of vectors there are no convolutions, and so no shapes.
+    kernels = [_pair(name, layers[name], shape) for name, shape in zip(convolutions, NATURE_CONVOLUTIONS, strict=False)]
     width = math.prod(NATURE_FLAT) if frames else task.observation_shape[0]
     matrices = []
     for name in dense:

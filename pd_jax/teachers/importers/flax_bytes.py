@@ -82,9 +82,10 @@ def _array(data: bytes) -> np.ndarray:
     if not isinstance(parts, list) or len(parts) != 3:
         raise Malformed("holds an array without shape, type and numbers")
     shape, name, numbers = parts
-    dtype = _DTYPES.get(name.decode("ascii", "replace")) if isinstance(name, bytes) else None
-    if dtype is None or not isinstance(numbers, bytes):
-        raise Malformed(f"holds an array of the type {str(name)[:40]!r}, which is no number's")
+    name = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
+    if name not in _DTYPES or not isinstance(numbers, bytes):
+        raise Malformed(f"holds an array of the type {name[:40]!r}, which is no number's")
+    dtype = _DTYPES[name]
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise Malformed("holds an array of an impossible shape")
     if math.prod(shape) * np.dtype(dtype).itemsize != len(numbers):

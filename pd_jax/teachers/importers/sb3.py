@@ -72,7 +72,7 @@ def convert(path: Path, task: Task) -> tuple[Params, TeacherMetadata]:
     sha256, members = _read(path)
     data = _parse_data(members["data"])
     family, algorithm = _identify(data)
-    _check_inputs_and_outputs(data, task)
+    _check_inputs_and_outputs(data, task, family)
     activation = _check_policy_kwargs(data, task, family)
     tensors = load_tensors(members["policy.pth"])
     params, hidden_sizes = convert_weights(tensors, algorithm, task)
@@ -141,7 +141,7 @@ def _identify(data: dict[str, Any]) -> tuple[Family, str]:
     raise Malformed(f"its algorithm is {algorithm}; {_READABLE}")
 
 
-def _check_inputs_and_outputs(data: dict[str, Any], task: Task) -> None:
+def _check_inputs_and_outputs(data: dict[str, Any], task: Task, family: Family) -> None:
     observations, actions = _space(data, "observation_space"), _space(data, "action_space")
     kind = _class_name(observations)
     if kind != "Box":
@@ -156,7 +156,8 @@ def _check_inputs_and_outputs(data: dict[str, Any], task: Task) -> None:
         raise Malformed(
             f"sees frames of {_short(observations.get('dtype'))}, normalised outside the network; need uint8"
         )
-    if data.get("_last_original_obs") is not None:
+    # Algorithms with a replay buffer keep it always, the others only beside a normalised one.
+    if family.output == "logits" and data.get("_last_original_obs") is not None:
         raise Malformed(
             "was trained with VecNormalize, whose statistics are not in the archive: the network alone does not play"
         )
