@@ -67,6 +67,8 @@ class Hub:
 
     def response(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """What the real hub says, with the codes by which its library tells errors apart."""
+        if "/resolve/" not in path:
+            return 404, {}, b""
         owner, repo, _, revision, *rest = path.strip("/").split("/")
         name = f"{owner}/{repo}"
         if repo == "gated":

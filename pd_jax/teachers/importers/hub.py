@@ -71,33 +71,34 @@ def download(text: str, suffixes: Sequence[str]) -> Path:
     except ImportError:
         raise UserError(f"{text}: is fetched with huggingface_hub: pip install 'pd-jax[hub]'") from None
     where = {"repo_id": address.repo, "filename": address.file, "revision": address.revision}
+    problem = None if constants.HF_HUB_OFFLINE else _ask(where)
+    if isinstance(problem, UserError):
+        raise UserError(f"{text}: {problem}")
     try:
-        if not constants.HF_HUB_OFFLINE:
-            _check_size(text, where)
-        return Path(huggingface_hub.hf_hub_download(**where))
-    except UserError:
-        raise
-    except (errors.HfHubHTTPError, errors.EntryNotFoundError) as error:
-        raise UserError(f"{text}: {_reason(error, address)}") from None
-    # Its cache on a full or forbidden disk, and every error of whichever HTTP library it uses.
+        return Path(huggingface_hub.hf_hub_download(**where, local_files_only=problem is not None))
+    except errors.LocalEntryNotFoundError as error:
+        raise UserError(f"{text}: {_reason(problem or error, address)}") from None
+    # The disk that its cache is on, and whatever the HTTP library that it uses raises.
     except Exception as error:
-        raise UserError(f"{text}: cannot be fetched: {_one_line(error)}") from None
+        raise UserError(f"{text}: {_reason(error, address)}") from None
 
 
-def _check_size(text: str, where: dict[str, Any]) -> None:
-    """Asks how large the file is. What else goes wrong is for the download to say, which may have it in the cache."""
+def _ask(where: dict[str, Any]) -> Exception | None:
+    """Asks the hub for the file, once: what is wrong, or None. What is wrong with the file itself is a UserError.
+
+    The library's own download would ask a hub that does not answer for six minutes, if the file is not in its cache.
+    """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     try:
         size = get_hf_file_metadata(hf_hub_url(**where), timeout=constants.HF_HUB_ETAG_TIMEOUT).size
-    except Exception:
-        return
-    if size is not None and size > _MAX_BYTES:
-        raise UserError(f"{text}: has {size:,} bytes, more than any agent's")
+    except Exception as error:
+        return error
+    return None if size is None or size <= _MAX_BYTES else UserError(f"has {size:,} bytes, more than any agent's")
 
 
 def _reason(error: Exception, address: Address) -> str:
-    """What an error of the hub's says to who is at the keyboard; the more special ones first."""
+    """What an error of the library's says to who is at the keyboard; the more special ones first."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -107,13 +108,8 @@ def _reason(error: Exception, address: Address) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{address.repo} has no revision {address.revision or 'main'!r}"
     if isinstance(error, errors.LocalEntryNotFoundError):
-        if constants.HF_HUB_OFFLINE:
-            return "is not in the cache, and HF_HUB_OFFLINE forbids fetching it"
-        return f"is not in the cache, and {constants.ENDPOINT} cannot be reached"
+        return "is not in the cache, and HF_HUB_OFFLINE forbids fetching it"
     if isinstance(error, errors.EntryNotFoundError):
         return f"{address.repo} has no file {address.file!r}"
-    return f"cannot be fetched: {_one_line(error)}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    summary = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"is not in the cache, and cannot be fetched from {constants.ENDPOINT}: {summary}"
