@@ -22,7 +22,7 @@ from pd_jax.evaluation import EpisodeScores, evaluate
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState
 from pd_jax.networks import count_params
-from pd_jax.play import LivePlay, Play, RecordedPlay, environment_options, fresh_seed
+from pd_jax.play import LivePlay, Play, RecordedPlay, action_gap, environment_options, fresh_seed
 from pd_jax.preparation import Setting, make_loss, prepare
 from pd_jax.replay import ReplayState
 from pd_jax.reporting.metrics import MetricsWriter, score_values
@@ -255,7 +255,7 @@ class _Session:
 
     def _collect(self, play: Play, *, rounds: int, is_new: bool) -> int:
         """Stores some rounds of play and returns the steps stored; ``is_new`` if the run has not counted them yet."""
-        steps = 0
+        steps, trajectory = 0, None
         self.steps.reset(completed=self.steps.completed)
         for trajectory in play.rollouts(rounds * self.config.rollouts_per_round):
             self.stored = self.insert(self.stored, self.setting.devices.split(trajectory, axis=1))
@@ -266,6 +266,8 @@ class _Session:
         if isinstance(play, LivePlay) and play.finished_returns:
             returns, play.finished_returns = play.finished_returns, []
             self.play_values = {"teacher_return": float(np.mean(returns)), "teacher_episodes": len(returns)}
+        if is_new and trajectory is not None and (gap := action_gap(trajectory)) is not None:
+            self.play_values["teacher_action_gap"] = gap
         return steps
 
     def _update_until(self, target: int) -> None:
