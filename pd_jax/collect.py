@@ -25,14 +25,18 @@ _MAY_CHANGE = frozenset({"steps"})
 """What a continued recording may set anew: how long it gets."""
 
 
-def collect(config: CollectConfig) -> DatasetHeader:
+def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHeader:
     """Plays and records, or goes on with a recording, and returns its header.
+
+    Args:
+      config: the recording's.
+      teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
 
     Raises:
       UserError: teacher, game and directory do not fit together, or the disk is full.
       Interrupted: a signal came; whole rollouts up to then are recorded.
     """
-    teacher = load(config.teacher)
+    teacher = teacher or load(config.teacher, config.game)
     task = task_of(config.game, teacher)
     config = dataclasses.replace(config, game=task.name)
     header = _header(config, task, teacher)

@@ -88,7 +88,7 @@ class DistillConfig(CommandConfig):
     """Distil a teacher into a student."""
 
     teacher: str
-    """Name of a bundled teacher, or its file."""
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
     out: str
     """Directory of the run."""
     resume: bool = False
@@ -147,7 +147,7 @@ class CollectConfig(CommandConfig):
     """Record a teacher's play."""
 
     teacher: str
-    """Name of a bundled teacher, or its file."""
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
     out: str
     """Directory of the recording."""
     resume: bool = False
@@ -176,7 +176,7 @@ class EvaluateConfig(CommandConfig):
     """Score a teacher, a student, or a student against its teacher."""
 
     teacher: str | None = None
-    """Name of a bundled teacher, or its file."""
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
     run: str | None = None
     """Directory of the run whose student to score."""
     checkpoint: Annotated[Literal["newest", "best"], Choice("a checkpoint")] = "newest"

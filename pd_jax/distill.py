@@ -22,7 +22,7 @@ from pd_jax.evaluation import EpisodeScores, evaluate
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState, make_learning_rate
 from pd_jax.networks import count_params
-from pd_jax.play import LivePlay, Play, RecordedPlay, environment_options, fresh_seed
+from pd_jax.play import LivePlay, Play, RecordedPlay, action_gap, environment_options, fresh_seed
 from pd_jax.preparation import Setting, make_loss, prepare
 from pd_jax.progression import Progression
 from pd_jax.replay import ReplayState
@@ -33,6 +33,7 @@ from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.summary import build_summary, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.run_directory import RunDirectory
+from pd_jax.teachers import Teacher
 
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
 """What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teacher
@@ -41,14 +42,18 @@ _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
 
 
-def distill(config: DistillConfig) -> dict[str, Any]:
+def distill(config: DistillConfig, teacher: Teacher | None = None) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
+
+    Args:
+      config: the run's.
+      teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged.
       Interrupted: a signal came; the run was saved.
     """
-    setting = prepare(config)
+    setting = prepare(config, teacher)
     with RunDirectory.create(
         config.out,
         "distill",
@@ -252,7 +257,7 @@ class _Session:
 
     def _collect(self, play: Play, *, rounds: int, is_new: bool) -> int:
         """Stores some rounds of play and returns the steps stored; ``is_new`` if the run has not counted them yet."""
-        steps = 0
+        steps, trajectory = 0, None
         self.steps.reset(completed=self.steps.completed)
         for trajectory in play.rollouts(rounds * self.config.rollouts_per_round):
             self.stored = self.insert(self.stored, self.setting.devices.split(trajectory, axis=1))
@@ -263,6 +268,8 @@ class _Session:
         if isinstance(play, LivePlay) and play.finished_returns:
             returns, play.finished_returns = play.finished_returns, []
             self.play_values = {"teacher_return": float(np.mean(returns)), "teacher_episodes": len(returns)}
+        if is_new and trajectory is not None and (gap := action_gap(trajectory)) is not None:
+            self.play_values["teacher_action_gap"] = gap
         return steps
 
     def _update_until(self, target: int) -> None:

@@ -10,7 +10,8 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -38,6 +39,8 @@ _TORSOS = {
     "net3": TorsoSpec((16, 16, 16), 64),
 }
 NETWORK_NAMES = (*_TORSOS, "mlp")
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType({"relu": nn.relu, "tanh": jnp.tanh})
+"""What an ``mlp`` may apply to its hidden layers, by name."""
 _KERNEL_SIZES = (8, 4, 3)
 _STRIDES = (4, 2, 1)
 
@@ -159,10 +162,11 @@ class AtariTorso(nn.Module):
 
 
 class MLPTorso(nn.Module):
-    """Dense layers with ReLU for vector observations."""
+    """Dense layers for vector observations, each followed by the activation; with none of them, the vector itself."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)
     layer_norm: bool = False
+    activation: str = "relu"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -173,7 +177,7 @@ class MLPTorso(nn.Module):
             x = nn.Dense(features, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"fc{index + 1}")(x)
             if self.layer_norm:
                 x = nn.LayerNorm(dtype=self.dtype, name=f"norm{index + 1}")(x)
-            x = nn.relu(x)
+            x = ACTIVATIONS[self.activation](x)
         return x
 
 
@@ -187,6 +191,26 @@ class SingleHead(nn.Module):
     def __call__(self, features: Array) -> Array:
         """Maps ``[N, hidden]`` to float32 Q-values or logits ``[N, num_actions]``."""
         return nn.Dense(self.num_actions, dtype=self.dtype, name="output")(features).astype(jnp.float32)
+
+
+class CategoricalHead(nn.Module):
+    """The output layer of a categorical distributional agent (C51, Bellemare et al. 2017), reduced to expected values.
+
+    Each action has a probability for every atom of a fixed support; its Q-value is the mean of that distribution.
+    """
+
+    num_actions: int
+    support: tuple[float, ...]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Maps ``[N, hidden]`` to float32 Q-values ``[N, num_actions]``."""
+        atoms = len(self.support)
+        logits = nn.Dense(self.num_actions * atoms, dtype=self.dtype, name="output")(features).astype(jnp.float32)
+        probabilities = nn.softmax(logits.reshape(-1, self.num_actions, atoms))
+        # A product and a sum, not a matrix product: those may be rounded to bfloat16 on an accelerator.
+        return jnp.sum(probabilities * jnp.asarray(self.support, jnp.float32), axis=-1)
 
 
 class PolicyNetwork(nn.Module):
@@ -206,6 +230,8 @@ def make_network(
     *,
     layer_norm: bool = False,
     hidden_sizes: Sequence[int] = (128, 128),
+    activation: str = "relu",
+    support: Sequence[float] = (),
     compute_dtype: str = "float32",
     convolution: ConvolutionMethod = "auto",
 ) -> PolicyNetwork:
@@ -216,6 +242,8 @@ def make_network(
       num_actions: size of the output.
       layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
       hidden_sizes: of ``mlp``; ignored by the others.
+      activation: ``relu`` or, for ``mlp``, ``tanh``.
+      support: values of the atoms of a categorical head, whose mean is the output; by default outputs are plain.
       compute_dtype: ``float32`` or ``bfloat16``. Parameters and outputs stay float32.
       convolution: formulation of the convolutions; ``auto`` takes the platform's faster one.
 
@@ -226,16 +254,22 @@ def make_network(
         raise UserError(f"num_actions must be at least 1, got {num_actions}")
     if compute_dtype not in ("float32", "bfloat16"):
         raise UserError(f"compute_dtype: {compute_dtype!r} is not one of float32, bfloat16")
+    if activation not in ACTIVATIONS or (name in _TORSOS and activation != "relu"):
+        choices = "relu" if name in _TORSOS else ", ".join(ACTIVATIONS)
+        raise UserError(f"activation: {activation!r} is not one of those of {name} ({choices})")
     dtype = jnp.dtype(compute_dtype)
     torso: nn.Module
     if name == "mlp":
-        torso = MLPTorso(tuple(hidden_sizes), layer_norm=layer_norm, dtype=dtype)
+        torso = MLPTorso(tuple(hidden_sizes), layer_norm=layer_norm, activation=activation, dtype=dtype)
     elif name in _TORSOS:
         torso = AtariTorso(_TORSOS[name], layer_norm=layer_norm, method=convolution, dtype=dtype)
     else:
         choices = ", ".join(NETWORK_NAMES)
         raise UserError(f"{name!r} is not a network{nearest(name, NETWORK_NAMES)} ({choices})")
-    return PolicyNetwork(torso=torso, head=SingleHead(num_actions, dtype=dtype))
+    head: nn.Module = SingleHead(num_actions, dtype=dtype)
+    if support:
+        head = CategoricalHead(num_actions, tuple(support), dtype=dtype)
+    return PolicyNetwork(torso=torso, head=head)
 
 
 def count_params(params: Any) -> int:

@@ -51,6 +51,16 @@ def fresh_seed(seed: int, env_steps: int) -> int:
     return (seed + env_steps) % (2**31 - 2**16)
 
 
+def action_gap(trajectory: Trajectory) -> float | None:
+    """Median difference between the teacher's outputs for its best and its second best action, over all decisions.
+
+    Teachers differ in it by orders of magnitude, and the temperature has to suit it: a gap of a few τ leaves the
+    student something to learn from the other actions. None if nothing was decided.
+    """
+    outputs = np.sort(np.asarray(trajectory.teacher_q)[np.asarray(trajectory.is_decision)], axis=-1)
+    return float(np.median(outputs[:, -1] - outputs[:, -2])) if len(outputs) else None
+
+
 class LivePlay:
     """A teacher that plays epsilon-greedily while the student learns.
 

@@ -60,13 +60,17 @@ class Setting:
         return rollouts * self.config.steps_per_rollout
 
 
-def prepare(config: DistillConfig) -> Setting:
+def prepare(config: DistillConfig, teacher: Teacher | None = None) -> Setting:
     """Loads and checks everything a run refers to.
+
+    Args:
+      config: the run's.
+      teacher: who plays instead of the teacher that the configuration names.
 
     Raises:
       UserError: the teacher, the game, the data set, the network or the devices do not fit together.
     """
-    teacher = load(config.teacher)
+    teacher = teacher or load(config.teacher, config.game)
     task = task_of(config.game, teacher)
     check_network(config.student.network, task, "student.network")
     config = dataclasses.replace(config, game=task.name)

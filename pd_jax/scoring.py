@@ -81,8 +81,12 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
     return Student(network, state.variables, config, task, Progression(**metadata))
 
 
-def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def run_evaluate(config: EvaluateConfig, teacher: Teacher | None = None) -> dict[str, Any]:
     """Plays the games and returns a summary: of both policies, or of the one that was given.
+
+    Args:
+      config: what to play, and how often.
+      teacher: who plays instead of the teacher that the configuration names, if it names one.
 
     Raises:
       UserError: the teacher, the run and the game do not fit together.
@@ -90,7 +94,8 @@ def run_evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     student = load_student(config.run, checkpoint=config.checkpoint) if config.run is not None else None
-    teacher = load(config.teacher) if config.teacher is not None else None
+    if teacher is None and config.teacher is not None:
+        teacher = load(config.teacher, config.game or (student.task.name if student is not None else None))
     task = _task_of(config, teacher, student)
     config = dataclasses.replace(config, game=task.name)
     policies: dict[str, tuple[Any, Any]] = {}
@@ -121,7 +126,7 @@ def _task_of(config: EvaluateConfig, teacher: Teacher | None, student: Student |
     if teacher is not None:
         wanted = wanted or teacher.task
         check_teacher_plays(teacher, wanted)
-    assert wanted is not None  # The configuration names a teacher or a run.
+    assert wanted is not None  # There is a teacher or a run.
     return wanted
 
 

@@ -184,3 +184,39 @@ def test_impossible_numbers_are_refused():
         make_network("dqn", 0)
     with pytest.raises(UserError, match="'float16' is not one of float32, bfloat16"):
         make_network("dqn", 4, compute_dtype="float16")
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (7,), (7, 5)])
+def test_an_mlp_with_tanh_equals_its_matrix_products_in_numpy(hidden_sizes):
+    network = make_network("mlp", 3, hidden_sizes=hidden_sizes, activation="tanh")
+    observations = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    params = random_params(network, observations)["params"]
+    x = observations.astype(np.float64)
+    for index in range(len(hidden_sizes)):
+        layer = params["torso"][f"fc{index + 1}"]
+        x = np.tanh(x @ layer["kernel"] + layer["bias"])
+    expected = x @ params["head"]["output"]["kernel"] + params["head"]["output"]["bias"]
+    np.testing.assert_allclose(network.apply({"params": params}, observations), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "observations"), [("mlp", np.ones((4, 6), np.float32)), ("net3", frames(4))])
+def test_a_categorical_head_gives_the_mean_of_each_actions_distribution(name, observations):
+    support = (-2.0, -0.5, 0.0, 3.0, 10.0)
+    network = make_network(name, 3, hidden_sizes=(7,), support=support)
+    variables = random_params(network, observations)
+    plain = make_network(name, 15, hidden_sizes=(7,))
+    logits = np.asarray(plain.apply(variables, observations), np.float64)
+    expected = np.empty((4, 3))
+    for action in range(3):
+        weights = np.exp(logits[:, 5 * action : 5 * action + 5])
+        expected[:, action] = weights @ np.array(support) / weights.sum(axis=1)
+    outputs = jax.jit(network.apply)(variables, observations)
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize(("name", "activation"), [("mlp", "gelu"), ("dqn", "tanh"), ("mlp", "")])
+def test_an_activation_that_a_network_does_not_have_is_refused(name, activation):
+    with pytest.raises(UserError, match=rf"activation: {activation!r} is not one of those of {name} \(relu"):
+        make_network(name, 4, activation=activation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from pd_jax.config import EnvConfig
 from pd_jax.dataset import Dataset
-from pd_jax.play import LivePlay, RecordedPlay, fresh_seed
+from pd_jax.play import LivePlay, RecordedPlay, action_gap, fresh_seed
 from pd_jax.teachers import load
+from pd_jax.types import Trajectory
 
 
 def test_a_recording_is_read_in_order_and_then_there_is_no_more(recording: Path) -> None:
@@ -44,3 +46,15 @@ def test_fresh_seeds_fit_envpool_and_begin_with_the_runs_own(seed: int) -> None:
     later = [fresh_seed(seed, steps) for steps in (64, 54_000, 2**31 - 1)]
     assert len({seed, *later}) == 4
     assert all(0 <= number < 2**31 - 2**16 for number in later)
+
+
+def test_the_action_gap_is_the_median_over_decisions_of_the_best_two_outputs():
+    outputs = np.array([[[1.0, 4.0, 2.5], [9.0, 9.0, 0.0]], [[5.0, -1.0, -2.0], [0.0, 100.0, 0.0]]], np.float32)
+    decisions = np.array([[True, True], [True, False]])
+    zeros = np.zeros((2, 2), np.float32)
+    trajectory = Trajectory(
+        observations=zeros, is_first=decisions, is_decision=decisions, actions=zeros, rewards=zeros, teacher_q=outputs
+    )
+    # The gaps are 1.5, 0 and 6; that of 100 was no decision.
+    assert action_gap(trajectory) == 1.5
+    assert action_gap(dataclasses.replace(trajectory, is_decision=np.zeros((2, 2), bool))) is None

@@ -274,9 +274,9 @@ def test_metadata_that_is_not_json_is_refused(teacher_file, text):
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(teacher_file):
     header, tensors = parts(teacher_file)
-    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 2}'}}, tensors)
+    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 3}'}}, tensors)
     assert refusal(teacher_file) == (
-        "is in teacher format 2, newer than the format 1 that this pd_jax reads: upgrade pd_jax"
+        "is in teacher format 3, newer than the format 2 that this pd_jax reads: upgrade pd_jax"
     )
 
 
@@ -319,8 +319,9 @@ def test_a_teacher_of_unknown_training_that_was_never_evaluated_is_read(teacher_
     ("tensors", "data", "message"),
     [
         ({}, b"", "holds no weights"),
-        ({"w": ("I32", [1], [0, 4])}, bytes(4), "tensor 'w' is I32, not F32"),
-        ({"w": ("BF16", [2], [0, 4])}, bytes(4), "tensor 'w' is BF16, not F32"),
+        ({"w": ("I32", [1], [0, 4])}, bytes(4), "tensor 'w' is I32, not one of F32, F16, BF16"),
+        ({"w": ("F64", [1], [0, 8])}, bytes(8), "tensor 'w' is F64, not one of F32, F16, BF16"),
+        ({"w": ("F16", [1], [0, 2])}, np.array([np.inf], "<f2").tobytes(), "tensor 'w' holds NaN or infinite"),
         ({"w": ("F32", [2], [0, 8])}, np.array([1, np.nan], "<f4").tobytes(), "tensor 'w' holds NaN or infinite"),
         ({"w": ("F32", [2], [0, 8])}, np.array([-np.inf, 1], "<f4").tobytes(), "tensor 'w' holds NaN or infinite"),
         ({"w": ("F32", [1], [0, 4]), "v": ("F32", [1], [0, 4])}, bytes(4), "damaged or cut short"),
@@ -422,3 +423,85 @@ def test_parameters_of_another_network_are_named(params, message):
     check_params(filled(SHAPES), SHAPES, "x")
     with pytest.raises(UserError, match=message):
         check_params(filled(params), SHAPES, "x")
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8), ("float32", 24)])
+def test_weights_are_read_back_as_they_were_rounded(tmp_path, dtype, bits):
+    params = {"w": np.random.default_rng(0).standard_normal((50, 40)).astype(np.float32), "b": np.zeros(3, np.float32)}
+    save_teacher(tmp_path / "t", params, METADATA, dtype=dtype)
+    read, metadata = read_teacher(tmp_path / "t")
+    assert metadata == METADATA and read["w"].dtype == np.float32
+    np.testing.assert_allclose(read["w"], params["w"], rtol=2.0**-bits)
+    assert (read["w"] == params["w"]).all() == (dtype == "float32")
+    expected_bytes = read["w"].size * {"float32": 4}.get(dtype, 2)
+    assert expected_bytes < (tmp_path / "t").stat().st_size < expected_bytes + 3000
+    # Saved again, they are the very same: there is nothing left to round.
+    save_teacher(tmp_path / "again", read, METADATA, dtype=dtype)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "t").read_bytes()
+    assert parts(tmp_path / "t")[0]["w"]["dtype"] == {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_flipped_bit_of_a_half_precision_weight_is_noticed(tmp_path, dtype):
+    save_teacher(tmp_path / "t", {"w": np.ones(8)}, METADATA, dtype=dtype)
+    data = bytearray((tmp_path / "t").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "t").write_bytes(bytes(data))
+    assert refusal(tmp_path / "t").startswith("damaged: its weights are not those that were saved")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "message"),
+    [
+        ("float16", [1.0, 65520.0], "w holds weights too large for float16; use another dtype"),
+        ("float16", [0.0, 1e-9], "w would be all zeros in float16; use another dtype"),
+        ("bfloat16", [3.4e38], "w holds weights too large for bfloat16; use another dtype"),
+        ("float8", [1.0], "'float8' is not one of float32, float16, bfloat16"),
+    ],
+)
+def test_weights_that_half_precision_does_not_hold_are_not_written(tmp_path, dtype, values, message):
+    with pytest.raises(UserError) as refused:
+        save_teacher(tmp_path / "t", {"w": np.array(values)}, METADATA, dtype=dtype)
+    assert str(refused.value) == f"{tmp_path / 't'}: not written: {message}"
+    assert not os.listdir(tmp_path)
+
+
+def test_what_imported_networks_need_is_read_back(tmp_path):
+    imported = dataclasses.replace(
+        METADATA, activation="tanh", support=(-1.0, 0.5, 2.0), source_format="cleanrl", source_sha256="0a" * 32
+    )
+    save_teacher(tmp_path / "t", PARAMS, imported)
+    assert read_teacher(tmp_path / "t")[1] == imported
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "gelu"}, "metadata: activation is 'gelu', not 'relu' or 'tanh'"),
+        ({"activation": None}, "metadata: activation is None, not 'relu' or 'tanh'"),
+        ({"support": [1.0]}, "metadata: support is [1.0], not a list of 2 to 1024 numbers that rise, or none"),
+        ({"support": [1.0, 1.0]}, "metadata: support is [1.0, 1.0], not a list"),
+        ({"support": [2.0, 1.0]}, "metadata: support is [2.0, 1.0], not a list"),
+        ({"support": [0, 1e39]}, "metadata: support is [0, 1e+39], not a list"),
+        ({"support": ["a", "b"]}, "metadata: support is ['a', 'b'], not a list"),
+        ({"support": list(range(1025))}, "metadata: support is [0, 1, 2, 3, 4, 5, ...], not a list"),
+        ({"source_format": "\n"}, r"metadata: source_format is '\n', not a short printable text"),
+        ({"source_sha256": "0" * 63}, "metadata: source_sha256 is '000000000000...0000000000000', not 64 hex"),
+        ({"source_sha257": ""}, "metadata: 'source_sha257' is not a field; did you mean 'source_sha256'?"),
+    ],
+)
+def test_impossible_sources_and_heads_are_refused(teacher_file, changes, message):
+    with_metadata(teacher_file, **changes)
+    assert refusal(teacher_file).startswith(message)
+
+
+def test_files_of_the_first_format_are_read_with_defaults(teacher_file):
+    new = ("activation", "support", "source_format", "source_sha256")
+    with_metadata(teacher_file, format_version=1, **dict.fromkeys(new, ...))
+    params, metadata = read_teacher(teacher_file)
+    assert_same_params(params, PARAMS)
+    assert metadata == dataclasses.replace(METADATA, format_version=1)
+    assert [getattr(metadata, name) for name in new] == ["relu", (), "", ""]
+    # Written anew, a file says what its writer may have put into it.
+    save_teacher(teacher_file, params, metadata, dtype="float16")
+    assert read_teacher(teacher_file)[1].format_version == 2

@@ -53,10 +53,11 @@ def summary_notes(summary: Mapping[str, Any]) -> list[str]:
     """The lines below the table: sizes, cost, and what its columns mean."""
     games = summary["games"].values()
     student, teacher = summary["student_parameters"], summary["teacher_parameters"]
-    compression = teacher / student
-    size = f"{compression:.1f}x smaller" if compression >= 1 else f"{1 / compression:.1f}x larger"
+    size = f"{teacher / student:.1f}x smaller" if teacher >= student else f"{student / max(1, teacher):.1f}x larger"
+    # A teacher that is a function has parameters of which nothing is known here.
+    compared = f", {size} than the {teacher:,} of its teacher{'s' * (len(games) > 1)}" if teacher else ""
     notes = [
-        f"student: {student:,} parameters, {size} than the {teacher:,} of its teacher{'s' * (len(games) > 1)}",
+        f"student: {student:,} parameters{compared}",
         f"cost: {format_seconds(summary['wall_seconds'])} for {summary['env_steps']:,} environment steps "
         f"and {summary['updates']:,} updates",
         "± is one standard error of the mean",

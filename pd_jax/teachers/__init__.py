@@ -1,4 +1,4 @@
-"""Teachers: trained here, bundled, or read from a file."""
+"""Teachers: trained here, bundled, read from a file, imported from another library, or any function."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pd_jax.teachers.function import from_function
     from pd_jax.teachers.teacher import Teacher, bundled_names, load
 
-__all__ = ["Teacher", "bundled_names", "load"]
+__all__ = ["Teacher", "bundled_names", "from_function", "load"]
 
-_MODULES = {"Teacher": "teacher", "bundled_names": "teacher", "load": "teacher"}
+_MODULES = {"Teacher": "teacher", "bundled_names": "teacher", "from_function": "function", "load": "teacher"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pd_jax.config import check_network
 from pd_jax.errors import UserError, nearest
-from pd_jax.networks import count_params, make_network
+from pd_jax.networks import count_params
 from pd_jax.tasks import get_task
-from pd_jax.teachers.files import TeacherMetadata, check_params, fingerprint, read_teacher
+from pd_jax.teachers.files import fingerprint, read_teacher
+from pd_jax.teachers.fitting import build_network, check_fits
+from pd_jax.teachers.importers import import_teacher, is_foreign
+from pd_jax.teachers.metadata import TeacherMetadata
 
 _ZOO = Path(__file__).parent / "zoo"
 _SUFFIX = ".safetensors"
@@ -31,24 +33,20 @@ class Teacher:
       params: nested dict of float32 arrays that fit the network the metadata names.
       source: the file it came from.
       sha256: of that file.
+      network: takes the parameters, in the place of the network the metadata names.
 
     Attributes:
       task: the game it plays.
-      network: the linen module; ``network.apply(teacher.variables, observations)``.
+      network: the linen module, or another object with its ``apply(teacher.variables, observations)``.
       variables: ``{"params": ...}`` on the default device.
     """
 
-    def __init__(self, metadata: TeacherMetadata, params: dict[str, Any], source: str, sha256: str) -> None:
+    def __init__(self, metadata: TeacherMetadata, params: Any, source: str, sha256: str, network: Any = None) -> None:
         self.metadata = metadata
         self.source = source
         self.sha256 = sha256
         self.task = get_task(metadata.game)
-        self.network = make_network(
-            metadata.network,
-            metadata.num_actions,
-            layer_norm=metadata.layer_norm,
-            hidden_sizes=metadata.hidden_sizes or (1,),
-        )
+        self.network = build_network(metadata) if network is None else network
         self.variables = {"params": jax.tree.map(jnp.asarray, params)}
 
     def __call__(self, observations: Array | np.ndarray) -> Array:
@@ -92,53 +90,31 @@ def bundled_names() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in _ZOO.glob(f"*{_SUFFIX}")))
 
 
-def load(name_or_path: str | os.PathLike[str]) -> Teacher:
-    """Loads a bundled teacher by name, or a teacher file.
+def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teacher:
+    """Loads a bundled teacher by name, a teacher file, or the agent of another library.
 
     Args:
-      name_or_path: such as ``"pong"``, or the path of a ``.safetensors`` file.
+      name_or_path: such as ``"pong"``, the path of a ``.safetensors`` file, of an archive of Stable-Baselines3
+        (``.zip``) or of a CleanRL model (``.cleanrl_model``), or ``hf://owner/repo/file[@revision]`` for one of these
+        files on the Hugging Face Hub.
+      game: what it plays, for files that do not say so: those of other libraries. Teacher files name their game.
+
+    Returns:
+      a teacher; its ``sha256`` is that of the file that was read, whatever its format.
 
     Raises:
-      UserError: no such name or file, a damaged or foreign file, or weights that do not fit the network it names.
+      UserError: no such name or file, a damaged or foreign file, weights that do not fit the network or the game, a
+        format that needs the game or a package that is missing.
     """
     text = os.fspath(name_or_path)
+    if is_foreign(text):
+        params, metadata = import_teacher(text, game)
+        return Teacher(metadata, params, text, metadata.source_sha256)
     names = bundled_names()
     path = _ZOO / f"{text.lower()}{_SUFFIX}" if text.lower() in names else Path(text)
     if not path.exists() and not text.endswith(_SUFFIX) and os.sep not in text:
         bundled = f"bundled: {', '.join(names)}" if names else "none are bundled"
         raise UserError(f"{text!r} is neither a bundled teacher nor a file{nearest(text, names)} ({bundled})")
     params, metadata = read_teacher(path)
-    try:
-        _check_fits_task(metadata)
-        teacher = Teacher(metadata, params, text, fingerprint(path))
-    except UserError as error:
-        raise UserError(f"{text}: {error}") from None
-    check_params(params, _shapes_of(teacher), path)
-    return teacher
-
-
-def _check_fits_task(metadata: TeacherMetadata) -> None:
-    """Raises a UserError unless the teacher sees and does what its task shows and lets one do."""
-    task, observation = get_task(metadata.game), metadata.observation
-    if metadata.num_actions != task.num_actions:
-        raise UserError(f"has {metadata.num_actions} actions, {task.name} has {task.num_actions}")
-    if tuple(metadata.action_names) != task.action_names:
-        raise UserError(
-            f"its actions are {', '.join(metadata.action_names)}; those of {task.name} are "
-            f"{', '.join(task.action_names)}"
-        )
-    sees = (observation["dtype"], list(observation["shape"]))
-    shows = (task.observation_dtype, list(task.observation_shape))
-    if sees != shows:
-        raise UserError("sees {} {}, {} shows {} {}".format(*sees, task.name, *shows))
-    for name in ("frame_stack", "frame_skip"):
-        if observation.get(name, 4) != 4:
-            raise UserError(f"was trained with {name} {observation[name]}; environments here have 4")
-    check_network(metadata.network, task)
-
-
-def _shapes_of(teacher: Teacher) -> dict[str, Any]:
-    task = teacher.task
-    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
-    variables = jax.eval_shape(teacher.network.init, jax.random.key(0), example)
-    return jax.tree.map(lambda leaf: leaf.shape, variables["params"])
+    check_fits(params, metadata, text)
+    return Teacher(metadata, params, text, fingerprint(path))

@@ -74,7 +74,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     start_from = None
     # A run that goes on from a checkpoint of its own has no more use for it.
     if config.init_from is not None and not (config.resume and _has_checkpoints(config.out)):
-        start_from = load(config.init_from)
+        start_from = load(config.init_from, task.name)
     if start_from is not None:
         _check_start(start_from, config, task)
     with (
@@ -312,3 +312,6 @@ def _check_start(teacher: Teacher, config: TrainTeacherConfig, task: Task) -> No
         )
     if teacher.gives_logits:
         raise UserError(f"init_from: {config.init_from} gives logits; {config.algorithm} learns Q-values")
+    if metadata.activation != "relu" or metadata.support:
+        what = "a categorical head" if metadata.support else f"{metadata.activation} units"
+        raise UserError(f"init_from: {config.init_from} has {what}; {config.algorithm} trains plain networks with relu")

@@ -1,0 +1,68 @@
+"""Whether a teacher's metadata, its weights and its task go together; for every format that teachers come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from pd_jax.config import check_network
+from pd_jax.errors import UserError
+from pd_jax.networks import PolicyNetwork, make_network
+from pd_jax.tasks import get_task
+from pd_jax.teachers.files import PathLike, check_params
+from pd_jax.teachers.metadata import TeacherMetadata
+
+
+def build_network(metadata: TeacherMetadata) -> PolicyNetwork:
+    """Makes the network that the metadata names.
+
+    Raises:
+      UserError: there is no such network.
+    """
+    return make_network(
+        metadata.network,
+        metadata.num_actions,
+        layer_norm=metadata.layer_norm,
+        hidden_sizes=metadata.hidden_sizes,
+        activation=metadata.activation,
+        support=metadata.support,
+    )
+
+
+def check_fits(params: Mapping[str, Any], metadata: TeacherMetadata, path: PathLike) -> None:
+    """Checks the weights against the network, and both against the task.
+
+    Raises:
+      UserError: the teacher sees or does something else than its task shows and lets one do, or a tensor is missing,
+        is one too many, or has another shape. The message begins with ``path``.
+    """
+    try:
+        _check_fits_task(metadata)
+        network = build_network(metadata)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    task = get_task(metadata.game)
+    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
+    variables = jax.eval_shape(network.init, jax.random.key(0), example)
+    check_params(params, jax.tree.map(lambda leaf: leaf.shape, variables["params"]), path)
+
+
+def _check_fits_task(metadata: TeacherMetadata) -> None:
+    task, observation = get_task(metadata.game), metadata.observation
+    if metadata.num_actions != task.num_actions:
+        raise UserError(f"has {metadata.num_actions} actions, {task.name} has {task.num_actions}")
+    if tuple(metadata.action_names) != task.action_names:
+        raise UserError(
+            f"its actions are {', '.join(metadata.action_names)}; those of {task.name} are "
+            f"{', '.join(task.action_names)}"
+        )
+    sees = (observation["dtype"], list(observation["shape"]))
+    shows = (task.observation_dtype, list(task.observation_shape))
+    if sees != shows:
+        raise UserError("sees {} {}, {} shows {} {}".format(*sees, task.name, *shows))
+    for name in ("frame_stack", "frame_skip"):
+        if observation.get(name, 4) != 4:
+            raise UserError(f"was trained with {name} {observation[name]}; environments here have 4")
+    check_network(metadata.network, task)

@@ -1,0 +1,215 @@
+"""CleanRL models (``.cleanrl_model``) of its JAX scripts, written by ``flax.serialization.to_bytes``: msgpack.
+
+==============================  =====================================================================================
+``dqn_atari_jax``               ``{"params": {Conv_0, Conv_1, Conv_2, Dense_0 (512), Dense_1 (actions)}}``: Q-values
+``dqn_jax``                     ``{"params": {Dense_0 (120), Dense_1 (84), Dense_2 (actions)}}``: Q-values
+``c51_atari_jax``, ``c51_jax``  ``{"model_weights": {"params": as above, actions x atoms wide}, "args": {n_atoms, v_min,
+                                v_max, env_id, ...}}``: a softmax over atoms for each action; its mean is the Q-value
+``ppo_atari_envpool_xla_jax``,  ``[args, [network, actor, critic]]``, in which Flax turns lists into dicts with the keys
+``..._scan``                    ``"0"``, ``"1"``, ...: the network is ``{"params": {Conv_0..2, Dense_0 (512)}}``, the
+                                actor ``{"params": {Dense_0 (actions)}}``: logits
+==============================  =====================================================================================
+
+Kernels have our layout already: the scripts' networks bring channels last before the first convolution.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pd_jax.tasks import Task
+from pd_jax.teachers.files import Params, open_regular_file
+from pd_jax.teachers.importers.conversion import (
+    NATURE_CONVOLUTIONS,
+    NATURE_FLAT,
+    NATURE_HIDDEN,
+    check_actions,
+    check_finite,
+    describe,
+    layer,
+    network_params,
+)
+from pd_jax.teachers.importers.flax_bytes import restore
+from pd_jax.teachers.metadata import Malformed, TeacherMetadata
+
+# The largest models of these scripts have some ten megabytes.
+_MAX_FILE_BYTES = 2**26
+_MAX_WIDTH = 2**16
+_MAX_ATOMS = 1024
+_READABLE = "dqn_atari_jax, dqn_jax, c51_atari_jax, c51_jax and ppo_atari_envpool_xla_jax are read"
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """What every script's file comes down to.
+
+    Attributes:
+      algorithm: ``"dqn"``, ``"c51"`` or ``"ppo"``.
+      output: what the last layer gives.
+      layers: by Flax's names, the last ``Dense`` one being the output.
+      arguments: of the script, ``{}`` where the file has none.
+    """
+
+    algorithm: str
+    output: Literal["q", "logits"]
+    layers: dict[str, Any]
+    arguments: dict[str, Any]
+
+
+def convert(path: Path, task: Task) -> tuple[Params, TeacherMetadata]:
+    """Reads a model as a teacher of a task.
+
+    Returns:
+      Parameters of our ``dqn`` or ``mlp``, for C51 with a categorical head, and metadata.
+
+    Raises:
+      Malformed: it is no such model, is damaged or hostile, or was trained on another game.
+    """
+    data = _read(path)
+    model = _identify(restore(data))
+    _check_game(model.arguments.get("env_id"), task)
+    convolutions, dense = _ordered(model.layers, task)
+    support = _support(model.arguments) if model.algorithm == "c51" else ()
+    outputs, atoms = len(dense[-1][1]), max(1, len(support))
+    if outputs % atoms:
+        raise Malformed(f"has {outputs} outputs, which are no number of actions with {atoms} atoms each")
+    check_actions(outputs // atoms, task)
+    torso = {f"conv{index + 1}": layer(*pair) for index, pair in enumerate(convolutions)}
+    torso |= {f"fc{index + 1}": layer(*pair) for index, pair in enumerate(dense[:-1])}
+    metadata = describe(
+        task,
+        library="cleanrl",
+        algorithm=model.algorithm,
+        output=model.output,
+        source_sha256=hashlib.sha256(data).hexdigest(),
+        how_made=f"imported from {path.name!r}, a model of CleanRL",
+        hidden_sizes=() if convolutions else [len(bias) for _, bias in dense[:-1]],
+        support=support,
+        env_steps=model.arguments.get("total_timesteps"),
+        seed=model.arguments.get("seed"),
+        settings=model.arguments,
+    )
+    return network_params(torso, layer(*dense[-1])), metadata
+
+
+def _read(path: Path) -> bytes:
+    with open_regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_FILE_BYTES:
+            raise Malformed(f"has {size:,} bytes, more than any model of CleanRL")
+        data = file.read()
+    if data.startswith(b"PK"):
+        raise Malformed(f"is a model of CleanRL's PyTorch scripts; {_READABLE}")
+    return data
+
+
+def _identify(tree: dict[str, Any]) -> _Model:
+    keys = tree.keys()
+    if keys == {"params"}:
+        return _Model("dqn", "q", _layers(tree), {})
+    if keys == {"model_weights", "args"}:
+        return _Model("c51", "q", _layers(tree["model_weights"]), _object(tree["args"], "args"))
+    if keys == {"0", "1"}:
+        networks = _object(tree["1"], "[1]")
+        if not {"0", "1"} <= networks.keys():
+            raise Malformed("not a model of CleanRL's PPO: it holds no network and no actor")
+        layers, actor = _layers(networks["0"]), _layers(networks["1"])
+        if actor.keys() != {"Dense_0"} or "Dense_1" in layers:
+            raise Malformed("not a model of CleanRL's PPO: its actor is not one layer after the network")
+        return _Model("ppo", "logits", layers | {"Dense_1": actor["Dense_0"]}, _object(tree["0"], "args"))
+    raise Malformed(f"not a model of CleanRL: its tree has the branches {_listed(tree)}; {_READABLE}")
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Malformed(f"not a model of CleanRL: its {where} is no object")
+    return value
+
+
+def _layers(tree: Any) -> dict[str, Any]:
+    return _object(_object(tree, "network").get("params"), "params")
+
+
+def _check_game(env_id: Any, task: Task) -> None:
+    """Raises `Malformed` if the file says that it was trained on another game; most do not say anything."""
+    if isinstance(env_id, str) and _spelling(env_id) != _spelling(task.env_id):
+        raise Malformed(f"was trained on {env_id[:80]!r}, not on {task.name}")
+
+
+def _spelling(env_id: str) -> str:
+    """What ``"BreakoutNoFrameskip-v4"``, ``"ALE/Breakout-v5"`` and ``"Breakout-v5"`` have in common."""
+    return re.sub(r"(NoFrameskip|Deterministic)?-v\d+$", "", env_id.removeprefix("ALE/")).lower()
+
+
+def _support(arguments: Mapping[str, Any]) -> tuple[float, ...]:
+    """Values of the atoms, as the script spaces them."""
+    low: Any = arguments.get("v_min")
+    high: Any = arguments.get("v_max")
+    atoms: Any = arguments.get("n_atoms")
+    if type(atoms) is not int or not 2 <= atoms <= _MAX_ATOMS:
+        raise Malformed(f"args: n_atoms is {str(atoms)[:40]!r}, not a whole number from 2 to {_MAX_ATOMS}")
+    if not (_is_value(low) and _is_value(high) and low < high):
+        raise Malformed("args: v_min and v_max are no range of values")
+    return tuple(map(float, np.linspace(low, high, atoms)))
+
+
+def _is_value(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= 1e9
+
+
+def _ordered(layers: dict[str, Any], task: Task) -> tuple[list[Pair], list[Pair]]:
+    """The convolutions and the dense layers, checked one after the other."""
+    frames = task.kind == "atari"
+    convolutions = [f"Conv_{index}" for index in range(len(NATURE_CONVOLUTIONS))] if frames else []
+    dense = [f"Dense_{index}" for index in range(2 if frames else max(1, len(layers)))]
+    for name in (*convolutions, *dense):
+        if name not in layers:
+            raise Malformed(f"layer {name!r} is missing; the network holds {_listed(layers)}; {_READABLE}")
+    for name in layers:
+        if name not in (*convolutions, *dense):
+            raise Malformed(f"layer {name[:80]!r} does not belong to the network; {_READABLE}")
+    # Of vectors there are no convolutions, and so no shapes.
+    kernels = [_pair(name, layers[name], shape) for name, shape in zip(convolutions, NATURE_CONVOLUTIONS, strict=False)]
+    width = math.prod(NATURE_FLAT) if frames else task.observation_shape[0]
+    matrices = []
+    for name in dense:
+        # Of frames the first dense layer has a fixed width too; the output's is checked against the actions.
+        out = NATURE_HIDDEN if frames and name == dense[0] else None
+        matrices.append(_pair(name, layers[name], (width, out)))
+        width = len(matrices[-1][1])
+    return kernels, matrices
+
+
+def _pair(name: str, value: Any, shape: Sequence[int | None]) -> Pair:
+    """Kernel and bias of a layer; the kernel of a shape in which None stands for any width."""
+    found = _object(value, f"layer {name!r}")
+    if found.keys() != {"kernel", "bias"} or not all(isinstance(leaf, np.ndarray) for leaf in found.values()):
+        raise Malformed(f"layer {name!r} is not made of a kernel and a bias: {_listed(found)}")
+    kernel, bias = found["kernel"], found["bias"]
+    wanted = tuple(kernel.shape[-1:][0] if size is None and kernel.ndim else size for size in shape)
+    if kernel.shape != wanted or not 0 < kernel.shape[-1] <= _MAX_WIDTH:
+        raise Malformed(f"tensor '{name}/kernel' has shape {kernel.shape}, the network needs {_shown(shape)}")
+    if bias.shape != kernel.shape[-1:]:
+        raise Malformed(f"tensor '{name}/bias' has shape {bias.shape}, the network needs {kernel.shape[-1:]}")
+    for part, array in found.items():
+        check_finite(f"{name}/{part}", array)
+    return kernel, bias
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name[:40]) for name in sorted(names)[:8]) or "none"

@@ -1,0 +1,113 @@
+"""What all importers share: layers in our layout, and the metadata of what was imported."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+import pd_jax
+from pd_jax.tasks import Task
+from pd_jax.teachers.files import Params
+from pd_jax.teachers.metadata import Malformed, TeacherMetadata
+
+NATURE_CONVOLUTIONS = ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64))
+"""Kernels (HWIO) of the network of Mnih et al. (2015), which is our ``dqn``."""
+NATURE_FLAT = (7, 7, 64)
+"""What the last of them leaves, height first."""
+NATURE_HIDDEN = 512
+
+
+def layer(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """One layer's parameters: ``kernel`` HWIO or ``[in, out]`` and ``bias [out]``, as contiguous float32."""
+    with np.errstate(over="ignore"):
+        return {"kernel": np.array(kernel, np.float32, order="C"), "bias": np.array(bias, np.float32, order="C")}
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Raises `Malformed` if an array holds NaN, or values that float32 does not."""
+    with np.errstate(over="ignore"):
+        if not np.isfinite(array.astype(np.float32)).all():
+            raise Malformed(f"tensor {name!r} holds NaN or infinite weights")
+
+
+def network_params(torso: Mapping[str, Params], output: Params) -> Params:
+    """The parameters of a :class:`pd_jax.networks.PolicyNetwork`."""
+    return {"torso": dict(torso), "head": {"output": output}}
+
+
+def check_actions(found: int, task: Task) -> None:
+    """Raises `Malformed` unless the agent has as many actions as the task."""
+    if found != task.num_actions:
+        full = "; it was trained with the full action set of 18" if found == 18 and task.kind == "atari" else ""
+        raise Malformed(f"has {found} actions, {task.name} has {task.num_actions}{full}")
+
+
+def describe(
+    task: Task,
+    *,
+    library: str,
+    algorithm: str,
+    output: Literal["q", "logits"],
+    source_sha256: str,
+    how_made: str,
+    hidden_sizes: Sequence[int] = (),
+    activation: str = "relu",
+    support: Sequence[float] = (),
+    env_steps: Any = None,
+    seed: Any = None,
+    settings: Mapping[str, Any] | None = None,
+) -> TeacherMetadata:
+    """Metadata of an imported teacher; of ``env_steps``, ``seed`` and ``settings``, what makes sense is kept."""
+    is_atari = task.kind == "atari"
+    observation: dict[str, Any] = {
+        "kind": task.kind,
+        "shape": list(task.observation_shape),
+        "dtype": task.observation_dtype,
+    }
+    if is_atari:
+        observation |= {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255"}
+    return TeacherMetadata(
+        name=f"{task.name}-{library}-{algorithm}",
+        game=task.name,
+        env_id=task.env_id,
+        network="dqn" if is_atari else "mlp",
+        layer_norm=False,
+        hidden_sizes=tuple(hidden_sizes),
+        activation=activation,
+        support=tuple(support),
+        num_actions=task.num_actions,
+        action_names=task.action_names,
+        observation=observation,
+        output=output,
+        algorithm=algorithm,
+        env_steps=_count(env_steps),
+        seed=_count(seed),
+        training_config={name: value for name, value in (settings or {}).items() if _is_setting(name, value)},
+        evaluation={},
+        learning_curve=[],
+        how_made=how_made,
+        source_format=library,
+        source_sha256=source_sha256,
+        licence="that of its source, which the file does not name",
+        created=datetime.date.today().isoformat(),
+        pd_jax_version=pd_jax.__version__,
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    """Whether it is a plain number, word or switch that a report could show."""
+    if name.startswith("_") or not name.isprintable():
+        return False
+    if isinstance(value, str):
+        return len(value) <= 200 and value.isprintable()
+    if type(value) is int:
+        return abs(value) < 2**63
+    return type(value) is bool or (type(value) is float and math.isfinite(value))

@@ -1,0 +1,217 @@
+"""Stable-Baselines3 and RL-Zoo archives (``.zip``): DQN, QR-DQN, PPO and A2C with ``CnnPolicy`` or ``MlpPolicy``.
+
+An archive holds ``data``, a JSON object whose values are plain or, under ``":serialized:"``, pickles in base64, and
+``policy.pth``, the weights as PyTorch saves them. The pickles are never looked at: what an agent is follows from the
+plain values beside them, from the names of classes, and from the names and shapes of the tensors. These are read by
+PyTorch's ``weights_only`` loader, which builds tensors and refuses everything else.
+
+What the training environments of SB3's Atari agents do otherwise than ours is in the README, under "Existing agents".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pd_jax.tasks import Task
+from pd_jax.teachers.files import Params, open_regular_file
+from pd_jax.teachers.importers import archives
+from pd_jax.teachers.importers.conversion import check_actions, describe
+from pd_jax.teachers.importers.sb3_weights import convert_weights, load_tensors
+from pd_jax.teachers.metadata import Malformed, TeacherMetadata
+
+_MAX_FILE_BYTES = 2**30
+# Weights are 7 MB, twice that with a target network; the data holds a few observations.
+_LIMITS = {"data": 2**26, "policy.pth": 2**28, "_stable_baselines3_version": 2**10}
+_READABLE = "DQN, QR-DQN, PPO and A2C with CnnPolicy or MlpPolicy are read"
+_EXTRACTORS = {f"stable_baselines3.common.torch_layers.{name}" for name in ("NatureCNN", "FlattenExtractor")}
+_ACTIVATIONS = {f"torch.nn.modules.activation.{name}": name.lower() for name in ("ReLU", "Tanh")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Algorithms that share policy classes.
+
+    Attributes:
+      classes: that are read.
+      activation: of their ``MlpPolicy`` by default.
+      output: what their networks give.
+    """
+
+    classes: frozenset[str]
+    activation: str
+    output: Literal["q", "logits"]
+
+
+_FAMILIES = {
+    "stable_baselines3.dqn.policies": Family(frozenset({"DQNPolicy", "CnnPolicy"}), "relu", "q"),
+    "sb3_contrib.qrdqn.policies": Family(frozenset({"QRDQNPolicy", "CnnPolicy"}), "relu", "q"),
+    "stable_baselines3.common.policies": Family(
+        frozenset({"ActorCriticPolicy", "ActorCriticCnnPolicy"}), "tanh", "logits"
+    ),
+}
+_ALGORITHMS = {"stable_baselines3.dqn.policies": "dqn", "sb3_contrib.qrdqn.policies": "qrdqn"}
+
+
+def convert(path: Path, task: Task) -> tuple[Params, TeacherMetadata]:
+    """Reads an archive as a teacher of a task.
+
+    Returns:
+      Parameters of our ``dqn`` or ``mlp`` and metadata. PPO and A2C give the logits of their policy; QR-DQN's mean
+      over quantiles is folded into the output layer, which is exact.
+
+    Raises:
+      Malformed: it is no such archive, is damaged or hostile, or its agent is of a kind that is not read.
+      UserError: PyTorch is not installed.
+    """
+    sha256, members = _read(path)
+    data = _parse_data(members["data"])
+    family, algorithm = _identify(data)
+    _check_inputs_and_outputs(data, task, family)
+    activation = _check_policy_kwargs(data, task, family)
+    tensors = load_tensors(members["policy.pth"])
+    params, hidden_sizes = convert_weights(tensors, algorithm, task)
+    version = members.get("_stable_baselines3_version", b"").decode("ascii", "replace").strip()
+    version = version if re.fullmatch(r"[\w.+-]{1,40}", version) else "of unknown version"
+    metadata = describe(
+        task,
+        library="stable-baselines3",
+        algorithm=algorithm,
+        output=family.output,
+        source_sha256=sha256,
+        how_made=f"imported from {path.name!r}, an archive of Stable-Baselines3 {version}",
+        hidden_sizes=hidden_sizes,
+        activation=activation if hidden_sizes else "relu",
+        env_steps=data.get("num_timesteps"),
+        seed=data.get("seed"),
+        settings=data,
+    )
+    return params, metadata
+
+
+def _read(path: Path) -> tuple[str, dict[str, bytes]]:
+    """The file's SHA-256 and its members; whatever is read from it is read from one open file."""
+    with open_regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_FILE_BYTES:
+            raise Malformed(f"has {size:,} bytes, more than any archive of Stable-Baselines3")
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        members = archives.read_members(file, _LIMITS)
+    for name in ("data", "policy.pth"):
+        if name not in members:
+            raise Malformed(f"not an archive of Stable-Baselines3: it holds no {name!r}")
+    return sha256, members
+
+
+def _parse_data(text: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    # ValueError covers bad JSON, bad UTF-8 and numbers of too many digits.
+    except (ValueError, RecursionError):
+        raise Malformed("not an archive of Stable-Baselines3: its 'data' is not JSON") from None
+    if not isinstance(data, dict) or not isinstance(data.get("policy_class"), dict):
+        raise Malformed("not an archive of Stable-Baselines3: its 'data' names no policy_class")
+    return data
+
+
+def _identify(data: dict[str, Any]) -> tuple[Family, str]:
+    """The policy's family and the algorithm, from the names of classes alone."""
+    module = str(data["policy_class"].get("__module__"))
+    named = re.match(r"<function (\w{1,80})\.__init__ at ", str(data["policy_class"].get("__init__")))
+    name = named.group(1) if named else "of unknown name"
+    if "recurrent" in module or "Lstm" in name:
+        raise Malformed(f"its policy {name} is recurrent: it needs more than the frames that a student sees")
+    if "MultiInput" in name:
+        raise Malformed(f"its policy {name} takes several inputs; {_READABLE}")
+    if module not in _FAMILIES or name not in _FAMILIES[module].classes:
+        raise Malformed(f"its policy class {_short(name)} of {_short(module)} is not one that is read; {_READABLE}")
+    if module in _ALGORITHMS:
+        return _FAMILIES[module], _ALGORITHMS[module]
+    # PPO, A2C and TRPO share their policy classes and differ in their settings.
+    if "clip_range" in data:
+        return _FAMILIES[module], "ppo"
+    if "gae_lambda" in data and "cg_max_steps" not in data:
+        return _FAMILIES[module], "a2c"
+    algorithm = "TRPO" if "cg_max_steps" in data else "unknown to pd_jax"
+    raise Malformed(f"its algorithm is {algorithm}; {_READABLE}")
+
+
+def _check_inputs_and_outputs(data: dict[str, Any], task: Task, family: Family) -> None:
+    observations, actions = _space(data, "observation_space"), _space(data, "action_space")
+    kind = _class_name(observations)
+    if kind != "Box":
+        raise Malformed(f"its observations are a {kind} space; {task.name} shows arrays")
+    frames = task.kind == "atari"
+    wanted = [4, 84, 84] if frames else list(task.observation_shape)
+    shape = observations.get("_shape", observations.get("shape"))
+    if shape != wanted:
+        shows = "stacks of 4 grey frames of 84x84" if frames else f"vectors of {wanted[0]}"
+        raise Malformed(f"sees observations of shape {_short(shape)}; {task.name} shows {shows}, {wanted}")
+    if frames and observations.get("dtype") != "uint8":
+        raise Malformed(
+            f"sees frames of {_short(observations.get('dtype'))}, normalised outside the network; need uint8"
+        )
+    # Algorithms with a replay buffer keep it always, the others only beside a normalised one.
+    if family.output == "logits" and data.get("_last_original_obs") is not None:
+        raise Malformed(
+            "was trained with VecNormalize, whose statistics are not in the archive: the network alone does not play"
+        )
+    kind = _class_name(actions)
+    if kind != "Discrete":
+        raise Malformed(f"its actions are a {kind} space; {task.name} has {task.num_actions} discrete ones")
+    count = str(actions.get("n"))
+    if not re.fullmatch(r"\d{1,9}", count):
+        raise Malformed("does not say how many actions it has")
+    check_actions(int(count), task)
+
+
+def _check_policy_kwargs(data: dict[str, Any], task: Task, family: Family) -> str:
+    """Refuses what changes the network beyond what is read, and returns the activation."""
+    kwargs = data.get("policy_kwargs") or {}
+    if not isinstance(kwargs, dict):
+        raise Malformed(f"its policy_kwargs are {_short(kwargs)}, not an object")
+    if data.get("use_sde") or kwargs.get("use_sde"):
+        raise Malformed("uses state-dependent exploration (use_sde), whose policies are not read")
+    if task.kind == "atari" and not kwargs.get("normalize_images", True):
+        raise Malformed("has normalize_images=False: its network takes frames that something else has normalised")
+    extractor = _class_path(kwargs.get("features_extractor_class"))
+    if extractor and extractor not in _EXTRACTORS:
+        raise Malformed(f"has a features extractor of its own, {_short(extractor)}; NatureCNN and none are read")
+    activation = _class_path(kwargs.get("activation_fn"))
+    if not activation:
+        return family.activation
+    if activation not in _ACTIVATIONS:
+        raise Malformed(f"its activation_fn is {_short(activation)}; ReLU and Tanh are read")
+    return _ACTIVATIONS[activation]
+
+
+def _space(data: dict[str, Any], name: str) -> dict[str, Any]:
+    space = data.get(name)
+    if not isinstance(space, dict):
+        raise Malformed(f"not an archive of Stable-Baselines3: its 'data' has no {name}")
+    return space
+
+
+def _class_name(value: dict[str, Any]) -> str:
+    """``"Box"`` for ``{":type:": "<class 'gymnasium.spaces.box.Box'>"}``."""
+    return _short(_class_path(value.get(":type:")).rpartition(".")[2] or "nameless")
+
+
+def _class_path(text: Any) -> str:
+    """``"a.b.C"`` for ``"<class 'a.b.C'>"``, the text itself for anything else."""
+    if text is None:
+        return ""
+    found = re.fullmatch(r"<class '(.*)'>", str(text))
+    return found.group(1) if found else str(text)
+
+
+def _short(value: Any) -> str:
+    """For a message: one printable line of a stranger's text."""
+    text = str(value)
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return text if text.isprintable() else repr(text)
