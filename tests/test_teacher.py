@@ -13,7 +13,7 @@ import pytest
 from pd_jax.errors import UserError
 from pd_jax.networks import count_params, make_network
 from pd_jax.tasks import get_task
-from pd_jax.teachers import Teacher, bundled_names, load, teacher
+from pd_jax.teachers import Teacher, bundled_names, catalogue, load
 from pd_jax.teachers.files import TeacherMetadata, fingerprint, save_teacher
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 84, 84, 4)).astype(np.uint8)
@@ -123,7 +123,7 @@ def test_observations_of_another_shape_or_type_are_refused(save, observations):
 def test_a_bundled_teacher_is_found_by_its_name_in_any_case(save, tmp_path, monkeypatch):
     save()
     (tmp_path / "teacher.safetensors").rename(tmp_path / "pong.safetensors")
-    monkeypatch.setattr(teacher, "_ZOO", tmp_path)
+    monkeypatch.setattr(catalogue, "_ZOO", tmp_path)
     assert bundled_names() == ("pong",)
     assert load("Pong").task.name == "pong"
     message = refusal("pongg")
@@ -131,7 +131,7 @@ def test_a_bundled_teacher_is_found_by_its_name_in_any_case(save, tmp_path, monk
 
 
 def test_an_unknown_name_is_refused_when_nothing_is_bundled(tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher, "_ZOO", tmp_path)
+    monkeypatch.setattr(catalogue, "_ZOO", tmp_path)
     assert refusal("pong") == "'pong' is neither a bundled teacher nor a file (none are bundled)"
 
 

@@ -102,7 +102,31 @@ class Entry:
 
 def bundled() -> list[Entry]:
     """The teachers that come with the package, by name."""
-    return [read_entry(path.name.removesuffix(_SUFFIX), path) for path in sorted(_ZOO.glob(f"*{_SUFFIX}"))]
+    return [read_entry(name, path) for name, path in bundled_files().items()]
+
+
+def bundled_files() -> dict[str, Path]:
+    """The files that come with the package, by the name of the teacher in them."""
+    return {path.name.removesuffix(_SUFFIX): path for path in sorted(_ZOO.glob(f"*{_SUFFIX}"))}
+
+
+def locate(name_or_path: str) -> tuple[str, Path]:
+    """The name and the file of a bundled teacher, or the path that was given, twice; it need not exist.
+
+    Raises:
+      UserError: what was given can only be meant as a name, and no bundled teacher has it.
+    """
+    files = bundled_files()
+    name = name_or_path.lower()
+    if name in files:
+        return name, files[name]
+    path = Path(name_or_path)
+    if not name_or_path.endswith(_SUFFIX) and os.sep not in name_or_path and not path.exists():
+        raise UserError(
+            f"{name_or_path!r} is neither a bundled teacher nor a file{nearest(name_or_path, files)} "
+            f"({'bundled: ' + ', '.join(files) if files else 'none are bundled'})"
+        )
+    return name_or_path, path
 
 
 def find(name_or_path: str) -> Entry:
@@ -111,16 +135,7 @@ def find(name_or_path: str) -> Entry:
     Raises:
       UserError: there is neither; or the file is damaged or foreign.
     """
-    bundled_files = {path.name.removesuffix(_SUFFIX): path for path in sorted(_ZOO.glob(f"*{_SUFFIX}"))}
-    name = name_or_path.lower()
-    if name in bundled_files:
-        return read_entry(name, bundled_files[name])
-    if not name_or_path.endswith(_SUFFIX) and os.sep not in name_or_path and not Path(name_or_path).exists():
-        raise UserError(
-            f"{name_or_path!r} is neither a bundled teacher nor a file{nearest(name_or_path, bundled_files)} "
-            f"(bundled: {', '.join(bundled_files)})"
-        )
-    return read_entry(name_or_path, Path(name_or_path))
+    return read_entry(*locate(name_or_path))
 
 
 def read_entry(name: str, path: Path) -> Entry:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import tempfile
@@ -112,8 +111,9 @@ def import_teacher(config: ImportTeacherConfig) -> None:
     if os.path.lexists(config.out):
         raise UserError(f"--out: {config.out} exists; name another file")
     # Late: what reads other libraries' files takes seconds to import.
-    importers: Any = importlib.import_module("pd_jax.teachers.importers")
-    params, metadata = importers.import_teacher(config.file, config.game)
+    from pd_jax.teachers.importers import import_teacher as read_agent
+
+    params, metadata = read_agent(config.file, config.game)
     metadata, parameters = _tried_out(config, params, metadata)
     save_teacher(config.out, params, metadata)
     score = metadata.evaluation

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,16 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pd_jax.errors import UserError, nearest
 from pd_jax.networks import count_params
 from pd_jax.tasks import get_task
+from pd_jax.teachers.catalogue import bundled_files, locate
 from pd_jax.teachers.files import fingerprint, read_teacher
 from pd_jax.teachers.fitting import build_network, check_fits
 from pd_jax.teachers.importers import import_teacher, is_foreign
 from pd_jax.teachers.metadata import TeacherMetadata
-
-_ZOO = Path(__file__).parent / "zoo"
-_SUFFIX = ".safetensors"
 
 
 class Teacher:
@@ -87,7 +83,7 @@ class Teacher:
 
 def bundled_names() -> tuple[str, ...]:
     """Names of the teachers that come with the package."""
-    return tuple(sorted(path.name.removesuffix(_SUFFIX) for path in _ZOO.glob(f"*{_SUFFIX}")))
+    return tuple(bundled_files())
 
 
 def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teacher:
@@ -110,11 +106,7 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
     if is_foreign(text):
         params, metadata = import_teacher(text, game)
         return Teacher(metadata, params, text, metadata.source_sha256)
-    names = bundled_names()
-    path = _ZOO / f"{text.lower()}{_SUFFIX}" if text.lower() in names else Path(text)
-    if not path.exists() and not text.endswith(_SUFFIX) and os.sep not in text:
-        bundled = f"bundled: {', '.join(names)}" if names else "none are bundled"
-        raise UserError(f"{text!r} is neither a bundled teacher nor a file{nearest(text, names)} ({bundled})")
+    _, path = locate(text)
     params, metadata = read_teacher(path)
     check_fits(params, metadata, text)
     return Teacher(metadata, params, text, fingerprint(path))
