@@ -66,6 +66,7 @@ def test_a_run_and_its_teacher_are_compared_from_the_same_starts(
     assert teacher["seed"] == 5 + 1_000_000
     table = capfd.readouterr().out
     assert "cartpole" in table and "157.2x smaller" in table
+    assert "cost" not in table, "the seconds are the evaluation's, the updates the training's"
     check_comparison(read_summary(out), finished_run)
     assert contents(finished_run) == before, "a run is only read"
 

@@ -49,19 +49,20 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def summary_notes(summary: Mapping[str, Any]) -> list[str]:
-    """The lines below the table: sizes, cost, and what its columns mean."""
+def summary_notes(summary: Mapping[str, Any], *, with_cost: bool = True) -> list[str]:
+    """The lines below the table: sizes, the cost of the training, and what the table's columns mean."""
     games = summary["games"].values()
     student, teacher = summary["student_parameters"], summary["teacher_parameters"]
     size = f"{teacher / student:.1f}x smaller" if teacher >= student else f"{student / max(1, teacher):.1f}x larger"
     # A teacher that is a function has parameters of which nothing is known here.
     compared = f", {size} than the {teacher:,} of its teacher{'s' * (len(games) > 1)}" if teacher else ""
-    notes = [
-        f"student: {student:,} parameters{compared}",
+    cost = (
         f"cost: {format_seconds(summary['wall_seconds'])} for {summary['env_steps']:,} environment steps "
-        f"and {summary['updates']:,} updates",
-        "± is one standard error of the mean",
-    ]
+        f"and {summary['updates']:,} updates"
+    )
+    notes = [f"student: {student:,} parameters{compared}", "± is one standard error of the mean"]
+    if with_cost:
+        notes.insert(1, cost)
     if any(game.get("percent_of_teacher_normalised") is not None for game in games):
         notes.append("above random: 0 % plays as badly as random actions, 100 % as well as the teacher")
     if any(game["percent_of_teacher"] is None for game in games):
@@ -69,11 +70,11 @@ def summary_notes(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def print_summary(summary: Mapping[str, Any], *, file: TextIO | None = None) -> None:
+def print_summary(summary: Mapping[str, Any], *, with_cost: bool = True, file: TextIO | None = None) -> None:
     """Prints table and notes, on stdout unless ``file`` is given."""
     console = Console(file=file or sys.stdout, highlight=False)
     console.print(summary_table(summary))
-    for note in summary_notes(summary):
+    for note in summary_notes(summary, with_cost=with_cost):
         console.print(f"  {note}", markup=False, style="dim", soft_wrap=True)
 
 
@@ -92,7 +93,7 @@ def format_percent(percent: float | None) -> str:
 def print_evaluation(summary: Mapping[str, Any], *, file: TextIO | None = None) -> None:
     """Prints what ``pd-jax evaluate`` found: the table if two policies were compared, or the line of the only one."""
     if "student_parameters" in summary and "teacher_parameters" in summary:
-        print_summary(summary, file=file)
+        print_summary(summary, with_cost=False, file=file)
         return
     who = "teacher" if "teacher_parameters" in summary else "student"
     for game, scores in summary["games"].items():
