@@ -104,6 +104,11 @@ class LearnerConfig:
     num_devices: Lanes | None = None
     """Devices to share lanes and minibatches; None is all there are."""
 
+    def learning_rate_after(self, updates: int, total_updates: int) -> float:
+        """The learning rate of the next update, as `pd_jax.learner` has it, without asking a device that is busy."""
+        fallen = updates / total_updates if self.learning_rate_decay else 0.0
+        return self.learning_rate * max(0.0, 1.0 - fallen)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplayConfig:

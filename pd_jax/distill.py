@@ -20,7 +20,7 @@ from pd_jax.divergence import check_loss, check_weights
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores, evaluate
 from pd_jax.interrupts import Interrupted, Interrupts
-from pd_jax.learner import Learner, LearnerState, make_learning_rate
+from pd_jax.learner import Learner, LearnerState
 from pd_jax.networks import count_params
 from pd_jax.play import LivePlay, Play, RecordedPlay, action_gap, environment_options, fresh_seed
 from pd_jax.preparation import Setting, make_loss, prepare
@@ -118,7 +118,6 @@ class _Session:
         self.learner = Learner(
             setting.student, loss, self.config.learner, setting.devices, total_updates=setting.total_updates
         )
-        self.learning_rate = make_learning_rate(self.config.learner, setting.total_updates)
         self.state, self.at = self._restore_or_init()
         self.saved_updates = self.at.updates
         self.total_env_steps = setting.total_env_steps(self.at.recorded_steps)
@@ -282,7 +281,7 @@ class _Session:
             self._write_metrics()
             self.at.updates += count
             beside = {
-                "learning_rate": float(self.learning_rate(self.at.updates)),
+                "learning_rate": self.config.learner.learning_rate_after(self.at.updates, self.setting.total_updates),
                 "env_steps": self.at.env_steps,
                 "wall_seconds": self._wall_seconds(),
             }

@@ -40,14 +40,6 @@ class LearnerState:
     key: Array
 
 
-def make_learning_rate(config: LearnerConfig, total_updates: int) -> optax.Schedule:
-    """The learning rate by the number of updates done: constant, or falling linearly to 0 at ``total_updates``."""
-    # A schedule in both cases: the optimizer's state keeps its shape.
-    if config.learning_rate_decay:
-        return optax.linear_schedule(config.learning_rate, 0.0, total_updates)
-    return optax.constant_schedule(config.learning_rate)
-
-
 def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
     """RMSProp as in the paper, or Adam; behind a bound on the gradient's norm if one is set.
 
@@ -55,7 +47,10 @@ def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientT
       config: rates and bounds.
       total_updates: after which a decaying learning rate is 0. The state's structure does not depend on it.
     """
-    learning_rate = make_learning_rate(config, total_updates)
+    # A schedule in both cases: the optimizer's state keeps its shape.
+    learning_rate = optax.constant_schedule(config.learning_rate)
+    if config.learning_rate_decay:
+        learning_rate = optax.linear_schedule(config.learning_rate, 0.0, total_updates)
     if config.optimizer == "rmsprop":
         optimizer = optax.rmsprop(learning_rate, decay=config.rmsprop_decay, eps=config.rmsprop_epsilon)
     else:
