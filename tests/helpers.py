@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,24 @@ def write_teacher(path: Path, game: str, **changes: Any) -> Path:
     example = np.zeros((1, *task.observation_shape), task.observation_dtype)
     save_teacher(path, jax.jit(network.init)(jax.random.key(0), example)["params"], metadata)
     return path
+
+
+@contextlib.contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Root may read and write anywhere; an ordinary user may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextlib.contextmanager
+def public_directory() -> Iterator[Path]:
+    """A temporary directory that other users may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)

@@ -11,13 +11,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorstore as ts
+from helpers import ordinary_user, public_directory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -404,27 +404,9 @@ def test_a_disk_that_takes_no_more_keeps_what_was_committed(tmp_path, whole):
     assert files(path) == files(whole)
 
 
-@contextlib.contextmanager
-def ordinary_user():
-    """Root may write anywhere; an ordinary user may not."""
-    if os.geteuid() != 0:
-        yield
-        return
-    try:
-        os.seteuid(65534)
-    except OSError:
-        pytest.skip("cannot become an ordinary user")
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def test_a_read_only_data_set_is_read_and_not_written(whole):
-    # Not tmp_path: its parents are closed to other users.
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o755)
-        path = Path(shutil.copytree(whole, Path(directory) / "data"))
+    with public_directory() as directory:
+        path = Path(shutil.copytree(whole, directory / "data"))
         for file in [path, *path.rglob("*")]:
             file.chmod(0o555 if file.is_dir() else 0o444)
         try:

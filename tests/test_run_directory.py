@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import ordinary_user, public_directory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,13 +143,15 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
         RunDirectory.create(tmp_path / "file", "distill", CONFIG)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_directory_is_the_users_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    with pytest.raises(UserError, match="Permission denied"):
-        RunDirectory.create(tmp_path / "run", "distill", CONFIG)
-    with pytest.raises(UserError, match="Permission denied"):
-        RunDirectory.create(tmp_path, "distill", CONFIG)
+def test_a_read_only_directory_is_the_users_error() -> None:
+    with public_directory() as directory:
+        directory.chmod(0o555)
+        with ordinary_user():
+            with pytest.raises(UserError, match="cannot be made: Permission denied"):
+                RunDirectory.create(directory / "run", "distill", CONFIG)
+            with pytest.raises(UserError, match="cannot be written: Permission denied"):
+                RunDirectory.create(directory, "distill", CONFIG)
+        assert not list(directory.iterdir())
 
 
 HOLD = """

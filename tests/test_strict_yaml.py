@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import ordinary_user, public_directory
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -152,12 +153,12 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         assert str(error.value) == message
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, "a: 1\n")
-    path.chmod(0)
-    with pytest.raises(UserError, match=r": cannot be read \(Permission denied\)$"):
-        read_yaml(path)
+def test_an_unreadable_file_is_refused() -> None:
+    with public_directory() as directory:
+        path = written(directory, "a: 1\n")
+        path.chmod(0)
+        with ordinary_user(), pytest.raises(UserError, match=r"x\.yaml: cannot be read \(Permission denied\)$"):
+            read_yaml(path)
 
 
 def test_a_byte_order_mark_and_a_link_are_fine(tmp_path: Path) -> None:
