@@ -6,9 +6,9 @@ A field's type says which values are possible (`Bounds`); its docstring is its `
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pd_jax.config_fields import Bounds, Choice
+from pd_jax.config_fields import Bounds, Choice, OneOrMany, make_tuples
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -21,6 +21,15 @@ Positive = Annotated[float, Bounds(1e-12, 1e6)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
+if TYPE_CHECKING:
+    # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
+    Words = str | tuple[str, ...]
+    PerGameLanes = int | tuple[int, ...]
+    PerGamePositive = float | tuple[float, ...]
+else:
+    Words = Annotated[tuple[str, ...], OneOrMany()]
+    PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
+    PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
 _MULTI_GAME = "is a network for several games, and this command has one"
 Network = Annotated[
     Literal["dqn", "net1", "net2", "net3", "mlp"],
@@ -42,7 +51,7 @@ class EmulatorConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EnvConfig(EmulatorConfig):
+class OneGameEnvConfig(EmulatorConfig):
     """How environments run, and how many."""
 
     num_lanes: Lanes = 32
@@ -51,6 +60,17 @@ class EnvConfig(EmulatorConfig):
     """Step EnvPool inside the jitted rollout, or from the host. Trajectories are the same."""
     max_episode_steps: Count | None = None
     """Control steps after which an episode is cut; None is the task's own limit (Atari: 27,000, 30 minutes of play)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvConfig(OneGameEnvConfig):
+    """How environments run, and how many."""
+
+    lanes: PerGameLanes | None = None
+    """Environments of each game, in the games' order; None is num_lanes of every game."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,13 +91,18 @@ class LossConfig:
 
     kind: Annotated[Literal["kl", "nll", "mse"], Choice("a loss")] = "kl"
     """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
-    temperature: Positive | None = None
-    """The teacher's outputs are divided by it (kl only); None is 0.01 for Q-values and 1.0 for logits."""
+    temperature: PerGamePositive | None = None
+    """The teacher's outputs are divided by it (kl only): one number for all games, or one for each in their order; None
+    is 0.01 for Q-values and 1.0 for logits."""
 
-    def temperature_for(self, *, teacher_gives_logits: bool) -> float:
-        """The temperature to use; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not."""
+    def __post_init__(self) -> None:
+        make_tuples(self)
+
+    def temperature_for(self, game: int = 0, *, teacher_gives_logits: bool) -> float:
+        """The temperature of a game; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not."""
         if self.temperature is not None:
-            return self.temperature
+            assert isinstance(self.temperature, tuple)
+            return self.temperature[game if len(self.temperature) > 1 else 0]
         return 1.0 if teacher_gives_logits else 0.01
 
 
@@ -115,7 +140,7 @@ class ReplayConfig:
     """The store of played steps."""
 
     capacity: Count = 540_000
-    """Control steps kept, in all lanes together (540,000: 10 hours at 15 Hz, 3.8 GB of frames)."""
+    """Control steps kept of each game, in all lanes together (540,000: 10 hours at 15 Hz, 3.8 GB of frames)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +150,8 @@ class ScheduleConfig:
     rounds: Count = 10
     """Times that play and updates take turns."""
     steps_per_round: Count = 54_000
-    """Control steps of a round in all lanes together, rounded up to whole rollouts (lanes x rollout length)."""
+    """Control steps of each game in a round, in all lanes together, rounded up to whole rollouts (lanes x rollout
+    length)."""
     updates_per_round: Count = 10_000
     """Minibatch updates after the play of a round."""
     rollout_length: Count = 32

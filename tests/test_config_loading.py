@@ -68,8 +68,8 @@ def test_every_spelling_of_an_option_is_understood() -> None:
         "2",
     ]
     config = load_config(DistillConfig, argv, "distill")
-    assert (config.teacher, config.out, config.data) == ("a=b", "-", None)
-    assert (config.learner.batch_size, config.loss.temperature, config.seed) == (1024, 0.01, 2)
+    assert (config.teacher, config.out, config.data) == (("a=b",), "-", None)
+    assert (config.learner.batch_size, config.loss.temperature, config.seed) == (1024, (0.01,), 2)
     assert (config.student.mlp_hidden, config.resume) == ((64, 32), True)
     assert not load_config(DistillConfig, [*argv, "--no-resume"], "distill").resume
 
