@@ -121,10 +121,10 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     Raises:
       UserError: the type is wrong or the value impossible.
     """
-    if field.many:
-        return _check_items(field, value, where)
     if value is None and field.optional:
         return None
+    if field.many:
+        return _check_items(field, value, where)
     if field.choices:
         return _check_choice(field, value, where)
     given = value
