@@ -37,6 +37,12 @@ Network = Annotated[
 ]
 
 
+StudentNetwork = Annotated[
+    Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
+    Choice("a network"),
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmulatorConfig:
     """How environments run."""
@@ -77,10 +83,16 @@ class EnvConfig(OneGameEnvConfig):
 class StudentConfig:
     """The network that learns."""
 
-    network: Network = "net2"
+    network: StudentNetwork = "net2"
     """The paper's networks by name, or mlp for vector observations."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
+    channels: tuple[Width, ...] | None = None
+    """Of the three convolutions, whatever the network's name stands for; None is what it stands for."""
+    hidden: Width | None = None
+    """Units of the dense layer after the convolutions; None is what the network's name stands for."""
+    head_hidden: Annotated[int, Bounds(0, 2**16)] = 128
+    """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
     compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
     """Type of the activations; parameters and losses are float32 always."""
 
@@ -124,6 +136,8 @@ class LearnerConfig:
     """Added under the root to the mean of squared gradients: gradients well below 1e-3 move a weight less."""
     max_grad_norm: Positive | None = None
     """Gradients with a larger global norm are scaled down to it; None leaves them."""
+    games: Annotated[Literal["together", "alternating"], Choice("a schedule of games")] = "together"
+    """Whether every update sees a minibatch of every game, or of one game after another, as the paper has it."""
     updates_per_call: Count = 50
     """Updates in one jitted call."""
     num_devices: Lanes | None = None
