@@ -159,8 +159,7 @@ class _Session:
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
         setting, network = self.setting, self.config.student.network
-        example = np.zeros((1, *setting.task.observation_shape), setting.task.observation_dtype)
-        fresh = self.learner.init_single(jax.random.key(self.config.seed), jnp.asarray(example))
+        fresh = self.learner.init_single(jax.random.key(self.config.seed))
         restored = self.checkpointer.restore(fresh, network=network)
         if restored is None:
             self.metrics.truncate_after(-1)
@@ -276,7 +275,7 @@ class _Session:
         self.updates.reset(completed=self.at.updates)
         while self.at.updates < target:
             count = min(self._call_size, target - self.at.updates)
-            self.state, metrics = self.learner.update_from_replay(self.state, self.stored, count)
+            self.state, metrics = self.learner.update_from_replay(self.state, (self.stored,), count)
             # Those of the call before are fetched while this one runs.
             self._write_metrics()
             self.at.updates += count
@@ -312,7 +311,8 @@ class _Session:
             return
         metrics, more = self.unwritten
         self.unwritten = None
-        values = {name: float(value) for name, value in self.setting.devices.first(metrics).items()}
+        metrics = self.setting.devices.first(metrics)
+        values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")}
         # Counted once they are done: a call returns as soon as it is dispatched.
         self.updates.set(self.at.updates)
         check_loss(values["loss"], f"update {self.at.updates:,}", _REMEDY)
@@ -349,8 +349,9 @@ class _Session:
             self.games.set(finished)
             self.interrupts.check()
 
+        apply: Any
         if who == "student":
-            apply, variables = setting.student.apply, setting.devices.first(self.state.variables)
+            apply, variables = setting.student.policy(0), setting.devices.first(self.state.variables)
         else:
             apply, variables = setting.teacher.network.apply, setting.teacher.variables
         return evaluate(

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import math
 import os
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +16,8 @@ from pd_jax.dataset import Dataset
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
 from pd_jax.learner import LossFunction
-from pd_jax.networks import count_params, make_network
+from pd_jax.networks import count_params
+from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
 
@@ -32,7 +32,7 @@ class Setting:
       task: what it plays.
       dataset: the recorded play, None for live play.
       devices: that share the work.
-      student: the linen module.
+      student: who learns.
     """
 
     config: DistillConfig
@@ -40,7 +40,7 @@ class Setting:
     task: Task
     dataset: Dataset | None
     devices: DeviceGroup
-    student: Any
+    student: Student
 
     @property
     def total_updates(self) -> int:
@@ -88,12 +88,7 @@ def prepare(config: DistillConfig, teacher: Teacher | None = None) -> Setting:
             f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane} steps to each of "
             f"{config.env.num_lanes} lanes; a stack of frames needs {replay.STACK}"
         )
-    student = make_network(
-        config.student.network,
-        task.num_actions,
-        hidden_sizes=config.student.mlp_hidden,
-        compute_dtype=config.student.compute_dtype,
-    )
+    student = make_student(config.student, [task])
     check_memory(config, task, devices, student)
     return Setting(config, teacher, task, dataset, devices, student)
 
@@ -152,12 +147,11 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
         )
 
 
-def check_memory(config: DistillConfig, task: Task, devices: DeviceGroup, student: Any) -> None:
+def check_memory(config: DistillConfig, task: Task, devices: DeviceGroup, student: Student) -> None:
     """Raises a UserError if the replay or the student is larger than all the memory that the devices have."""
     step_bytes = math.prod(task.frame_shape) * np.dtype(task.observation_dtype).itemsize + 4 * task.num_actions + 1
     check_replay_memory("replay.capacity", config.replay.capacity, step_bytes, task, devices)
-    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
-    num_params = count_params(jax.eval_shape(student.init, jax.random.key(0), example))
+    num_params = count_params(jax.eval_shape(student.init, jax.random.key(0)))
     moments = 2 if config.learner.optimizer == "adam" else 1
     # Every device has a whole student: float32 parameters, gradients, the optimizer's moments, and the step's changes.
     student_bytes = 4 * num_params * (3 + moments) * devices.size

@@ -17,37 +17,38 @@ from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores, evaluate
 from pd_jax.interrupts import Interrupts
 from pd_jax.learner import LearnerState, make_optimizer
-from pd_jax.networks import count_params, make_network
+from pd_jax.networks import count_params
 from pd_jax.play import environment_options
 from pd_jax.preparation import check_teacher_plays
 from pd_jax.progression import Progression
 from pd_jax.reporting.progress import Progress
 from pd_jax.reporting.summary import build_summary, summarise_scores
 from pd_jax.run_directory import RunDirectory, read_run
+from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
 
 
 @dataclasses.dataclass(frozen=True)
-class Student:
+class TrainedStudent:
     """A run's student, read from one of its checkpoints.
 
     Attributes:
-      network: the linen module.
+      student: the network and its game.
       variables: its parameters, NumPy arrays.
       config: the run's.
       task: the game it plays.
       progression: where the run stood.
     """
 
-    network: Any
+    student: Student
     variables: Any
     config: DistillConfig
     task: Task
     progression: Progression
 
 
-def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> Student:
+def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> TrainedStudent:
     """Reads the student of a ``distill`` run; the run may still be going.
 
     Args:
@@ -64,21 +65,16 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
     if config.game is None:
         raise UserError(f"{run.config_path}: names no game; it is not the resolved configuration of a run")
     task = get_task(config.game)
-    network = make_network(
-        config.student.network,
-        task.num_actions,
-        hidden_sizes=config.student.mlp_hidden,
-        compute_dtype=config.student.compute_dtype,
-    )
+    student = make_student(config.student, [task])
     with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
         step = checkpointer.best_step() if checkpoint == "best" else None
         if checkpoint == "best" and step is None:
             raise UserError(f"{path}: no checkpoint has a score; evaluation.every_rounds is what scores them")
-        restored = checkpointer.restore(_template(network, task, config), step, network=config.student.network)
+        restored = checkpointer.restore(_template(student, config), step, network=config.student.network)
     if restored is None:
         raise UserError(f"{path}: has no checkpoint yet")
     state, metadata, _ = restored
-    return Student(network, state.variables, config, task, Progression(**metadata))
+    return TrainedStudent(student, state.variables, config, task, Progression(**metadata))
 
 
 def run_evaluate(config: EvaluateConfig, teacher: Teacher | None = None) -> dict[str, Any]:
@@ -102,7 +98,7 @@ def run_evaluate(config: EvaluateConfig, teacher: Teacher | None = None) -> dict
     if teacher is not None:
         policies["teacher"] = (teacher.network.apply, teacher.variables)
     if student is not None:
-        policies["student"] = (student.network.apply, student.variables)
+        policies["student"] = (student.student.policy(0), student.variables)
     with contextlib.ExitStack() as stack:
         directory = None
         if config.out is not None:
@@ -116,7 +112,7 @@ def run_evaluate(config: EvaluateConfig, teacher: Teacher | None = None) -> dict
     return summary
 
 
-def _task_of(config: EvaluateConfig, teacher: Teacher | None, student: Student | None) -> Task:
+def _task_of(config: EvaluateConfig, teacher: Teacher | None, student: TrainedStudent | None) -> Task:
     """The game to play, which has to be that of everyone who plays."""
     wanted = get_task(config.game) if config.game is not None else None
     if student is not None:
@@ -161,7 +157,7 @@ def _summarise(
     config: EvaluateConfig,
     task: Task,
     teacher: Teacher | None,
-    student: Student | None,
+    student: TrainedStudent | None,
     scores: dict[str, EpisodeScores],
     wall_seconds: float,
 ) -> dict[str, Any]:
@@ -198,13 +194,12 @@ def _prefixed(who: str, scores: dict[str, Any]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in scores.items()}
 
 
-def _template(network: Any, task: Task, config: DistillConfig) -> Any:
+def _template(student: Student, config: DistillConfig) -> Any:
     """What the checkpoint of such a run holds, without computing it."""
-    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
 
-    def init(key: jax.Array, observations: jax.Array) -> LearnerState:
-        variables = network.init(key, observations)
+    def init(key: jax.Array) -> LearnerState:
+        variables = student.init(key)
         optimizer_state = make_optimizer(config.learner, total_updates=1).init(variables)
         return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key)
 
-    return jax.eval_shape(init, jax.random.key(0), example)
+    return jax.eval_shape(init, jax.random.key(0))
