@@ -21,7 +21,7 @@ from pd_jax.types import Trajectory
 ONE = DeviceGroup.local(1)
 
 EIGHT_DEVICES = """
-import json, re
+import dataclasses, json, re
 import jax, jax.numpy as jnp, numpy as np
 from pd_jax import replay
 from pd_jax.config import LearnerConfig
@@ -29,16 +29,18 @@ from pd_jax.distributed import AXIS, DeviceGroup
 from pd_jax.learner import Learner
 from pd_jax.losses import kl_loss
 from pd_jax.networks import make_network
+from pd_jax.students import Student
+from pd_jax.tasks import get_task
 from pd_jax.types import Batch, Trajectory
 
 BATCH, LANES, STEPS, ACTIONS = 16, 8, 12, 6
 
 
-def make_learner(devices, network, example):
-    loss = lambda logits, q: kl_loss(logits, q, temperature=0.1)
-    config = LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0)
-    learner = Learner(network, loss, config, devices, total_updates=10)
-    return learner, learner.init(jax.random.key(0), example)
+def make_learner(devices, student, temperature=0.1, mask=None, **options):
+    loss = lambda logits, q: kl_loss(logits, q, temperature=temperature, mask=mask)
+    config = LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0, **options)
+    learner = Learner(student, loss, config, devices, total_updates=10)
+    return learner, learner.init(jax.random.key(0))
 
 
 def bits_that_differ(state):
@@ -53,11 +55,12 @@ def flat(state, devices):
 def train(num_devices):
     rng = np.random.default_rng(0)
     devices = DeviceGroup.local(num_devices)
-    learner, state = make_learner(devices, make_network("net3", ACTIONS), jnp.zeros((1, 84, 84, 4), jnp.uint8))
+    learner, state = make_learner(devices, Student(make_network("net3", ACTIONS), (get_task("pong"),)))
     before = flat(state, devices)
     for _ in range(5):
         frames = rng.integers(0, 256, (BATCH, 84, 84, 4)).astype(np.uint8)
-        batch = devices.split(Batch(frames, rng.standard_normal((BATCH, ACTIONS)).astype(np.float32)))
+        batch = Batch(frames[None], rng.standard_normal((1, BATCH, ACTIONS)).astype(np.float32))
+        batch = devices.split(batch, axis=1)
         state, metrics = learner.update(state, batch)
     text = learner._update.lower(state, batch).compile().as_text()
     report = {
@@ -70,8 +73,8 @@ def train(num_devices):
 
 def from_replay():
     devices = DeviceGroup.local(8)
-    network = make_network("mlp", ACTIONS, hidden_sizes=(8,))
-    learner, state = make_learner(devices, network, jnp.zeros((1, 3)))
+    task = dataclasses.replace(get_task("cartpole"), observation_shape=(3,), num_actions=ACTIONS)
+    learner, state = make_learner(devices, Student(make_network("mlp", ACTIONS, hidden_sizes=(8,)), (task,)))
     store = devices.replicate(replay.init(LANES // 8, STEPS, (3,), jnp.float32, ACTIONS))
     lanes = np.broadcast_to(np.arange(LANES, dtype=np.float32)[:, None], (STEPS, LANES, ACTIONS))
     trajectory = Trajectory(
@@ -81,10 +84,10 @@ def from_replay():
     insert = devices.map(replay.insert, donate=(0,))
     pieces = devices.split(trajectory, axis=1)
     store = insert(store, pieces)
-    state, _ = learner.update_from_replay(state, store, 2)
+    state, _ = learner.update_from_replay(state, (store,), 2)
     with jax.transfer_guard("disallow"):
         store = insert(store, pieces)
-        state, metrics = learner.update_from_replay(state, store, 2)
+        state, metrics = learner.update_from_replay(state, (store,), 2)
         jax.block_until_ready(state)
     sample = devices.map(lambda key, store: replay.sample(store, key, 4))
     drawn = sample(devices.replicate(jax.random.key(0)), store).teacher_q
