@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from pd_jax.config_fields import Bounds, Choice
+import tyro
+
+from pd_jax.config_fields import Bounds, Choice, MaxItems
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -21,6 +23,7 @@ Positive = Annotated[float, Bounds(1e-12, 1e6)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
+RunDirectories = tyro.conf.Positional[Annotated[tuple[str, ...], MaxItems(4096), tyro.conf.arg(metavar="RUN...")]]
 _MULTI_GAME = "is a network for several games, and this command has one"
 Network = Annotated[
     Literal["dqn", "net1", "net2", "net3", "mlp"],

@@ -383,8 +383,17 @@ class _Session:
             teacher_network=setting.teacher.metadata.network,
             teacher=setting.teacher.metadata.name,
             loss=self.config.loss.kind,
+            temperature=self._temperature,
             evaluation_epsilon=self.config.evaluation.epsilon,
             max_noops=self.config.env.max_noops,
             devices=setting.devices.size,
             platform=setting.devices.devices[0].platform,
+        )
+
+    @property
+    def _temperature(self) -> float | None:
+        """What the teacher's outputs were divided by; the other losses divide by nothing."""
+        loss = self.config.loss
+        return (
+            loss.temperature_for(teacher_gives_logits=self.setting.teacher.gives_logits) if loss.kind == "kl" else None
         )
