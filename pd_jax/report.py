@@ -13,7 +13,7 @@ from pd_jax.config_fields import printable
 from pd_jax.config_loading import to_mapping
 from pd_jax.errors import UserError
 from pd_jax.reporting.progress import print_warning
-from pd_jax.reporting.report import Report, build_report
+from pd_jax.reporting.report_groups import Report, build_report
 from pd_jax.reporting.report_json import report_json
 from pd_jax.reporting.report_plots import plot_compression, plot_scores
 from pd_jax.reporting.report_runs import Result, find_runs, read_results

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from pd_jax.reporting.paper import PaperFigure
-from pd_jax.reporting.report import Cell, Design, Mean, Report, Section
+from pd_jax.reporting.report_groups import Cell, Design, Mean, Report, Section
 from pd_jax.reporting.report_runs import Result
 from pd_jax.reporting.report_statistics import FLOOR_PERCENT
 

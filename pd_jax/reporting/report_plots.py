@@ -18,7 +18,7 @@ from matplotlib.ticker import NullLocator
 
 from pd_jax.reporting.paper import COMPRESSION_FACTORS, PaperFigure
 from pd_jax.reporting.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION, save_figure
-from pd_jax.reporting.report import Mean, Section
+from pd_jax.reporting.report_groups import Mean, Section
 from pd_jax.reporting.report_statistics import Percent
 from pd_jax.reporting.report_tables import describe_design
 
@@ -43,9 +43,8 @@ def plot_scores(section: Section, out_png: str | os.PathLike[str]) -> bool:
     """
     games = list(dict.fromkeys(cell.game for cell in section.cells))
     names = [describe_design(mean.design, [mean.design for mean in section.means]) for mean in section.means]
-    heights = {
-        (cell.game, cell.design): section.measured(cell) for cell in section.cells if section.measured(cell).value
-    }
+    measured = {(cell.game, cell.design): section.measured(cell) for cell in section.cells}
+    heights = {key: percent for key, percent in measured.items() if percent.value is not None}
     if not heights:
         return False
     several = len(games) > 1
@@ -116,7 +115,8 @@ def plot_compression(section: Section, out_png: str | os.PathLike[str]) -> bool:
             _draw_line(axes, name, line, section, index, shift=1.025 ** (index - (len(lines) - 1) / 2))
         axes.set_ylim(*_limits([section.measured(mean) for mean in means], _figures(section)))
         _name_sizes(axes, means)
-        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+        labels = axes.get_legend_handles_labels()[1]
+        figure.legend(loc="outside lower center", ncols=_columns(figure, labels), fontsize=8)
         save_figure(figure, out_png, section.protocol.describe())
     return True
 
@@ -168,7 +168,7 @@ def _lines(means: Sequence[Mean]) -> dict[str, list[Mean]]:
     for mean in means:
         games = ", ".join(dict.fromkeys(cell.game for cell in mean.cells))
         rest = describe_design(mean.design).removeprefix(mean.design.recipe.network).removeprefix(", ")
-        lines.setdefault(f"{rest} ({games if len(mean.cells) < 4 else f'{len(mean.cells)} games'})", []).append(mean)
+        lines.setdefault(f"{rest} ({games if len(mean.cells) < 3 else f'{len(mean.cells)} games'})", []).append(mean)
     return lines
 
 
@@ -190,11 +190,15 @@ def _add_legend(figure: Figure, names: Sequence[str], papers: Sequence[PaperFigu
         label = _describe_paper(papers)
         handles.append(Line2D([], [], linestyle="", marker="D", ms=6, mfc="white", mec="black", mew=1.2, label=label))
     if handles:
-        # In letters, of which 14 take an inch.
-        lengths = [8 + len(str(handle.get_label())) for handle in handles]
-        room = figure.get_figwidth() * 14
-        columns = len(handles) if sum(lengths) <= room else max(1, int(room / max(lengths)))
+        columns = _columns(figure, [str(handle.get_label()) for handle in handles])
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8)
+
+
+def _columns(figure: Figure, labels: Sequence[str]) -> int:
+    """Of a legend as wide as its figure, of which an inch takes 14 letters."""
+    lengths = [8 + len(label) for label in labels]
+    room = figure.get_figwidth() * 14
+    return len(labels) if sum(lengths) <= room else max(1, int(room / max(lengths)))
 
 
 def _describe_paper(papers: Sequence[PaperFigure]) -> str:

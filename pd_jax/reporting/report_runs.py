@@ -235,11 +235,11 @@ def _training(
     if not isinstance(scored, str) or not Path(scored, "config.yaml").is_file():
         network = show_setting(summary.get("student_network") or "unknown")
         warn(
-            f"{printable(str(run.path))}: the run that it scored is not at {show(scored)}, so that its student's loss "
-            "and seed are unknown"
+            f"{printable(str(run.path))}: the run that it scored is not at {printable(str(scored))}, so that its "
+            "student's loss and seed are unknown"
         )
         together = games if len(games) > 1 else ()
-        return Recipe("distill", network, None, None, together, checkpoint), {}, show(scored)
+        return Recipe("distill", network, None, None, together, checkpoint), {}, str(scored or run.path)
     trained = read_run(scored)
     recipe = dataclasses.replace(_recipe(trained, _read_summary(trained) or {}, games), checkpoint=checkpoint)
     settings, schedule = _settings(trained), section(trained.config, "schedule", "")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pd_jax.reporting.paper import PaperFigure
-from pd_jax.reporting.report import Design, Mean, Report, Section
+from pd_jax.reporting.report_groups import Design, Mean, Report, Section
 from pd_jax.reporting.report_runs import Result
 from pd_jax.reporting.report_statistics import FLOOR_PERCENT, Percent
 from pd_jax.reporting.report_values import Score

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pd_jax.config_fields import printable
 from pd_jax.reporting.paper import PaperFigure, figure_for_game, figure_for_mean
 from pd_jax.reporting.report_runs import Protocol, Recipe, Result
 from pd_jax.reporting.report_statistics import (
@@ -45,7 +46,7 @@ class Design:
 
     def describe_settings(self) -> str:
         """Such as ``learner.learning_rate 0.001, data live``."""
-        return ", ".join(f"{key} {show_setting(value)}" for key, value in self.settings)
+        return ", ".join(f"{printable(key)} {show_setting(value)}" for key, value in self.settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +238,7 @@ def _cells_of(group: Sequence[Result], warn: Callable[[str], None]) -> list[list
             out = other if kept is result else result
             warn(
                 f"{out.run}: {out.game} is left out: {kept.run} scored the same student, or one of the same seed "
-                f"({out.seed}), over {'as many' if _weight(kept) == _weight(out) else 'more'} games"
+                f"({printable(str(out.seed))}), over {'as many' if _weight(kept) == _weight(out) else 'more'} games"
             )
     return [list(seeds.values()) for seeds in by_teacher.values()]
 
@@ -337,9 +338,8 @@ def _differences_between_games(cells: Sequence[Cell]) -> list[str]:
         keys = sorted({key for other in others for key in first if other.get(key) != first[key]})
         if keys:
             games = ", ".join(dict.fromkeys(cell.game for cell in group))
-            warnings.append(
-                f"{design.recipe.network} ({games}): its mean is over games whose runs differ in {', '.join(keys)}"
-            )
+            differ = ", ".join(map(printable, keys))
+            warnings.append(f"{design.recipe.network} ({games}): its mean is over games whose runs differ in {differ}")
     return warnings
 
 
