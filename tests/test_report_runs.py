@@ -73,6 +73,15 @@ def test_a_directory_of_another_command_is_searched(tmp_path: Path) -> None:
     assert names(tmp_path / "sweep") == ["net2"]
 
 
+def test_another_programs_configuration_is_no_run(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("model: large\n")
+    assert names(tmp_path) == ["run"]
+    assert "holds no run" in problem(tmp_path / "other")
+    (run / "config.yaml").write_text("# pd-jax distill\n{")
+    assert problem(tmp_path).startswith(f"{run / 'config.yaml'}: line 2")
+
+
 def test_the_same_run_counts_once_and_is_told_of(tmp_path: Path, run: Path) -> None:
     (tmp_path / "link").symlink_to(run)
     warnings: list[str] = []

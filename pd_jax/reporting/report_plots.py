@@ -110,7 +110,7 @@ def plot_compression(section: Section, out_png: str | os.PathLike[str]) -> bool:
         axes.axhline(100, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
         _draw_paper(axes, means, section)
         lines = _lines(means)
-        for index, (name, line) in enumerate(lines.items()):
+        for index, (name, line) in enumerate(lines):
             # Moved apart a little, so that no interval covers another.
             _draw_line(axes, name, line, section, index, shift=1.025 ** (index - (len(lines) - 1) / 2))
         axes.set_ylim(*_limits([section.measured(mean) for mean in means], _figures(section)))
@@ -162,14 +162,17 @@ def _draw_line(axes: Axes, name: str, means: Sequence[Mean], section: Section, i
         _draw_interval(axes, at, section.measured(mean), colour)
 
 
-def _lines(means: Sequence[Mean]) -> dict[str, list[Mean]]:
-    """By what they have in common, the means that differ in their networks: one line each."""
-    lines: dict[str, list[Mean]] = {}
+def _lines(means: Sequence[Mean]) -> list[tuple[str, list[Mean]]]:
+    """What they have in common, and the means that differ in nothing but their networks: one line each."""
+    lines: dict[tuple[str, tuple[str, ...]], list[Mean]] = {}
     for mean in means:
-        games = ", ".join(dict.fromkeys(cell.game for cell in mean.cells))
+        games = tuple(dict.fromkeys(cell.game for cell in mean.cells))
         rest = describe_design(mean.design).removeprefix(mean.design.recipe.network).removeprefix(", ")
-        lines.setdefault(f"{rest} ({games if len(mean.cells) < 3 else f'{len(mean.cells)} games'})", []).append(mean)
-    return lines
+        lines.setdefault((rest, games), []).append(mean)
+    return [
+        (f"{rest} ({', '.join(games) if len(games) < 3 else f'{len(games)} games'})", line)
+        for (rest, games), line in lines.items()
+    ]
 
 
 def _name_sizes(axes: Axes, means: Sequence[Mean]) -> None:

@@ -20,6 +20,7 @@ SCORED_COMMANDS = ("distill", "online", "evaluate", "train-teacher")
 """The commands whose runs end in scores."""
 
 _DEPTH = 2
+_HEADER = b"# pd-jax "
 # A teacher's learning curve takes 100 bytes a point.
 _MAX_SUMMARY_BYTES = 64 * 2**20
 # What makes no other student of the same kind, and what a result has a field of its own for.
@@ -135,7 +136,7 @@ def find_runs(paths: Sequence[str | os.PathLike[str]], warn: Callable[[str], Non
 
 
 def _runs_below(path: Path, depth: int) -> Iterator[RunDirectory]:
-    if (path / "config.yaml").is_file():
+    if _has_our_header(path / "config.yaml"):
         run = read_run(path)
         if run.command in SCORED_COMMANDS:
             yield run
@@ -148,6 +149,14 @@ def _runs_below(path: Path, depth: int) -> Iterator[RunDirectory]:
         raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror}") from error
     for entry in entries:
         yield from _runs_below(entry, depth - 1)
+
+
+def _has_our_header(path: Path) -> bool:
+    """Whether a file is a run's configuration: other programs have a config.yaml too."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(_HEADER)) == _HEADER
 
 
 def read_results(run: RunDirectory, warn: Callable[[str], None]) -> list[Result] | None:
