@@ -21,6 +21,7 @@ _ABOUT: Mapping[str, str] = {
     "collect": "record a teacher's play as a data set",
     "distill": "distil teachers into a student, from live or recorded play",
     "evaluate": "score a teacher, a run's student, or one against the other",
+    "report": "put the results of runs into the paper's tables",
     "teachers": "list the bundled teachers, show one, import others",
 }
 
@@ -89,8 +90,8 @@ def _name_of_command(argv: Sequence[str]) -> str:
 
 
 def _is_resumable(argv: Sequence[str]) -> bool:
-    """Whether what the command line asks for leaves anything to go on from; an evaluation need not."""
-    if argv[:1] == ["teachers"]:
+    """Whether what the command line asks for leaves anything to go on from; an evaluation need not, a report never."""
+    if argv[:1] in (["teachers"], ["report"]):
         return False
     return argv[:1] != ["evaluate"] or any(argument.split("=")[0] in ("--out", "--config") for argument in argv)
 
@@ -130,6 +131,12 @@ def _fail(command: str, message: str, code: int) -> int:
 
 
 def _run(command: str, config: Any) -> None:
+    if command == "report":
+        # Not among the runners, which take seconds to import JAX and EnvPool.
+        from pd_jax.report import run_report
+
+        run_report(config)
+        return
     _ignore_warnings_of_envpool()
     _runners()[command](config)
 

@@ -40,6 +40,7 @@ from pd_jax.config_sections import (
     Probability,
     QLearningConfig,
     ReplayConfig,
+    RunDirectories,
     ScheduleConfig,
     Seed,
     StudentConfig,
@@ -67,6 +68,7 @@ __all__ = [
     "PQNConfig",
     "QLearningConfig",
     "ReplayConfig",
+    "ReportConfig",
     "ScheduleConfig",
     "Settings",
     "StudentConfig",
@@ -241,6 +243,18 @@ class EvaluateConfig(CommandConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportConfig(CommandConfig):
+    """Print and write the tables of finished runs."""
+
+    runs: RunDirectories
+    """Directories of runs, or of several runs one or two levels below them."""
+    out: str | None = None
+    """Directory for report.md, report.json and the figures; None only prints."""
+    resume: bool = False
+    """Write the report in the directory anew, also of other runs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainTeacherConfig(CommandConfig):
     """Train a teacher."""
 
@@ -300,6 +314,7 @@ COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
         "collect": CollectConfig,
         "distill": DistillConfig,
         "evaluate": EvaluateConfig,
+        "report": ReportConfig,
     }
 )
 """The settings of each command, by its name on the command line."""

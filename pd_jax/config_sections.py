@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pd_jax.config_fields import Bounds, Choice, OneOrMany, make_tuples
+import tyro
+
+from pd_jax.config_fields import Bounds, Choice, MaxItems, OneOrMany, make_tuples
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -30,6 +32,7 @@ else:
     Words = Annotated[tuple[str, ...], OneOrMany()]
     PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
     PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
+RunDirectories = tyro.conf.Positional[Annotated[tuple[str, ...], MaxItems(4096), tyro.conf.arg(metavar="RUN...")]]
 _MULTI_GAME = "is a network for several games, and this command has one"
 Network = Annotated[
     Literal["dqn", "net1", "net2", "net3", "mlp"],

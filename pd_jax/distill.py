@@ -22,7 +22,7 @@ from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState
 from pd_jax.lessons import Lessons, UnsoundTeacherError
 from pd_jax.networks import count_params
-from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
+from pd_jax.preparation import Setting, make_divergence, make_loss, prepare, temperatures
 from pd_jax.progression import GameProgression, Progression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
@@ -354,6 +354,7 @@ class _Session:
             teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
             teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
             loss=self.config.loss.kind,
+            temperature=one_or_list(temperatures(setting)) if self.config.loss.kind == "kl" else None,
             evaluation_epsilon=self.config.evaluation.epsilon,
             max_noops=self.config.env.max_noops,
             devices=setting.devices.size,

@@ -137,16 +137,21 @@ def _mask(student: Student) -> Array | None:
     return None if student.mask.all() else jnp.asarray(student.mask[:, None, :])
 
 
-def _temperature(setting: Setting) -> float | Array:
-    """One for all games, or float32 ``[G, 1, 1]``."""
+def temperatures(setting: Setting) -> list[float]:
+    """What KL divides each teacher's outputs by."""
     loss = setting.config.loss
-    temperatures = [
+    return [
         loss.temperature_for(game, teacher_gives_logits=teacher.gives_logits)
         for game, teacher in enumerate(setting.teachers)
     ]
-    if len(set(temperatures)) == 1:
-        return temperatures[0]
-    return jnp.asarray(temperatures, jnp.float32)[:, None, None]
+
+
+def _temperature(setting: Setting) -> float | Array:
+    """One for all games, or float32 ``[G, 1, 1]``."""
+    each = temperatures(setting)
+    if len(set(each)) == 1:
+        return each[0]
+    return jnp.asarray(each, jnp.float32)[:, None, None]
 
 
 def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) -> tuple[Teacher, ...]:
