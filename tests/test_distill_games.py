@@ -193,7 +193,7 @@ def test_games_are_not_added_dropped_or_reordered_on_the_way(
 def edit_games(out: Path, games: list[str]) -> None:
     """As if the run's configuration had always named these."""
     config = read_yaml(out / "config.yaml")
-    config |= {"game": games, "teacher": games, "data": None}
+    config |= {"game": games, "teacher": list(games), "data": None}
     config["loss"]["temperature"] = None
     (out / "config.yaml").write_text(f"# pd-jax distill\n{write_yaml(config)}")
 
