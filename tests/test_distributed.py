@@ -64,7 +64,7 @@ def train(num_devices):
         state, metrics = learner.update(state, batch)
     text = learner._update.lower(state, batch).compile().as_text()
     report = {
-        "metrics": {name: float(devices.first(value)) for name, value in metrics.items()},
+        "metrics": {name: float(devices.first(value).squeeze()) for name, value in metrics.items()},
         "bits_that_differ": bits_that_differ(state),
         "all_reduces": len(re.findall(r" all-reduce(?:-start)?[(]", text)),
     }
