@@ -340,7 +340,10 @@ def possible(field: Field) -> st.SearchStrategy[Any]:
         # A name that begins with a dash is an option to tyro.
         return st.lists(NAMES.filter(lambda name: not name.startswith("-")), min_size=1, max_size=5).map(tuple)
     if field.many:
-        return st.lists(possible(dataclasses.replace(field, many=False)), min_size=1, max_size=5).map(tuple)
+        items = possible(dataclasses.replace(field, many=False, optional=False))
+        # As above.
+        items = items.filter(lambda item: not str(item).startswith("-"))
+        return st.lists(items, min_size=1, max_size=5).map(tuple)
     if field.choices:
         values: st.SearchStrategy[Any] = st.sampled_from(field.choices)
     elif field.kind is bool:
