@@ -35,6 +35,7 @@ from pd_jax.config_sections import (
     TeacherEvaluationConfig,
     Width,
 )
+from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_conflicts, variants
 from pd_jax.errors import UserError
 from pd_jax.tasks import Task, get_task
 
@@ -49,6 +50,7 @@ __all__ = [
     "EnvConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "GridConfig",
     "LearnerConfig",
     "LossConfig",
     "PQNConfig",
@@ -58,6 +60,7 @@ __all__ = [
     "Settings",
     "StudentConfig",
     "StudentEvaluationConfig",
+    "SweepConfig",
     "TeacherCheckpointConfig",
     "TeacherEvaluationConfig",
     "TrainTeacherConfig",
@@ -140,6 +143,48 @@ class DistillConfig(CommandConfig):
         if self.data is None and self.learner.num_devices is not None:
             yield from device_conflicts(self, self.learner.num_devices)
         yield from _game_conflicts(self.game, "student.network", self.student.network)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(DistillConfig):
+    """Distil a grid of students, each on its own, and compare them.
+
+    Every cell of the grid is a run of ``distill``, whose settings these are.
+    """
+
+    teacher: tuple[str, ...]  # type: ignore[assignment]
+    """Names of bundled teachers, or files; a list makes a cell of each for every combination of the grid."""
+    out: str
+    """Directory of the sweep; its cells are runs in cells/."""
+    resume: bool = False
+    """Go on with the sweep that is in the directory."""
+    game: tuple[str, ...] | None = None  # type: ignore[assignment]
+    """Name or EnvPool id of each teacher's game; None is the teachers'."""
+    data: tuple[str, ...] | None = None  # type: ignore[assignment]
+    """Directory of each teacher's recorded play; None plays live, or records first if record is set."""
+    record: Count | None = None
+    """Control steps to record of each game, once, for all cells to learn from."""
+    together: bool | None = None
+    """Train students of one shape in one program; None does so on accelerators."""
+    grid: GridConfig = dataclasses.field(default_factory=GridConfig)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The combinations of the grid, each of which is a cell of every game."""
+        return variants(self.grid, self.student, self.loss, self.learner, self.seed)
+
+    def cell(self, index: int, variant: Variant) -> DistillConfig:
+        """The settings of one cell, but for its ``out``.
+
+        Args:
+          index: of its teacher.
+          variant: one of ``variants``.
+        """
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(DistillConfig)}
+        return DistillConfig(**(shared | cell_settings(self, index, variant)))
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from sweep_conflicts(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -257,6 +302,7 @@ COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
         "train-teacher": TrainTeacherConfig,
         "collect": CollectConfig,
         "distill": DistillConfig,
+        "sweep": SweepConfig,
         "evaluate": EvaluateConfig,
     }
 )

@@ -121,10 +121,10 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     Raises:
       UserError: the type is wrong or the value impossible.
     """
-    if field.many:
-        return _check_items(field, value, where)
     if value is None and field.optional:
         return None
+    if field.many:
+        return _check_items(field, value, where)
     if field.choices:
         return _check_choice(field, value, where)
     given = value
@@ -149,7 +149,7 @@ def _check_items(field: Field, value: Any, where: str) -> tuple[Any, ...]:
         raise UserError(f"{where}: {show(value)} is not a list, each item {_TYPE_NAMES[field.kind]}")
     if not 1 <= len(value) <= _MAX_ITEMS:
         raise UserError(f"{where}: {len(value)} items, it takes 1 to {_MAX_ITEMS}")
-    item_field = dataclasses.replace(field, many=False)
+    item_field = dataclasses.replace(field, many=False, optional=False)
     return tuple(check_value(item_field, item, f"{where}[{index}]") for index, item in enumerate(value))
 
 

@@ -21,6 +21,7 @@ Positive = Annotated[float, Bounds(1e-12, 1e6)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
+Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
 _MULTI_GAME = "is a network for several games, and this command has one"
 Network = Annotated[
     Literal["dqn", "net1", "net2", "net3", "mlp"],
@@ -69,7 +70,7 @@ class StudentConfig:
 class LossConfig:
     """What the student is asked to match."""
 
-    kind: Annotated[Literal["kl", "nll", "mse"], Choice("a loss")] = "kl"
+    kind: Loss = "kl"
     """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
     temperature: Positive | None = None
     """The teacher's outputs are divided by it (kl only); None is 0.01 for Q-values and 1.0 for logits."""

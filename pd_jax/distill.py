@@ -33,6 +33,7 @@ from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.summary import build_summary, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.run_directory import RunDirectory
+from pd_jax.teacher_scores import TeacherScore
 from pd_jax.teachers import Teacher
 
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
@@ -42,18 +43,21 @@ _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
 
 
-def distill(config: DistillConfig, teacher: Teacher | None = None) -> dict[str, Any]:
+def distill(
+    config: DistillConfig, teacher: Teacher | None = None, teacher_scores: Mapping[str, TeacherScore] | None = None
+) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
 
     Args:
       config: the run's.
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
+      teacher_scores: by game, what the teacher is known to score under this run's protocol, and is not asked again.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged.
       Interrupted: a signal came; the run was saved.
     """
-    setting = prepare(config, teacher)
+    setting = prepare(config, teacher, teacher_scores)
     with RunDirectory.create(
         config.out,
         "distill",
@@ -368,10 +372,11 @@ class _Session:
     def _evaluate_both(self) -> dict[str, Any]:
         setting, episodes = self.setting, self.config.evaluation.episodes
         student = self._play_games("student", episodes)
-        teacher = self._play_games("teacher", episodes)
+        known = setting.teacher_score
+        teacher = self._play_games("teacher", episodes).returns if known is None else known.scores
         game, random_score = setting.task.name, setting.task.random_score
         return build_summary(
-            {game: teacher.returns},
+            {game: teacher},
             {game: student.returns},
             random_scores={} if random_score is None else {game: random_score},
             student_parameters=count_params(self.state.variables) // setting.devices.size,

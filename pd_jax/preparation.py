@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from pd_jax.errors import UserError
 from pd_jax.learner import LossFunction
 from pd_jax.networks import count_params, make_network
 from pd_jax.tasks import Task, get_task
+from pd_jax.teacher_scores import TeacherScore
 from pd_jax.teachers import Teacher, load
 
 
@@ -33,6 +35,7 @@ class Setting:
       dataset: the recorded play, None for live play.
       devices: that share the work.
       student: the linen module.
+      teacher_score: what the teacher scores under the run's protocol, None if it is not known yet.
     """
 
     config: DistillConfig
@@ -41,6 +44,7 @@ class Setting:
     dataset: Dataset | None
     devices: DeviceGroup
     student: Any
+    teacher_score: TeacherScore | None = None
 
     @property
     def total_updates(self) -> int:
@@ -60,15 +64,18 @@ class Setting:
         return rollouts * self.config.steps_per_rollout
 
 
-def prepare(config: DistillConfig, teacher: Teacher | None = None) -> Setting:
+def prepare(
+    config: DistillConfig, teacher: Teacher | None = None, teacher_scores: Mapping[str, TeacherScore] | None = None
+) -> Setting:
     """Loads and checks everything a run refers to.
 
     Args:
       config: the run's.
       teacher: who plays instead of the teacher that the configuration names.
+      teacher_scores: by game, what the teacher is known to score.
 
     Raises:
-      UserError: the teacher, the game, the data set, the network or the devices do not fit together.
+      UserError: the teacher, the game, the data set, the network, the score or the devices do not fit together.
     """
     teacher = teacher or load(config.teacher, config.game)
     task = task_of(config.game, teacher)
@@ -95,7 +102,10 @@ def prepare(config: DistillConfig, teacher: Teacher | None = None) -> Setting:
         compute_dtype=config.student.compute_dtype,
     )
     check_memory(config, task, devices, student)
-    return Setting(config, teacher, task, dataset, devices, student)
+    teacher_score = (teacher_scores or {}).get(task.name)
+    if teacher_score is not None:
+        teacher_score.check_fits(config, task, teacher)
+    return Setting(config, teacher, task, dataset, devices, student, teacher_score)
 
 
 def make_loss(config: LossConfig, *, teacher_gives_logits: bool) -> LossFunction:

@@ -1,0 +1,165 @@
+"""``pd-jax sweep``: a grid of distillations over shared recordings, one table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pd_jax.collect import collect
+from pd_jax.config import SweepConfig
+from pd_jax.config_loading import from_mapping, to_mapping
+from pd_jax.distill import distill
+from pd_jax.errors import UserError, is_out_of_memory
+from pd_jax.reporting.progress import format_seconds, print_line
+from pd_jax.reporting.sweep_table import Table, build_table, format_table
+from pd_jax.run_directory import RunDirectory, read_run, to_json, write_atomically
+from pd_jax.sweep_plan import Cell, Game, Plan, make_plan
+from pd_jax.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
+from pd_jax.teachers import Teacher
+
+_GROWS = frozenset({"grid", "teacher", "game", "data"})
+"""What a resumed sweep may have more of; `_check_grown` sees to it that no cell is lost."""
+_MAY_CHANGE = _GROWS | {"together", "learner.num_devices"}
+
+
+def sweep(config: SweepConfig, teachers: Sequence[Teacher] | None = None) -> Table:
+    """Runs or resumes every cell of a grid and returns the table, in which failed cells have their reasons.
+
+    Args:
+      config: the sweep's.
+      teachers: who play instead of the teachers that the configuration names, whose names are then only labels.
+
+    Raises:
+      UserError: something the user gave does not fit, and nothing was written.
+      Interrupted: a signal came; the cell or the recording in hand was saved.
+    """
+    plan = make_plan(config, teachers)
+    check = functools.partial(_check_grown, plan)
+    with RunDirectory.create(
+        config.out, "sweep", to_mapping(plan.config), resume=config.resume, may_change=_MAY_CHANGE, check=check
+    ) as run:
+        return _Sweep(plan, run).run()
+
+
+def _check_grown(plan: Plan, there: Mapping[str, Any]) -> None:
+    """Raises a UserError if a cell of the sweep that is there is none of this one's."""
+    before = from_mapping(SweepConfig, there, f"{plan.config.out}: ")
+    names = {cell.name for cell in plan.cells}
+    dropped = [name for game in before.game or () for v in before.variants if (name := f"{game}-{v.name}") not in names]
+    if dropped:
+        more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
+        raise UserError(
+            f"grid: drops cells that {plan.config.out} has ({dropped[0]}{more}); a sweep can only grow, "
+            "keep them or choose another --out"
+        )
+
+
+class _Sweep:
+    """One session of a sweep."""
+
+    def __init__(self, plan: Plan, run: RunDirectory) -> None:
+        self.plan = plan
+        self.run_directory = run
+        self.failures: dict[str, str] = {}
+        self.seconds: list[float] = []
+        """What each cell of this session took."""
+
+    def run(self) -> Table:
+        """Records, scores the teachers, runs the cells that are not finished, and prints the table."""
+        for line in self.plan.describe():
+            print_line(line, sys.stderr)
+        for game in self.plan.games:
+            if game.recording is not None:
+                collect(game.recording, game.teacher)
+        scores = {game.task.name: self._score(game) for game in self.plan.games}
+        summaries = {cell.name: summary for cell in self.plan.cells if (summary := _finished(cell)) is not None}
+        for number, cell in enumerate(self.plan.cells, 1):
+            if cell.name in summaries:
+                continue
+            self._announce(number, cell, left=sum(c.name not in summaries for c in self.plan.cells[number - 1 :]))
+            started = time.monotonic()
+            try:
+                # The table of the sweep is its output; those of its cells are how it gets on.
+                with contextlib.redirect_stdout(sys.stderr):
+                    summaries[cell.name] = distill(cell.config, cell.game.teacher, teacher_scores=scores)
+            except Exception as error:
+                self.failures[cell.name] = _reason(error)
+                print_line(f"{cell.name}: failed: {self.failures[cell.name]}", sys.stderr)
+            self.seconds.append(time.monotonic() - started)
+            # After every cell, so that what is known outlives a power cut.
+            self._write(summaries)
+        table = self._write(summaries)
+        print(format_table(table), end="")
+        print(f"{self.run_directory.path}: table.md, table.json, cells/")
+        return table
+
+    def _announce(self, number: int, cell: Cell, left: int) -> None:
+        time_left = ""
+        if self.seconds:
+            time_left = f", about {format_seconds(left * sum(self.seconds) / len(self.seconds))} left"
+        print_line(f"cell {number} of {len(self.plan.cells)}{time_left}: {cell.name}", sys.stderr)
+
+    def _score(self, game: Game) -> TeacherScore:
+        """The teacher's score, taken once for all cells and sessions."""
+        path = self.run_directory.path / "teachers" / f"{game.task.name}.json"
+        config = next(cell.config for cell in self.plan.cells if cell.game is game)
+        score = read_teacher_score(path)
+        if score is None:
+            score = score_teacher(config, game.task, game.teacher)
+            write_teacher_score(path, score)
+        score.check_fits(config, game.task, game.teacher)
+        return score
+
+    def _write(self, summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+        table = build_table([self._entry(cell, summaries.get(cell.name)) for cell in self.plan.cells])
+        text = json.dumps(to_json(table), indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.run_directory.path / "table.json", text)
+        write_atomically(self.run_directory.path / "table.md", format_table(table))
+        return table
+
+    def _entry(self, cell: Cell, summary: Mapping[str, Any] | None) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "cell": cell.name,
+            "game": cell.game.task.name,
+            "network": cell.variant.network,
+            "loss": cell.variant.loss,
+            "temperature": cell.temperature,
+            "learning_rate": cell.variant.learning_rate,
+            "seed": cell.variant.seed,
+        }
+        if cell.name in self.failures:
+            return entry | {"failure": self.failures[cell.name]}
+        if summary is None:
+            return entry
+        shared = {key: summary[key] for key in ("student_parameters", "teacher_parameters", "env_steps", "updates")}
+        return entry | summary["games"][cell.game.task.name] | shared
+
+
+def _finished(cell: Cell) -> dict[str, Any] | None:
+    """The summary of a cell that is done, None if there is still something to do."""
+    path = Path(cell.config.out)
+    if not (path / "summary.json").exists():
+        return None
+    try:
+        summary = read_run(path).read_summary()
+    except UserError:
+        return None
+    schedule = cell.config.schedule
+    return summary if summary and summary.get("updates") == schedule.rounds * schedule.updates_per_round else None
+
+
+def _reason(error: Exception) -> str:
+    """Why a cell failed, in one line; raises what is no failure of the cell but of this program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "out of memory: make the network, the batch, the lanes or the replay smaller"
+    if isinstance(error, OSError):
+        return str(error.strerror or error)
+    raise error
