@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pd_jax import __version__
-from pd_jax.errors import UserError, is_out_of_memory, nearest
+from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
 from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now
 
 _ABOUT: Mapping[str, str] = {
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(command, f"{where}{error.strerror or error}", 2)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            return _fail(command, "out of memory: make the network, the batch, the lanes or the replay smaller", 2)
+            return _fail(command, OUT_OF_MEMORY, 2)
         raise
     finally:
         for number, handler in previous.items():

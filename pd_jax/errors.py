@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = "out of memory: make the network, the batch, the lanes or the replay smaller"
+
 
 class UserError(Exception):
     """Something the user can put right: a bad file, name, number or directory.

@@ -14,8 +14,9 @@ from typing import Any
 from pd_jax.collect import collect
 from pd_jax.config import SweepConfig
 from pd_jax.config_loading import from_mapping, to_mapping
+from pd_jax.dataset import Dataset
 from pd_jax.distill import distill
-from pd_jax.errors import UserError, is_out_of_memory
+from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory
 from pd_jax.reporting.progress import format_seconds, print_line
 from pd_jax.reporting.sweep_table import Table, build_table, format_table
 from pd_jax.run_directory import RunDirectory, read_run, to_json, write_atomically
@@ -24,7 +25,7 @@ from pd_jax.teacher_scores import TeacherScore, read_teacher_score, score_teache
 from pd_jax.teachers import Teacher
 
 _GROWS = frozenset({"grid", "teacher", "game", "data"})
-"""What a resumed sweep may have more of; `_check_grown` sees to it that no cell is lost."""
+"""What a resumed sweep may have more of; `_check_resumed` sees to it that no cell is lost."""
 _MAY_CHANGE = _GROWS | {"together", "learner.num_devices"}
 
 
@@ -40,15 +41,15 @@ def sweep(config: SweepConfig, teachers: Sequence[Teacher] | None = None) -> Tab
       Interrupted: a signal came; the cell or the recording in hand was saved.
     """
     plan = make_plan(config, teachers)
-    check = functools.partial(_check_grown, plan)
+    check = functools.partial(_check_resumed, plan)
     with RunDirectory.create(
         config.out, "sweep", to_mapping(plan.config), resume=config.resume, may_change=_MAY_CHANGE, check=check
     ) as run:
         return _Sweep(plan, run).run()
 
 
-def _check_grown(plan: Plan, there: Mapping[str, Any]) -> None:
-    """Raises a UserError if a cell of the sweep that is there is none of this one's."""
+def _check_resumed(plan: Plan, there: Mapping[str, Any]) -> None:
+    """Raises a UserError if a cell of the sweep that is there is none of this one's, or had another teacher."""
     before = from_mapping(SweepConfig, there, f"{plan.config.out}: ")
     names = {cell.name for cell in plan.cells}
     dropped = [name for game in before.game or () for v in before.variants if (name := f"{game}-{v.name}") not in names]
@@ -58,6 +59,17 @@ def _check_grown(plan: Plan, there: Mapping[str, Any]) -> None:
             f"grid: drops cells that {plan.config.out} has ({dropped[0]}{more}); a sweep can only grow, "
             "keep them or choose another --out"
         )
+    for game in plan.games:
+        score = read_teacher_score(_score_path(plan, game))
+        if score is not None and score.fingerprint != game.teacher.sha256:
+            raise UserError(
+                f"{plan.config.out}: was begun with another teacher of {game.task.name} "
+                f"({score.fingerprint[:12]}, now {game.teacher.sha256[:12]})"
+            )
+
+
+def _score_path(plan: Plan, game: Game) -> Path:
+    return Path(plan.config.out) / "teachers" / f"{game.task.name}.json"
 
 
 class _Sweep:
@@ -75,7 +87,7 @@ class _Sweep:
         for line in self.plan.describe():
             print_line(line, sys.stderr)
         for game in self.plan.games:
-            if game.recording is not None:
+            if game.recording is not None and not _is_recorded(game):
                 collect(game.recording, game.teacher)
         scores = {game.task.name: self._score(game) for game in self.plan.games}
         summaries = {cell.name: summary for cell in self.plan.cells if (summary := _finished(cell)) is not None}
@@ -107,7 +119,7 @@ class _Sweep:
 
     def _score(self, game: Game) -> TeacherScore:
         """The teacher's score, taken once for all cells and sessions."""
-        path = self.run_directory.path / "teachers" / f"{game.task.name}.json"
+        path = _score_path(self.plan, game)
         config = next(cell.config for cell in self.plan.cells if cell.game is game)
         score = read_teacher_score(path)
         if score is None:
@@ -141,6 +153,18 @@ class _Sweep:
         return entry | summary["games"][cell.game.task.name] | shared
 
 
+def _is_recorded(game: Game) -> bool:
+    """Whether the game's recording is there and as long as planned; whether it fits is the cells' to check."""
+    assert game.recording is not None
+    if not (Path(game.recording.out) / "dataset.json").exists():
+        return False
+    try:
+        header = Dataset.open(game.recording.out).header
+    except UserError:
+        return False
+    return header.steps >= game.recording.num_rollouts * game.recording.rollout_length
+
+
 def _finished(cell: Cell) -> dict[str, Any] | None:
     """The summary of a cell that is done, None if there is still something to do."""
     path = Path(cell.config.out)
@@ -159,7 +183,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if is_out_of_memory(error):
-        return "out of memory: make the network, the batch, the lanes or the replay smaller"
+        return OUT_OF_MEMORY
     if isinstance(error, OSError):
         return str(error.strerror or error)
     raise error

@@ -21,6 +21,8 @@ from pd_jax.teachers import Teacher, load
 
 # Frames of random play shrink 25 times (Enduro) to 130 times (Qbert) in a recording; vectors hardly.
 _FRAME_COMPRESSION = 20
+# Orbax's own files.
+_CHECKPOINT_OVERHEAD = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +115,10 @@ class Plan:
         for game in self.games:
             if game.recording is not None:
                 steps = game.recording.num_rollouts * game.recording.rollout_length * game.recording.env.num_lanes
-                lines.append(f"recording of {game.task.name}: {steps:,} steps, at most {_size(game.recording_bytes)}")
-        lines.append(f"checkpoints: at most {_size(self.checkpoint_bytes)}")
+                lines.append(
+                    f"recording of {game.task.name}: {steps:,} steps, up to about {_size(game.recording_bytes)}"
+                )
+        lines.append(f"checkpoints: up to about {_size(self.checkpoint_bytes)}")
         return lines
 
 
@@ -193,7 +197,7 @@ def _checkpoint_bytes(setting: Setting) -> int:
     example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
     num_params = count_params(jax.eval_shape(setting.student.init, jax.random.key(0), example))
     moments = 2 if config.learner.optimizer == "adam" else 1
-    return 4 * num_params * (1 + moments) * (config.checkpoint.keep + 2)
+    return (4 * num_params * (1 + moments) + _CHECKPOINT_OVERHEAD) * (config.checkpoint.keep + 2)
 
 
 def _check_disk(plan: Plan) -> None:
@@ -206,8 +210,9 @@ def _check_disk(plan: Plan) -> None:
     free = shutil.disk_usage(there).free
     if wanted > free:
         raise UserError(
-            f"{out}: the recording takes up to {_size(plan.recording_bytes)} and the checkpoints of {len(plan.cells)} "
-            f"cells up to {_size(plan.checkpoint_bytes)}, and {_size(free)} are free on that disk"
+            f"{out}: the recording takes up to {_size(plan.recording_bytes)} and the checkpoints of "
+            f"{_count(len(plan.cells), 'cell')} up to {_size(plan.checkpoint_bytes)}, and {_size(free)} are free on "
+            "that disk"
         )
 
 
