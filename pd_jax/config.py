@@ -12,7 +12,19 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pd_jax.config_fields import Choice
+from pd_jax.config_conflicts import (
+    check_devices,
+    check_games,
+    check_network,
+    device_conflicts,
+    dqn_conflicts,
+    game_conflicts,
+    games_conflicts,
+    not_one_each,
+    pqn_conflicts,
+    uneven,
+)
+from pd_jax.config_fields import Choice, make_tuples
 from pd_jax.config_sections import (
     CheckpointConfig,
     Count,
@@ -23,6 +35,7 @@ from pd_jax.config_sections import (
     LearnerConfig,
     LossConfig,
     Network,
+    OneGameEnvConfig,
     PQNConfig,
     Probability,
     QLearningConfig,
@@ -34,10 +47,9 @@ from pd_jax.config_sections import (
     TeacherCheckpointConfig,
     TeacherEvaluationConfig,
     Width,
+    Words,
 )
 from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_conflicts, variants
-from pd_jax.errors import UserError
-from pd_jax.tasks import Task, get_task
 
 __all__ = [
     "COMMANDS",
@@ -53,6 +65,7 @@ __all__ = [
     "GridConfig",
     "LearnerConfig",
     "LossConfig",
+    "OneGameEnvConfig",
     "PQNConfig",
     "QLearningConfig",
     "ReplayConfig",
@@ -65,6 +78,7 @@ __all__ = [
     "TeacherEvaluationConfig",
     "TrainTeacherConfig",
     "check_devices",
+    "check_games",
     "check_network",
 ]
 
@@ -72,6 +86,9 @@ __all__ = [
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a command line or a file sets."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""
@@ -88,18 +105,20 @@ class CommandConfig(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillConfig(CommandConfig):
-    """Distil a teacher into a student."""
+    """Distil teachers into a student: one teacher, or several of different games."""
 
-    teacher: str
-    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
+    teacher: Words
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; one
+    for each game."""
     out: str
     """Directory of the run."""
     resume: bool = False
     """Go on with the run that is in the directory."""
-    game: str | None = None
-    """Name or EnvPool id of the game; None is the teacher's."""
-    data: str | None = None
-    """Directory of recorded play to learn from, with the lanes it was recorded with; None plays live."""
+    game: Words | None = None
+    """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
+    data: Words | None = None
+    """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
+    live."""
     epsilon: Probability = 0.05
     """Chance of a random action in the teacher's play."""
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
@@ -112,37 +131,57 @@ class DistillConfig(CommandConfig):
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
     @property
-    def steps_per_rollout(self) -> int:
-        """Control steps of one rollout in all lanes together."""
-        return self.env.num_lanes * self.schedule.rollout_length
+    def num_games(self) -> int:
+        """Games of the run: one for each teacher."""
+        return len(self.teacher)
 
     @property
-    def rollouts_per_round(self) -> int:
-        """Rollouts that give at least ``schedule.steps_per_round``.
+    def lanes(self) -> tuple[int, ...]:
+        """Environments of each game."""
+        if self.env.lanes is None:
+            return (self.env.num_lanes,) * self.num_games
+        assert isinstance(self.env.lanes, tuple)
+        return self.env.lanes
+
+    def steps_per_rollout(self, game: int = 0) -> int:
+        """Control steps of one rollout of a game in all lanes together."""
+        return self.lanes[game] * self.schedule.rollout_length
+
+    def rollouts_per_round(self, game: int = 0) -> int:
+        """Rollouts of a game that give at least ``schedule.steps_per_round``.
 
         Rounding up rather than refusing keeps the paper's 54,000 steps usable with any number of lanes.
         """
-        return math.ceil(self.schedule.steps_per_round / self.steps_per_rollout)
+        return math.ceil(self.schedule.steps_per_round / self.steps_per_rollout(game))
 
-    @property
-    def capacity_per_lane(self) -> int:
-        """Steps of each lane that the replay keeps."""
-        return self.replay.capacity // self.env.num_lanes
+    def capacity_per_lane(self, game: int = 0) -> int:
+        """Steps of each lane of a game that the replay keeps."""
+        return self.replay.capacity // self.lanes[game]
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        counts = list(uneven(self))
+        yield from counts
         capacity = self.replay.capacity
         if self.learner.batch_size > capacity:
             yield "learner.batch_size", f"{self.learner.batch_size} is more than replay.capacity ({capacity})"
         # A recording has lanes of its own, which are checked once it is open.
-        if self.data is None and capacity < self.steps_per_rollout:
-            yield (
-                "replay.capacity",
-                f"{capacity} holds less than one rollout, {self.steps_per_rollout} steps "
-                f"(env.num_lanes {self.env.num_lanes} x schedule.rollout_length {self.schedule.rollout_length})",
-            )
-        if self.data is None and self.learner.num_devices is not None:
-            yield from device_conflicts(self, self.learner.num_devices)
-        yield from _game_conflicts(self.game, "student.network", self.student.network)
+        if self.data is None and not counts:
+            widest = max(range(self.num_games), key=lambda game: self.lanes[game])
+            if capacity < self.steps_per_rollout(widest):
+                yield (
+                    "replay.capacity",
+                    f"{capacity} holds less than one rollout, {self.steps_per_rollout(widest)} steps "
+                    f"({self.lanes_key} {self.lanes[widest]} x "
+                    f"schedule.rollout_length {self.schedule.rollout_length})",
+                )
+            if self.learner.num_devices is not None:
+                yield from device_conflicts(self, self.learner.num_devices)
+        yield from games_conflicts(self.game or (), self.student.network)
+
+    @property
+    def lanes_key(self) -> str:
+        """The setting that says how many lanes there are."""
+        return "env.num_lanes" if self.env.lanes is None else "env.lanes"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,15 +191,15 @@ class SweepConfig(DistillConfig):
     Every cell of the grid is a run of ``distill``, whose settings these are.
     """
 
-    teacher: tuple[str, ...]  # type: ignore[assignment]
+    teacher: Words
     """Names of bundled teachers, or files; a list makes a cell of each for every combination of the grid."""
     out: str
     """Directory of the sweep; its cells are runs in cells/."""
     resume: bool = False
     """Go on with the sweep that is in the directory."""
-    game: tuple[str, ...] | None = None  # type: ignore[assignment]
+    game: Words | None = None
     """Name or EnvPool id of each teacher's game; None is the teachers'."""
-    data: tuple[str, ...] | None = None  # type: ignore[assignment]
+    data: Words | None = None
     """Directory of each teacher's recorded play; None plays live, or records first if record is set."""
     record: Count | None = None
     """Control steps to record of each game, once, for all cells to learn from."""
@@ -171,15 +210,10 @@ class SweepConfig(DistillConfig):
     @property
     def variants(self) -> tuple[Variant, ...]:
         """The combinations of the grid, each of which is a cell of every game."""
-        return variants(self.grid, self.student, self.loss, self.learner, self.seed)
+        return variants(self)
 
     def cell(self, index: int, variant: Variant) -> DistillConfig:
-        """The settings of one cell, but for its ``out``.
-
-        Args:
-          index: of its teacher.
-          variant: one of ``variants``.
-        """
+        """The settings of one cell, but for its ``out``: of the teacher with that index, and of one of ``variants``."""
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(DistillConfig)}
         return DistillConfig(**(shared | cell_settings(self, index, variant)))
 
@@ -205,7 +239,7 @@ class CollectConfig(CommandConfig):
     """Chance of a random action in the teacher's play."""
     rollout_length: Count = 32
     """Steps per lane in one jitted rollout."""
-    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    env: OneGameEnvConfig = dataclasses.field(default_factory=OneGameEnvConfig)
 
     @property
     def num_rollouts(self) -> int:
@@ -213,21 +247,22 @@ class CollectConfig(CommandConfig):
         return math.ceil(self.steps / (self.env.num_lanes * self.rollout_length))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        yield from _game_conflicts(self.game)
+        yield from game_conflicts(self.game)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(CommandConfig):
     """Score a teacher, a student, or a student against its teacher."""
 
-    teacher: str | None = None
-    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
+    teacher: Words | None = None
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; or
+    several, each of another game."""
     run: str | None = None
     """Directory of the run whose student to score."""
     checkpoint: Annotated[Literal["newest", "best"], Choice("a checkpoint")] = "newest"
     """Which of the run's checkpoints: the newest, or the best of those that ``evaluation.every_rounds`` scored."""
-    game: str | None = None
-    """Name or EnvPool id of the game; None is the teacher's or the run's."""
+    game: Words | None = None
+    """Names or EnvPool ids of the games; None is the teachers' or all of the run's."""
     out: str | None = None
     """Directory for summary.json; None only prints."""
     resume: bool = False
@@ -240,7 +275,9 @@ class EvaluateConfig(CommandConfig):
             yield "teacher", "missing, and run too; give --teacher NAME_OR_FILE, --run DIR or both"
         if self.run is None and self.checkpoint != "newest":
             yield "checkpoint", f"{self.checkpoint!r} of no run; give --run DIR"
-        yield from _game_conflicts(self.game)
+        if self.teacher is not None and self.game is not None:
+            yield from not_one_each("game", self.game, self.teacher)
+        yield from games_conflicts(self.game or ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -285,7 +322,7 @@ class TrainTeacherConfig(CommandConfig):
             lanes = f"{name}.num_lanes {learning.num_lanes}"
             yield f"{name}.rollout_length", f"{learning.rollout_length} x {lanes} is more than 2^31 steps"
             return
-        yield from _pqn_conflicts(self.pqn) if name == "pqn" else _dqn_conflicts(self.dqn)
+        yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn)
         if learning.epsilon_end > learning.epsilon_start:
             yield (
                 f"{name}.epsilon_end",
@@ -294,7 +331,7 @@ class TrainTeacherConfig(CommandConfig):
         for key in ("episodes", "progress_episodes"):
             if getattr(self.evaluation, key) < 2:
                 yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
-        yield from _game_conflicts(self.game, "network", self.network)
+        yield from game_conflicts(self.game, "network", self.network)
 
 
 COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
@@ -307,84 +344,3 @@ COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
     }
 )
 """The settings of each command, by its name on the command line."""
-
-
-def check_devices(config: DistillConfig, num_devices: int) -> None:
-    """Checks that lanes and minibatches split evenly over the devices that were found.
-
-    Raises:
-      UserError: they do not; the message names the key and the nearest numbers that would.
-    """
-    for key, problem in device_conflicts(config, num_devices):
-        raise UserError(f"{key}: {problem}")
-
-
-def device_conflicts(config: DistillConfig, num_devices: int) -> Iterator[tuple[str, str]]:
-    """Yields what does not split evenly over ``num_devices``, as `CommandConfig.conflicts` does."""
-    for key, number in (("env.num_lanes", config.env.num_lanes), ("learner.batch_size", config.learner.batch_size)):
-        if number % num_devices:
-            below = number // num_devices * num_devices
-            fitting = f"{below} and {below + num_devices} do" if below else f"{num_devices} does"
-            yield key, f"{number} does not split evenly over {num_devices} devices; {fitting}"
-
-
-def check_network(network: str, task: Task, where: str = "network") -> None:
-    """Checks that a network can see what the task shows, once the game is known.
-
-    Raises:
-      UserError: a convolutional network for vectors, or an mlp for frames.
-    """
-    problem = _network_problem(network, task)
-    if problem:
-        raise UserError(f"{where}: {problem}")
-
-
-def _pqn_conflicts(pqn: PQNConfig) -> Iterator[tuple[str, str]]:
-    if pqn.steps_per_rollout % pqn.minibatches:
-        yield (
-            "pqn.minibatches",
-            f"{pqn.minibatches} do not divide a rollout of {pqn.steps_per_rollout} steps "
-            f"(pqn.num_lanes {pqn.num_lanes} x pqn.rollout_length {pqn.rollout_length})",
-        )
-
-
-def _dqn_conflicts(dqn: DQNConfig) -> Iterator[tuple[str, str]]:
-    if dqn.steps_per_rollout % dqn.steps_per_update:
-        yield (
-            "dqn.steps_per_update",
-            f"{dqn.steps_per_update} does not divide a rollout of {dqn.steps_per_rollout} steps "
-            f"(dqn.num_lanes {dqn.num_lanes} x dqn.rollout_length {dqn.rollout_length})",
-        )
-    # Of 6 slots the 3 oldest may lack a part of their stack and the newest what follows it; of two neighbours among the
-    # others at most one is a terminal observation.
-    least = max(dqn.rollout_length, 6)
-    if dqn.capacity_per_lane < least:
-        yield (
-            "dqn.replay_capacity",
-            f"{dqn.replay_capacity} leaves {dqn.capacity_per_lane} steps to each of {dqn.num_lanes} lanes; "
-            f"it takes {least}",
-        )
-    kept = dqn.capacity_per_lane * dqn.num_lanes
-    if dqn.learning_starts > kept:
-        yield "dqn.learning_starts", f"{dqn.learning_starts} is more than the replay holds ({kept})"
-
-
-def _network_problem(network: str, task: Task) -> str | None:
-    if (network == "mlp") == (task.kind == "vector"):
-        return None
-    if task.kind == "vector":
-        return f"{network!r} sees frames, and {task.name} has none; use 'mlp'"
-    return f"'mlp' sees vectors, and {task.name} shows frames; use one of dqn, net1, net2, net3"
-
-
-def _game_conflicts(game: str | None, network_key: str = "", network: str = "") -> Iterator[tuple[str, str]]:
-    if game is None:
-        return
-    try:
-        task = get_task(game)
-    except UserError as error:
-        yield "game", str(error)
-        return
-    problem = _network_problem(network, task) if network else None
-    if problem:
-        yield network_key, problem

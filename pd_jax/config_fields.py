@@ -38,6 +38,11 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
+class OneOrMany:
+    """A single value may stand for a list of one. It is in the type of a field, as `Bounds` is."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Field:
     """One setting.
 
@@ -48,6 +53,7 @@ class Field:
       bounds: the range of a number.
       optional: whether None is allowed.
       many: whether it is a tuple of ``kind``.
+      one_or_many: whether a single value may stand for a tuple of one.
       required: whether it has no default.
       positional: whether the command line takes it without a name.
     """
@@ -58,6 +64,7 @@ class Field:
     bounds: Bounds | None = None
     optional: bool = False
     many: bool = False
+    one_or_many: bool = False
     required: bool = False
     positional: bool = False
 
@@ -100,6 +107,8 @@ def _from_hint(hint: Any) -> Field:
                 field = dataclasses.replace(field, bounds=extra)
             elif isinstance(extra, Choice):
                 field = dataclasses.replace(field, choice=extra)
+            elif isinstance(extra, OneOrMany):
+                field = dataclasses.replace(field, one_or_many=True)
         return dataclasses.replace(field, positional=_POSITIONAL in args[1:])
     if origin in (typing.Union, types.UnionType):
         return dataclasses.replace(_from_hint(args[0]), optional=True)
@@ -145,6 +154,8 @@ def check_value(field: Field, value: Any, where: str) -> Any:
 
 
 def _check_items(field: Field, value: Any, where: str) -> tuple[Any, ...]:
+    if field.one_or_many and not isinstance(value, list | tuple):
+        return (check_value(dataclasses.replace(field, many=False), value, where),)
     if not isinstance(value, list | tuple):
         raise UserError(f"{where}: {show(value)} is not a list, each item {_TYPE_NAMES[field.kind]}")
     if not 1 <= len(value) <= _MAX_ITEMS:
@@ -171,6 +182,18 @@ def _check_text(value: str, where: str) -> str:
     if not value.isprintable():
         raise UserError(f"{where}: {show(value)} has characters that cannot be printed")
     return value
+
+
+def make_tuples(settings: Any) -> None:
+    """Turns single values, and lists, into the tuples that `OneOrMany` fields hold; a frozen dataclass's last word."""
+    for name, field in fields(type(settings)).items():
+        if not field.one_or_many or "." in name:
+            continue
+        value = getattr(settings, name)
+        if isinstance(value, str | int | float):
+            object.__setattr__(settings, name, (value,))
+        elif isinstance(value, list):
+            object.__setattr__(settings, name, tuple(value))
 
 
 def show(value: Any) -> str:

@@ -69,7 +69,7 @@ def from_mapping(config_class: type[C], mapping: Mapping[Any, Any], where: str =
 
 def to_mapping(config: CommandConfig) -> dict[str, Any]:
     """A nested mapping of plain values with every key; `from_mapping` gives ``config`` back."""
-    return {key: _plain(value) for key, value in dataclasses.asdict(config).items()}
+    return _plain(config)
 
 
 def to_yaml(config: CommandConfig) -> str:
@@ -77,10 +77,18 @@ def to_yaml(config: CommandConfig) -> str:
     return write_yaml(to_mapping(config))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+def _plain(settings: Any) -> dict[str, Any]:
+    known = fields(type(settings))
+    plain: dict[str, Any] = {}
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if dataclasses.is_dataclass(value):
+            value = _plain(value)
+        elif isinstance(value, tuple):
+            # A run of one game says so in the words it always had.
+            value = value[0] if known[item.name].one_or_many and len(value) == 1 else list(value)
+        plain[item.name] = value
+    return plain
 
 
 def _flatten(config_class: type, mapping: Mapping[Any, Any], where: str) -> dict[str, Any]:
@@ -203,7 +211,11 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
             texts = [inline] if equals else []
             while rest and not rest[0].startswith("--"):
                 texts.append(rest.pop(0))
-            values[switch.key] = check_value(field, [_parse(field, text) for text in texts], option)
+            if field.one_or_many and not texts:
+                raise UserError(f"{option}: needs a value")
+            items = [_parse(field, text) for text in texts]
+            is_one = field.one_or_many and len(items) == 1
+            values[switch.key] = check_value(field, items[0] if is_one else items, option)
         else:
             text = inline if equals else _next_value(option, rest)
             values[switch.key] = check_value(field, _parse(field, text), option)

@@ -6,9 +6,9 @@ A field's type says which values are possible (`Bounds`); its docstring is its `
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pd_jax.config_fields import Bounds, Choice
+from pd_jax.config_fields import Bounds, Choice, OneOrMany, make_tuples
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -22,10 +22,25 @@ Positive = Annotated[float, Bounds(1e-12, 1e6)]
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
 Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
+if TYPE_CHECKING:
+    # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
+    Words = str | tuple[str, ...]
+    PerGameLanes = int | tuple[int, ...]
+    PerGamePositive = float | tuple[float, ...]
+else:
+    Words = Annotated[tuple[str, ...], OneOrMany()]
+    PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
+    PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
 _MULTI_GAME = "is a network for several games, and this command has one"
 Network = Annotated[
     Literal["dqn", "net1", "net2", "net3", "mlp"],
     Choice("a network", refused=(("multi3", _MULTI_GAME), ("multi10", _MULTI_GAME))),
+]
+
+
+StudentNetwork = Annotated[
+    Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
+    Choice("a network"),
 ]
 
 
@@ -43,7 +58,7 @@ class EmulatorConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EnvConfig(EmulatorConfig):
+class OneGameEnvConfig(EmulatorConfig):
     """How environments run, and how many."""
 
     num_lanes: Lanes = 32
@@ -55,13 +70,30 @@ class EnvConfig(EmulatorConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvConfig(OneGameEnvConfig):
+    """How environments run, and how many."""
+
+    lanes: PerGameLanes | None = None
+    """Environments of each game, in the games' order; None is num_lanes of every game."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StudentConfig:
     """The network that learns."""
 
-    network: Network = "net2"
+    network: StudentNetwork = "net2"
     """The paper's networks by name, or mlp for vector observations."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
+    channels: tuple[Width, ...] | None = None
+    """Of the three convolutions, whatever the network's name stands for; None is what it stands for."""
+    hidden: Width | None = None
+    """Units of the dense layer after the convolutions; None is what the network's name stands for."""
+    head_hidden: Annotated[int, Bounds(0, 2**16)] = 128
+    """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
     compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
     """Type of the activations; parameters and losses are float32 always."""
 
@@ -72,13 +104,18 @@ class LossConfig:
 
     kind: Loss = "kl"
     """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
-    temperature: Positive | None = None
-    """The teacher's outputs are divided by it (kl only); None is 0.01 for Q-values and 1.0 for logits."""
+    temperature: PerGamePositive | None = None
+    """The teacher's outputs are divided by it (kl only): one number for all games, or one for each in their order; None
+    is 0.01 for Q-values and 1.0 for logits."""
 
-    def temperature_for(self, *, teacher_gives_logits: bool) -> float:
-        """The temperature to use; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not."""
+    def __post_init__(self) -> None:
+        make_tuples(self)
+
+    def temperature_for(self, game: int = 0, *, teacher_gives_logits: bool) -> float:
+        """The temperature of a game; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not."""
         if self.temperature is not None:
-            return self.temperature
+            assert isinstance(self.temperature, tuple)
+            return self.temperature[game if len(self.temperature) > 1 else 0]
         return 1.0 if teacher_gives_logits else 0.01
 
 
@@ -100,6 +137,8 @@ class LearnerConfig:
     """Added under the root to the mean of squared gradients: gradients well below 1e-3 move a weight less."""
     max_grad_norm: Positive | None = None
     """Gradients with a larger global norm are scaled down to it; None leaves them."""
+    games: Annotated[Literal["together", "alternating"], Choice("a schedule of games")] = "together"
+    """Whether every update sees a minibatch of every game, or of one game after another, as the paper has it."""
     updates_per_call: Count = 50
     """Updates in one jitted call."""
     num_devices: Lanes | None = None
@@ -116,7 +155,7 @@ class ReplayConfig:
     """The store of played steps."""
 
     capacity: Count = 540_000
-    """Control steps kept, in all lanes together (540,000: 10 hours at 15 Hz, 3.8 GB of frames)."""
+    """Control steps kept of each game, in all lanes together (540,000: 10 hours at 15 Hz, 3.8 GB of frames)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +165,8 @@ class ScheduleConfig:
     rounds: Count = 10
     """Times that play and updates take turns."""
     steps_per_round: Count = 54_000
-    """Control steps of a round in all lanes together, rounded up to whole rollouts (lanes x rollout length)."""
+    """Control steps of each game in a round, in all lanes together, rounded up to whole rollouts (lanes x rollout
+    length)."""
     updates_per_round: Count = 10_000
     """Minibatch updates after the play of a round."""
     rollout_length: Count = 32

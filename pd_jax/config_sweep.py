@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pd_jax.config_sections import LearnerConfig, Loss, LossConfig, Network, Positive, Seed, StudentConfig
+from pd_jax.config_conflicts import uneven
+from pd_jax.config_sections import Loss, LossConfig, Positive, Seed, StudentNetwork
 
 if TYPE_CHECKING:
     from pd_jax.config import SweepConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class GridConfig:
     """What varies between the cells of a sweep; an axis that is left out has the one value of its own section."""
 
-    networks: tuple[Network, ...] | None = None
+    networks: tuple[StudentNetwork, ...] | None = None
     """Students; None is student.network."""
     losses: tuple[Loss, ...] | None = None
     """Losses; None is loss.kind."""
@@ -35,7 +36,7 @@ class Variant:
 
     Attributes:
       network, loss, learning_rate, seed: the student's.
-      temperature: of the loss kl; None leaves it to the teacher's kind, and is all that other losses have.
+      temperature: of the loss kl; None is the sweep's own, and is all that other losses have.
     """
 
     network: str
@@ -44,25 +45,31 @@ class Variant:
     learning_rate: float
     seed: int
 
-    @property
-    def name(self) -> str:
-        """Such as ``net2-kl-t0.01-lr0.00025-seed0``: all of it, so that a cell keeps its name when a grid grows."""
-        loss = self.loss if self.temperature is None else f"{self.loss}-t{_spell(self.temperature)}"
-        return f"{self.network}-{loss}-lr{_spell(self.learning_rate)}-seed{self.seed}"
 
-
-def variants(
-    grid: GridConfig, student: StudentConfig, loss: LossConfig, learner: LearnerConfig, seed: int
-) -> tuple[Variant, ...]:
+def variants(config: SweepConfig) -> tuple[Variant, ...]:
     """The combinations that a grid spans over the settings beside it, in the order of its axes; seeds vary fastest."""
-    found = []
-    for network, kind in itertools.product(grid.networks or (student.network,), grid.losses or (loss.kind,)):
-        temperatures: Sequence[float | None] = (None,)
-        if kind == "kl":
-            temperatures = grid.temperatures or (loss.temperature,)
-        rates, seeds = grid.learning_rates or (learner.learning_rate,), grid.seeds or (seed,)
-        found += [Variant(network, kind, *rest) for rest in itertools.product(temperatures, rates, seeds)]
+    grid, found = config.grid, []
+    rates, seeds = grid.learning_rates or (config.learner.learning_rate,), grid.seeds or (config.seed,)
+    networks, losses = grid.networks or (config.student.network,), grid.losses or (config.loss.kind,)
+    for network, loss in itertools.product(networks, losses):
+        temperatures = grid.temperatures if grid.temperatures and loss == "kl" else (None,)
+        found += [Variant(network, loss, *rest) for rest in itertools.product(temperatures, rates, seeds)]
     return tuple(found)
+
+
+def cell_name(config: SweepConfig, index: int, variant: Variant) -> str:
+    """Such as ``pong-net2-kl-t0.01-lr0.00025-seed0``: all of it, so that a cell keeps its name when a grid grows.
+
+    Args:
+      config: the sweep's, with the games' names.
+      index: of the cell's teacher.
+      variant: the cell's.
+    """
+    assert config.game is not None
+    temperature = _temperature(config, index, variant)
+    loss = variant.loss if temperature is None else f"{variant.loss}-t{_spell(temperature)}"
+    rate = _spell(variant.learning_rate)
+    return f"{config.game[index]}-{variant.network}-{loss}-lr{rate}-seed{variant.seed}"
 
 
 def cell_settings(config: SweepConfig, index: int, variant: Variant) -> dict[str, Any]:
@@ -75,13 +82,16 @@ def cell_settings(config: SweepConfig, index: int, variant: Variant) -> dict[str
       index: of the cell's teacher.
       variant: the cell's.
     """
+    lanes = config.env.lanes
+    env = dataclasses.replace(config.env, num_lanes=config.lanes[index], lanes=None) if lanes else config.env
     return {
         "teacher": config.teacher[index],
         "game": config.game[index] if config.game else None,
         "data": config.data[index] if config.data else None,
         "seed": variant.seed,
+        "env": env,
         "student": dataclasses.replace(config.student, network=variant.network),  # type: ignore[arg-type]
-        "loss": LossConfig(kind=variant.loss, temperature=variant.temperature),  # type: ignore[arg-type]
+        "loss": LossConfig(kind=variant.loss, temperature=_temperature(config, index, variant)),  # type: ignore[arg-type]
         "learner": dataclasses.replace(config.learner, learning_rate=variant.learning_rate),
         "evaluation": dataclasses.replace(config.evaluation, seed_offset=_starts(config) - variant.seed),
     }
@@ -89,11 +99,8 @@ def cell_settings(config: SweepConfig, index: int, variant: Variant) -> dict[str
 
 def sweep_conflicts(config: SweepConfig) -> Iterator[tuple[str, str]]:
     """Yields ``(key, what is wrong)`` for settings that are possible alone and impossible together."""
-    for key in ("game", "data"):
-        given = getattr(config, key)
-        if given is not None and len(given) != len(config.teacher):
-            yield key, f"{len(given)} of them for {len(config.teacher)} of teacher; each teacher takes one"
-            return
+    counts = list(uneven(config))
+    yield from counts
     if config.data is not None and config.record is not None:
         yield "record", "there is a recording already, in data; give one of the two"
     for key, axis in (("teacher", config.teacher), *((f"grid.{key}", axis) for key, axis in vars(config.grid).items())):
@@ -109,7 +116,8 @@ def sweep_conflicts(config: SweepConfig) -> Iterator[tuple[str, str]]:
                 f"{seed} is out of reach: all cells are scored on starts of seed {_starts(config)} "
                 "(seed + evaluation.seed_offset), which must not be less, nor more than 100000000 above",
             )
-    yield from _conflicts_of_cells(config)
+    if not counts:
+        yield from _conflicts_of_cells(config)
 
 
 def _conflicts_of_cells(config: SweepConfig) -> Iterator[tuple[str, str]]:
@@ -117,6 +125,15 @@ def _conflicts_of_cells(config: SweepConfig) -> Iterator[tuple[str, str]]:
     for index, variant in itertools.product(range(len(config.teacher)), config.variants):
         for key, problem in config.cell(index, variant).conflicts():
             yield renamed.get(key, key), problem
+
+
+def _temperature(config: SweepConfig, index: int, variant: Variant) -> float | None:
+    """Of one cell; None leaves it to the teacher's kind, and is all that losses other than kl have."""
+    own = config.loss.temperature
+    if variant.loss != "kl" or variant.temperature is not None or own is None:
+        return variant.temperature
+    assert isinstance(own, tuple)
+    return own[index if len(own) > 1 else 0]
 
 
 def _starts(config: SweepConfig) -> int:

@@ -1,4 +1,4 @@
-"""The paper's networks by name: a shared torso and an output head, over uint8 frame stacks or vectors.
+"""The paper's networks by name: a torso and a head for each game, over uint8 frame stacks or vectors.
 
 Parameters always have the field's usual shapes (convolution kernels HWIO, dense kernels ``[in, out]``), whatever
 formulation of the convolution the platform prefers, so that files and checkpoints travel between platforms.
@@ -12,23 +12,25 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, overload
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from pd_jax.errors import UserError, nearest
+from pd_jax.heads import CategoricalHead, MultiGameHead, SingleHead
 
 ConvolutionMethod = Literal["auto", "matmul", "native"]
 
 
 @dataclasses.dataclass(frozen=True)
 class TorsoSpec:
-    """Layer sizes of one of the paper's single-game networks (Rusu et al. 2016, table 4)."""
+    """Layer sizes that the games of a network share (Rusu et al. 2016, appendix A, table 4)."""
 
-    channels: tuple[int, int, int]
+    channels: tuple[int, ...]
     hidden: int
 
 
@@ -37,7 +39,11 @@ _TORSOS = {
     "net1": TorsoSpec((16, 32, 32), 256),
     "net2": TorsoSpec((16, 16, 16), 128),
     "net3": TorsoSpec((16, 16, 16), 64),
+    "multi3": TorsoSpec((32, 64, 64), 512),
+    "multi10": TorsoSpec((64, 64, 64), 1500),
 }
+# Their heads have a hidden layer even for a single game.
+_MULTI_GAME_NAMES = ("multi3", "multi10")
 NETWORK_NAMES = (*_TORSOS, "mlp")
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType({"relu": nn.relu, "tanh": jnp.tanh})
 """What an ``mlp`` may apply to its hidden layers, by name."""
@@ -181,38 +187,6 @@ class MLPTorso(nn.Module):
         return x
 
 
-class SingleHead(nn.Module):
-    """One game's output layer. A student of several games has a head of its own kind in this place."""
-
-    num_actions: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: Array) -> Array:
-        """Maps ``[N, hidden]`` to float32 Q-values or logits ``[N, num_actions]``."""
-        return nn.Dense(self.num_actions, dtype=self.dtype, name="output")(features).astype(jnp.float32)
-
-
-class CategoricalHead(nn.Module):
-    """The output layer of a categorical distributional agent (C51, Bellemare et al. 2017), reduced to expected values.
-
-    Each action has a probability for every atom of a fixed support; its Q-value is the mean of that distribution.
-    """
-
-    num_actions: int
-    support: tuple[float, ...]
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: Array) -> Array:
-        """Maps ``[N, hidden]`` to float32 Q-values ``[N, num_actions]``."""
-        atoms = len(self.support)
-        logits = nn.Dense(self.num_actions * atoms, dtype=self.dtype, name="output")(features).astype(jnp.float32)
-        probabilities = nn.softmax(logits.reshape(-1, self.num_actions, atoms))
-        # A product and a sum, not a matrix product: those may be rounded to bfloat16 on an accelerator.
-        return jnp.sum(probabilities * jnp.asarray(self.support, jnp.float32), axis=-1)
-
-
 class PolicyNetwork(nn.Module):
     """A torso and a head: ``init(key, observations)`` and ``apply(variables, observations)``."""
 
@@ -224,9 +198,58 @@ class PolicyNetwork(nn.Module):
         return self.head(self.torso(observations))
 
 
+class MultiGameNetwork(nn.Module):
+    """A torso that all games share, and a head for each.
+
+    ``init(key, observations)`` and ``apply(variables, observations)`` for all games at once, or
+    ``apply(variables, observations, game, method="one_game")``.
+    """
+
+    torso: nn.Module
+    head: MultiGameHead
+
+    @property
+    def num_actions(self) -> tuple[int, ...]:
+        """Size of every game's action set."""
+        return self.head.num_actions
+
+    def __call__(self, observations: Array) -> Array:
+        """Maps ``[G, B, ...]`` to float32 ``[G, B, A]``, A the widest action set; ``-inf`` where there is no action.
+
+        Raises:
+          AssertionError: there are not as many games as heads.
+        """
+        chex.assert_axis_dimension(observations, 0, len(self.num_actions))
+        # One large batch: convolutions mapped over games would be grouped ones, which are slow everywhere.
+        features = self.torso(observations.reshape(-1, *observations.shape[2:]))
+        return self.head(features.reshape(*observations.shape[:2], -1))
+
+    def one_game(self, observations: Array, game: int | Array) -> Array:
+        """Maps one game's ``[B, ...]`` to float32 ``[B, A]``; ``game`` is an int or an int32 scalar."""
+        return self.head(self.torso(observations), game)
+
+
+class NetworkOptions(TypedDict, total=False):
+    """What :func:`make_network` takes by keyword."""
+
+    layer_norm: bool
+    hidden_sizes: Sequence[int]
+    activation: str
+    support: Sequence[float]
+    compute_dtype: str
+    convolution: ConvolutionMethod
+    channels: Sequence[int] | None
+    hidden: int | None
+    head_hidden: int
+
+
+@overload
+def make_network(name: str, num_actions: int, **options: Unpack[NetworkOptions]) -> PolicyNetwork: ...
+@overload
+def make_network(name: str, num_actions: Sequence[int], **options: Unpack[NetworkOptions]) -> MultiGameNetwork: ...
 def make_network(
     name: str,
-    num_actions: int,
+    num_actions: int | Sequence[int],
     *,
     layer_norm: bool = False,
     hidden_sizes: Sequence[int] = (128, 128),
@@ -234,24 +257,35 @@ def make_network(
     support: Sequence[float] = (),
     compute_dtype: str = "float32",
     convolution: ConvolutionMethod = "auto",
-) -> PolicyNetwork:
-    """Builds one of the paper's networks (Rusu et al. 2016, appendix A, table 4) or an MLP.
+    channels: Sequence[int] | None = None,
+    hidden: int | None = None,
+    head_hidden: int = 128,
+) -> PolicyNetwork | MultiGameNetwork:
+    """Builds one of the paper's networks (Rusu et al. 2016, appendix A, table 4) or an MLP, for one game or several.
 
     Args:
-      name: ``dqn``, ``net1``, ``net2``, ``net3`` for uint8 frames ``[N, 84, 84, 4]``; ``mlp`` for float ``[N, D]``.
-      num_actions: size of the output.
+      name: ``dqn``, ``net1``, ``net2``, ``net3``, ``multi3``, ``multi10`` for uint8 frames ``[N, 84, 84, 4]``; ``mlp``
+        for float ``[N, D]``.
+      num_actions: size of the output of a single game's network, or of every game's output in a network of several.
       layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
       hidden_sizes: of ``mlp``; ignored by the others.
       activation: ``relu`` or, for ``mlp``, ``tanh``.
       support: values of the atoms of a categorical head, whose mean is the output; by default outputs are plain.
       compute_dtype: ``float32`` or ``bfloat16``. Parameters and outputs stay float32.
       convolution: formulation of the convolutions; ``auto`` takes the platform's faster one.
+      channels: of the three convolutions, instead of those that the name stands for.
+      hidden: units of the torso's dense layer, instead of those that the name stands for.
+      head_hidden: units of the hidden layer (``fc2``) of each head, in networks of several games and in ``multi3`` and
+        ``multi10``; 0 leaves it out. Other networks of a single game have none.
 
     Raises:
       UserError: the name or a number is not one of the above.
     """
-    if num_actions < 1:
-        raise UserError(f"num_actions must be at least 1, got {num_actions}")
+    sizes = tuple(num_actions) if isinstance(num_actions, Sequence) else (num_actions,)
+    if min(sizes, default=0) < 1:
+        raise UserError(f"num_actions must be at least 1, got {min(sizes, default=0)}")
+    if head_hidden < 0:
+        raise UserError(f"head_hidden must be at least 0, got {head_hidden}")
     if compute_dtype not in ("float32", "bfloat16"):
         raise UserError(f"compute_dtype: {compute_dtype!r} is not one of float32, bfloat16")
     if activation not in ACTIVATIONS or (name in _TORSOS and activation != "relu"):
@@ -260,16 +294,39 @@ def make_network(
     dtype = jnp.dtype(compute_dtype)
     torso: nn.Module
     if name == "mlp":
+        if channels is not None or hidden is not None:
+            raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
         torso = MLPTorso(tuple(hidden_sizes), layer_norm=layer_norm, activation=activation, dtype=dtype)
-    elif name in _TORSOS:
-        torso = AtariTorso(_TORSOS[name], layer_norm=layer_norm, method=convolution, dtype=dtype)
     else:
-        choices = ", ".join(NETWORK_NAMES)
-        raise UserError(f"{name!r} is not a network{nearest(name, NETWORK_NAMES)} ({choices})")
-    head: nn.Module = SingleHead(num_actions, dtype=dtype)
+        spec = _torso_spec(name, channels, hidden)
+        torso = AtariTorso(spec, layer_norm=layer_norm, method=convolution, dtype=dtype)
+    if isinstance(num_actions, Sequence):
+        if support:
+            raise UserError("a categorical head is for a single game")
+        return MultiGameNetwork(torso, MultiGameHead(sizes, head_hidden, layer_norm, dtype))
+    head: nn.Module = SingleHead(
+        num_actions, head_hidden if name in _MULTI_GAME_NAMES else 0, layer_norm=layer_norm, dtype=dtype
+    )
     if support:
         head = CategoricalHead(num_actions, tuple(support), dtype=dtype)
     return PolicyNetwork(torso=torso, head=head)
+
+
+def _torso_spec(name: str, channels: Sequence[int] | None, hidden: int | None) -> TorsoSpec:
+    """The widths that a name stands for, but for those that are given."""
+    if name not in _TORSOS:
+        choices = ", ".join(NETWORK_NAMES)
+        raise UserError(f"{name!r} is not a network{nearest(name, NETWORK_NAMES)} ({choices})")
+    spec = _TORSOS[name]
+    if channels is not None:
+        if len(channels) != len(_STRIDES):
+            raise UserError(f"channels: {len(channels)} widths for {len(_STRIDES)} convolutions")
+        spec = dataclasses.replace(spec, channels=tuple(channels))
+    if hidden is not None:
+        spec = dataclasses.replace(spec, hidden=hidden)
+    if min(*spec.channels, spec.hidden) < 1:
+        raise UserError(f"channels and hidden must be at least 1, got {spec.channels} and {spec.hidden}")
+    return spec
 
 
 def count_params(params: Any) -> int:

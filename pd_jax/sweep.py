@@ -14,6 +14,7 @@ from typing import Any
 from pd_jax.collect import collect
 from pd_jax.config import SweepConfig
 from pd_jax.config_loading import from_mapping, to_mapping
+from pd_jax.config_sweep import cell_name
 from pd_jax.dataset import Dataset
 from pd_jax.distill import distill
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory
@@ -52,7 +53,8 @@ def _check_resumed(plan: Plan, there: Mapping[str, Any]) -> None:
     """Raises a UserError if a cell of the sweep that is there is none of this one's, or had another teacher."""
     before = from_mapping(SweepConfig, there, f"{plan.config.out}: ")
     names = {cell.name for cell in plan.cells}
-    dropped = [name for game in before.game or () for v in before.variants if (name := f"{game}-{v.name}") not in names]
+    had = (cell_name(before, index, variant) for index in range(before.num_games) for variant in before.variants)
+    dropped = [name for name in had if name not in names]
     if dropped:
         more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
         raise UserError(

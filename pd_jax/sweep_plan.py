@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pd_jax.config import CollectConfig, DistillConfig, SweepConfig, check_network
-from pd_jax.config_sweep import Variant
+from pd_jax.config import CollectConfig, DistillConfig, OneGameEnvConfig, SweepConfig, check_network
+from pd_jax.config_sweep import Variant, cell_name
 from pd_jax.errors import UserError
 from pd_jax.networks import count_params
 from pd_jax.preparation import Setting, prepare, task_of
@@ -171,14 +171,21 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
                 steps=config.record,
                 epsilon=config.epsilon,
                 rollout_length=config.schedule.rollout_length,
-                env=config.env,
+                env=_env_of(config, index),
             )
         games[task.name] = Game(task, teacher, recording, data)
     return tuple(games.values())
 
 
+def _env_of(config: SweepConfig, index: int) -> OneGameEnvConfig:
+    """How a game is recorded."""
+    names = [field.name for field in dataclasses.fields(OneGameEnvConfig)]
+    values = {name: getattr(config.env, name) for name in names}
+    return OneGameEnvConfig(**values | {"num_lanes": config.lanes[index]})
+
+
 def _cell(config: SweepConfig, game: Game, index: int, variant: Variant) -> Cell:
-    name = f"{game.task.name}-{variant.name}"
+    name = cell_name(config, index, variant)
     out = str(Path(config.out) / "cells" / name)
     settings = dataclasses.replace(config.cell(index, variant), out=out, data=game.data, resume=True)
     return Cell(name, game, variant, settings)
@@ -193,9 +200,8 @@ def _prepared(cell: Cell) -> Setting:
 
 def _checkpoint_bytes(setting: Setting) -> int:
     """The newest, the best and the one that is being written, each of the parameters and their moments."""
-    task, config = setting.task, setting.config
-    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
-    num_params = count_params(jax.eval_shape(setting.student.init, jax.random.key(0), example))
+    config = setting.config
+    num_params = count_params(jax.eval_shape(setting.student.init, jax.random.key(0)))
     moments = 2 if config.learner.optimizer == "adam" else 1
     return (4 * num_params * (1 + moments) + _CHECKPOINT_OVERHEAD) * (config.checkpoint.keep + 2)
 

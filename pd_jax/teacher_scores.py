@@ -10,9 +10,8 @@ from typing import Any
 
 from pd_jax.config import DistillConfig
 from pd_jax.errors import UserError
-from pd_jax.evaluation import evaluate
 from pd_jax.interrupts import Interrupts
-from pd_jax.play import environment_options
+from pd_jax.protocol import play_games
 from pd_jax.reporting.progress import Progress
 from pd_jax.reporting.summary import summarise_scores
 from pd_jax.run_directory import to_json, write_atomically
@@ -73,28 +72,19 @@ def score_teacher(config: DistillConfig, task: Task, teacher: Teacher) -> Teache
     Raises:
       Interrupted: a signal came.
     """
-    protocol = protocol_of(config, task)
-    options = environment_options(config.env) | {"max_episode_steps": protocol["max_episode_steps"]}
     with Interrupts() as interrupts, Progress(f"evaluate the {task.name} teacher") as progress:
-        games = progress.add("games", config.evaluation.episodes)
-
-        def on_progress(finished: int, wanted: int) -> None:
-            games.total = wanted
-            games.set(finished)
-            interrupts.check()
-
-        played = evaluate(
+        played = play_games(
             teacher.network.apply,
             teacher.variables,
             task,
+            config.evaluation,
+            config.env,
             episodes=config.evaluation.episodes,
-            num_lanes=config.evaluation.num_lanes,
-            epsilon=config.evaluation.epsilon,
-            seed=protocol["seed"],
-            environment_options=options,
-            on_progress=on_progress,
+            seed=config.seed,
+            meter=progress.add("games", config.evaluation.episodes),
+            interrupts=interrupts,
         )
-    return TeacherScore(task.name, teacher.sha256, protocol, summarise_scores(played.returns))
+    return TeacherScore(task.name, teacher.sha256, protocol_of(config, task), summarise_scores(played.returns))
 
 
 def write_teacher_score(path: Path, score: TeacherScore) -> None:

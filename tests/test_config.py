@@ -24,6 +24,7 @@ from pd_jax.config import (
     EvaluateConfig,
     LearnerConfig,
     LossConfig,
+    OneGameEnvConfig,
     PQNConfig,
     ReplayConfig,
     ScheduleConfig,
@@ -80,7 +81,7 @@ def test_the_papers_numbers_are_in_its_file() -> None:
     assert (config.schedule.updates_per_round, config.learner.optimizer) == (10_000, "rmsprop")
     assert 1e-4 <= config.learner.learning_rate <= 1e-3
     assert (config.epsilon, config.evaluation.epsilon, config.env.max_noops) == (0.05, 0.05, 30)
-    assert (config.loss.kind, config.loss.temperature) == ("kl", 0.01)
+    assert (config.loss.kind, config.loss.temperature) == ("kl", (0.01,))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -112,19 +113,19 @@ def test_every_default_is_a_possible_value_of_the_right_type(command: str) -> No
 @given(st.integers(1, 10**6), st.integers(1, 300), st.integers(1, 300))
 def test_a_round_plays_at_least_its_steps_and_less_than_a_rollout_more(steps: int, lanes: int, length: int) -> None:
     config = distill(lanes, steps_per_round=steps, rollout_length=length)
-    played = config.rollouts_per_round * lanes * length
+    played = config.rollouts_per_round() * lanes * length
     assert steps <= played < steps + lanes * length
     recording = CollectConfig(
-        teacher="pong", out="x", steps=steps, rollout_length=length, env=EnvConfig(num_lanes=lanes)
+        teacher="pong", out="x", steps=steps, rollout_length=length, env=OneGameEnvConfig(num_lanes=lanes)
     )
-    assert recording.num_rollouts == config.rollouts_per_round
+    assert recording.num_rollouts == config.rollouts_per_round()
 
 
 @given(st.integers(1, 10**6), st.integers(1, 300), st.integers(1, 300))
 def test_a_replay_that_is_accepted_holds_a_rollout_in_every_lane(capacity: int, lanes: int, length: int) -> None:
     config = distill(lanes, capacity=capacity, rollout_length=length, batch_size=1)
-    assert config.capacity_per_lane * lanes <= capacity
-    assert (list(config.conflicts()) == []) == (config.capacity_per_lane >= length)
+    assert config.capacity_per_lane() * lanes <= capacity
+    assert (list(config.conflicts()) == []) == (config.capacity_per_lane() >= length)
 
 
 def test_temperature_depends_on_the_teachers_outputs_unless_given() -> None:

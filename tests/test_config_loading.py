@@ -25,7 +25,8 @@ TOP_KEYS = (
     "seed, teacher, out, resume, game, data, epsilon, env, student, loss, learner, replay, schedule, evaluation, "
     "checkpoint"
 )
-NETWORKS = "(dqn, net1, net2, net3, mlp)"
+STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype"
+NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
 
 
 def failure(config_class: type[CommandConfig], *argv: str) -> str:
@@ -68,8 +69,8 @@ def test_every_spelling_of_an_option_is_understood() -> None:
         "2",
     ]
     config = load_config(DistillConfig, argv, "distill")
-    assert (config.teacher, config.out, config.data) == ("a=b", "-", None)
-    assert (config.learner.batch_size, config.loss.temperature, config.seed) == (1024, 0.01, 2)
+    assert (config.teacher, config.out, config.data) == (("a=b",), "-", None)
+    assert (config.learner.batch_size, config.loss.temperature, config.seed) == (1024, (0.01,), 2)
     assert (config.student.mlp_hidden, config.resume) == ((64, 32), True)
     assert not load_config(DistillConfig, [*argv, "--no-resume"], "distill").resume
 
@@ -145,10 +146,6 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
             ["--student.network", "resnet"],
             f"--student.network: 'resnet' is not a network; did you mean 'net3'? {NETWORKS}",
         ),
-        (
-            ["--student.network", "multi3"],
-            f"--student.network: 'multi3' is a network for several games, and this command has one {NETWORKS}",
-        ),
         (["--teacher="], "--teacher: is empty"),
         (["--out", "a\nb"], "--out: 'a\\nb' has characters that cannot be printed"),
         (["--out", "\udcff"], "--out: '\\udcff' has characters that cannot be printed"),
@@ -159,20 +156,42 @@ def test_a_bad_option_is_refused(options: list[str], message: str) -> None:
     assert distill_failure(*options) == message
 
 
+def test_a_teacher_of_one_game_is_refused_a_network_of_several() -> None:
+    message = failure(TrainTeacherConfig, "--game", "pong", "--out", "x", "--network", "multi3")
+    problem = "is a network for several games, and this command has one (dqn, net1, net2, net3, mlp)"
+    assert message == f"--network: 'multi3' {problem}"
+
+
+def test_the_widths_of_a_student_are_what_its_network_stands_for_unless_they_are_given(tmp_path: Path) -> None:
+    path = tmp_path / "widths.yaml"
+    path.write_text("student: {network: multi3, channels: [8, 8, 16], hidden: 32, head_hidden: 0}\n")
+    student = load_config(DistillConfig, [*REQUIRED, "--config", str(path)], "distill").student
+    assert (student.channels, student.hidden, student.head_hidden) == ((8, 8, 16), 32, 0)
+    path.write_text("student: {channels: null, hidden: null}\n")
+    student = load_config(DistillConfig, [*REQUIRED, "--config", str(path)], "distill").student
+    assert (student.channels, student.hidden, student.head_hidden) == (None, None, 128)
+    options = ["--student.channels", "4", "5", "6", "--student.hidden", "7"]
+    student = load_config(DistillConfig, [*REQUIRED, "--config", str(path), *options], "distill").student
+    assert (student.channels, student.hidden) == ((4, 5, 6), 7)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("student: {network: nte1}", f"student.network: 'nte1' is not a network; did you mean 'net1'? {NETWORKS}"),
         (
             "student: {netwrok: net1}",
-            "student.netwrok: no such key; did you mean 'network'? (network, mlp_hidden, compute_dtype)",
+            f"student.netwrok: no such key; did you mean 'network'? ({STUDENT_KEYS})",
         ),
         ("network: net1", f"network: no such key; did you mean 'student.network'? ({TOP_KEYS})"),
         ("zzz: 1", f"zzz: no such key ({TOP_KEYS})"),
         ("1: 1", f"1: no such key ({TOP_KEYS})"),
         ("null: 1", f"null: no such key ({TOP_KEYS})"),
         ("student.network: net1", f"student.network: no such key; did you mean 'student'? ({TOP_KEYS})"),
-        ("student: net1", "student: 'net1' is not a mapping of settings (network, mlp_hidden, compute_dtype)"),
+        (
+            "student: net1",
+            f"student: 'net1' is not a mapping of settings ({STUDENT_KEYS})",
+        ),
         ("replay:", "replay: null is not a mapping of settings (capacity)"),
         ("learner: {batch_size: '64'}", "learner.batch_size: '64' is not a whole number"),
         ("learner: {batch_size: true}", "learner.batch_size: true is not a whole number"),
