@@ -257,7 +257,7 @@ def test_bad_settings_are_one_line_and_leave_nothing_behind(tmp_path: Path, capf
     assert refused(teacher="pong", game="pong", grid__networks=["net1", "mlp"]) == f"--grid.networks: {mlp}"
     assert refused(teacher="pong") == f"student.network: {mlp}"
     assert refused(teacher=["cartpole", "acrobot"], game="cartpole") == (
-        "--game: 1 of them for 2 of teacher; each teacher takes one"
+        "--game: 1 game for 2 teachers: acrobot has none; give one for each teacher, in the same order"
     )
     assert refused(grid__seeds=["2000000"]).startswith(
         "--grid.seeds: 2000000 is out of reach: all cells are scored on "
@@ -269,7 +269,9 @@ def test_recordings_that_do_not_fit_are_refused(
 ) -> None:
     out = tmp_path / "sweep"
     two = {"teacher": ["cartpole", "acrobot"]}
-    assert failure(capfd, out, **two, data=recording) == "--data: 1 of them for 2 of teacher; each teacher takes one"
+    assert failure(capfd, out, **two, data=recording) == (
+        "--data: 1 data set for 2 teachers: acrobot has none; give one for each teacher, in the same order"
+    )
     nowhere = tmp_path / "nowhere"
     assert failure(capfd, out, **two, data=[recording, nowhere]) == f"{nowhere}: no such data set"
     assert failure(capfd, out, **two, data=[recording, recording]) == (
