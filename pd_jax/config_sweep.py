@@ -106,6 +106,8 @@ def sweep_conflicts(config: SweepConfig) -> Iterator[tuple[str, str]]:
     for key, axis in (("teacher", config.teacher), *((f"grid.{key}", axis) for key, axis in vars(config.grid).items())):
         for value in duplicates(axis or ()):
             yield key, f"{value!r} is there twice"
+    if config.together and config.data is None and config.record is None:
+        yield "together", "students that learn together share a recording; set record or data"
     losses = config.grid.losses or (config.loss.kind,)
     if config.grid.temperatures is not None and "kl" not in losses:
         yield "grid.temperatures", f"only the loss kl has a temperature, and the grid has {', '.join(losses)}"

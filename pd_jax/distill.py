@@ -90,8 +90,8 @@ def next_call(training: Generator[int, FetchMetrics, None], fetch_metrics: Fetch
 class Session:
     """One process's share of a run, from its newest checkpoint (if any) to its end.
 
-    :meth:`run` is all of it. Whoever trains several students in one program drives :meth:`training` instead, sets
-    ``first_state``, and ends with :meth:`finish`.
+    :meth:`run` is all of it. Whoever trains several students in one program calls :meth:`forget_state`, drives
+    :meth:`training` and ends with :meth:`finish`.
 
     Attributes:
       at: where the run stands.
@@ -125,6 +125,7 @@ class Session:
             total_updates=setting.total_updates,
             divergence=make_divergence(setting) if len(setting.tasks) > 1 else None,
         )
+        self._state: Any
         self._state, self.at = self._restore_or_init()
         self.first_state: Callable[[], LearnerState] = lambda: setting.devices.first(self._state)
         self.saved_updates = self.at.updates
@@ -147,6 +148,10 @@ class Session:
                     self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
                     count = next_call(training, functools.partial(self.setting.devices.first, metrics))
         return self.finish()
+
+    def forget_state(self, first_state: Callable[[], LearnerState]) -> None:
+        """Lets go of the state, which whoever drives the training keeps from now on; ``first_state`` gives it."""
+        self._state, self.first_state = None, first_state
 
     @property
     def is_trained(self) -> bool:

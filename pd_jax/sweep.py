@@ -24,6 +24,7 @@ from pd_jax.run_directory import RunDirectory, read_run, to_json, write_atomical
 from pd_jax.sweep_plan import Cell, Game, Plan, make_plan
 from pd_jax.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
 from pd_jax.teachers import Teacher
+from pd_jax.together import distill_together
 
 _GROWS = frozenset({"grid", "teacher", "game", "data"})
 """What a resumed sweep may have more of; `_check_resumed` sees to it that no cell is lost."""
@@ -80,6 +81,7 @@ class _Sweep:
     def __init__(self, plan: Plan, run: RunDirectory) -> None:
         self.plan = plan
         self.run_directory = run
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, str] = {}
         self.seconds: list[float] = []
         """What each cell of this session took."""
@@ -92,32 +94,61 @@ class _Sweep:
             if game.recording is not None and not _is_recorded(game):
                 collect(game.recording, game.teacher)
         scores = {game.task.name: self._score(game) for game in self.plan.games}
-        summaries = {cell.name: summary for cell in self.plan.cells if (summary := _finished(cell)) is not None}
-        for number, cell in enumerate(self.plan.cells, 1):
-            if cell.name in summaries:
-                continue
-            self._announce(number, cell, left=sum(c.name not in summaries for c in self.plan.cells[number - 1 :]))
+        for cell in self.plan.cells:
+            if (summary := _finished(cell)) is not None:
+                self.summaries[cell.name] = summary
+        for cells in self._groups():
+            self._announce(cells)
             started = time.monotonic()
-            try:
-                # The table of the sweep is its output; those of its cells are how it gets on.
-                with contextlib.redirect_stdout(sys.stderr):
-                    summaries[cell.name] = distill(cell.config, cell.game.teacher, teacher_scores=scores)
-            except Exception as error:
-                self.failures[cell.name] = _reason(error)
-                print_line(f"{cell.name}: failed: {self.failures[cell.name]}", sys.stderr)
-            self.seconds.append(time.monotonic() - started)
-            # After every cell, so that what is known outlives a power cut.
-            self._write(summaries)
-        table = self._write(summaries)
+            # The table of the sweep is its output; those of its cells are how it gets on.
+            with contextlib.redirect_stdout(sys.stderr):
+                self._run_cells(cells, scores)
+            self.seconds += [(time.monotonic() - started) / len(cells)] * len(cells)
+            # Now and then, so that what is known outlives a power cut.
+            self._write()
+        table = self._write()
         print(format_table(table), end="")
         print(f"{self.run_directory.path}: table.md, table.json, cells/")
         return table
 
-    def _announce(self, number: int, cell: Cell, left: int) -> None:
+    def _groups(self) -> list[list[Cell]]:
+        """The cells that are to be run, in order, each with those that it trains together with."""
+        left = [cell for cell in self.plan.cells if cell.name not in self.summaries]
+        if not self.plan.together:
+            return [[cell] for cell in left]
+        return [[cell for cell in left if cell.shape == shape] for shape in dict.fromkeys(cell.shape for cell in left)]
+
+    def _run_cells(self, cells: Sequence[Cell], scores: Mapping[str, TeacherScore]) -> None:
+        """Runs cells together, or one that is alone; notes their summaries, or why they failed."""
+        outcomes: Sequence[dict[str, Any] | Exception]
+        try:
+            if len(cells) == 1:
+                outcomes = [distill(cells[0].config, cells[0].game.teacher, scores)]
+            else:
+                outcomes = distill_together([cell.config for cell in cells], cells[0].game.teacher, scores)
+        except Exception as error:
+            reason = _reason(error)
+            if len(cells) > 1:
+                print_line(f"{len(cells)} cells failed together ({reason}); now one after another", sys.stderr)
+                for cell in cells:
+                    self._run_cells([cell], scores)
+                return
+            outcomes = [error]
+        for cell, outcome in zip(cells, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                self.failures[cell.name] = _reason(outcome)
+                print_line(f"{cell.name}: failed: {self.failures[cell.name]}", sys.stderr)
+            else:
+                self.summaries[cell.name] = outcome
+
+    def _announce(self, cells: Sequence[Cell]) -> None:
+        number = 1 + self.plan.cells.index(cells[0])
+        together = f" and {len(cells) - 1} like it together" if len(cells) > 1 else ""
+        left = len(self.plan.cells) - len(self.summaries) - len(self.failures)
         time_left = ""
         if self.seconds:
             time_left = f", about {format_seconds(left * sum(self.seconds) / len(self.seconds))} left"
-        print_line(f"cell {number} of {len(self.plan.cells)}{time_left}: {cell.name}", sys.stderr)
+        print_line(f"cell {number} of {len(self.plan.cells)}{together}{time_left}: {cells[0].name}", sys.stderr)
 
     def _score(self, game: Game) -> TeacherScore:
         """The teacher's score, taken once for all cells and sessions."""
@@ -130,14 +161,14 @@ class _Sweep:
         score.check_fits(config, game.task, game.teacher)
         return score
 
-    def _write(self, summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-        table = build_table([self._entry(cell, summaries.get(cell.name)) for cell in self.plan.cells])
+    def _write(self) -> Table:
+        table = build_table([self._entry(cell) for cell in self.plan.cells])
         text = json.dumps(to_json(table), indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.run_directory.path / "table.json", text)
         write_atomically(self.run_directory.path / "table.md", format_table(table))
         return table
 
-    def _entry(self, cell: Cell, summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _entry(self, cell: Cell) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "cell": cell.name,
             "game": cell.game.task.name,
@@ -149,6 +180,7 @@ class _Sweep:
         }
         if cell.name in self.failures:
             return entry | {"failure": self.failures[cell.name]}
+        summary = self.summaries.get(cell.name)
         if summary is None:
             return entry
         shared = {key: summary[key] for key in ("student_parameters", "teacher_parameters", "env_steps", "updates")}

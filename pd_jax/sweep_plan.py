@@ -14,6 +14,7 @@ import numpy as np
 from pd_jax.config import CollectConfig, DistillConfig, OneGameEnvConfig, SweepConfig, check_network
 from pd_jax.config_sweep import Variant, cell_name
 from pd_jax.errors import UserError
+from pd_jax.memory import check_memory
 from pd_jax.networks import count_params
 from pd_jax.preparation import Setting, prepare, task_of
 from pd_jax.tasks import Task
@@ -71,6 +72,11 @@ class Cell:
     config: DistillConfig
 
     @property
+    def shape(self) -> tuple[str, str, str]:
+        """What cells that train together have in common."""
+        return self.game.task.name, self.variant.network, self.variant.loss
+
+    @property
     def temperature(self) -> float | None:
         """Of the loss kl, the teacher's kind being known; None for the other losses."""
         if self.variant.loss != "kl":
@@ -87,12 +93,14 @@ class Plan:
       games: in the order of the teachers.
       cells: game by game, in the order of the grid.
       checkpoint_bytes: what all cells together take on disk, an upper estimate.
+      together: whether cells of one shape train together.
     """
 
     config: SweepConfig
     games: tuple[Game, ...]
     cells: tuple[Cell, ...]
     checkpoint_bytes: int
+    together: bool
 
     @property
     def recording_bytes(self) -> int:
@@ -138,10 +146,14 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
         _cell(config, game, index, variant) for index, game in enumerate(games) for variant in config.variants
     )
     # The other axes make no difference to what is checked here.
-    settings = {(cell.game.task.name, cell.variant.network): cell for cell in cells}
-    num_bytes = {key: _checkpoint_bytes(_prepared(cell)) for key, cell in settings.items()}
-    total = sum(num_bytes[cell.game.task.name, cell.variant.network] for cell in cells)
-    plan = Plan(config, games, cells, checkpoint_bytes=total)
+    settings = {shape: _prepared(cell) for shape, cell in {cell.shape: cell for cell in cells}.items()}
+    is_recorded = config.record is not None or config.data is not None
+    together = is_recorded and (jax.default_backend() != "cpu" if config.together is None else config.together)
+    for shape, setting in settings.items() if together else ():
+        students = sum(cell.shape == shape for cell in cells)
+        check_memory(setting.config, setting.student, setting.devices, students=students)
+    total = sum(_checkpoint_bytes(settings[cell.shape]) for cell in cells)
+    plan = Plan(config, games, cells, total, together)
     _check_disk(plan)
     return plan
 
