@@ -98,7 +98,7 @@ def test_what_trains_together_is_what_trains_alone(alone: Path, recording: Path,
         assert summary["updates"] == 200
         assert_same(tmp_path / str(seed), alone / str(seed))
         # The score on the way is that of the run's own weights, and marks the best checkpoint.
-        assert [line["step"] for line in read_lines(tmp_path / str(seed)) if "cartpole/score" in line] == [100]
+        assert [line["step"] for line in read_lines(tmp_path / str(seed)) if "score/cartpole" in line] == [100]
 
 
 def test_what_was_begun_alone_goes_on_together_wherever_each_stands(
