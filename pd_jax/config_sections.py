@@ -23,6 +23,7 @@ Positive = Annotated[float, Bounds(1e-12, 1e6)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
+Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
 if TYPE_CHECKING:
     # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
     Words = str | tuple[str, ...]
@@ -104,7 +105,7 @@ class StudentConfig:
 class LossConfig:
     """What the student is asked to match."""
 
-    kind: Annotated[Literal["kl", "nll", "mse"], Choice("a loss")] = "kl"
+    kind: Loss = "kl"
     """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
     temperature: PerGamePositive | None = None
     """The teacher's outputs are divided by it (kl only): one number for all games, or one for each in their order; None

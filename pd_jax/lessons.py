@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,16 @@ from pd_jax.types import Trajectory
 
 class UnsoundTeacherError(UserError):
     """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
+
+
+class LessonsLike(Protocol):
+    """What a run needs of its lessons; see :class:`Lessons`."""
+
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None: ...
+    def play_round(self) -> None: ...
+    def take_values(self) -> dict[str, float]: ...
 
 
 class Lessons:
