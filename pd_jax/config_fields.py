@@ -121,7 +121,8 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     Raises:
       UserError: the type is wrong or the value impossible.
     """
-    if value is None and field.optional:
+    # The command line gives every value of a list in a list, None too.
+    if field.optional and (value is None or (field.many and value == [None])):
         return None
     if field.many:
         return _check_items(field, value, where)
@@ -149,7 +150,7 @@ def _check_items(field: Field, value: Any, where: str) -> tuple[Any, ...]:
         raise UserError(f"{where}: {show(value)} is not a list, each item {_TYPE_NAMES[field.kind]}")
     if not 1 <= len(value) <= _MAX_ITEMS:
         raise UserError(f"{where}: {len(value)} items, it takes 1 to {_MAX_ITEMS}")
-    item_field = dataclasses.replace(field, many=False)
+    item_field = dataclasses.replace(field, many=False, optional=False)
     return tuple(check_value(item_field, item, f"{where}[{index}]") for index, item in enumerate(value))
 
 
