@@ -196,6 +196,11 @@ def test_the_widths_of_a_student_are_what_its_network_stands_for_unless_they_are
     options = ["--student.channels", "4", "5", "6", "--student.hidden", "7"]
     student = load_config(DistillConfig, [*REQUIRED, "--config", str(path), *options], "distill").student
     assert (student.channels, student.hidden) == ((4, 5, 6), 7)
+    student = load_config(DistillConfig, [*REQUIRED, *options, "--student.channels", "null"], "distill").student
+    assert (student.channels, student.hidden) == (None, 7)
+    assert distill_failure("--student.channels", "4", "null", "6") == (
+        "--student.channels[1]: null is not a whole number"
+    )
 
 
 @pytest.mark.parametrize(
