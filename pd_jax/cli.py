@@ -19,7 +19,7 @@ from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now
 _ABOUT: Mapping[str, str] = {
     "train-teacher": "train a teacher with PQN or DQN",
     "collect": "record a teacher's play as a data set",
-    "distill": "distil a teacher into a student, from live or recorded play",
+    "distill": "distil teachers into a student, from live or recorded play",
     "evaluate": "score a teacher, a run's student, or one against the other",
     "teachers": "list the bundled teachers, show one, import others",
 }

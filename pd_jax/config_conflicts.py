@@ -171,7 +171,7 @@ def _games_problem(tasks: Sequence[Task], one_student: bool) -> str | None:
 def uneven(config: DistillConfig) -> Iterator[tuple[str, str]]:
     """Settings of which there is to be one for each teacher."""
     for key, values in (("game", config.game), ("data", config.data), ("env.lanes", config.env.lanes)):
-        if values is not None:
+        if isinstance(values, tuple):
             yield from not_one_each(key, values, config.teacher)
     temperature = config.loss.temperature
     if isinstance(temperature, tuple) and len(temperature) > 1:

@@ -5,52 +5,53 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pd_jax import replay
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
 from pd_jax.config_loading import to_mapping
 from pd_jax.divergence import check_loss, check_weights
 from pd_jax.errors import UserError
-from pd_jax.evaluation import EpisodeScores, evaluate
+from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState
+from pd_jax.lessons import Lessons, UnsoundTeacherError
 from pd_jax.networks import count_params
-from pd_jax.play import LivePlay, Play, RecordedPlay, action_gap, environment_options, fresh_seed
-from pd_jax.preparation import Setting, make_loss, prepare
-from pd_jax.progression import Progression
-from pd_jax.replay import ReplayState
+from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
+from pd_jax.progression import GameProgression, Progression
+from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import Progress, print_warning
-from pd_jax.reporting.summary import build_summary, summarise_scores
+from pd_jax.reporting.summary import build_summary, mean_percent, one_or_list, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.run_directory import RunDirectory
 from pd_jax.teachers import Teacher
 
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
-"""What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teacher
-and recording lie. That they are the same ones is checked by their fingerprints."""
+"""What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teachers
+and recordings lie. That they are the same ones is checked by their fingerprints."""
 _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
 
 
-def distill(config: DistillConfig, teacher: Teacher | None = None) -> dict[str, Any]:
+def distill(config: DistillConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
 
     Args:
       config: the run's.
-      teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
+      teacher: who plays instead of the teacher that the configuration names, whose name is then only a label; several
+        in the order of their names.
 
     Raises:
-      UserError: something the user gave does not fit, and nothing was written; or the training diverged.
+      UserError: something the user gave does not fit, and nothing was written; or the training diverged, or a teacher's
+        outputs became NaN and the run could not go on without it.
       Interrupted: a signal came; the run was saved.
     """
     setting = prepare(config, teacher)
@@ -64,7 +65,7 @@ def distill(config: DistillConfig, teacher: Teacher | None = None) -> dict[str, 
     ) as run:
         with (
             Interrupts() as interrupts,
-            Progress(f"distill {setting.task.name} into {config.student.network}") as progress,
+            Progress(f"distill {_title(setting)}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) as metrics,
         ):
@@ -72,6 +73,11 @@ def distill(config: DistillConfig, teacher: Teacher | None = None) -> dict[str, 
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
+
+
+def _title(setting: Setting) -> str:
+    games = ", ".join(setting.names) if len(setting.names) <= 3 else f"{len(setting.names)} games"
+    return f"{games} into {setting.config.student.network}"
 
 
 def _check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
@@ -114,20 +120,23 @@ class _Session:
         self.progress = progress
         self.interrupts = interrupts
         self.started = time.monotonic()
-        loss = make_loss(self.config.loss, teacher_gives_logits=setting.teacher.gives_logits)
         self.learner = Learner(
-            setting.student, loss, self.config.learner, setting.devices, total_updates=setting.total_updates
+            setting.student,
+            make_loss(setting),
+            self.config.learner,
+            setting.devices,
+            total_updates=setting.total_updates,
+            divergence=make_divergence(setting) if len(setting.tasks) > 1 else None,
         )
         self.state, self.at = self._restore_or_init()
         self.saved_updates = self.at.updates
-        self.total_env_steps = setting.total_env_steps(self.at.recorded_steps)
-        self.steps = progress.add("steps", self.total_env_steps, completed=self.at.env_steps)
+        self.total_env_steps = setting.total_env_steps([game.recorded_steps for game in self.at.games])
+        steps = progress.add("steps", sum(self.total_env_steps), completed=self.at.env_steps)
         self.updates = progress.add("updates", setting.total_updates, completed=self.at.updates)
         self.games = progress.add("games", self.config.evaluation.episodes)
-        self.stored = self._empty_replay()
-        self.insert = setting.devices.map(replay.insert, donate=(0,))
-        self.play_values: dict[str, float] = {}
-        """About the teacher's play since the last line of metrics."""
+        self.lessons = Lessons(setting, self.at.games, steps, interrupts)
+        self.teacher_means: dict[str, float] | None = None
+        """The teachers' scores under the protocol of the evaluations on the way, once they are needed."""
         self.unwritten: tuple[dict[str, jax.Array], dict[str, float]] | None = None
         """Metrics of the call that ended at ``at.updates``, on the devices and beside them, until they are fetched."""
 
@@ -145,7 +154,7 @@ class _Session:
 
     def _draw(self, summary: dict[str, Any]) -> None:
         run = self.run_directory
-        title = f"{self.setting.task.name} into {self.config.student.network}"
+        title = _title(self.setting)
         plot = functools.partial(plot_run, run.metrics_path, summary, self.plot_path)
         page = functools.partial(
             write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
@@ -158,135 +167,69 @@ class _Session:
                 print_warning(f"{path}: cannot be written: {error.strerror}")
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
-        setting, network = self.setting, self.config.student.network
-        example = np.zeros((1, *setting.task.observation_shape), setting.task.observation_dtype)
-        fresh = self.learner.init_single(jax.random.key(self.config.seed), jnp.asarray(example))
-        restored = self.checkpointer.restore(fresh, network=network)
+        setting = self.setting
+        fresh = self.learner.init_single(jax.random.key(self.config.seed))
+        restored = self.checkpointer.restore(fresh, network=setting.network)
         if restored is None:
             self.metrics.truncate_after(-1)
-            at = Progression(teacher_sha256=setting.teacher.sha256, network=network)
-            if setting.dataset is not None:
-                at.recording, at.recorded_steps = setting.dataset.header.identity, setting.dataset.num_steps
-            return setting.devices.replicate(fresh), at
+            return setting.devices.replicate(fresh), Progression.begin(setting)
         state, metadata, step = restored
-        at = Progression(**metadata)
-        if at.teacher_sha256 != setting.teacher.sha256:
-            raise UserError(
-                f"{self.run_directory.path}: was begun with another teacher file "
-                f"({at.teacher_sha256[:12]}, now {setting.teacher.sha256[:12]})"
-            )
-        self._check_recording(at)
+        at = Progression.from_metadata(metadata)
+        at.check_goes_on(setting, self.run_directory.path)
         self.metrics.truncate_after(step)
         self.progress.print(f"resumed at update {step:,}")
         return setting.devices.replicate(jax.tree.map(jnp.asarray, state)), at
 
-    def _check_recording(self, at: Progression) -> None:
-        dataset, path = self.setting.dataset, self.run_directory.path
-        if at.recording != (dataset.header.identity if dataset is not None else ""):
-            begun = "live play" if not at.recording else "another recording"
-            raise UserError(f"{path}: was begun with {begun}, not with {self.config.data or 'live play'}")
-        if dataset is not None and dataset.num_steps < at.recorded_steps:
-            raise UserError(
-                f"{self.config.data}: holds {dataset.num_steps} steps a lane; {path} was begun with {at.recorded_steps}"
-            )
-
-    def _empty_replay(self) -> ReplayState:
-        setting = self.setting
-        init = functools.partial(
-            replay.init,
-            self.config.env.num_lanes // setting.devices.size,
-            self.config.capacity_per_lane,
-            setting.task.frame_shape,
-            setting.task.observation_dtype,
-            setting.task.num_actions,
-        )
-        stored: ReplayState = setting.devices.map(lambda _: init())(np.zeros(setting.devices.size))
-        return stored
-
-    def _open_play(self) -> Play:
-        setting, config = self.setting, self.config
-        if setting.dataset is not None:
-            return RecordedPlay(
-                setting.dataset, rollout_length=config.schedule.rollout_length, num_steps=self.at.recorded_steps
-            )
-        return LivePlay(
-            setting.teacher,
-            setting.task,
-            config.env,
-            rollout_length=config.schedule.rollout_length,
-            epsilon=config.epsilon,
-            seed=fresh_seed(config.seed, self.at.env_steps),
-        )
-
     def _train(self) -> None:
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
-        wanted = schedule.rounds * self.config.rollouts_per_round * self.config.steps_per_rollout
-        if self.total_env_steps < wanted:
-            self.progress.print(
-                f"{self.config.data} holds {self.total_env_steps:,} of the {wanted:,} steps of the schedule; "
-                "once it is used up, the updates go on with what the replay holds"
-            )
-        play = self._open_play()
+        self._tell_of_short_recordings()
+        self.lessons.open()
         try:
             if self.at.updates > 0:
-                self._refill(play, first_round, in_mid_round=offset > 0)
+                self.lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
             for index in range(first_round, schedule.rounds):
                 self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
                 if index > first_round or offset == 0:
-                    self.at.env_steps += self._collect(play, rounds=1, is_new=True)
+                    self.lessons.play_round()
                 self._update_until((index + 1) * schedule.updates_per_round)
                 self._end_round(index + 1)
             self._save()
+        except UnsoundTeacherError as error:
+            self._save()
+            raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.at.updates:,}") from error
         except Interrupted:
             # Signals are only heeded between calls, where the state is whole.
             self._save()
             raise
         finally:
-            play.close()
+            self.lessons.close()
 
-    def _refill(self, play: Play, first_round: int, *, in_mid_round: bool) -> None:
-        """Brings the replay back: from a recording exactly as it was, from live play with fresh episodes."""
-        if isinstance(play, RecordedPlay):
-            self._collect(play, rounds=first_round + in_mid_round, is_new=False)
-            return
-        self.progress.print("the replay starts again with fresh episodes: a live emulator cannot be saved")
-        if in_mid_round:
-            self._collect(play, rounds=1, is_new=False)
-
-    def _collect(self, play: Play, *, rounds: int, is_new: bool) -> int:
-        """Stores some rounds of play and returns the steps stored; ``is_new`` if the run has not counted them yet."""
-        steps, trajectory = 0, None
-        self.steps.reset(completed=self.steps.completed)
-        for trajectory in play.rollouts(rounds * self.config.rollouts_per_round):
-            self.stored = self.insert(self.stored, self.setting.devices.split(trajectory, axis=1))
-            steps += self.config.steps_per_rollout
-            if is_new:
-                self.steps.advance(self.config.steps_per_rollout)
-            self.interrupts.check()
-        if isinstance(play, LivePlay) and play.finished_returns:
-            returns, play.finished_returns = play.finished_returns, []
-            self.play_values = {"teacher_return": float(np.mean(returns)), "teacher_episodes": len(returns)}
-        if is_new and trajectory is not None and (gap := action_gap(trajectory)) is not None:
-            self.play_values["teacher_action_gap"] = gap
-        return steps
+    def _tell_of_short_recordings(self) -> None:
+        for game, dataset in enumerate(self.setting.datasets):
+            config, holds = self.config, self.total_env_steps[game]
+            wanted = config.schedule.rounds * config.rollouts_per_round(game) * config.steps_per_rollout(game)
+            if dataset is not None and holds < wanted:
+                self.progress.print(
+                    f"{dataset.path} holds {holds:,} of the {wanted:,} steps of the schedule; "
+                    "once it is used up, the updates go on with what the replay holds"
+                )
 
     def _update_until(self, target: int) -> None:
         """Updates in calls of a fixed size from the round's start on: a resumed run makes the very same calls."""
         self.updates.reset(completed=self.at.updates)
         while self.at.updates < target:
             count = min(self._call_size, target - self.at.updates)
-            self.state, metrics = self.learner.update_from_replay(self.state, self.stored, count)
+            self.state, metrics = self.learner.update_from_replay(self.state, self.lessons.stored, count)
             # Those of the call before are fetched while this one runs.
             self._write_metrics()
             self.at.updates += count
-            beside = {
+            beside = self.lessons.take_values() | {
                 "learning_rate": self.config.learner.learning_rate_after(self.at.updates, self.setting.total_updates),
                 "env_steps": self.at.env_steps,
                 "wall_seconds": self._wall_seconds(),
             }
-            self.unwritten = metrics, self.play_values | beside
-            self.play_values = {}
+            self.unwritten = metrics, beside
             if self.at.updates < target:
                 self._save_if_due()
             self.interrupts.check()
@@ -298,26 +241,60 @@ class _Session:
 
     def _end_round(self, rounds: int) -> None:
         """Evaluates on the way, if it is time to, and saves, so that a checkpoint has the score of its own weights."""
-        every = self.config.evaluation.every_rounds
+        evaluation = self.config.evaluation
+        every = evaluation.every_rounds
         if not every or rounds % every or rounds == self.config.schedule.rounds:
             self._save_if_due()
             return
         self._write_metrics()
-        scores = summarise_scores(self._play_games("student", self.config.evaluation.progress_episodes).returns)
-        self.metrics.write(self.at.updates, score_values(self.setting.task.name, scores))
-        self._save(scores["mean"])
+        means: dict[str, float] = {}
+        values: dict[str, float | None] = {}
+        for game, name in enumerate(self.setting.names):
+            scores = summarise_scores(self._play_games("student", game, evaluation.progress_episodes).returns)
+            values |= score_values(name, scores)
+            means[name] = scores["mean"]
+        score: float | None = means[self.setting.names[0]]
+        if len(means) > 1:
+            score = values["mean_percent"] = self._mean_percent(means)
+        self.metrics.write(self.at.updates, values)
+        self._save(score)
+
+    def _mean_percent(self, means: Mapping[str, float]) -> float | None:
+        """What says which checkpoint of several games is best."""
+        if self.teacher_means is None:
+            episodes, games = self.config.evaluation.progress_episodes, enumerate(self.setting.names)
+            self.teacher_means = {
+                name: float(self._play_games("teacher", game, episodes).returns.mean()) for game, name in games
+            }
+        return mean_percent(means, self.teacher_means, self._random_scores())
+
+    def _random_scores(self) -> dict[str, float]:
+        return {task.name: task.random_score for task in self.setting.tasks if task.random_score is not None}
 
     def _write_metrics(self) -> None:
         if self.unwritten is None:
             return
         metrics, more = self.unwritten
         self.unwritten = None
-        values = {name: float(value) for name, value in self.setting.devices.first(metrics).items()}
+        metrics = self.setting.devices.first(metrics)
+        values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")} | self._of_games(metrics)
         # Counted once they are done: a call returns as soon as it is dispatched.
         self.updates.set(self.at.updates)
         check_loss(values["loss"], f"update {self.at.updates:,}", _REMEDY)
         self.metrics.write(self.at.updates, values | more)
         self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
+
+    def _of_games(self, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+        """The metrics of each game, where there are several; of a game that no update has seen there are none."""
+        if len(self.setting.tasks) == 1:
+            return {}
+        arrays = {name: np.asarray(metrics[f"game_{name}"]) for name in ("loss", "agreement", "kl")}
+        return {
+            f"{game}/{name}": float(array[index])
+            for index, game in enumerate(self.setting.names)
+            for name, array in arrays.items()
+            if not np.isnan(array[index])
+        }
 
     def _wall_seconds(self) -> float:
         return self.at.wall_seconds + time.monotonic() - self.started
@@ -335,56 +312,59 @@ class _Session:
         self.checkpointer.save(self.at.updates, state, metadata, score)
         self.saved_updates = self.at.updates
 
-    def _play_games(self, who: str, episodes: int) -> EpisodeScores:
-        """Scores student or teacher; both meet the same seeds."""
-        setting, evaluation = self.setting, self.config.evaluation
-        self.progress.status(f"evaluating the {who}")
+    def _play_games(self, who: str, game: int, episodes: int) -> EpisodeScores:
+        """Scores student or teacher in one game; both meet the same seeds."""
+        setting = self.setting
+        of_game = f" in {setting.names[game]}" if len(setting.tasks) > 1 else ""
+        self.progress.status(f"evaluating the {who}{of_game}")
         self.games.reset(episodes)
-        options = environment_options(self.config.env)
-        if evaluation.max_episode_steps is not None:
-            options["max_episode_steps"] = evaluation.max_episode_steps
-
-        def on_progress(finished: int, wanted: int) -> None:
-            self.games.total = wanted
-            self.games.set(finished)
-            self.interrupts.check()
-
+        apply: Any
         if who == "student":
-            apply, variables = setting.student.apply, setting.devices.first(self.state.variables)
+            apply, variables = setting.student.policy(game), setting.devices.first(self.state.variables)
         else:
-            apply, variables = setting.teacher.network.apply, setting.teacher.variables
-        return evaluate(
+            apply, variables = setting.teachers[game].network.apply, setting.teachers[game].variables
+        return play_games(
             apply,
             variables,
-            setting.task,
+            setting.tasks[game],
+            self.config.evaluation,
+            self.config.env,
             episodes=episodes,
-            num_lanes=evaluation.num_lanes,
-            epsilon=evaluation.epsilon,
-            seed=self.config.seed + evaluation.seed_offset,
-            environment_options=options,
-            on_progress=on_progress,
+            seed=self.config.seed,
+            meter=self.games,
+            interrupts=self.interrupts,
         )
 
     def _evaluate_both(self) -> dict[str, Any]:
         setting, episodes = self.setting, self.config.evaluation.episodes
-        student = self._play_games("student", episodes)
-        teacher = self._play_games("teacher", episodes)
-        game, random_score = setting.task.name, setting.task.random_score
-        return build_summary(
-            {game: teacher.returns},
-            {game: student.returns},
-            random_scores={} if random_score is None else {game: random_score},
+        student, teacher = {}, {}
+        for game, name in enumerate(setting.names):
+            student[name] = self._play_games("student", game, episodes).returns
+            teacher[name] = self._play_games("teacher", game, episodes).returns
+        summary = build_summary(
+            teacher,
+            student,
+            random_scores=self._random_scores(),
             student_parameters=count_params(self.state.variables) // setting.devices.size,
-            teacher_parameters=setting.teacher.num_params,
+            teacher_parameters=sum(teacher.num_params for teacher in setting.teachers),
             wall_seconds=self._wall_seconds(),
             env_steps=self.at.env_steps,
             updates=self.at.updates,
             student_network=self.config.student.network,
-            teacher_network=setting.teacher.metadata.network,
-            teacher=setting.teacher.metadata.name,
+            teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
+            teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
             loss=self.config.loss.kind,
             evaluation_epsilon=self.config.evaluation.epsilon,
             max_noops=self.config.env.max_noops,
             devices=setting.devices.size,
             platform=setting.devices.devices[0].platform,
         )
+        for at in self.at.games:
+            summary["games"][at.name] |= _about(at, is_one_of_several=len(self.at.games) > 1)
+        return summary
+
+
+def _about(at: GameProgression, *, is_one_of_several: bool) -> dict[str, Any]:
+    """What the summary says of a game beside its scores."""
+    steps = {"env_steps": at.env_steps} if is_one_of_several else {}
+    return steps | ({} if at.stopped_at is None else {"play_stopped_at": at.stopped_at})

@@ -1,15 +1,17 @@
-"""Where a student's lessons come from: a teacher playing live, or play recorded before."""
+"""Where a student's lessons come from: teachers playing live, or play recorded before; of several games at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from pd_jax import rollout
-from pd_jax.config import EnvConfig
+from pd_jax.config import EmulatorConfig, OneGameEnvConfig
 from pd_jax.dataset import Dataset
 from pd_jax.envs import Environment
 from pd_jax.tasks import Task
@@ -31,7 +33,7 @@ class Play(Protocol):
         ...
 
 
-def environment_options(env: EnvConfig | Any) -> dict[str, Any]:
+def environment_options(env: EmulatorConfig) -> dict[str, Any]:
     """Keyword arguments of :class:`pd_jax.envs.Environment` that a configuration's ``env`` section sets."""
     return {
         "max_noops": env.max_noops,
@@ -41,14 +43,21 @@ def environment_options(env: EnvConfig | Any) -> dict[str, Any]:
     }
 
 
-def fresh_seed(seed: int, env_steps: int) -> int:
-    """A seed for play that goes on after ``env_steps`` steps; 0 keeps ``seed``.
+def fresh_seed(seed: int, env_steps: int, game: int = 0) -> int:
+    """A seed for play that goes on after ``env_steps`` steps; 0 keeps ``seed`` for the first game.
 
     Emulators cannot be saved: whoever resumes plays new games, and should not play the first ones again. Lane i has
-    the seed plus i, and steps are counted in all lanes together, so no lane gets the seed of another before.
+    the seed plus i, and steps are counted in all lanes together, so no lane gets the seed of another before. Games
+    differ in theirs too: teachers that play side by side do not explore in step.
     """
-    # EnvPool's seeds are 31 bits wide, and the lanes' numbers are added to them.
-    return (seed + env_steps) % (2**31 - 2**16)
+    # EnvPool's seeds are 31 bits wide, and the lanes' numbers, of which there are at most 2**16, are added to them.
+    return (seed + env_steps + game * 2**16) % (2**31 - 2**16)
+
+
+def first_unsound_step(trajectory: Trajectory) -> int | None:
+    """The first of ``T`` time steps at which the teacher's outputs are NaN or infinite in any lane; None if none is."""
+    sound = np.isfinite(np.asarray(trajectory.teacher_q)).all(axis=(1, 2))
+    return None if sound.all() else int(np.argmin(sound))
 
 
 def action_gap(trajectory: Trajectory) -> float | None:
@@ -77,7 +86,14 @@ class LivePlay:
     """
 
     def __init__(
-        self, teacher: Teacher, task: Task, env: EnvConfig, *, rollout_length: int, epsilon: float, seed: int
+        self,
+        teacher: Teacher,
+        task: Task,
+        env: OneGameEnvConfig,
+        *,
+        rollout_length: int,
+        epsilon: float,
+        seed: int,
     ) -> None:
         self.num_lanes = env.num_lanes
         self.finished_returns: list[float] = []
@@ -127,3 +143,90 @@ class RecordedPlay:
     def close(self) -> None:
         """Stops reading ahead."""
         self._trajectories = iter(())
+
+
+class SideBySide:
+    """The play of several games at once.
+
+    Each game has a thread, which waits for nothing but its own emulators and teacher: XLA and EnvPool work without
+    Python's lock. What a game plays depends on its own seed alone, not on how fast the others are.
+
+    Args:
+      plays: one source for each game.
+    """
+
+    def __init__(self, plays: Sequence[Play]) -> None:
+        self.plays = plays
+        self._stopped: set[int] = set()
+
+    @property
+    def stopped(self) -> frozenset[int]:
+        """The games that do not go on, by their places."""
+        return frozenset(self._stopped)
+
+    def stop(self, game: int) -> None:
+        """Ends a game's play. Rollouts that are on their way may still come."""
+        self._stopped.add(game)
+
+    def rollouts(self, counts: Sequence[int]) -> Generator[tuple[int, Trajectory], None, None]:
+        """Yields ``(game, trajectory)`` as they come: the next ``counts[game]`` of each game, or as many as are left.
+
+        Close the generator (``contextlib.closing``) if it is not used up: threads finish the rollouts in hand and end.
+
+        Raises:
+          Exception: whatever a game's play raises, once.
+        """
+        counts = [0 if game in self._stopped else count for game, count in enumerate(counts)]
+        if len(self.plays) == 1:
+            # In the caller's thread, where a signal is heeded at once.
+            for trajectory in self.plays[0].rollouts(counts[0]):
+                yield 0, trajectory
+                if self._stopped:
+                    return
+            return
+        yield from self._threaded(counts)
+
+    def _threaded(self, counts: Sequence[int]) -> Generator[tuple[int, Trajectory], None, None]:
+        arrivals: queue.SimpleQueue[tuple[int, Trajectory | BaseException | None]] = queue.SimpleQueue()
+        # A game is one rollout ahead of whoever takes them, and no more: a recording is read faster than stored.
+        ahead = [threading.Semaphore(1) for _ in self.plays]
+        is_over = threading.Event()
+
+        def run(game: int) -> None:
+            failure: BaseException | None = None
+            try:
+                for trajectory in self.plays[game].rollouts(counts[game]):
+                    arrivals.put((game, trajectory))
+                    ahead[game].acquire()
+                    if is_over.is_set() or game in self._stopped:
+                        break
+            except BaseException as error:
+                failure = error
+            arrivals.put((game, failure))
+
+        threads = [threading.Thread(target=run, args=(game,), name=f"play-{game}") for game in range(len(self.plays))]
+        try:
+            for thread in threads:
+                thread.start()
+            running = len(threads)
+            while running:
+                game, item = arrivals.get()
+                if isinstance(item, Trajectory):
+                    ahead[game].release()
+                    yield game, item
+                elif item is None:
+                    running -= 1
+                else:
+                    raise item
+        finally:
+            is_over.set()
+            for semaphore in ahead:
+                semaphore.release()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+
+    def close(self) -> None:
+        """Lets go of what the sources hold."""
+        for play in self.plays:
+            play.close()

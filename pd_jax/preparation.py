@@ -4,108 +4,179 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-import os
-from typing import Any
+from collections.abc import Sequence
 
-import jax
-import numpy as np
+import jax.numpy as jnp
+from jax import Array
 
 from pd_jax import losses, replay
-from pd_jax.config import DistillConfig, LossConfig, check_devices, check_network
+from pd_jax.config import DistillConfig, StudentConfig, check_devices, check_games, check_network
 from pd_jax.dataset import Dataset
+from pd_jax.dataset_header import DatasetHeader
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
 from pd_jax.learner import LossFunction
-from pd_jax.networks import count_params, make_network
+from pd_jax.memory import check_memory
+from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a run needs.
+    """What a run needs; ``teachers``, ``tasks`` and ``datasets`` have an entry for each game, in the same order.
 
     Attributes:
-      config: with the game and, for recorded play, the number of lanes filled in.
-      teacher: who plays, or played.
-      task: what it plays.
-      dataset: the recorded play, None for live play.
+      config: with the games and, for recorded play, the numbers of lanes filled in.
+      teachers: who play, or played.
+      tasks: what they play.
+      datasets: the recorded play, None for live play.
       devices: that share the work.
-      student: the linen module.
+      student: of all the games.
     """
 
     config: DistillConfig
-    teacher: Teacher
-    task: Task
-    dataset: Dataset | None
+    teachers: tuple[Teacher, ...]
+    tasks: tuple[Task, ...]
+    datasets: tuple[Dataset | None, ...]
     devices: DeviceGroup
-    student: Any
+    student: Student
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The games'."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def network(self) -> str:
+        """What checkpoints call the student's network."""
+        return network_label(self.config.student, self.tasks)
 
     @property
     def total_updates(self) -> int:
         """Updates of the whole run."""
         return self.config.schedule.rounds * self.config.schedule.updates_per_round
 
-    def total_env_steps(self, recorded_steps: int) -> int:
-        """Control steps that the whole run stores, in all lanes together.
+    def total_env_steps(self, recorded_steps: Sequence[int]) -> tuple[int, ...]:
+        """Control steps that the whole run stores of each game, in all lanes together.
 
         Args:
-          recorded_steps: per lane, how much of the recording the run uses; live play has no such end.
+          recorded_steps: of each game, per lane, how much of the recording the run uses; live play has no such end.
         """
-        schedule = self.config.schedule
-        rollouts = schedule.rounds * self.config.rollouts_per_round
-        if self.dataset is not None:
-            rollouts = min(rollouts, recorded_steps // schedule.rollout_length)
-        return rollouts * self.config.steps_per_rollout
+        config, schedule = self.config, self.config.schedule
+        totals = []
+        for game, dataset in enumerate(self.datasets):
+            rollouts = schedule.rounds * config.rollouts_per_round(game)
+            if dataset is not None:
+                rollouts = min(rollouts, recorded_steps[game] // schedule.rollout_length)
+            totals.append(rollouts * config.steps_per_rollout(game))
+        return tuple(totals)
 
 
-def prepare(config: DistillConfig, teacher: Teacher | None = None) -> Setting:
+def prepare(config: DistillConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> Setting:
     """Loads and checks everything a run refers to.
 
     Args:
       config: the run's.
-      teacher: who plays instead of the teacher that the configuration names.
+      teacher: who plays instead of the teacher that the configuration names; several in the order of their names.
 
     Raises:
-      UserError: the teacher, the game, the data set, the network or the devices do not fit together.
+      UserError: the teachers, the games, the data sets, the network or the devices do not fit together.
     """
-    teacher = teacher or load(config.teacher, config.game)
-    task = task_of(config.game, teacher)
-    check_network(config.student.network, task, "student.network")
-    config = dataclasses.replace(config, game=task.name)
-    dataset = None
+    for key, problem in config.conflicts():
+        raise UserError(f"{key}: {problem}")
+    teachers = _teachers(config, teacher)
+    games = config.game or (None,) * len(teachers)
+    tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
+    check_games(tasks)
+    check_network(config.student.network, tasks[0], "student.network")
+    config = dataclasses.replace(config, game=tuple(task.name for task in tasks))
+    datasets: tuple[Dataset | None, ...] = (None,) * len(tasks)
     if config.data is not None:
-        dataset = Dataset.open(config.data)
-        check_recording(dataset, teacher, task, config)
-        # What was played is settled: the resolved configuration says how.
-        env = dataclasses.replace(config.env, num_lanes=dataset.header.num_lanes)
-        config = dataclasses.replace(config, env=env, epsilon=dataset.header.epsilon)
+        recordings = tuple(map(Dataset.open, config.data))
+        for recording, teacher, task in zip(recordings, teachers, tasks, strict=True):
+            check_recording(recording, teacher, task, config)
+        config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(config, devices.size)
-    if task.kind == "atari" and config.capacity_per_lane < replay.STACK:
-        raise UserError(
-            f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane} steps to each of "
-            f"{config.env.num_lanes} lanes; a stack of frames needs {replay.STACK}"
-        )
-    student = make_network(
-        config.student.network,
-        task.num_actions,
-        hidden_sizes=config.student.mlp_hidden,
-        compute_dtype=config.student.compute_dtype,
-    )
-    check_memory(config, task, devices, student)
-    return Setting(config, teacher, task, dataset, devices, student)
+    _check_stacks_fit(config, tasks)
+    student = make_student(config.student, tasks)
+    check_memory(config, student, devices)
+    return Setting(config, teachers, tasks, datasets, devices, student)
 
 
-def make_loss(config: LossConfig, *, teacher_gives_logits: bool) -> LossFunction:
-    """The configured loss as a function of student outputs and teacher outputs alone."""
-    if config.kind == "nll":
-        return losses.nll_loss
-    if config.kind == "mse":
-        return losses.mse_loss
-    temperature = config.temperature_for(teacher_gives_logits=teacher_gives_logits)
-    return functools.partial(losses.kl_loss, temperature=temperature)
+def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
+    """What checkpoints call a student's network: its name, and its heads where there are several."""
+    heads = f" for {', '.join(task.name for task in tasks)}" if len(tasks) > 1 else ""
+    return f"{student.network}{heads}"
+
+
+def make_loss(setting: Setting) -> LossFunction:
+    """The configured loss as a function of student outputs and teacher outputs alone, ``[G, B, A]`` each."""
+    mask = _mask(setting.student)
+    if setting.config.loss.kind == "nll":
+        return functools.partial(losses.nll_loss, mask=mask)
+    if setting.config.loss.kind == "mse":
+        return functools.partial(losses.mse_loss, mask=mask)
+    return functools.partial(losses.kl_loss, temperature=_temperature(setting), mask=mask)
+
+
+def make_divergence(setting: Setting) -> LossFunction:
+    """KL from the teachers' policies to the student's, whatever the loss: the measure that all students share.
+
+    A student of MSE gives Q-values, whose policy is sharpened as the teacher's is.
+    """
+    divergence = functools.partial(losses.kl_loss, temperature=_temperature(setting), mask=_mask(setting.student))
+    if setting.config.loss.kind != "mse":
+        return divergence
+    return lambda outputs, teacher_q: divergence(outputs / _temperature(setting), teacher_q)
+
+
+def _mask(student: Student) -> Array | None:
+    """bool ``[G, 1, A]``; None where there is no padding: one game's arithmetic is then what it would be alone."""
+    return None if student.mask.all() else jnp.asarray(student.mask[:, None, :])
+
+
+def _temperature(setting: Setting) -> float | Array:
+    """One for all games, or float32 ``[G, 1, 1]``."""
+    loss = setting.config.loss
+    temperatures = [
+        loss.temperature_for(game, teacher_gives_logits=teacher.gives_logits)
+        for game, teacher in enumerate(setting.teachers)
+    ]
+    if len(set(temperatures)) == 1:
+        return temperatures[0]
+    return jnp.asarray(temperatures, jnp.float32)[:, None, None]
+
+
+def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) -> tuple[Teacher, ...]:
+    if given is None:
+        games = config.game or (None,) * config.num_games
+        return tuple(load(name, game) for name, game in zip(config.teacher, games, strict=True))
+    teachers = (given,) if isinstance(given, Teacher) else tuple(given)
+    if len(teachers) != config.num_games:
+        raise UserError(f"teacher: {len(teachers)} given, and {config.num_games} named ({', '.join(config.teacher)})")
+    return teachers
+
+
+def _as_recorded(config: DistillConfig, headers: Sequence[DatasetHeader]) -> DistillConfig:
+    """What was played is settled: the resolved configuration says how."""
+    lanes = tuple(header.num_lanes for header in headers)
+    env = dataclasses.replace(config.env, lanes=lanes)
+    if len(set(lanes)) == 1:
+        env = dataclasses.replace(config.env, num_lanes=lanes[0], lanes=None)
+    epsilons = {header.epsilon for header in headers}
+    epsilon = epsilons.pop() if len(epsilons) == 1 else config.epsilon
+    return dataclasses.replace(config, env=env, epsilon=epsilon)
+
+
+def _check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
+    for game, task in enumerate(tasks):
+        if task.kind == "atari" and config.capacity_per_lane(game) < replay.STACK:
+            raise UserError(
+                f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane(game)} steps to each of "
+                f"{config.lanes[game]} lanes; a stack of frames needs {replay.STACK}"
+            )
 
 
 def task_of(game: str | None, teacher: Teacher) -> Task:
@@ -137,51 +208,16 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
     header, length = dataset.header, config.schedule.rollout_length
     if header.teacher_fingerprint != teacher.sha256:
         raise UserError(
-            f"{config.data}: was recorded with the teacher {header.teacher!r} of another fingerprint "
+            f"{dataset.path}: was recorded with the teacher {header.teacher!r} of another fingerprint "
             f"({header.teacher_fingerprint[:12]}) than {teacher.source} ({teacher.sha256[:12]})"
         )
     if dataset.num_steps < length:
-        raise UserError(f"{config.data}: holds {dataset.num_steps} steps a lane, less than one rollout ({length})")
+        raise UserError(f"{dataset.path}: holds {dataset.num_steps} steps a lane, less than one rollout ({length})")
     recorded = dataset.num_steps * header.num_lanes
     if config.learner.batch_size > recorded:
-        raise UserError(f"{config.data}: holds {recorded} steps, less than learner.batch_size")
+        raise UserError(f"{dataset.path}: holds {recorded} steps, less than learner.batch_size")
     if config.replay.capacity < header.num_lanes * length:
         raise UserError(
-            f"replay.capacity: {config.replay.capacity} holds less than one rollout of {config.data}, "
+            f"replay.capacity: {config.replay.capacity} holds less than one rollout of {dataset.path}, "
             f"{header.num_lanes * length} steps"
         )
-
-
-def check_memory(config: DistillConfig, task: Task, devices: DeviceGroup, student: Any) -> None:
-    """Raises a UserError if the replay or the student is larger than all the memory that the devices have."""
-    step_bytes = math.prod(task.frame_shape) * np.dtype(task.observation_dtype).itemsize + 4 * task.num_actions + 1
-    check_replay_memory("replay.capacity", config.replay.capacity, step_bytes, task, devices)
-    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
-    num_params = count_params(jax.eval_shape(student.init, jax.random.key(0), example))
-    moments = 2 if config.learner.optimizer == "adam" else 1
-    # Every device has a whole student: float32 parameters, gradients, the optimizer's moments, and the step's changes.
-    student_bytes = 4 * num_params * (3 + moments) * devices.size
-    subject = f"student.network: training {config.student.network}'s {num_params:,} parameters takes"
-    _check_fits(subject, student_bytes, devices)
-
-
-def check_replay_memory(key: str, capacity: int, step_bytes: int, task: Task, devices: DeviceGroup) -> None:
-    """Raises a UserError if ``capacity`` steps, which the setting ``key`` asks for, are more than the devices hold."""
-    _check_fits(f"{key}: {capacity} steps of {task.name} take", capacity * step_bytes, devices)
-
-
-def _check_fits(subject: str, wanted: int, devices: DeviceGroup) -> None:
-    available = _memory_bytes(devices)
-    if available is not None and wanted > available:
-        raise UserError(
-            f"{subject} {wanted / 2**30:,.1f} GiB, "
-            f"and there are {available / 2**30:,.1f} GiB ({devices.size} {devices.devices[0].platform})"
-        )
-
-
-def _memory_bytes(devices: DeviceGroup) -> int | None:
-    if devices.devices[0].platform == "cpu":
-        # Virtual CPU devices share the machine's.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices.devices]
-    return sum(limits) if all(limits) else None

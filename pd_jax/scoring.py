@@ -1,53 +1,58 @@
-"""``pd-jax evaluate``: the score of a teacher, of a run's student, or of both."""
+"""``pd-jax evaluate``: the score of teachers, of a run's student, or of both."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from pd_jax.checkpoint import Checkpointer
-from pd_jax.config import DistillConfig, EvaluateConfig
+from pd_jax.config import DistillConfig, EvaluateConfig, check_games
 from pd_jax.config_loading import read_config, to_mapping
 from pd_jax.errors import UserError
-from pd_jax.evaluation import EpisodeScores, evaluate
+from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupts
 from pd_jax.learner import LearnerState, make_optimizer
-from pd_jax.networks import count_params, make_network
-from pd_jax.play import environment_options
-from pd_jax.preparation import check_teacher_plays
+from pd_jax.networks import count_params
+from pd_jax.preparation import check_teacher_plays, network_label
 from pd_jax.progression import Progression
+from pd_jax.protocol import play_games
 from pd_jax.reporting.progress import Progress
-from pd_jax.reporting.summary import build_summary, summarise_scores
+from pd_jax.reporting.summary import build_summary, one_or_list, summarise_scores
 from pd_jax.run_directory import RunDirectory, read_run
+from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
 
 
 @dataclasses.dataclass(frozen=True)
-class Student:
+class TrainedStudent:
     """A run's student, read from one of its checkpoints.
 
     Attributes:
-      network: the linen module.
+      student: the network and its games.
       variables: its parameters, NumPy arrays.
       config: the run's.
-      task: the game it plays.
       progression: where the run stood.
     """
 
-    network: Any
+    student: Student
     variables: Any
     config: DistillConfig
-    task: Task
     progression: Progression
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The games it plays, in the order of its heads."""
+        return tuple(task.name for task in self.student.tasks)
 
-def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> Student:
+
+def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> TrainedStudent:
     """Reads the student of a ``distill`` run; the run may still be going.
 
     Args:
@@ -63,131 +68,146 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
     config = read_config(DistillConfig, run.config_path)
     if config.game is None:
         raise UserError(f"{run.config_path}: names no game; it is not the resolved configuration of a run")
-    task = get_task(config.game)
-    network = make_network(
-        config.student.network,
-        task.num_actions,
-        hidden_sizes=config.student.mlp_hidden,
-        compute_dtype=config.student.compute_dtype,
-    )
+    student = make_student(config.student, [get_task(game) for game in config.game])
     with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
         step = checkpointer.best_step() if checkpoint == "best" else None
         if checkpoint == "best" and step is None:
             raise UserError(f"{path}: no checkpoint has a score; evaluation.every_rounds is what scores them")
-        restored = checkpointer.restore(_template(network, task, config), step, network=config.student.network)
+        restored = checkpointer.restore(
+            _template(student, config), step, network=network_label(config.student, student.tasks)
+        )
     if restored is None:
         raise UserError(f"{path}: has no checkpoint yet")
     state, metadata, _ = restored
-    return Student(network, state.variables, config, task, Progression(**metadata))
+    return TrainedStudent(student, state.variables, config, Progression.from_metadata(metadata))
 
 
-def run_evaluate(config: EvaluateConfig, teacher: Teacher | None = None) -> dict[str, Any]:
+def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> dict[str, Any]:
     """Plays the games and returns a summary: of both policies, or of the one that was given.
 
     Args:
       config: what to play, and how often.
-      teacher: who plays instead of the teacher that the configuration names, if it names one.
+      teacher: who plays instead of the teachers that the configuration names, if it names any.
 
     Raises:
-      UserError: the teacher, the run and the game do not fit together.
+      UserError: the teachers, the run and the games do not fit together.
       Interrupted: a signal came; there are no scores.
     """
     started = time.monotonic()
-    student = load_student(config.run, checkpoint=config.checkpoint) if config.run is not None else None
-    if teacher is None and config.teacher is not None:
-        teacher = load(config.teacher, config.game or (student.task.name if student is not None else None))
-    task = _task_of(config, teacher, student)
-    config = dataclasses.replace(config, game=task.name)
-    policies: dict[str, tuple[Any, Any]] = {}
-    if teacher is not None:
-        policies["teacher"] = (teacher.network.apply, teacher.variables)
-    if student is not None:
-        policies["student"] = (student.network.apply, student.variables)
+    trained = load_student(config.run, checkpoint=config.checkpoint) if config.run is not None else None
+    teachers = (teacher,) if isinstance(teacher, Teacher) else tuple(teacher or _load_teachers(config, trained))
+    tasks = _tasks_of(config, teachers, trained)
+    config = dataclasses.replace(config, game=tuple(task.name for task in tasks))
+    by_game = {teacher.task.name: teacher for teacher in teachers}
     with contextlib.ExitStack() as stack:
         directory = None
         if config.out is not None:
             directory = stack.enter_context(
                 RunDirectory.create(config.out, "evaluate", to_mapping(config), resume=config.resume)
             )
-        scores = _score_all(config, task, policies)
-        summary = _summarise(config, task, teacher, student, scores, time.monotonic() - started)
+        scores = _score_all(config, tasks, by_game, trained)
+        summary = _summarise(config, tasks, by_game, trained, scores, time.monotonic() - started)
         if directory is not None:
             directory.write_summary(summary)
     return summary
 
 
-def _task_of(config: EvaluateConfig, teacher: Teacher | None, student: Student | None) -> Task:
-    """The game to play, which has to be that of everyone who plays."""
-    wanted = get_task(config.game) if config.game is not None else None
-    if student is not None:
-        wanted = wanted or student.task
-        if student.task.name != wanted.name:
-            raise UserError(f"{config.run}: its student plays {student.task.name}, not {wanted.name}")
-    if teacher is not None:
-        wanted = wanted or teacher.task
-        check_teacher_plays(teacher, wanted)
-    assert wanted is not None  # There is a teacher or a run.
+def _load_teachers(config: EvaluateConfig, trained: TrainedStudent | None) -> tuple[Teacher, ...]:
+    """The teachers by their names; the games, or those of the run, tell what files of other libraries play."""
+    if config.teacher is None:
+        return ()
+    games: Sequence[str | None] = config.game or (trained.names if trained is not None else ())
+    if len(games) != len(config.teacher):
+        games = (None,) * len(config.teacher)
+    return tuple(load(name, game) for name, game in zip(config.teacher, games, strict=True))
+
+
+def _tasks_of(config: EvaluateConfig, teachers: Sequence[Teacher], trained: TrainedStudent | None) -> tuple[Task, ...]:
+    """The games to play, which have to be those of everyone who plays."""
+    wanted = tuple(map(get_task, config.game)) if config.game is not None else None
+    if trained is not None:
+        wanted = wanted or trained.student.tasks
+        for task in wanted:
+            if task.name not in trained.names:
+                raise UserError(f"{config.run}: its student plays {', '.join(trained.names)}, not {task.name}")
+    if not teachers:
+        assert wanted is not None  # There are teachers or a run.
+        return wanted
+    wanted = wanted or tuple(teacher.task for teacher in teachers)
+    check_games([teacher.task for teacher in teachers], one_student=False)
+    names, taught = [task.name for task in wanted], [teacher.task.name for teacher in teachers]
+    for teacher in teachers:
+        if len(wanted) == 1:
+            check_teacher_plays(teacher, wanted[0])
+        elif teacher.task.name not in names:
+            raise UserError(f"teacher {teacher.source}: plays {teacher.task.name}, none of {', '.join(names)}")
+    for name in names:
+        if name not in taught:
+            raise UserError(f"teacher: {name} has none; give one for each game, or choose games with --game")
     return wanted
 
 
-def _score_all(config: EvaluateConfig, task: Task, policies: dict[str, tuple[Any, Any]]) -> dict[str, EpisodeScores]:
-    evaluation = config.evaluation
-    options = environment_options(config.env) | {"max_episode_steps": evaluation.max_episode_steps}
-    scores = {}
-    with Interrupts() as interrupts, Progress(f"evaluate on {task.name}") as progress:
-        for who, (apply, variables) in policies.items():
-            games = progress.add(f"{who}'s games", evaluation.episodes)
-
-            def on_progress(finished: int, wanted: int, games: Any = games) -> None:
-                games.total = wanted
-                games.set(finished)
-                interrupts.check()
-
-            scores[who] = evaluate(
-                apply,
-                variables,
-                task,
-                episodes=evaluation.episodes,
-                num_lanes=evaluation.num_lanes,
-                epsilon=evaluation.epsilon,
-                seed=config.seed + evaluation.seed_offset,
-                environment_options=options,
-                on_progress=on_progress,
-            )
+def _score_all(
+    config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
+) -> dict[str, dict[str, EpisodeScores]]:
+    """Scores by ``"teacher"`` and ``"student"``, those who are there, and by game."""
+    scores: dict[str, dict[str, EpisodeScores]] = {}
+    title = ", ".join(task.name for task in tasks)
+    with Interrupts() as interrupts, Progress(f"evaluate on {title}") as progress:
+        for task in tasks:
+            policies: dict[str, tuple[Any, Any]] = {}
+            if task.name in teachers:
+                policies["teacher"] = (teachers[task.name].network.apply, teachers[task.name].variables)
+            if trained is not None:
+                policies["student"] = (trained.student.policy(trained.names.index(task.name)), trained.variables)
+            for who, (apply, variables) in policies.items():
+                game = f"{who}'s games" if len(tasks) == 1 else f"{who}'s games of {task.name}"
+                scores.setdefault(who, {})[task.name] = play_games(
+                    apply,
+                    variables,
+                    task,
+                    config.evaluation,
+                    config.env,
+                    episodes=config.evaluation.episodes,
+                    seed=config.seed,
+                    meter=progress.add(game, config.evaluation.episodes),
+                    interrupts=interrupts,
+                )
     return scores
 
 
 def _summarise(
     config: EvaluateConfig,
-    task: Task,
-    teacher: Teacher | None,
-    student: Student | None,
-    scores: dict[str, EpisodeScores],
+    tasks: Sequence[Task],
+    teachers: Mapping[str, Teacher],
+    trained: TrainedStudent | None,
+    scores: Mapping[str, Mapping[str, EpisodeScores]],
     wall_seconds: float,
 ) -> dict[str, Any]:
     about: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "seed": config.seed}
     about |= {"max_noops": config.env.max_noops}
-    if teacher is not None:
-        about |= {"teacher": teacher.metadata.name, "teacher_network": teacher.metadata.network}
-    if student is not None:
-        about |= {"run": config.run, "student_network": student.config.student.network}
-        about |= {"env_steps": student.progression.env_steps, "updates": student.progression.updates}
-    if teacher is None or student is None:
+    playing = [teachers[task.name] for task in tasks if teachers]
+    if playing:
+        about |= {"teacher": one_or_list([teacher.metadata.name for teacher in playing])}
+        about |= {"teacher_network": one_or_list([teacher.metadata.network for teacher in playing])}
+    if trained is not None:
+        about |= {"run": config.run, "student_network": trained.config.student.network}
+        about |= {"env_steps": trained.progression.env_steps, "updates": trained.progression.updates}
+    teacher_parameters = sum(teacher.num_params for teacher in playing)
+    if not playing or trained is None:
         ((who, only),) = scores.items()
-        policy = teacher if teacher is not None else student
-        assert policy is not None
         return {
-            "games": {task.name: _prefixed(who, summarise_scores(only.returns))},
-            f"{who}_parameters": count_params(policy.variables),
+            "games": {name: _prefixed(who, summarise_scores(played.returns)) for name, played in only.items()},
+            f"{who}_parameters": teacher_parameters if trained is None else count_params(trained.variables),
             "wall_seconds": wall_seconds,
             **about,
         }
     return build_summary(
-        {task.name: scores["teacher"].returns},
-        {task.name: scores["student"].returns},
-        random_scores={} if task.random_score is None else {task.name: task.random_score},
-        student_parameters=count_params(student.variables),
-        teacher_parameters=teacher.num_params,
+        {name: played.returns for name, played in scores["teacher"].items()},
+        {name: played.returns for name, played in scores["student"].items()},
+        random_scores={task.name: task.random_score for task in tasks if task.random_score is not None},
+        student_parameters=count_params(trained.variables),
+        teacher_parameters=teacher_parameters,
         wall_seconds=wall_seconds,
         **about,
     )
@@ -198,13 +218,12 @@ def _prefixed(who: str, scores: dict[str, Any]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in scores.items()}
 
 
-def _template(network: Any, task: Task, config: DistillConfig) -> Any:
+def _template(student: Student, config: DistillConfig) -> Any:
     """What the checkpoint of such a run holds, without computing it."""
-    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
 
-    def init(key: jax.Array, observations: jax.Array) -> LearnerState:
-        variables = network.init(key, observations)
+    def init(key: jax.Array) -> LearnerState:
+        variables = student.init(key)
         optimizer_state = make_optimizer(config.learner, total_updates=1).init(variables)
         return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key)
 
-    return jax.eval_shape(init, jax.random.key(0), example)
+    return jax.eval_shape(init, jax.random.key(0))

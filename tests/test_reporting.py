@@ -374,7 +374,7 @@ def test_a_run_is_drawn_with_and_without_evaluations(tmp_path: Path, games: list
         [],
         [{"step": 0, "loss": None}],
         [{"step": 0, "loss": 0.0}, {"step": 1, "loss": -1.0}],
-        [{"step": 0, "loss/pong": 1.0, "loss/breakout": 3.0}],
+        [{"step": 0, "pong/loss": 1.0, "breakout/loss": 3.0}],
         [{"step": 5, "score/pong": 3.0, "score_low/pong": None, "score_high/pong": None}],
         [{"step": 1, "agreement": 0.5}, {"step": 2, "other": 1.0}],
     ],

@@ -53,7 +53,7 @@ class MetricsWriter:
         Args:
           step: the step the values belong to.
           values: numbers (Python, NumPy or JAX scalars) or None, by name. TensorBoard groups names such as
-            ``loss/pong`` by what precedes the slash.
+            ``pong/loss`` by what precedes the slash.
         """
         if not values.keys().isdisjoint(("step", "time")):
             raise ValueError("step and time are the writer's own names")

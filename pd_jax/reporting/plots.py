@@ -50,7 +50,7 @@ def plot_run(
     """Draws loss and agreement on the left, and scores against the teacher's on the right, over updates.
 
     Args:
-      metrics_path: ``metrics.jsonl`` with ``loss`` and ``agreement`` (each also per game, ``loss/GAME``), and
+      metrics_path: ``metrics.jsonl`` with ``loss`` and ``agreement`` (each also per game, ``GAME/loss``), and
         `pd_jax.reporting.metrics.score_values`. The horizontal axis is ``updates``, or ``step`` without it.
       summary: what `pd_jax.reporting.summary.build_summary` gives; None while the run is going.
       out_png: the file to write.
@@ -298,12 +298,12 @@ def _last_update(records: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _series(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """``[points, (x, value)]`` of a value, or of its mean over games where only ``name/GAME`` was recorded."""
+    """``[points, (x, value)]`` of a value, or of its mean over games where only ``GAME/name`` was recorded."""
     points = []
     for record in records:
         value = record.get(name)
         if value is None:
-            values = [item for key, item in record.items() if key.startswith(f"{name}/") and item is not None]
+            values = [item for key, item in record.items() if key.endswith(f"/{name}") and item is not None]
             value = float(np.mean(values)) if values else None
         if value is not None:
             points.append((_x_of(record), value))

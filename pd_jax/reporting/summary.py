@@ -73,6 +73,27 @@ def percent_of_teacher(student: float, teacher: float, random: float = 0.0) -> f
     return 100.0 * (student - random) / (teacher - random) if teacher > random else None
 
 
+def mean_percent(
+    students: Mapping[str, float], teachers: Mapping[str, float], randoms: Mapping[str, float]
+) -> float | None:
+    """Mean over games of the student's score above random play, in % of the teacher's.
+
+    An arithmetic mean, which unlike the geometric one is there from the first evaluation on, when a student may still
+    play worse than random.
+
+    Args:
+      students: mean scores by game.
+      teachers: likewise.
+      randoms: likewise; 0 for games without one.
+
+    Returns:
+      None if no teacher is better than random play.
+    """
+    percentages = [percent_of_teacher(students[game], teachers[game], randoms.get(game, 0.0)) for game in students]
+    known = [percent for percent in percentages if percent is not None]
+    return float(np.mean(known)) if known else None
+
+
 def geometric_mean(percentages: Sequence[float | None]) -> float | None:
     """Geometric mean; None if there is nothing to average, or anything negative or undefined."""
     if not percentages or any(value is None or value < 0 for value in percentages):
@@ -141,6 +162,11 @@ def build_summary(
         "updates": int(updates),
         **extra,
     }
+
+
+def one_or_list(values: Sequence[str]) -> str | list[str]:
+    """What a summary says where there is one for each game: with one game, just that one."""
+    return values[0] if len(values) == 1 else list(values)
 
 
 _SCORE_NAMES = {"score": "mean", "standard_error": "standard_error", "ci95": "ci95"}

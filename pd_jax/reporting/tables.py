@@ -51,7 +51,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
 def summary_notes(summary: Mapping[str, Any], *, with_cost: bool = True) -> list[str]:
     """The lines below the table: sizes, the cost of the training, and what the table's columns mean."""
-    games = summary["games"].values()
+    games, stopped = summary["games"].values(), "its teacher gave NaN or infinite outputs at step"
     student, teacher = summary["student_parameters"], summary["teacher_parameters"]
     size = f"{teacher / student:.1f}x smaller" if teacher >= student else f"{student / max(1, teacher):.1f}x larger"
     # A teacher that is a function has parameters of which nothing is known here.
@@ -65,6 +65,11 @@ def summary_notes(summary: Mapping[str, Any], *, with_cost: bool = True) -> list
         notes.insert(1, cost)
     if any(game.get("percent_of_teacher_normalised") is not None for game in games):
         notes.append("above random: 0 % plays as badly as random actions, 100 % as well as the teacher")
+    notes += [
+        f"{name}: {stopped} {game['play_stopped_at']:,}; of its play from there on nothing was learnt"
+        for name, game in summary["games"].items()
+        if game.get("play_stopped_at") is not None
+    ]
     if any(game["percent_of_teacher"] is None for game in games):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive means nothing")
     return notes

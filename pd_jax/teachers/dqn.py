@@ -20,7 +20,7 @@ from pd_jax import rollout
 from pd_jax.config import DQNConfig
 from pd_jax.distributed import DeviceGroup
 from pd_jax.envs import Environment
-from pd_jax.preparation import check_replay_memory
+from pd_jax.memory import check_replay_memory
 from pd_jax.tasks import Task
 from pd_jax.teachers import transitions
 from pd_jax.teachers.algorithm import Iteration, epsilon_at, game_metrics, learning_rewards

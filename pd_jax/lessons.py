@@ -1,0 +1,183 @@
+"""What a student learns from: one replay for each game, and the play that fills them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pd_jax import replay
+from pd_jax.errors import UserError
+from pd_jax.interrupts import Interrupts
+from pd_jax.play import LivePlay, Play, RecordedPlay, SideBySide, action_gap, first_unsound_step, fresh_seed
+from pd_jax.preparation import Setting
+from pd_jax.progression import GameProgression
+from pd_jax.replay import ReplayState
+from pd_jax.reporting.progress import Meter, print_warning
+from pd_jax.types import Trajectory
+
+
+class UnsoundTeacherError(UserError):
+    """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
+
+
+class Lessons:
+    """The replays of a run, and the teachers' play.
+
+    A teacher whose outputs become NaN or infinite plays no more. Nothing of the rollout in which that happened is
+    stored; what its replay holds from before is still learnt from.
+
+    Args:
+      setting: of the run.
+      at: where each game stands; ``env_steps`` and ``stopped_at`` are kept up to date.
+      meter: counts the steps that are new to the run.
+      interrupts: heeded after every rollout.
+
+    Attributes:
+      stored: a replay for each game, with a device axis.
+    """
+
+    def __init__(self, setting: Setting, at: Sequence[GameProgression], meter: Meter, interrupts: Interrupts) -> None:
+        self._setting = setting
+        self._config = setting.config
+        self._at = at
+        self._meter = meter
+        self._interrupts = interrupts
+        self._insert = setting.devices.map(replay.insert, donate=(0,))
+        self._values: dict[str, float] = {}
+        self._play: SideBySide | None = None
+        self.stored: tuple[ReplayState, ...] = tuple(map(self._empty_replay, range(len(setting.tasks))))
+
+    def open(self) -> None:
+        """Starts the teachers' play, or opens what was recorded of it."""
+        self._play = SideBySide([self._open_play(game) for game in range(len(self._setting.tasks))])
+
+    def close(self) -> None:
+        """Ends the play; the replays stay."""
+        if self._play is not None:
+            self._play.close()
+            self._play = None
+
+    def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None:
+        """Brings the replays back: from recordings exactly as they were, from live play with fresh episodes.
+
+        Args:
+          rounds: that the run has finished.
+          in_mid_round: whether it has begun another.
+          say: is told, in one line, where the play differs from what it was.
+        """
+        if self._config.data is not None:
+            self._collect(rounds + in_mid_round, [0] * len(self._at))
+            return
+        say("the replay starts again with fresh episodes: a live emulator cannot be saved")
+        if in_mid_round:
+            self._collect(1, [at.env_steps for at in self._at])
+
+    def play_round(self) -> None:
+        """Stores the play of one more round."""
+        before = [at.env_steps for at in self._at]
+        for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
+            at.env_steps += steps
+
+    def take_values(self) -> dict[str, float]:
+        """Metrics of the play since they were last taken."""
+        values, self._values = self._values, {}
+        return values
+
+    def prefix(self, game: int) -> str:
+        """What the names of a game's metrics begin with: nothing if there is only one."""
+        return f"{self._setting.names[game]}/" if len(self._setting.tasks) > 1 else ""
+
+    def _collect(self, rounds: int, before: Sequence[int], *, is_new: bool = False) -> list[int]:
+        """Stores some rounds of play, ``before`` which each game had so many steps; returns the steps stored."""
+        play, config = self._play, self._config
+        assert play is not None
+        steps = [0] * len(self._at)
+        latest: dict[int, Trajectory] = {}
+        self._meter.reset(completed=self._meter.completed)
+        counts = [rounds * config.rollouts_per_round(game) for game in range(len(self._at))]
+        with contextlib.closing(play.rollouts(counts)) as rollouts:
+            for game, trajectory in rollouts:
+                if game not in play.stopped and not self._stops(play, game, trajectory, before[game] + steps[game]):
+                    self._store(game, trajectory)
+                    latest[game] = trajectory
+                    steps[game] += config.steps_per_rollout(game)
+                    if is_new:
+                        self._meter.advance(config.steps_per_rollout(game))
+                self._interrupts.check()
+        self._note_play(play, latest if is_new else {})
+        self._check_enough_is_left(play)
+        return steps
+
+    def _store(self, game: int, trajectory: Trajectory) -> None:
+        rollout = self._setting.devices.split(trajectory, axis=1)
+        stored = self._insert(self.stored[game], rollout)
+        self.stored = (*self.stored[:game], stored, *self.stored[game + 1 :])
+
+    def _stops(self, play: SideBySide, game: int, trajectory: Trajectory, step: int) -> bool:
+        """Whether a rollout, which begins at ``step``, is unsound; then the game's play ends, and the user is told."""
+        unsound = first_unsound_step(trajectory)
+        if unsound is None:
+            return False
+        play.stop(game)
+        at = self._at[game]
+        at.stopped_at = step + unsound * self._config.lanes[game]
+        self._values[f"{self.prefix(game)}play_stopped_at"] = at.stopped_at
+        if len(self._at) > 1:
+            print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
+        return True
+
+    def _describe(self, game: int) -> str:
+        source, at = self._setting.teachers[game].source, self._at[game]
+        return f"{self._setting.names[game]}: teacher {source} gave NaN or infinite outputs at step {at.stopped_at:,}"
+
+    def _check_enough_is_left(self, play: SideBySide) -> None:
+        """Raises unless some game goes on, and every game has something to learn from."""
+        for game in sorted(play.stopped):
+            if not self._holds_any(game):
+                raise UnsoundTeacherError(f"{self._describe(game)}, before there was anything to learn from")
+        if len(play.stopped) == len(self._at):
+            raise UnsoundTeacherError("; ".join(map(self._describe, sorted(play.stopped))))
+
+    def _holds_any(self, game: int) -> bool:
+        return int(self._setting.devices.first(self.stored[game].size)) > 0
+
+    def _note_play(self, play: SideBySide, latest: dict[int, Trajectory]) -> None:
+        for game, source in enumerate(play.plays):
+            prefix = self.prefix(game)
+            if isinstance(source, LivePlay) and source.finished_returns:
+                returns, source.finished_returns = source.finished_returns, []
+                self._values[f"{prefix}teacher_return"] = float(np.mean(returns))
+                self._values[f"{prefix}teacher_episodes"] = len(returns)
+            if game in latest and (gap := action_gap(latest[game])) is not None:
+                self._values[f"{prefix}teacher_action_gap"] = gap
+
+    def _empty_replay(self, game: int) -> ReplayState:
+        devices, config, task = self._setting.devices, self._config, self._setting.tasks[game]
+        init = functools.partial(
+            replay.init,
+            config.lanes[game] // devices.size,
+            config.capacity_per_lane(game),
+            task.frame_shape,
+            task.observation_dtype,
+            task.num_actions,
+        )
+        stored: ReplayState = devices.map(lambda _: init())(np.zeros(devices.size))
+        return stored
+
+    def _open_play(self, game: int) -> Play:
+        setting, config = self._setting, self._config
+        dataset, length = setting.datasets[game], config.schedule.rollout_length
+        if dataset is not None:
+            return RecordedPlay(dataset, rollout_length=length, num_steps=self._at[game].recorded_steps)
+        return LivePlay(
+            setting.teachers[game],
+            setting.tasks[game],
+            dataclasses.replace(config.env, num_lanes=config.lanes[game], lanes=None),
+            rollout_length=length,
+            epsilon=config.epsilon,
+            seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game),
+        )

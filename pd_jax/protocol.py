@@ -1,0 +1,63 @@
+"""The protocol of a score as a configuration has it: the same games from the same starts for teacher and student."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pd_jax.config import EmulatorConfig, EvaluationConfig
+from pd_jax.evaluation import EpisodeScores, evaluate
+from pd_jax.interrupts import Interrupts
+from pd_jax.play import environment_options
+from pd_jax.reporting.progress import Meter
+from pd_jax.rollout import PolicyApply
+from pd_jax.tasks import Task
+
+
+def play_games(
+    apply: PolicyApply,
+    variables: Any,
+    task: Task,
+    evaluation: EvaluationConfig,
+    env: EmulatorConfig,
+    *,
+    episodes: int,
+    seed: int,
+    meter: Meter,
+    interrupts: Interrupts,
+) -> EpisodeScores:
+    """Plays whole games of one task.
+
+    Args:
+      apply: the policy.
+      variables: the policy's.
+      task: what to play.
+      evaluation: the protocol.
+      env: how environments run; its step limit, if it has one, holds unless the protocol has another.
+      episodes: games wanted.
+      seed: of the run.
+      meter: counts them.
+      interrupts: heeded every few steps.
+
+    Raises:
+      Interrupted: a signal came; there is no score.
+    """
+    options = environment_options(env)
+    if evaluation.max_episode_steps is not None:
+        options["max_episode_steps"] = evaluation.max_episode_steps
+
+    def on_progress(finished: int, wanted: int) -> None:
+        meter.total = wanted
+        meter.set(finished)
+        interrupts.check()
+
+    return evaluate(
+        apply,
+        variables,
+        task,
+        episodes=episodes,
+        num_lanes=evaluation.num_lanes,
+        epsilon=evaluation.epsilon,
+        seed=seed + evaluation.seed_offset,
+        environment_options=options,
+        on_progress=on_progress,
+    )
