@@ -19,7 +19,7 @@ from jax import Array, lax
 from pd_jax.config import DQNConfig
 from pd_jax.distributed import DeviceGroup
 from pd_jax.envs import Environment
-from pd_jax.preparation import check_replay_memory
+from pd_jax.memory import check_fits
 from pd_jax.students import Student
 from pd_jax.tasks import Task
 from pd_jax.teachers import dqn, transitions
@@ -38,8 +38,8 @@ updates_done = dqn.updates_done
 def check(config: DQNConfig, tasks: Sequence[Task]) -> None:
     """Raises a UserError if the replays are larger than the memory of the device."""
     step_bytes = sum(transitions.bytes_per_step(task.frame_shape, task.observation_dtype) for task in tasks)
-    together = dataclasses.replace(tasks[0], name=" and of ".join(task.name for task in tasks))
-    check_replay_memory("dqn.replay_capacity", config.replay_capacity, step_bytes, together, DeviceGroup.local(1))
+    subject = f"dqn.replay_capacity: {config.replay_capacity} steps of each of {len(tasks)} games take"
+    check_fits(subject, config.replay_capacity * step_bytes, DeviceGroup.local(1))
 
 
 def init(student: Student, observations: Array, config: DQNConfig, key: Array) -> DQNState:
