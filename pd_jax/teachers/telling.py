@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pd_jax.config import TrainTeacherConfig
-from pd_jax.teachers.keeping import Scores
+from pd_jax.teachers.keepers import Scores
 from pd_jax.teachers.merit import Merit
 
 _ABOUT_PLAY = ("games", "game_return", "epsilon")

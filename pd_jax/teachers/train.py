@@ -24,7 +24,8 @@ from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.run_directory import RunDirectory
 from pd_jax.tasks import get_task
 from pd_jax.teachers.files import read_games
-from pd_jax.teachers.keeping import FINAL_SEED_OFFSET, Keeper, Scores, curve_point, run_settings
+from pd_jax.teachers.keepers import Keepers, Scores, curve_point
+from pd_jax.teachers.keeping import FINAL_SEED_OFFSET, run_settings
 from pd_jax.teachers.merit import Merit
 from pd_jax.teachers.starting import load_start
 from pd_jax.teachers.subject import ALGORITHMS, Subject
@@ -45,7 +46,7 @@ class Progression:
     Attributes:
       env_steps: control steps so far, in all lanes of all games together.
       wall_seconds: spent in all sessions together.
-      curve: evaluations so far, as `pd_jax.teachers.keeping.curve_point` gives them.
+      curve: evaluations so far, as `pd_jax.teachers.keepers.curve_point` gives them.
       best_mean: the best of their means; its weights are in ``teacher.safetensors``.
       best_env_steps: control steps behind those weights.
       network: that learns.
@@ -120,7 +121,7 @@ class _Training:
         self.merit = Merit(self.tasks)
         for name in self.merit.unknown:
             print_warning(f"{name}: no score to compare with is known; other games decide which weights are kept")
-        self.keeper = Keeper(config, self.tasks, subject.networks, run.path)
+        self.keeper = Keepers(config, self.tasks, subject.networks, run.path)
         self.at = Progression(network=config.network)
         self.state = self._restore_or_init(start_from)
         self.saved_steps = self.at.env_steps
