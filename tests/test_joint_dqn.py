@@ -135,13 +135,18 @@ def test_alternating_updates_are_about_one_game_after_the_other(start: Any) -> N
         state = after
 
 
-def train(config: DQNConfig, iterations: int) -> tuple[Any, Any, Any, dict[str, Any]]:
+@functools.cache
+def make_iteration(config: DQNConfig) -> tuple[Any, Any, Any]:
     # An action that is not there would be worth 0, more than any of the narrow game's.
     environments = (CountingEnvironment(reward=-2.0, task=NARROW), CountingEnvironment(reward=1.0, task=WIDE))
     student = make_student(head_hidden=16)
+    return student, environments, joint_dqn.make_iteration(student, environments, config)
+
+
+def train(config: DQNConfig, iterations: int) -> tuple[Any, Any, Any, dict[str, Any]]:
+    student, environments, iterate = make_iteration(config)
     state = joint_dqn.init(student, jnp.zeros((2, 1, 6)), config, jax.random.key(0))
     play = joint_dqn.start(environments, config, jax.random.key(1))
-    iterate = joint_dqn.make_iteration(student, environments, config)
     metrics: dict[str, Any] = {}
     for _ in range(iterations):
         state, play, metrics = iterate(state, play)

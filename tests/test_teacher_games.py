@@ -151,7 +151,7 @@ def test_the_files_of_single_games_are_as_they_were(tmp_path: Path) -> None:
         (lambda fields: fields["games"][1].update(game="pogn"), "'pogn' is not a game; did you mean 'pong'?"),
         (
             lambda fields: fields.update(network="multi3", hidden_sizes=[]),
-            "'multi3' sees frames, and cartpole has none",
+            "network: 'multi3' sees frames, and cartpole has none",
         ),
         (lambda fields: fields.update(head_hidden=5), "tensor "),
         (lambda fields: fields.update(support=[0.0, 1.0]), "a categorical head is for a single game"),
