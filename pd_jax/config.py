@@ -40,6 +40,7 @@ from pd_jax.config_sections import (
     Probability,
     QLearningConfig,
     ReplayConfig,
+    RunDirectories,
     ScheduleConfig,
     Seed,
     StudentConfig,
@@ -51,6 +52,7 @@ from pd_jax.config_sections import (
     WidthOrZero,
     Words,
 )
+from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_conflicts, variants
 
 __all__ = [
     "COMMANDS",
@@ -63,16 +65,19 @@ __all__ = [
     "EnvConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "GridConfig",
     "LearnerConfig",
     "LossConfig",
     "OneGameEnvConfig",
     "PQNConfig",
     "QLearningConfig",
     "ReplayConfig",
+    "ReportConfig",
     "ScheduleConfig",
     "Settings",
     "StudentConfig",
     "StudentEvaluationConfig",
+    "SweepConfig",
     "TeacherCheckpointConfig",
     "TeacherEvaluationConfig",
     "TrainTeacherConfig",
@@ -184,6 +189,43 @@ class DistillConfig(CommandConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(DistillConfig):
+    """Distil a grid of students, each on its own, and compare them.
+
+    Every cell of the grid is a run of ``distill``, whose settings these are.
+    """
+
+    teacher: Words
+    """Names of bundled teachers, or files; a list makes a cell of each for every combination of the grid."""
+    out: str
+    """Directory of the sweep; its cells are runs in cells/."""
+    resume: bool = False
+    """Go on with the sweep that is in the directory."""
+    game: Words | None = None
+    """Name or EnvPool id of each teacher's game; None is the teachers'."""
+    data: Words | None = None
+    """Directory of each teacher's recorded play; None plays live, or records first if record is set."""
+    record: Count | None = None
+    """Control steps to record of each game, once, for all cells to learn from."""
+    together: bool | None = None
+    """Train students of one shape in one program; None does so on accelerators."""
+    grid: GridConfig = dataclasses.field(default_factory=GridConfig)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The combinations of the grid, each of which is a cell of every game."""
+        return variants(self)
+
+    def cell(self, index: int, variant: Variant) -> DistillConfig:
+        """The settings of one cell, but for its ``out``: of the teacher with that index, and of one of ``variants``."""
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(DistillConfig)}
+        return DistillConfig(**(shared | cell_settings(self, index, variant)))
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from sweep_conflicts(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CollectConfig(CommandConfig):
     """Record a teacher's play."""
 
@@ -240,6 +282,18 @@ class EvaluateConfig(CommandConfig):
         if self.teacher is not None and self.game is not None:
             yield from not_one_each("game", self.game, self.teacher)
         yield from games_conflicts(self.game or ())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportConfig(CommandConfig):
+    """Print and write the tables of finished runs."""
+
+    runs: RunDirectories
+    """Directories of runs, or of several runs one or two levels below them."""
+    out: str | None = None
+    """Directory for report.md, report.json and the figures; None only prints."""
+    resume: bool = False
+    """Write the report in the directory anew, also of other runs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -318,7 +372,9 @@ COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
         "train-teacher": TrainTeacherConfig,
         "collect": CollectConfig,
         "distill": DistillConfig,
+        "sweep": SweepConfig,
         "evaluate": EvaluateConfig,
+        "report": ReportConfig,
     }
 )
 """The settings of each command, by its name on the command line."""

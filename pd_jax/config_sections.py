@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pd_jax.config_fields import Bounds, Choice, OneOrMany, make_tuples
+import tyro
+
+from pd_jax.config_fields import Bounds, Choice, MaxItems, OneOrMany, make_tuples
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -22,6 +24,7 @@ Positive = Annotated[float, Bounds(1e-12, 1e6)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
+Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
 if TYPE_CHECKING:
     # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
     Words = str | tuple[str, ...]
@@ -31,6 +34,7 @@ else:
     Words = Annotated[tuple[str, ...], OneOrMany()]
     PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
     PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
+RunDirectories = tyro.conf.Positional[Annotated[tuple[str, ...], MaxItems(4096), tyro.conf.arg(metavar="RUN...")]]
 StudentNetwork = Annotated[
     Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
     Choice("a network"),
@@ -95,7 +99,7 @@ class StudentConfig:
 class LossConfig:
     """What the student is asked to match."""
 
-    kind: Annotated[Literal["kl", "nll", "mse"], Choice("a loss")] = "kl"
+    kind: Loss = "kl"
     """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
     temperature: PerGamePositive | None = None
     """The teacher's outputs are divided by it (kl only): one number for all games, or one for each in their order; None

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,16 @@ from pd_jax.types import Trajectory
 
 class UnsoundTeacherError(UserError):
     """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
+
+
+class LessonsLike(Protocol):
+    """What a run needs of its lessons; see :class:`Lessons`."""
+
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None: ...
+    def play_round(self) -> None: ...
+    def take_values(self) -> dict[str, float]: ...
 
 
 class Lessons:
@@ -87,7 +98,7 @@ class Lessons:
         values, self._values = self._values, {}
         return values
 
-    def prefix(self, game: int) -> str:
+    def _prefix(self, game: int) -> str:
         """What the names of a game's metrics begin with: nothing if there is only one."""
         return f"{self._setting.names[game]}/" if len(self._setting.tasks) > 1 else ""
 
@@ -125,7 +136,7 @@ class Lessons:
         play.stop(game)
         at = self._at[game]
         at.stopped_at = step + unsound * self._config.lanes[game]
-        self._values[f"{self.prefix(game)}play_stopped_at"] = at.stopped_at
+        self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
         if len(self._at) > 1:
             print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return True
@@ -147,7 +158,7 @@ class Lessons:
 
     def _note_play(self, play: SideBySide, latest: dict[int, Trajectory]) -> None:
         for game, source in enumerate(play.plays):
-            prefix = self.prefix(game)
+            prefix = self._prefix(game)
             if isinstance(source, LivePlay) and source.finished_returns:
                 returns, source.finished_returns = source.finished_returns, []
                 self._values[f"{prefix}teacher_return"] = float(np.mean(returns))

@@ -16,8 +16,8 @@ from pd_jax.students import Student
 from pd_jax.tasks import Task
 
 
-def check_memory(config: DistillConfig, student: Student, devices: DeviceGroup) -> None:
-    """Raises a UserError if all the replays or the student are larger than all the memory that the devices have."""
+def check_memory(config: DistillConfig, student: Student, devices: DeviceGroup, *, students: int = 1) -> None:
+    """Raises a UserError if all the replays or all students are larger than all the memory that the devices have."""
     capacity, tasks = config.replay.capacity, student.tasks
     if len(tasks) == 1:
         check_replay_memory("replay.capacity", capacity, replay_step_bytes(tasks[0]), tasks[0], devices)
@@ -27,8 +27,9 @@ def check_memory(config: DistillConfig, student: Student, devices: DeviceGroup) 
     num_params = count_params(jax.eval_shape(student.init, jax.random.key(0)))
     moments = 2 if config.learner.optimizer == "adam" else 1
     # Every device has a whole student: float32 parameters, gradients, the optimizer's moments, and the step's changes.
-    student_bytes = 4 * num_params * (3 + moments) * devices.size
-    subject = f"student.network: training {config.student.network}'s {num_params:,} parameters takes"
+    student_bytes = 4 * num_params * (3 + moments) * devices.size * students
+    of_all = f", {students} times," if students > 1 else ""
+    subject = f"student.network: training {config.student.network}'s {num_params:,} parameters{of_all} takes"
     check_fits(subject, student_bytes, devices)
 
 

@@ -33,7 +33,8 @@ def test_help_lists_every_option_and_needs_no_jax(command: str) -> None:
     assert (ended.code, ended.stderr) == (0, "")
     assert ended.stdout.endswith("\nFalse\n"), "no JAX for a page of help"
     assert f"usage: pd-jax {command} " in ended.stdout
-    for name in ("config", "seed", "out", "resume", "evaluation.episodes" if command != "collect" else "env.num-lanes"):
+    own = {"collect": "env.num-lanes", "report": "out"}.get(command, "evaluation.episodes")
+    for name in ("config", "seed", "out", "resume", own):
         assert f"--{name}" in ended.stdout
 
 
@@ -81,6 +82,7 @@ def test_a_full_stdout_is_told_of_in_one_line() -> None:
     [
         (["distill"], "; --resume goes on from the last checkpoint"),
         (["evaluate"], ""),
+        (["report"], ""),
         (["teachers", "show", "pong"], ""),
     ],
 )

@@ -20,8 +20,8 @@ from pd_jax.reporting.metrics import read_metrics
 # Okabe and Ito's palette, told apart under every common colour blindness; markers and dashes help in print.
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 GREY = "#5A5A5A"
-_CYCLE = [(colour, dash) for dash in ("-", "--") for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)]
-_STYLE: dict[Any, Any] = {
+CYCLE = [(colour, dash) for dash in ("-", "--") for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)]
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -59,7 +59,7 @@ def plot_run(
       UserError: the metrics cannot be read.
     """
     records = read_metrics(metrics_path)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.6), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         learning, scores = figure.subplots(1, 2)
@@ -69,7 +69,7 @@ def plot_run(
             _draw_percentages(scores, records, games)
         else:
             _draw_scores(scores, records, games)
-        _save(figure, out_png)
+        save_figure(figure, out_png)
 
 
 def plot_learning_curve(
@@ -89,13 +89,13 @@ def plot_learning_curve(
       x_label: what the steps count.
       references: scores to compare with, by name, such as ``{"random": -20.7, "human": 14.6}``.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.4), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set(title=title, xlabel=x_label, ylabel="score")
         _draw_learning_curve(axes, curve, references or {})
-        _save(figure, out_png)
+        save_figure(figure, out_png)
 
 
 def plot_learning_curves(
@@ -115,7 +115,7 @@ def plot_learning_curves(
     """
     columns = 2 if len(curves) == 4 else min(3, len(curves))
     rows = -(-len(curves) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * columns, 2.5 * rows), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -125,7 +125,7 @@ def plot_learning_curves(
             _draw_learning_curve(axes, curve, references)
         for axes in panels[len(curves) :]:
             axes.remove()
-        _save(figure, out_png, description)
+        save_figure(figure, out_png, description)
 
 
 def _draw_learning_curve(axes: Axes, curve: Sequence[Sequence[float | None]], references: Mapping[str, float]) -> None:
@@ -207,7 +207,7 @@ def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: M
     axes.axhline(100, color=GREY, linewidth=1.2, linestyle=":")
     last = max(_last_update(records), 1)
     labels = []
-    for (name, game), (colour, dash) in zip(games.items(), itertools.cycle(_CYCLE), strict=False):
+    for (name, game), (colour, dash) in zip(games.items(), itertools.cycle(CYCLE), strict=False):
         random = game["random_score"] if normalised else 0.0
         span = game["teacher_score"] - random
         if span <= 0:
@@ -321,7 +321,8 @@ def _games_scored(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({key.split("/", 1)[1] for record in records for key in record if key.startswith("score/")})
 
 
-def _save(figure: Figure, out_png: str | os.PathLike[str], description: str = "") -> None:
+def save_figure(figure: Figure, out_png: str | os.PathLike[str], description: str = "") -> None:
+    """Writes a PNG file, the same bytes for the same figure; ``description`` is kept in it."""
     path = Path(out_png)
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = {"Software": "pd_jax"} | ({"Description": description} if description else {})

@@ -1,0 +1,50 @@
+"""The directory of a distillation: what a run that is resumed may set anew, and what not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from pd_jax.config import DistillConfig
+from pd_jax.config_loading import to_mapping
+from pd_jax.errors import UserError
+from pd_jax.preparation import Setting
+from pd_jax.run_directory import RunDirectory
+
+_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
+"""What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teachers
+and recordings lie. That they are the same ones is checked by their fingerprints."""
+_PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
+
+
+def open_run(setting: Setting) -> RunDirectory:
+    """The run's directory, made or taken up. Raises UserError if something else is there."""
+    config = setting.config
+    return RunDirectory.create(
+        config.out,
+        "distill",
+        to_mapping(config),
+        resume=config.resume,
+        may_change=_MAY_CHANGE,
+        check=functools.partial(_check_resumed, config),
+    )
+
+
+def _check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError for changes to a resumed run that would spoil what it has done so far."""
+    evaluation = there["evaluation"]
+    for name in _PROTOCOL if evaluation["every_rounds"] and config.evaluation.every_rounds else ():
+        if getattr(config.evaluation, name) != evaluation[name]:
+            raise UserError(
+                f"evaluation.{name}: is {evaluation[name]} in {config.out}, whose scores on the way are to be "
+                "compared; keep it, or choose another --out"
+            )
+    before, now = there["schedule"]["rounds"], config.schedule.rounds
+    if now < before:
+        raise UserError(f"schedule.rounds: {now} is less than {config.out} has ({before})")
+    if now > before and config.learner.learning_rate_decay:
+        raise UserError(
+            f"schedule.rounds: {now} is more than {config.out} has ({before}), and its learning rate falls to 0 over "
+            "these; choose another --out"
+        )
