@@ -20,6 +20,7 @@ from pd_jax.config_conflicts import (
     dqn_conflicts,
     game_conflicts,
     games_conflicts,
+    learnt_games_conflicts,
     not_one_each,
     pqn_conflicts,
     uneven,
@@ -34,7 +35,6 @@ from pd_jax.config_sections import (
     EvaluationConfig,
     LearnerConfig,
     LossConfig,
-    Network,
     OneGameEnvConfig,
     PQNConfig,
     Probability,
@@ -45,9 +45,11 @@ from pd_jax.config_sections import (
     Seed,
     StudentConfig,
     StudentEvaluationConfig,
+    StudentNetwork,
     TeacherCheckpointConfig,
     TeacherEvaluationConfig,
     Width,
+    WidthOrZero,
     Words,
 )
 from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_conflicts, variants
@@ -298,20 +300,27 @@ class ReportConfig(CommandConfig):
 class TrainTeacherConfig(CommandConfig):
     """Train a teacher."""
 
-    game: str
-    """Name or EnvPool id of the game."""
+    game: Words
+    """Name or EnvPool id of the game; or of several, which one network learns at once, with a head for each."""
     out: str
     """Directory of the run."""
     resume: bool = False
     """Go on with the run that is in the directory."""
     init_from: str | None = None
-    """Name or file of a teacher whose weights to start from; None starts from scratch."""
+    """Name or file of a teacher whose weights to start from, of the same games; None starts from scratch."""
     algorithm: Annotated[Literal["pqn", "dqn"], Choice("an algorithm")] = "pqn"
     """Parallelised Q-learning, or deep Q-learning with a replay and a target network."""
-    network: Network = "dqn"
-    """The paper's networks by name, or mlp for vector observations."""
+    network: StudentNetwork = "dqn"
+    """The paper's networks by name, or mlp for vector observations; multi3 and multi10 are for several games."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
+    channels: tuple[Width, ...] | None = None
+    """Of the three convolutions, in networks of several games; None is what the network's name stands for."""
+    hidden: Width | None = None
+    """Units of the dense layer after the convolutions, in networks of several games; None is what the network's name
+    stands for."""
+    head_hidden: WidthOrZero | None = None
+    """Units of the hidden layer of each game's head; None is 128, 0 leaves it out. A single game's head has none."""
     layer_norm: bool | None = None
     """Normalise each hidden layer; None does so for pqn, which has no target network and relies on it."""
     pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
@@ -330,13 +339,23 @@ class TrainTeacherConfig(CommandConfig):
         """``layer_norm``, or what the algorithm wants."""
         return self.algorithm == "pqn" if self.layer_norm is None else self.layer_norm
 
+    @property
+    def num_games(self) -> int:
+        """Games that the network learns."""
+        return len(self.game)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Control steps of one rollout in all lanes of all games together."""
+        return self.num_games * self.learning.steps_per_rollout
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         name, learning = self.algorithm, self.learning
-        if learning.steps_per_rollout >= 2**31:
+        if self.steps_per_iteration >= 2**31:
             lanes = f"{name}.num_lanes {learning.num_lanes}"
             yield f"{name}.rollout_length", f"{learning.rollout_length} x {lanes} is more than 2^31 steps"
             return
-        yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn)
+        yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn, self.num_games)
         if learning.epsilon_end > learning.epsilon_start:
             yield (
                 f"{name}.epsilon_end",
@@ -345,7 +364,7 @@ class TrainTeacherConfig(CommandConfig):
         for key in ("episodes", "progress_episodes"):
             if getattr(self.evaluation, key) < 2:
                 yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
-        yield from game_conflicts(self.game, "network", self.network)
+        yield from learnt_games_conflicts(self)
 
 
 COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(

@@ -17,6 +17,7 @@ Count = Annotated[int, Bounds(1, 2**31 - 1)]
 CountOrZero = Annotated[int, Bounds(0, 2**31 - 1)]
 Lanes = Annotated[int, Bounds(1, 2**16)]
 Width = Annotated[int, Bounds(1, 2**16)]
+WidthOrZero = Annotated[int, Bounds(0, 2**16)]
 Probability = Annotated[float, Bounds(0.0, 1.0)]
 # Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
@@ -34,13 +35,6 @@ else:
     PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
     PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
 RunDirectories = tyro.conf.Positional[Annotated[tuple[str, ...], MaxItems(4096), tyro.conf.arg(metavar="RUN...")]]
-_MULTI_GAME = "is a network for several games, and this command has one"
-Network = Annotated[
-    Literal["dqn", "net1", "net2", "net3", "mlp"],
-    Choice("a network", refused=(("multi3", _MULTI_GAME), ("multi10", _MULTI_GAME))),
-]
-
-
 StudentNetwork = Annotated[
     Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
     Choice("a network"),
@@ -95,7 +89,7 @@ class StudentConfig:
     """Of the three convolutions, whatever the network's name stands for; None is what it stands for."""
     hidden: Width | None = None
     """Units of the dense layer after the convolutions; None is what the network's name stands for."""
-    head_hidden: Annotated[int, Bounds(0, 2**16)] = 128
+    head_hidden: WidthOrZero = 128
     """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
     compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
     """Type of the activations; parameters and losses are float32 always."""
@@ -237,9 +231,9 @@ class QLearningConfig:
     """What every algorithm that trains a teacher takes."""
 
     total_steps: Count = 10_000_000
-    """Control steps in all lanes together, rounded up to whole rollouts."""
+    """Control steps in all lanes of all games together, rounded up to whole rollouts."""
     num_lanes: Lanes = 128
-    """Environments that play side by side."""
+    """Environments of each game that play side by side."""
     rollout_length: Count = 32
     """Steps per lane between updates."""
     gamma: Probability = 0.99
@@ -273,7 +267,8 @@ class PQNConfig(QLearningConfig):
     epochs: Count = 2
     """Passes over each rollout."""
     minibatches: Count = 32
-    """Parts a rollout is split into; they must divide num_lanes x rollout_length."""
+    """Parts a rollout is split into, each with equally many steps of every game; they must divide num_lanes x
+    rollout_length."""
     td_lambda: Probability = 0.65
     """The lambda of Q(lambda): 0 is one-step Q-learning, 1 the whole return."""
     learning_rate: Positive = 2.5e-4
@@ -297,19 +292,23 @@ class DQNConfig(QLearningConfig):
     """
 
     total_steps: Count = 50_000_000
-    """Control steps in all lanes together, rounded up to whole rollouts."""
+    """Control steps in all lanes of all games together, rounded up to whole rollouts."""
     num_lanes: Lanes = 32
-    """Environments that play side by side."""
+    """Environments of each game that play side by side."""
     rollout_length: Count = 8
     """Steps per lane between updates: the policy that plays is that much older than in strict alternation."""
     steps_per_update: Count = 4
-    """Control steps in all lanes together for each update; must divide num_lanes x rollout_length."""
+    """Control steps in all lanes of all games together for each update; must divide num_lanes x rollout_length x
+    games."""
+    games: Annotated[Literal["together", "alternating"], Choice("a schedule of games")] = "together"
+    """Of several games: whether every update sees a minibatch of each, or of one game after another, as the paper has
+    it."""
     batch_size: Count = 32
-    """Transitions in a minibatch."""
+    """Transitions in a minibatch; with all games together, of each game."""
     replay_capacity: Count = 1_000_000
-    """Control steps kept, in all lanes together (7.1 GB of Atari)."""
+    """Control steps kept of each game, in all its lanes together (7.1 GB of Atari)."""
     learning_starts: Count = 50_000
-    """Control steps the replay must hold before updates begin, or go on in a run that is resumed."""
+    """Control steps of each game the replay must hold before updates begin, or go on in a run that is resumed."""
     target_every: Count = 10_000
     """Updates between copies of the network into the target network."""
     double: bool = False
