@@ -31,6 +31,7 @@ from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.summary import build_summary, mean_percent, one_or_list, summarise_scores
 from pd_jax.reporting.tables import print_summary
+from pd_jax.rollout import ActingStudent
 from pd_jax.run_directory import RunDirectory
 from pd_jax.teachers import Teacher
 
@@ -96,6 +97,11 @@ def _check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
         raise UserError(
             f"schedule.rounds: {now} is more than {config.out} has ({before}), and its learning rate falls to 0 over "
             "these; choose another --out"
+        )
+    if now > before and config.behaviour.student_share_changes:
+        raise UserError(
+            f"schedule.rounds: {now} is more than {config.out} has ({before}), and the student's share of the actions "
+            "changes over these; choose another --out"
         )
 
 
@@ -187,10 +193,12 @@ class _Session:
         self.lessons.open()
         try:
             if self.at.updates > 0:
+                self._let_student_act(first_round)
                 self.lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
             for index in range(first_round, schedule.rounds):
                 self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
                 if index > first_round or offset == 0:
+                    self._let_student_act(index)
                     self.lessons.play_round()
                 self._update_until((index + 1) * schedule.updates_per_round)
                 self._end_round(index + 1)
@@ -204,6 +212,14 @@ class _Session:
             raise
         finally:
             self.lessons.close()
+
+    def _let_student_act(self, finished_rounds: int) -> None:
+        """Hands the student as it is now to the play, if its actions are to be played."""
+        behaviour = self.config.behaviour
+        if behaviour.student_acts:
+            variables = self.setting.devices.first(self.state.variables)
+            share = behaviour.student_share(finished_rounds, self.config.schedule.rounds)
+            self.lessons.let_act(ActingStudent(variables, share))
 
     def _tell_of_short_recordings(self) -> None:
         for game, dataset in enumerate(self.setting.datasets):
@@ -354,6 +370,7 @@ class _Session:
             teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
             teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
             loss=self.config.loss.kind,
+            behaviour=self.config.behaviour.policy,
             evaluation_epsilon=self.config.evaluation.epsilon,
             max_noops=self.config.env.max_noops,
             devices=setting.devices.size,
