@@ -186,6 +186,17 @@ GAMES = (
             id="temperature below 0",
         ),
         pytest.param(
+            distill(Path("{out}"), "--behaviour.policy", "students"),
+            "pd-jax distill: --behaviour.policy: 'students' is not a behaviour; did you mean 'student'? "
+            "(teacher, student, mixture)",
+            id="behaviour",
+        ),
+        pytest.param(
+            distill(Path("{out}"), "--behaviour.student-share-end", "1.5"),
+            "pd-jax distill: --behaviour.student-share-end: 1.5 is out of range (at most 1)",
+            id="share",
+        ),
+        pytest.param(
             distill(Path("{out}"), "--learner.batch-size", "4096", "--replay.capacity", "2048"),
             "pd-jax distill: --learner.batch-size: 4096 is more than replay.capacity (2048)",
             id="batch",
