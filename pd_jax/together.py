@@ -216,10 +216,20 @@ class _SharedLessons:
 class _SharedMeters(Progress):
     """Progress of sessions in lockstep: a meter that is there already is the one that is meant."""
 
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self._said: set[str] = set()
+
     def add(self, name: str, total: float, *, completed: float = 0) -> Meter:
         """The meter of that name."""
         there = (meter for meter in self._meters if meter.name == name)
         return next(there, None) or super().add(name, total, completed=completed)
+
+    def print(self, text: str) -> None:
+        """Prints what has not been said by another session."""
+        if text not in self._said:
+            self._said.add(text)
+            super().print(text)
 
 
 def _loss_at(setting: Setting, temperature: Any) -> LossFunction:
