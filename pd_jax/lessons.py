@@ -96,7 +96,7 @@ class Lessons:
         values, self._values = self._values, {}
         return values
 
-    def prefix(self, game: int) -> str:
+    def _prefix(self, game: int) -> str:
         """What the names of a game's metrics begin with: nothing if there is only one."""
         return f"{self._setting.names[game]}/" if len(self._setting.tasks) > 1 else ""
 
@@ -134,7 +134,7 @@ class Lessons:
         play.stop(game)
         at = self._at[game]
         at.stopped_at = step + unsound * self._config.lanes[game]
-        self._values[f"{self.prefix(game)}play_stopped_at"] = at.stopped_at
+        self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
         if len(self._at) > 1:
             print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return True
@@ -156,7 +156,7 @@ class Lessons:
 
     def _note_play(self, play: SideBySide, latest: dict[int, Trajectory]) -> None:
         for game, source in enumerate(play.plays):
-            prefix = self.prefix(game)
+            prefix = self._prefix(game)
             if isinstance(source, LivePlay) and source.finished_returns:
                 returns, source.finished_returns = source.finished_returns, []
                 # Of play in which the student acts, even now and then, the returns are not the teacher's.

@@ -112,7 +112,7 @@ def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
 
 
 def make_loss(setting: Setting) -> LossFunction:
-    """The configured loss as a function of student outputs and teacher outputs alone, ``[G, B, A]`` each."""
+    """The configured loss as a function of student outputs and teacher outputs alone: `pd_jax.learner.LossFunction`."""
     mask = _mask(setting.student)
     if setting.config.loss.kind == "nll":
         return functools.partial(losses.nll_loss, mask=mask)
