@@ -22,7 +22,7 @@ from pd_jax.errors import UserError
 
 REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
-    "seed, teacher, out, resume, game, data, epsilon, env, student, loss, learner, replay, schedule, evaluation, "
+    "seed, teacher, out, resume, game, data, epsilon, behaviour, env, student, loss, learner, replay, schedule, evaluation, "
     "checkpoint"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype"
