@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pd_jax.config import (
@@ -160,6 +160,7 @@ def test_the_students_share_of_the_actions_goes_linearly_from_start_to_end(
     assert behaviour.student_share_changes == (policy == "mixture" and start != end)
 
 
+@settings(deadline=None)
 @given(*[st.floats(0, 1)] * 3, st.integers(1, 10**6), st.floats(0, 1))
 def test_the_students_share_is_a_probability(
     start: float, end: float, fraction: float, rounds: int, way: float

