@@ -27,6 +27,7 @@ from pd_jax.config_conflicts import (
 )
 from pd_jax.config_fields import Choice, make_tuples
 from pd_jax.config_sections import (
+    BehaviourConfig,
     CheckpointConfig,
     Count,
     DQNConfig,
@@ -56,6 +57,7 @@ from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_confli
 
 __all__ = [
     "COMMANDS",
+    "BehaviourConfig",
     "CheckpointConfig",
     "CollectConfig",
     "CommandConfig",
@@ -124,7 +126,8 @@ class DistillConfig(CommandConfig):
     """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
     live."""
     epsilon: Probability = 0.05
-    """Chance of a random action in the teacher's play."""
+    """Chance of a random action in the play, whoever acts."""
+    behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
@@ -180,6 +183,11 @@ class DistillConfig(CommandConfig):
                 )
             if self.learner.num_devices is not None:
                 yield from device_conflicts(self, self.learner.num_devices)
+        if self.data is not None and self.behaviour.student_acts:
+            yield (
+                "behaviour.policy",
+                f"{self.behaviour.policy!r} needs live play, and data is a recording of the teacher's; leave one out",
+            )
         yield from games_conflicts(self.game or (), self.student.network)
 
     @property

@@ -141,7 +141,8 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     Raises:
       UserError: the type is wrong or the value impossible.
     """
-    if value is None and field.optional:
+    # The command line gives every value of a list in a list, None too.
+    if field.optional and (value is None or (field.many and value == [None])):
         return None
     if field.many:
         return _check_items(field, value, where)

@@ -96,6 +96,44 @@ class StudentConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BehaviourConfig:
+    """Whose actions are played in live play, and so whose states are learnt from; the teacher labels them all."""
+
+    policy: Annotated[Literal["teacher", "student", "mixture"], Choice("a behaviour")] = "teacher"
+    """Teacher is the paper's; student is DAgger's (Ross et al. 2011); a mixture decides at every step of every lane."""
+    student_share_start: Probability = 0.0
+    """Chance that the student acts, in the first round (mixture only)."""
+    student_share_end: Probability = 1.0
+    """Chance that the student acts, once it has changed (mixture only)."""
+    student_share_change_fraction: Probability = 0.5
+    """Share of the rounds over which it changes, linearly (mixture only)."""
+
+    @property
+    def student_acts(self) -> bool:
+        """Whether any action may be the student's."""
+        return self.policy != "teacher"
+
+    @property
+    def student_share_changes(self) -> bool:
+        """Whether the student's share depends on the round, and on how many there are to be."""
+        return self.policy == "mixture" and self.student_share_start != self.student_share_end
+
+    def student_share(self, finished_rounds: int, rounds: int) -> float:
+        """Chance that an action is the student's in the round after ``finished_rounds`` of ``rounds``.
+
+        It is 1 - β of DAgger (Ross, Gordon and Bagnell 2011, algorithm 3.1), whose policy in round i is the mixture
+        ``β_i expert + (1 - β_i) student``.
+        """
+        if self.policy != "mixture":
+            return float(self.student_acts)
+        changing = self.student_share_change_fraction * rounds
+        if finished_rounds >= changing:
+            return self.student_share_end
+        changed = finished_rounds / changing
+        return (1 - changed) * self.student_share_start + changed * self.student_share_end
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What the student is asked to match."""
 

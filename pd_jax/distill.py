@@ -32,6 +32,7 @@ from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.summary import Scores, build_summary, mean_percent, one_or_list, summarise_scores
 from pd_jax.reporting.tables import print_summary
+from pd_jax.rollout import ActingStudent
 from pd_jax.run_directory import RunDirectory
 from pd_jax.teacher_scores import TeacherScore
 from pd_jax.teachers import Teacher
@@ -211,10 +212,12 @@ class Session:
         lessons.open()
         try:
             if self.at.updates > 0:
+                self._let_student_act(first_round, lessons)
                 lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
             for index in range(first_round, schedule.rounds):
                 self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
                 if index > first_round or offset == 0:
+                    self._let_student_act(index, lessons)
                     lessons.play_round()
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
@@ -228,6 +231,15 @@ class Session:
             raise
         finally:
             lessons.close()
+
+    def _let_student_act(self, finished_rounds: int, lessons: LessonsLike) -> None:
+        """Hands the student as it is now to the play, if its actions are to be played."""
+        behaviour = self.config.behaviour
+        if behaviour.student_acts:
+            # Students that train together learn from a recording.
+            assert isinstance(lessons, Lessons)
+            share = behaviour.student_share(finished_rounds, self.config.schedule.rounds)
+            lessons.let_act(ActingStudent(self.first_state().variables, share))
 
     def _tell_of_short_recordings(self) -> None:
         for game, dataset in enumerate(self.setting.datasets):
@@ -381,6 +393,7 @@ class Session:
             teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
             loss=self.config.loss.kind,
             temperature=one_or_list(temperatures(setting)) if self.config.loss.kind == "kl" else None,
+            behaviour=self.config.behaviour.policy,
             evaluation_epsilon=self.config.evaluation.epsilon,
             max_noops=self.config.env.max_noops,
             devices=setting.devices.size,

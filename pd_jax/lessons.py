@@ -18,6 +18,7 @@ from pd_jax.preparation import Setting
 from pd_jax.progression import GameProgression
 from pd_jax.replay import ReplayState
 from pd_jax.reporting.progress import Meter, print_warning
+from pd_jax.rollout import ActingStudent
 from pd_jax.types import Trajectory
 
 
@@ -93,6 +94,14 @@ class Lessons:
         for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
             at.env_steps += steps
 
+    def let_act(self, student: ActingStudent) -> None:
+        """Has the student act in the rounds to come, in all games."""
+        assert self._play is not None
+        for play in self._play.plays:
+            if isinstance(play, LivePlay):
+                play.let_act(student)
+        self._values["student_share"] = float(student.share)
+
     def take_values(self) -> dict[str, float]:
         """Metrics of the play since they were last taken."""
         values, self._values = self._values, {}
@@ -161,8 +170,10 @@ class Lessons:
             prefix = self._prefix(game)
             if isinstance(source, LivePlay) and source.finished_returns:
                 returns, source.finished_returns = source.finished_returns, []
-                self._values[f"{prefix}teacher_return"] = float(np.mean(returns))
-                self._values[f"{prefix}teacher_episodes"] = len(returns)
+                # Of play in which the student acts, even now and then, the returns are not the teacher's.
+                who = "play" if self._config.behaviour.student_acts else "teacher"
+                self._values[f"{prefix}{who}_return"] = float(np.mean(returns))
+                self._values[f"{prefix}{who}_episodes"] = len(returns)
             if game in latest and (gap := action_gap(latest[game])) is not None:
                 self._values[f"{prefix}teacher_action_gap"] = gap
 
@@ -191,4 +202,5 @@ class Lessons:
             rollout_length=length,
             epsilon=config.epsilon,
             seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game),
+            student=setting.student.policy(game) if config.behaviour.student_acts else None,
         )

@@ -48,3 +48,8 @@ def _check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
             f"schedule.rounds: {now} is more than {config.out} has ({before}), and its learning rate falls to 0 over "
             "these; choose another --out"
         )
+    if now > before and config.behaviour.student_share_changes:
+        raise UserError(
+            f"schedule.rounds: {now} is more than {config.out} has ({before}), and the student's share of the actions "
+            "changes over these; choose another --out"
+        )

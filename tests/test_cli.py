@@ -145,8 +145,8 @@ GAMES = (
     [
         pytest.param(
             ["distil"],
-            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, evaluate, "
-            "teachers)",
+            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, sweep, "
+            "evaluate, report, teachers)",
             id="command",
         ),
         pytest.param(
@@ -184,6 +184,17 @@ GAMES = (
             distill(Path("{out}"), "--loss.temperature=-0.5"),
             "pd-jax distill: --loss.temperature: -0.5 is out of range (at least 1e-12)",
             id="temperature below 0",
+        ),
+        pytest.param(
+            distill(Path("{out}"), "--behaviour.policy", "students"),
+            "pd-jax distill: --behaviour.policy: 'students' is not a behaviour; did you mean 'student'? "
+            "(teacher, student, mixture)",
+            id="behaviour",
+        ),
+        pytest.param(
+            distill(Path("{out}"), "--behaviour.student-share-end", "1.5"),
+            "pd-jax distill: --behaviour.student-share-end: 1.5 is out of range (at most 1)",
+            id="share",
         ),
         pytest.param(
             distill(Path("{out}"), "--learner.batch-size", "4096", "--replay.capacity", "2048"),

@@ -22,8 +22,8 @@ from pd_jax.errors import UserError
 
 REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
-    "seed, teacher, out, resume, game, data, epsilon, env, student, loss, learner, replay, schedule, evaluation, "
-    "checkpoint"
+    "seed, teacher, out, resume, game, data, epsilon, behaviour, env, student, loss, learner, replay, schedule, "
+    "evaluation, checkpoint"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
@@ -181,7 +181,7 @@ def test_a_bad_option_is_refused(options: list[str], message: str) -> None:
 
 def test_a_teacher_of_one_game_is_refused_a_network_of_several() -> None:
     message = failure(TrainTeacherConfig, "--game", "pong", "--out", "x", "--network", "multi3")
-    problem = "is a network for several games, and this command has one (dqn, net1, net2, net3, mlp)"
+    problem = "is a network for several games, and there is one (dqn, net1, net2, net3, mlp)"
     assert message == f"--network: 'multi3' {problem}"
 
 
@@ -196,6 +196,11 @@ def test_the_widths_of_a_student_are_what_its_network_stands_for_unless_they_are
     options = ["--student.channels", "4", "5", "6", "--student.hidden", "7"]
     student = load_config(DistillConfig, [*REQUIRED, "--config", str(path), *options], "distill").student
     assert (student.channels, student.hidden) == ((4, 5, 6), 7)
+    student = load_config(DistillConfig, [*REQUIRED, *options, "--student.channels", "null"], "distill").student
+    assert (student.channels, student.hidden) == (None, 7)
+    assert distill_failure("--student.channels", "4", "null", "6") == (
+        "--student.channels[1]: null is not a whole number"
+    )
 
 
 @pytest.mark.parametrize(

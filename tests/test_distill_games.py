@@ -194,7 +194,7 @@ def edit_games(out: Path, games: list[str]) -> None:
     """As if the run's configuration had always named these."""
     config = read_yaml(out / "config.yaml")
     config |= {"game": games, "teacher": list(games), "data": None}
-    config["loss"]["temperature"] = None
+    config["loss"]["temperature"] = config["env"]["lanes"] = None
     (out / "config.yaml").write_text(f"# pd-jax distill\n{write_yaml(config)}")
 
 
