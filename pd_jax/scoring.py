@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from pd_jax.checkpoint import Checkpointer
-from pd_jax.config import DistillConfig, EvaluateConfig, check_games
+from pd_jax.config import DistillConfig, EvaluateConfig, TrainTeacherConfig, check_games
 from pd_jax.config_loading import read_config, to_mapping
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores
@@ -20,7 +20,7 @@ from pd_jax.interrupts import Interrupts
 from pd_jax.learner import LearnerState, make_optimizer
 from pd_jax.networks import count_params
 from pd_jax.preparation import check_teacher_plays, network_label
-from pd_jax.progression import Progression
+from pd_jax.progression import GameProgression, Progression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.progress import Progress
 from pd_jax.reporting.summary import build_summary, one_or_list, summarise_scores
@@ -28,11 +28,12 @@ from pd_jax.run_directory import RunDirectory, read_run
 from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.fitting import build_student
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedStudent:
-    """A run's student, read from one of its checkpoints.
+    """A run's student, read from one of its checkpoints; or a network that learnt several games from rewards.
 
     Attributes:
       student: the network and its games.
@@ -43,8 +44,13 @@ class TrainedStudent:
 
     student: Student
     variables: Any
-    config: DistillConfig
+    config: DistillConfig | TrainTeacherConfig
     progression: Progression
+
+    @property
+    def network(self) -> str:
+        """Its network's name."""
+        return self.config.network if isinstance(self.config, TrainTeacherConfig) else self.config.student.network
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,6 +61,8 @@ class TrainedStudent:
 def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> TrainedStudent:
     """Reads the student of a ``distill`` run; the run may still be going.
 
+    A ``train-teacher`` run of several games has one too, once it has ended: the weights that it kept.
+
     Args:
       path: the run's directory.
       checkpoint: the newest intact one, or the one with the best score on the way.
@@ -63,6 +71,8 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
       UserError: not such a run, none of its checkpoints is intact, or none was scored and the best is wanted.
     """
     run = read_run(path)
+    if run.command == "train-teacher":
+        return _load_jointly_trained(run)
     if run.command != "distill":
         raise UserError(f"{path}: is a run of pd-jax {run.command}, which has no student")
     config = read_config(DistillConfig, run.config_path)
@@ -80,6 +90,26 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
         raise UserError(f"{path}: has no checkpoint yet")
     state, metadata, _ = restored
     return TrainedStudent(student, state.variables, config, Progression.from_metadata(metadata))
+
+
+def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
+    """The network of a ``train-teacher`` run of several games, as the baseline of students of these games."""
+    config = read_config(TrainTeacherConfig, run.config_path)
+    if config.num_games == 1:
+        raise UserError(f"{run.path}: is a run of pd-jax train-teacher with one game; --teacher takes its file")
+    summary = run.read_summary()
+    if summary is None:
+        raise UserError(f"{run.path}: has not ended, and has no student yet")
+    file = run.path / "teacher.safetensors"
+    teacher = load(file, config.game[0])
+    try:
+        # The steps of all games, which they have had equally many of.
+        steps, updates = int(summary["env_steps"]) // config.num_games, int(summary["updates"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{run.summary_path}: does not say how much the run has learnt from") from None
+    games = [GameProgression(name=name, env_steps=steps) for name in config.game]
+    progression = Progression(updates, network=config.network, games=games)
+    return TrainedStudent(build_student(teacher.metadata), teacher.variables, config, progression)
 
 
 def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> dict[str, Any]:
@@ -191,7 +221,7 @@ def _summarise(
         about |= {"teacher": one_or_list([teacher.metadata.name for teacher in playing])}
         about |= {"teacher_network": one_or_list([teacher.metadata.network for teacher in playing])}
     if trained is not None:
-        about |= {"run": config.run, "student_network": trained.config.student.network}
+        about |= {"run": config.run, "student_network": trained.network}
         about |= {"env_steps": trained.progression.env_steps, "updates": trained.progression.updates}
     teacher_parameters = sum(teacher.num_params for teacher in playing)
     if not playing or trained is None:

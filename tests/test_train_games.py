@@ -115,6 +115,43 @@ def test_the_file_holds_all_games_and_their_own_learning_curves(short_run: Path)
     assert summary["teacher_env_steps"] in (summary["learning_curve"][int(np.argmax(merits))]["env_steps"], 4096)
 
 
+def test_the_network_is_scored_against_teachers_as_a_student_is(
+    short_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores"
+    quick = {"evaluation.episodes": 2, "evaluation.num-lanes": 2, "evaluation.max-episode-steps": 40}
+    succeed("evaluate", {"teacher": GAMES, "run": short_run, "out": out} | quick)
+    scored = json.loads((out / "summary.json").read_text())
+    run = json.loads((short_run / "summary.json").read_text())
+    assert list(scored["games"]) == GAMES
+    assert scored["games"]["cartpole"]["teacher_score"] == 40, "as long as a game lasts here"
+    assert scored["student_parameters"] == run["teacher_parameters"]
+    assert [scored[name] for name in ("student_network", "env_steps", "updates")] == ["mlp", 4096, run["updates"]]
+    # What report makes of it: a student, and one that learnt from rewards.
+    assert main(["report", str(out), "--out", str(tmp_path / "report")]) == 0
+    assert "DQN on rewards" in capfd.readouterr().out
+
+
+def test_a_run_that_has_not_ended_or_is_of_one_game_has_no_student(
+    short_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(short_run, out)
+    (out / "summary.json").unlink()
+    assert refusal(capfd, "evaluate", "--run", str(out)).endswith(f"{out}: has not ended, and has no student yet")
+    (out / "summary.json").write_text("{}")
+    message = refusal(capfd, "evaluate", "--run", str(out))
+    assert message.endswith("summary.json: does not say how much the run has learnt from")
+    config = (out / "config.yaml").read_text()
+    (out / "config.yaml").write_text(
+        config.replace("game:\n- cartpole\n- acrobot\n", "game: cartpole\n").replace(
+            "head_hidden: 4", "head_hidden: null"
+        )
+    )
+    message = refusal(capfd, "evaluate", "--run", str(out))
+    assert message.endswith("is a run of pd-jax train-teacher with one game; --teacher takes its file")
+
+
 def test_pqn_learns_several_games_too(tmp_path: Path) -> None:
     out = tmp_path / "run"
     succeed("train-teacher", SHORT_PQN | {"out": out})
