@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,11 @@ from pd_jax import replay
 from pd_jax.config import LearnerConfig
 from pd_jax.distributed import AXIS, DeviceGroup
 from pd_jax.replay import ReplayState
+from pd_jax.students import Student
 from pd_jax.types import Batch
 
 LossFunction = Callable[[Array, Array], Array]
-"""``(student_logits [B, A], teacher_q [B, A]) -> float32 [B]``."""
+"""``(student_outputs [G, B, A], teacher_q [G, B, A]) -> float32 [G, B]``; knows the mask and the temperatures."""
 
 
 @flax.struct.dataclass
@@ -64,23 +67,35 @@ class Learner:
     """Updates a student on every device of a group.
 
     Args:
-      network: the student's module.
-      loss: per example, see :mod:`pd_jax.losses`.
-      config: optimizer and minibatch.
+      student: of G games.
+      loss: per example, see :mod:`pd_jax.losses`. It must not look at actions that a game does not have: the student's
+        outputs are ``-inf`` there.
+      config: optimizer, minibatch, and whether an update sees every game or one after another.
       devices: that share each minibatch.
       total_updates: of the whole run, over which a decaying learning rate falls.
+      divergence: as ``loss``; measured and reported as ``game_kl``, not learnt from. None reports none.
 
     Raises:
       ValueError: the minibatch does not split evenly over the devices.
     """
 
     def __init__(
-        self, network: Any, loss: LossFunction, config: LearnerConfig, devices: DeviceGroup, *, total_updates: int
+        self,
+        student: Student,
+        loss: LossFunction,
+        config: LearnerConfig,
+        devices: DeviceGroup,
+        *,
+        total_updates: int,
+        divergence: LossFunction | None = None,
     ) -> None:
         if config.batch_size % devices.size:
             raise ValueError(f"batch_size {config.batch_size} does not split evenly over {devices.size} devices")
-        self._network = network
+        self._student = student
+        self._num_games = student.num_games
         self._loss = loss
+        self._divergence = divergence
+        self._alternating = config.games == "alternating" and student.num_games > 1
         self._optimizer = make_optimizer(config, total_updates)
         self._batch_per_device = config.batch_size // devices.size
         self._devices = devices
@@ -89,18 +104,13 @@ class Learner:
         self._update = devices.map(self._device_update, donate=(0,))
         self._update_many: dict[int, Callable[..., Any]] = {}
 
-    def init(self, key: Array, observations: Array) -> LearnerState:
-        """A fresh student, the same on every device.
+    def init(self, key: Array) -> LearnerState:
+        """A fresh student, the same on every device."""
+        return self._devices.replicate(self.init_single(key))
 
-        Args:
-          key: PRNG key.
-          observations: an example of a batch, ``[B, ...]``.
-        """
-        return self._devices.replicate(self.init_single(key, observations))
-
-    def init_single(self, key: Array, observations: Array) -> LearnerState:
+    def init_single(self, key: Array) -> LearnerState:
         """As :meth:`init`, without the device axis."""
-        state: LearnerState = self._init(key, observations)
+        state: LearnerState = self._init(key)
         return state
 
     def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
@@ -108,59 +118,131 @@ class Learner:
 
         Args:
           state: with a device axis; donated.
-          batch: ``[D, B / D, ...]``.
+          batch: ``[D, G, B / D, ...]``. Where games alternate, only that of game ``state.updates`` mod G is used.
 
         Returns:
-          the next state and the minibatch's ``loss``, ``agreement`` and ``grad_norm``, float32 ``[D]``.
+          the next state and the minibatch's metrics. ``loss``, ``agreement`` (the student's greedy action is the
+          teacher's) and ``grad_norm``, float32 ``[D]``, are of the update, means over the games it saw; ``game_loss``,
+          ``game_agreement`` and, with a divergence, ``game_kl``, float32 ``[D, G]``, are of each game, NaN if it was
+          not seen.
         """
         return self._update(state, batch)
 
     def update_from_replay(
-        self, state: LearnerState, stored: ReplayState, num_updates: int
+        self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int
     ) -> tuple[LearnerState, dict[str, Array]]:
-        """``num_updates`` updates in one call, each from a fresh minibatch of every device's own replay.
+        """``num_updates`` updates in one call, each from fresh minibatches of every device's own replays.
 
         Args:
           state: with a device axis; donated.
-          stored: with a device axis.
+          stored: a replay for each game, with a device axis. Lanes, capacity, length of vectors and number of actions
+            may differ.
           num_updates: a new number compiles anew.
 
         Returns:
-          the next state and the mean metrics of the call, float32 ``[D]``.
+          the next state and the metrics of :meth:`update`, means over those updates that saw the game.
         """
+        if len(stored) != self._num_games:
+            raise ValueError(f"{len(stored)} replays for {self._num_games} games")
         if num_updates not in self._update_many:
 
-            def many(state: LearnerState, stored: ReplayState) -> tuple[LearnerState, dict[str, Array]]:
+            def many(state: LearnerState, stored: tuple[ReplayState, ...]) -> tuple[LearnerState, dict[str, Array]]:
+                games = self._games_seen(state.updates + jnp.arange(num_updates))
                 state, metrics = lax.scan(lambda s, _: self._sampled_update(s, stored), state, length=num_updates)
-                return state, jax.tree.map(jnp.mean, metrics)
+                return state, {
+                    # Only the NaN of games that an update did not see is left out; others are to be noticed.
+                    name: jnp.where(games, value, 0.0).sum(0) / games.sum(0) if value.ndim > 1 else jnp.mean(value)
+                    for name, value in metrics.items()
+                }
 
             self._update_many[num_updates] = self._devices.map(many, donate=(0,))
         return self._update_many[num_updates](state, stored)
 
-    def _init_state(self, key: Array, observations: Array) -> LearnerState:
+    def _init_state(self, key: Array) -> LearnerState:
         init_key, key = jax.random.split(key)
-        variables = self._network.init(init_key, observations)
+        variables = self._student.init(init_key)
         return LearnerState(variables, self._optimizer.init(variables), jnp.zeros((), jnp.int32), key)
 
-    def _sampled_update(self, state: LearnerState, stored: ReplayState) -> tuple[LearnerState, dict[str, Array]]:
+    def _games_seen(self, updates: Array) -> Array:
+        """Which games the update after ``updates`` others sees: bool ``[..., G]``."""
+        games = jnp.arange(self._num_games)
+        if self._alternating:
+            return updates[..., None] % self._num_games == games
+        return jnp.ones((*updates.shape, self._num_games), jnp.bool_)
+
+    def _sampled_update(
+        self, state: LearnerState, stored: tuple[ReplayState, ...]
+    ) -> tuple[LearnerState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
-        batch = replay.sample(stored, jax.random.fold_in(sample_key, lax.axis_index(AXIS)), self._batch_per_device)
-        return self._device_update(dataclasses.replace(state, key=key), batch)
+        sample_key = jax.random.fold_in(sample_key, lax.axis_index(AXIS))
+        state = dataclasses.replace(state, key=key)
+        samplers = [functools.partial(self._sample, stored, game) for game in range(self._num_games)]
+        if self._alternating:
+            # Replays differ in shape, so which of them is drawn from is a branch; what follows is the same for all.
+            return self._update_on_one(state, lax.switch(state.updates % self._num_games, samplers, sample_key))
+        batches = [sample(sample_key) for sample in samplers]
+        return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *batches))
+
+    def _sample(self, stored: tuple[ReplayState, ...], game: int, key: Array) -> Batch:
+        """One game's minibatch ``[B / D, ...]``, padded to what the games have in common."""
+        # A student of one game draws what it drew before there were several.
+        key = jax.random.fold_in(key, game) if self._num_games > 1 else key
+        batch = replay.sample(stored[game], key, self._batch_per_device)
+        missing = self._student.num_actions - batch.teacher_q.shape[-1]
+        return Batch(self._student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
 
     def _device_update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
+        if self._alternating:
+            return self._update_on_one(state, jax.tree.map(lambda leaf: leaf[state.updates % self._num_games], batch))
+        return self._update_on_all(state, batch)
+
+    def _update_on_all(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
+        """An update from ``[G, B / D, ...]`` of every game."""
+
+        def mean_loss(variables: Any) -> tuple[Array, dict[str, Array]]:
+            measures = self._measure(self._student.apply(variables, batch.observations), batch.teacher_q)
+            return measures["loss"].mean(), measures
+
+        return self._step(state, mean_loss)
+
+    def _update_on_one(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
+        """An update from ``[B / D, ...]`` of the game whose turn it is."""
+        game = state.updates % self._num_games
+        is_game = (jnp.arange(self._num_games) == game)[:, None, None]
+
+        def loss_of_game(variables: Any) -> tuple[Array, dict[str, Array]]:
+            outputs = self._student.apply_game(variables, batch.observations, game)
+            # The loss knows temperatures and masks by their places on the game axis. Zeros stand for the other games:
+            # these outputs, with -inf where this game has no action, would give them infinite losses.
+            measures = self._measure(jnp.where(is_game, outputs, 0.0), jnp.where(is_game, batch.teacher_q, 0.0))
+            return measures["loss"][game], measures
+
+        return self._step(state, loss_of_game)
+
+    def _measure(self, outputs: Array, teacher_q: Array) -> dict[str, Array]:
+        """Means over the minibatch, float32 ``[G]`` each."""
+        best = jnp.argmax(jnp.where(self._student.mask[:, None], teacher_q, -jnp.inf), axis=-1)
+        agrees = jnp.argmax(outputs, axis=-1) == best
+        losses = self._loss(outputs, teacher_q)
+        chex.assert_shape(losses, teacher_q.shape[:2])
+        measures = {"loss": losses.mean(axis=1), "agreement": agrees.mean(axis=1, dtype=jnp.float32)}
+        if self._divergence is not None:
+            measures["kl"] = self._divergence(outputs, teacher_q).mean(axis=1)
+        return measures
+
+    def _step(
+        self, state: LearnerState, loss: Callable[[Any], tuple[Array, dict[str, Array]]]
+    ) -> tuple[LearnerState, dict[str, Array]]:
         """One device's part: gradients of its slice, averaged over all, then the same step everywhere."""
-
-        def mean_loss(variables: Any) -> tuple[Array, Array]:
-            student_logits = self._network.apply(variables, batch.observations)
-            agrees = jnp.argmax(student_logits, axis=-1) == jnp.argmax(batch.teacher_q, axis=-1)
-            return self._loss(student_logits, batch.teacher_q).mean(), agrees.mean(dtype=jnp.float32)
-
-        (loss, agreement), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.variables)
+        (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(state.variables)
         # One vector, so that an update costs exactly one all-reduce on every backend.
-        flat, unravel = ravel_pytree((gradients, loss, agreement))
-        gradients, loss, agreement = unravel(lax.pmean(flat, AXIS))
+        flat, unravel = ravel_pytree((gradients, measures))
+        gradients, measures = unravel(lax.pmean(flat, AXIS))
         changes, optimizer_state = self._optimizer.update(gradients, state.optimizer_state, state.variables)
-        metrics = {"loss": loss, "agreement": agreement, "grad_norm": optax.tree.norm(gradients)}
+        seen = self._games_seen(state.updates)
+        metrics = {name: jnp.where(seen, measures[name], 0.0).sum() / seen.sum() for name in ("loss", "agreement")}
+        metrics["grad_norm"] = optax.tree.norm(gradients)
+        metrics |= {f"game_{name}": jnp.where(seen, value, jnp.nan) for name, value in measures.items()}
         return (
             LearnerState(
                 variables=optax.apply_updates(state.variables, changes),

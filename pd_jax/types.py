@@ -31,11 +31,12 @@ class Trajectory:
 
 @flax.struct.dataclass
 class Batch:
-    """A minibatch for the student.
+    """A minibatch for the student: of G games, or of one, then without the game axis.
 
     Attributes:
-      observations: uint8 ``[B, 84, 84, 4]``, oldest frame first, or float32 ``[B, D]``.
-      teacher_q: float32 ``[B, A]``.
+      observations: uint8 ``[G, B, 84, 84, 4]``, oldest frame first, or float32 ``[G, B, D]`` with D the length of the
+        longest vector; shorter ones are followed by zeros.
+      teacher_q: float32 ``[G, B, A]`` with A the size of the widest action set; 0 where a game has no such action.
     """
 
     observations: jax.Array
