@@ -23,7 +23,10 @@ from pd_jax.students import Student
 from pd_jax.types import Batch
 
 LossFunction = Callable[[Array, Array], Array]
-"""``(student_outputs [G, B, A], teacher_q [G, B, A]) -> float32 [G, B]``; knows the mask and the temperatures."""
+"""``(student_outputs [G, B, A], teacher_q [G, B, A]) -> float32 [G, B]``; knows the mask and the temperatures.
+
+A student of one game calls it without the game axis, which would change how XLA rounds the sums over a minibatch.
+"""
 
 
 @flax.struct.dataclass
@@ -223,12 +226,21 @@ class Learner:
         """Means over the minibatch, float32 ``[G]`` each."""
         best = jnp.argmax(jnp.where(self._student.mask[:, None], teacher_q, -jnp.inf), axis=-1)
         agrees = jnp.argmax(outputs, axis=-1) == best
-        losses = self._loss(outputs, teacher_q)
-        chex.assert_shape(losses, teacher_q.shape[:2])
-        measures = {"loss": losses.mean(axis=1), "agreement": agrees.mean(axis=1, dtype=jnp.float32)}
+        measures = {
+            "loss": self._mean(self._loss, outputs, teacher_q),
+            "agreement": agrees.mean(axis=1, dtype=jnp.float32),
+        }
         if self._divergence is not None:
-            measures["kl"] = self._divergence(outputs, teacher_q).mean(axis=1)
+            measures["kl"] = self._mean(self._divergence, outputs, teacher_q)
         return measures
+
+    def _mean(self, loss: LossFunction, outputs: Array, teacher_q: Array) -> Array:
+        """Means over the minibatch, float32 ``[G]``."""
+        if self._num_games == 1:
+            return loss(outputs.squeeze(0), teacher_q.squeeze(0)).mean()[None]
+        losses = loss(outputs, teacher_q)
+        chex.assert_shape(losses, teacher_q.shape[:2])
+        return losses.mean(axis=1)
 
     def _step(
         self, state: LearnerState, loss: Callable[[Any], tuple[Array, dict[str, Array]]]

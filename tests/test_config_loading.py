@@ -75,6 +75,29 @@ def test_every_spelling_of_an_option_is_understood() -> None:
     assert not load_config(DistillConfig, [*argv, "--no-resume"], "distill").resume
 
 
+def test_one_game_is_a_word_and_several_are_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "games.yaml"
+    path.write_text("teacher: [pong, breakout]\nout: x\nenv: {lanes: [8, 4]}\nloss: {temperature: 0.1}\n")
+    several = read_config(DistillConfig, path)
+    assert (several.teacher, several.env.lanes, several.loss.temperature) == (("pong", "breakout"), (8, 4), (0.1,))
+    assert (several.lanes, several.num_games) == ((8, 4), 2)
+    argv = ["--teacher", "pong", "breakout", "--out=x", "--env.lanes", "8", "4", "--loss.temperature", "0.1"]
+    assert load_config(DistillConfig, argv, "distill") == several
+    # An option replaces the whole list.
+    one = load_config(DistillConfig, ["--config", str(path), "--teacher", "freeway", "--env.lanes", "None"], "distill")
+    assert (one.teacher, one.lanes) == (("freeway",), (32,))
+    written = to_mapping(one)
+    assert (written["teacher"], written["loss"]["temperature"], written["game"]) == ("freeway", 0.1, None)
+    assert to_mapping(several)["teacher"] == ["pong", "breakout"]
+    assert DistillConfig(teacher="freeway", out="x", game="freeway").game == ("freeway",)
+    listed = DistillConfig(teacher=["pong", "breakout"], out="x")  # type: ignore[arg-type]
+    assert listed == DistillConfig(teacher=("pong", "breakout"), out="x")
+    # Lists of other settings stay lists, however short.
+    assert written["student"]["mlp_hidden"] == [128, 128]
+    assert distill_failure("--game", "pong", "null") == "--game[1]: null is not text"
+    assert distill_failure("--teacher") == "--teacher: needs a value"
+
+
 def test_flags_of_sections_have_a_negative() -> None:
     argv = ["--game", "pong", "--out", "x", "--pqn.no-clip-rewards", "--no_layer_norm"]
     config = load_config(TrainTeacherConfig, argv, "train-teacher")

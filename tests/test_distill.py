@@ -31,7 +31,7 @@ from helpers import (
     without_time,
 )
 
-import pd_jax.distill
+import pd_jax.protocol
 from pd_jax.cli import main
 from pd_jax.strict_yaml import read_yaml
 
@@ -214,13 +214,13 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
 def spy_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What every evaluation from now on is asked for."""
     protocols: list[dict[str, Any]] = []
-    real = pd_jax.distill.evaluate
+    real = pd_jax.protocol.evaluate
 
     def spy(*args: Any, on_progress: Any, **protocol: Any) -> Any:
         protocols.append(protocol)
         return real(*args, on_progress=on_progress, **protocol)
 
-    monkeypatch.setattr(pd_jax.distill, "evaluate", spy)
+    monkeypatch.setattr(pd_jax.protocol, "evaluate", spy)
     return protocols
 
 

@@ -26,7 +26,7 @@ from helpers import (
     write_teacher,
 )
 
-from pd_jax import scoring
+from pd_jax import protocol
 from pd_jax.cli import main
 from pd_jax.scoring import load_student
 from pd_jax.strict_yaml import read_yaml
@@ -52,13 +52,13 @@ def test_a_run_and_its_teacher_are_compared_from_the_same_starts(
     finished_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    real = scoring.evaluate
+    real = protocol.evaluate
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         calls.append({name: value for name, value in kwargs.items() if name != "on_progress"})
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scoring, "evaluate", spy)
+    monkeypatch.setattr(protocol, "evaluate", spy)
     before, out = contents(finished_run), tmp_path / "out"
     succeed("evaluate", QUICK_EVALUATION | {"teacher": "cartpole", "run": finished_run, "seed": 5, "out": out})
     teacher, student = calls
