@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
+from pd_jax.config_base import CommandConfig, Settings
 from pd_jax.config_conflicts import (
     check_devices,
     check_games,
@@ -24,7 +25,8 @@ from pd_jax.config_conflicts import (
     pqn_conflicts,
     uneven,
 )
-from pd_jax.config_fields import Choice, make_tuples
+from pd_jax.config_fields import Choice
+from pd_jax.config_online import OnlineConfig
 from pd_jax.config_sections import (
     CheckpointConfig,
     Count,
@@ -41,7 +43,6 @@ from pd_jax.config_sections import (
     QLearningConfig,
     ReplayConfig,
     ScheduleConfig,
-    Seed,
     StudentConfig,
     StudentEvaluationConfig,
     TeacherCheckpointConfig,
@@ -64,6 +65,7 @@ __all__ = [
     "LearnerConfig",
     "LossConfig",
     "OneGameEnvConfig",
+    "OnlineConfig",
     "PQNConfig",
     "QLearningConfig",
     "ReplayConfig",
@@ -78,26 +80,6 @@ __all__ = [
     "check_games",
     "check_network",
 ]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a command line or a file sets."""
-
-    def __post_init__(self) -> None:
-        make_tuples(self)
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""
-        yield from ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CommandConfig(Settings):
-    """What every command that computes takes."""
-
-    seed: Seed = 0
-    """Seed of everything random."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -299,6 +281,7 @@ COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
         "train-teacher": TrainTeacherConfig,
         "collect": CollectConfig,
         "distill": DistillConfig,
+        "online": OnlineConfig,
         "evaluate": EvaluateConfig,
     }
 )

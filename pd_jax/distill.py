@@ -28,16 +28,16 @@ from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.plots import plot_run
-from pd_jax.reporting.progress import Progress, print_warning
+from pd_jax.reporting.progress import Progress, warn_if_unwritable
 from pd_jax.reporting.summary import build_summary, mean_percent, one_or_list, summarise_scores
 from pd_jax.reporting.tables import print_summary
+from pd_jax.resuming import check_resumed
 from pd_jax.run_directory import RunDirectory
 from pd_jax.teachers import Teacher
 
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
 """What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teachers
 and recordings lie. That they are the same ones is checked by their fingerprints."""
-_PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
 
 
@@ -61,7 +61,7 @@ def distill(config: DistillConfig, teacher: Teacher | Sequence[Teacher] | None =
         to_mapping(setting.config),
         resume=config.resume,
         may_change=_MAY_CHANGE,
-        check=functools.partial(_check_resumed, config),
+        check=functools.partial(check_resumed, config),
     ) as run:
         with (
             Interrupts() as interrupts,
@@ -78,25 +78,6 @@ def distill(config: DistillConfig, teacher: Teacher | Sequence[Teacher] | None =
 def _title(setting: Setting) -> str:
     games = ", ".join(setting.names) if len(setting.names) <= 3 else f"{len(setting.names)} games"
     return f"{games} into {setting.config.student.network}"
-
-
-def _check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
-    """Raises a UserError for changes to a resumed run that would spoil what it has done so far."""
-    evaluation = there["evaluation"]
-    for name in _PROTOCOL if evaluation["every_rounds"] and config.evaluation.every_rounds else ():
-        if getattr(config.evaluation, name) != evaluation[name]:
-            raise UserError(
-                f"evaluation.{name}: is {evaluation[name]} in {config.out}, whose scores on the way are to be "
-                "compared; keep it, or choose another --out"
-            )
-    before, now = there["schedule"]["rounds"], config.schedule.rounds
-    if now < before:
-        raise UserError(f"schedule.rounds: {now} is less than {config.out} has ({before})")
-    if now > before and config.learner.learning_rate_decay:
-        raise UserError(
-            f"schedule.rounds: {now} is more than {config.out} has ({before}), and its learning rate falls to 0 over "
-            "these; choose another --out"
-        )
 
 
 class _Session:
@@ -160,11 +141,8 @@ class _Session:
             write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
         )
         for path, draw in ((self.plot_path, plot), (run.report_path, page)):
-            try:
+            with warn_if_unwritable(path):
                 draw()
-            except OSError as error:
-                # The scores are known and written; they are not given up for a picture of them.
-                print_warning(f"{path}: cannot be written: {error.strerror}")
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
         setting = self.setting

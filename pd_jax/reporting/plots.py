@@ -20,8 +20,8 @@ from pd_jax.reporting.metrics import read_metrics
 # Okabe and Ito's palette, told apart under every common colour blindness; markers and dashes help in print.
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 GREY = "#5A5A5A"
-_CYCLE = [(colour, dash) for dash in ("-", "--") for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)]
-_STYLE: dict[Any, Any] = {
+CYCLE = [(colour, dash) for dash in ("-", "--") for colour in (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)]
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -59,17 +59,17 @@ def plot_run(
       UserError: the metrics cannot be read.
     """
     records = read_metrics(metrics_path)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.6), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         learning, scores = figure.subplots(1, 2)
-        _draw_learning(learning, records)
+        draw_learning(learning, records)
         games = summary["games"] if summary else {}
         if len(games) > 1:
             _draw_percentages(scores, records, games)
         else:
             _draw_scores(scores, records, games)
-        _save(figure, out_png)
+        save_figure(figure, out_png)
 
 
 def plot_learning_curve(
@@ -89,13 +89,13 @@ def plot_learning_curve(
       x_label: what the steps count.
       references: scores to compare with, by name, such as ``{"random": -20.7, "human": 14.6}``.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.4), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         axes.set(title=title, xlabel=x_label, ylabel="score")
         _draw_learning_curve(axes, curve, references or {})
-        _save(figure, out_png)
+        save_figure(figure, out_png)
 
 
 def plot_learning_curves(
@@ -115,7 +115,7 @@ def plot_learning_curves(
     """
     columns = 2 if len(curves) == 4 else min(3, len(curves))
     rows = -(-len(curves) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * columns, 2.5 * rows), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -125,7 +125,7 @@ def plot_learning_curves(
             _draw_learning_curve(axes, curve, references)
         for axes in panels[len(curves) :]:
             axes.remove()
-        _save(figure, out_png, description)
+        save_figure(figure, out_png, description)
 
 
 def _draw_learning_curve(axes: Axes, curve: Sequence[Sequence[float | None]], references: Mapping[str, float]) -> None:
@@ -133,19 +133,20 @@ def _draw_learning_curve(axes: Axes, curve: Sequence[Sequence[float | None]], re
     for score in references.values():
         axes.axhline(score, color=GREY, linestyle=":", linewidth=1.2)
     if rows.size:
-        _interval_line(axes, rows, BLUE, marker="o" if len(rows) <= _DENSE else None)
+        interval_line(axes, rows, BLUE, marker="o" if len(rows) <= _DENSE else None)
         axes.set_xlim(0, max(rows[:, 0].max(), 1) * 1.02)
-        _count_axis(axes)
+        count_axis(axes)
     else:
-        _say_nothing_to_show(axes)
-    _label_ends(axes, [(score, name, GREY) for name, score in references.items()])
+        say_nothing_to_show(axes)
+    label_ends(axes, [(score, name, GREY) for name, score in references.items()])
 
 
-def _draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+def draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+    """Draws loss and agreement over updates, from the records of ``metrics.jsonl``."""
     axes.set(title="Learning", xlabel="updates")
     loss, agreement = _series(records, "loss"), _series(records, "agreement")
     if not loss.size and not agreement.size:
-        _say_nothing_to_show(axes)
+        say_nothing_to_show(axes)
         return
     positive = loss[loss[:, 1] > 0]
     if positive.size:
@@ -167,7 +168,7 @@ def _draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
         right.set_ylim(0, 102)
         right.set_ylabel("same action as the teacher (%)", color=VERMILION)
         right.tick_params(axis="y", colors=VERMILION)
-    _count_axis(axes)
+    count_axis(axes)
 
 
 def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, Mapping[str, Any]]) -> None:
@@ -180,7 +181,7 @@ def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mappin
         low, high = game.get("student_ci95") or (None, None)
         rows = np.vstack([rows[rows[:, 0] < last], np.array([[last, game["student_score"], low, high]], float)])
     if not rows.size:
-        _say_nothing_to_show(axes)
+        say_nothing_to_show(axes)
         return
     labels = [(rows[-1, 1], f"student {rows[-1, 1]:,.1f}", BLUE)]
     if game:
@@ -192,11 +193,11 @@ def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mappin
         if game.get("random_score") is not None:
             axes.axhline(game["random_score"], color=GREY, linestyle=":", linewidth=1.2)
             labels.append((game["random_score"], f"random {game['random_score']:,.1f}", GREY))
-    _interval_line(axes, rows, BLUE, marker="o")
+    interval_line(axes, rows, BLUE, marker="o")
     axes.margins(y=0.08)
     axes.set_xlim(0, last * 1.02)
-    _label_ends(axes, labels)
-    _count_axis(axes)
+    label_ends(axes, labels)
+    count_axis(axes)
 
 
 def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, Mapping[str, Any]]) -> None:
@@ -207,7 +208,7 @@ def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: M
     axes.axhline(100, color=GREY, linewidth=1.2, linestyle=":")
     last = max(_last_update(records), 1)
     labels = []
-    for (name, game), (colour, dash) in zip(games.items(), itertools.cycle(_CYCLE), strict=False):
+    for (name, game), (colour, dash) in zip(games.items(), itertools.cycle(CYCLE), strict=False):
         random = game["random_score"] if normalised else 0.0
         span = game["teacher_score"] - random
         if span <= 0:
@@ -220,11 +221,11 @@ def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: M
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(0.0, bottom), top)
     axes.set_xlim(0, last * 1.02)
-    _label_ends(axes, labels)
-    _count_axis(axes)
+    label_ends(axes, labels)
+    count_axis(axes)
 
 
-def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     """Writes ``(y, text, colour)`` beside the right ends of lines, moved apart so that none covers another."""
     bottom, top = axes.get_ylim()
     gap = (top - bottom) / 18
@@ -252,7 +253,7 @@ def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def _interval_line(axes: Axes, rows: np.ndarray, colour: str, *, marker: str | None) -> None:
+def interval_line(axes: Axes, rows: np.ndarray, colour: str, *, marker: str | None) -> None:
     """A line through ``[points, (x, y, low, high)]``, with a band, or bars where points are few."""
     x, y, low, high = rows.T
     known = np.isfinite(low) & np.isfinite(high)
@@ -278,12 +279,14 @@ def _dense_line(axes: Axes, points: np.ndarray, colour: str, *, log: bool = Fals
     axes.plot(x, np.exp(smooth) if log else smooth, color=colour)
 
 
-def _count_axis(axes: Axes) -> None:
+def count_axis(axes: Axes) -> None:
+    """Makes the horizontal axis one of large whole numbers."""
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _say_nothing_to_show(axes: Axes) -> None:
+def say_nothing_to_show(axes: Axes) -> None:
+    """In the place of a drawing."""
     axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
     axes.set(xticks=[], yticks=[])
 
@@ -321,7 +324,8 @@ def _games_scored(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({key.split("/", 1)[1] for record in records for key in record if key.startswith("score/")})
 
 
-def _save(figure: Figure, out_png: str | os.PathLike[str], description: str = "") -> None:
+def save_figure(figure: Figure, out_png: str | os.PathLike[str], description: str = "") -> None:
+    """Writes a PNG file, the same bytes for the same figure; ``description`` is kept in it."""
     path = Path(out_png)
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = {"Software": "pd_jax"} | ({"Description": description} if description else {})

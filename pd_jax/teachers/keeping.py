@@ -31,17 +31,21 @@ class Keeper:
       task: its game.
       network: that learns.
       directory: of the run.
+      command: that trains, as the file is to name it.
 
     Attributes:
       path: ``teacher.safetensors`` in it.
     """
 
-    def __init__(self, config: TrainTeacherConfig, task: Task, network: Any, directory: Path) -> None:
+    def __init__(
+        self, config: TrainTeacherConfig, task: Task, network: Any, directory: Path, command: str = "train-teacher"
+    ) -> None:
         self.path = directory / "teacher.safetensors"
         self._plot_path = directory / "learning_curve.png"
         self._config = config
         self._task = task
         self._network = network
+        self._command = command
 
     def score(
         self, variables: Any, episodes: int, on_progress: Callable[[int, int], None], *, seed_offset: int = 0
@@ -92,10 +96,18 @@ class Keeper:
           curve: of the whole training.
           seed_offset: of the scores.
         """
+        save_teacher(
+            self.path, params, self.metadata(scores, env_steps=env_steps, curve=curve, seed_offset=seed_offset)
+        )
+
+    def metadata(
+        self, scores: Mapping[str, Any], *, env_steps: int, curve: Sequence[dict[str, Any]], seed_offset: int = 0
+    ) -> TeacherMetadata:
+        """What the file is to say; the arguments are those of ``write``, and weights not scored yet have no scores."""
         config, task, evaluation = self._config, self._task, self._config.evaluation
         is_atari = task.kind == "atari"
         atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
-        metadata = TeacherMetadata(
+        return TeacherMetadata(
             name=f"{task.name}-{config.network}",
             game=task.name,
             env_id=task.env_id,
@@ -111,7 +123,9 @@ class Keeper:
             env_steps=env_steps,
             seed=config.seed,
             training_config={key: value for key, value in run_settings(config).items() if key != "out"},
-            evaluation={
+            evaluation={}
+            if not scores
+            else {
                 **scores,
                 "epsilon": evaluation.epsilon,
                 "max_noops": config.env.max_noops,
@@ -119,12 +133,11 @@ class Keeper:
                 "seed": self._seed(seed_offset),
             },
             learning_curve=list(curve),
-            how_made=f"pd-jax train-teacher on {jax.default_backend()}",
+            how_made=f"pd-jax {self._command} on {jax.default_backend()}",
             licence="Apache-2.0",
             created=datetime.date.today().isoformat(),
             pd_jax_version=pd_jax.__version__,
         )
-        save_teacher(self.path, params, metadata)
 
     def _seed(self, offset: int) -> int:
         return self._config.seed + self._config.evaluation.seed_offset + offset
