@@ -1,8 +1,8 @@
 """Online distillation: a teacher that goes on learning, and a student that learns from it meanwhile.
 
 Round by round, in one direction: the teacher learns, its score says whether it is the best snapshot so far, the target
-(that snapshot, or the teacher as it is) plays and labels, the student learns from what is stored (Rusu et al. 2016,
-section 5.4). Composes the modules; owns files and time.
+(that snapshot, or the teacher as it is) plays and labels, the student learns from what is stored (as Rusu et al. 2016
+distil online). Composes the modules; owns files and time.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class _Session:
         at.curve = [other for other in at.curve if other["env_steps"] != at.teacher_env_steps]
         at.curve.append({"env_steps": at.teacher_env_steps} | point)
         at.scores["teacher"] = scores
-        is_best = at.best_mean is None or scores["mean"] >= at.best_mean
+        is_best = at.best_mean is None or scores["mean"] > at.best_mean
         if is_best:
             at.best_mean = scores["mean"]
         if self.config.target == "latest":
