@@ -171,10 +171,10 @@ class _Session:
     def _train(self) -> None:
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
-        # The target's emulators have the run's seed; the teacher's are the second game's, so to speak.
-        self.teacher.open(fresh_seed(self.config.seed, self.at.teacher_env_steps, game=1))
-        self.lessons.open()
         try:
+            # The target's emulators have the run's seed; the teacher's are the second game's, so to speak.
+            self.teacher.open(fresh_seed(self.config.seed, self.at.teacher_env_steps, game=1))
+            self.lessons.open()
             if self.at.teacher_scored < 0:
                 self._score_teacher(0)
                 self._write_scores()
@@ -225,9 +225,7 @@ class _Session:
         """Adds a point to the teacher's curve, and makes it the target if it is to be."""
         self.teacher.check()
         at, scores = self.at, self._score("teacher", self.config.evaluation.progress_episodes)
-        point = {"env_steps": at.teacher_env_steps} | {
-            key: scores[key] for key in ("mean", "standard_error", "episodes")
-        }
+        point = {name: scores[name] for name in ("mean", "standard_error", "episodes")}
         # A run that was stopped before it could note that it had scored the teacher scores it again.
         at.curve = [other for other in at.curve if other["env_steps"] != at.teacher_env_steps]
         at.curve.append({"env_steps": at.teacher_env_steps} | point)
@@ -240,6 +238,7 @@ class _Session:
             at.scores["target"] = scores
         elif is_best:
             self._set_target()
+        if "target" not in at.scores:
             episodes = self.config.evaluation.progress_episodes
             at.scores["target"] = self._score("target", episodes, COMPARISON_SEED_OFFSET)
         at.teacher_scored = rounds
@@ -253,6 +252,8 @@ class _Session:
         self.setting.target.variables = _copy(self.teacher.variables)
         at.target_env_steps = at.teacher_env_steps
         at.target_changes += 1
+        # They were the one's before.
+        at.scores.pop("target", None)
         (stored,) = lessons.stored
         self.progress.status("labelling what is stored anew")
         lessons.stored = (self.labels.renew(stored, self.setting.target.variables, self.interrupts.check),)
