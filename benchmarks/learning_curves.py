@@ -4,15 +4,25 @@
 
 Run it after a teacher was added or replaced: it draws ``benchmarks/results/teachers.png``, and writes the table that
 ``pd-jax teachers`` prints between the README's ``<!-- teachers -->`` marks.
+
+    python -m benchmarks.learning_curves --run runs/train-pong-dqn --name pong_dqn
+
+writes down and draws the curve of a training that is not bundled, finished or not.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
 
+import yaml
+
+from benchmarks import record
 from benchmarks.record import RESULTS
-from pd_jax.reporting.plots import plot_learning_curves
+from pd_jax.reporting.plots import plot_learning_curve, plot_learning_curves
 from pd_jax.reporting.teachers import fingerprints, markdown_table
+from pd_jax.tasks import get_task
 from pd_jax.teachers.catalogue import bundled
 
 README = Path(__file__).parents[1] / "README.md"
@@ -20,7 +30,40 @@ BEGIN, END = "<!-- teachers -->\n", "\n<!-- /teachers -->"
 
 
 def main() -> None:
-    """Writes the figure and the table, and prints where."""
+    """Writes what was asked for, and prints where."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="directory of a training; by default, the bundled teachers")
+    parser.add_argument("--name", help="of the files about that training")
+    options = parser.parse_args()
+    if (options.run is None) != (options.name is None):
+        parser.error("--run and --name go together")
+    if options.run is None:
+        draw_bundled()
+    else:
+        draw_run(options.run, options.name)
+
+
+def draw_run(run: Path, name: str) -> None:
+    """Writes ``results/NAME.json`` and ``results/NAME.png``."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    task = get_task(config["game"])
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    keys = ("step", *(f"{what}/{task.name}" for what in ("score", "score_low", "score_high")))
+    curve = [[line[key] for key in keys] for line in lines if keys[1] in line]
+    print(record.write(name, {"config": config, "columns": keys, "curve": curve}))
+    references = {"random": task.random_score, "human": task.human_score}
+    figure = RESULTS / f"{name}.png"
+    plot_learning_curve(
+        curve,
+        figure,
+        title=f"{config['algorithm'].upper()}, {task.name}",
+        references={name: score for name, score in references.items() if score is not None},
+    )
+    print(figure)
+
+
+def draw_bundled() -> None:
+    """Writes the figure and the table of the teachers that come with the package."""
     entries = bundled()
     curves = {
         f"{entry.name} ({entry.metadata.algorithm.upper()})": (entry.curve, entry.references) for entry in entries

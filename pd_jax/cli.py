@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pd_jax import __version__
-from pd_jax.errors import UserError, nearest
+from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
 from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now
 
 _ABOUT: Mapping[str, str] = {
@@ -21,7 +21,9 @@ _ABOUT: Mapping[str, str] = {
     "collect": "record a teacher's play as a data set",
     "distill": "distil teachers into a student, from live or recorded play",
     "online": "distil a teacher into a student while the teacher is still learning",
+    "sweep": "distil a grid of students, and compare them in one table",
     "evaluate": "score a teacher, a run's student, or one against the other",
+    "report": "put the results of runs into the paper's tables",
     "teachers": "list the bundled teachers, show one, import others",
 }
 
@@ -70,10 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
         return _fail(command, f"{where}{error.strerror or error}", 2)
     except (MemoryError, RuntimeError) as error:
-        # JAX raises a RuntimeError of its own, whose status differs between backends.
-        text = str(error)
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
-            return _fail(command, "out of memory: make the network, the batch, the lanes or the replay smaller", 2)
+        if is_out_of_memory(error):
+            return _fail(command, OUT_OF_MEMORY, 2)
         raise
     finally:
         for number, handler in previous.items():
@@ -90,8 +90,8 @@ def _name_of_command(argv: Sequence[str]) -> str:
 
 
 def _is_resumable(argv: Sequence[str]) -> bool:
-    """Whether what the command line asks for leaves anything to go on from; an evaluation need not."""
-    if argv[:1] == ["teachers"]:
+    """Whether what the command line asks for leaves anything to go on from; an evaluation need not, a report never."""
+    if argv[:1] in (["teachers"], ["report"]):
         return False
     return argv[:1] != ["evaluate"] or any(argument.split("=")[0] in ("--out", "--config") for argument in argv)
 
@@ -131,6 +131,12 @@ def _fail(command: str, message: str, code: int) -> int:
 
 
 def _run(command: str, config: Any) -> None:
+    if command == "report":
+        # Not among the runners, which take seconds to import JAX and EnvPool.
+        from pd_jax.report import run_report
+
+        run_report(config)
+        return
     _ignore_warnings_of_envpool()
     _runners()[command](config)
 
@@ -147,17 +153,26 @@ def _runners() -> Mapping[str, Callable[[Any], Any]]:
     from pd_jax.online import online
     from pd_jax.reporting.tables import print_evaluation, print_teacher
     from pd_jax.scoring import run_evaluate
+    from pd_jax.sweep import sweep
     from pd_jax.teachers.train import train_teacher
 
     def run_collect(config: Any) -> None:
         header = collect(config)
         print(f"{config.out}: {header.steps * header.num_lanes:,} steps of {header.task}")
 
+    def run_sweep(config: Any) -> None:
+        cells = sweep(config)["cells"]
+        failed = [cell["cell"] for cell in cells if "failure" in cell]
+        if failed:
+            more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+            raise UserError(f"{len(failed)} of {len(cells)} cells failed: {failed[0]}{more}; table.md has the reasons")
+
     return {
         "train-teacher": lambda config: print_teacher(train_teacher(config)),
         "collect": run_collect,
         "distill": distill,
         "online": online,
+        "sweep": run_sweep,
         "evaluate": lambda config: print_evaluation(run_evaluate(config)),
     }
 

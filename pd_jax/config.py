@@ -21,6 +21,7 @@ from pd_jax.config_conflicts import (
     dqn_conflicts,
     game_conflicts,
     games_conflicts,
+    learnt_games_conflicts,
     not_one_each,
     pqn_conflicts,
     uneven,
@@ -28,6 +29,7 @@ from pd_jax.config_conflicts import (
 from pd_jax.config_fields import Choice
 from pd_jax.config_online import OnlineConfig
 from pd_jax.config_sections import (
+    BehaviourConfig,
     CheckpointConfig,
     Count,
     DQNConfig,
@@ -36,23 +38,27 @@ from pd_jax.config_sections import (
     EvaluationConfig,
     LearnerConfig,
     LossConfig,
-    Network,
     OneGameEnvConfig,
     PQNConfig,
     Probability,
     QLearningConfig,
     ReplayConfig,
+    RunDirectories,
     ScheduleConfig,
     StudentConfig,
     StudentEvaluationConfig,
+    StudentNetwork,
     TeacherCheckpointConfig,
     TeacherEvaluationConfig,
     Width,
+    WidthOrZero,
     Words,
 )
+from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_conflicts, variants
 
 __all__ = [
     "COMMANDS",
+    "BehaviourConfig",
     "CheckpointConfig",
     "CollectConfig",
     "CommandConfig",
@@ -62,6 +68,7 @@ __all__ = [
     "EnvConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "GridConfig",
     "LearnerConfig",
     "LossConfig",
     "OneGameEnvConfig",
@@ -69,10 +76,12 @@ __all__ = [
     "PQNConfig",
     "QLearningConfig",
     "ReplayConfig",
+    "ReportConfig",
     "ScheduleConfig",
     "Settings",
     "StudentConfig",
     "StudentEvaluationConfig",
+    "SweepConfig",
     "TeacherCheckpointConfig",
     "TeacherEvaluationConfig",
     "TrainTeacherConfig",
@@ -99,7 +108,8 @@ class DistillConfig(CommandConfig):
     """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
     live."""
     epsilon: Probability = 0.05
-    """Chance of a random action in the teacher's play."""
+    """Chance of a random action in the play, whoever acts."""
+    behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
@@ -155,12 +165,54 @@ class DistillConfig(CommandConfig):
                 )
             if self.learner.num_devices is not None:
                 yield from device_conflicts(self, self.learner.num_devices)
+        if self.data is not None and self.behaviour.student_acts:
+            yield (
+                "behaviour.policy",
+                f"{self.behaviour.policy!r} needs live play, and data is a recording of the teacher's; leave one out",
+            )
         yield from games_conflicts(self.game or (), self.student.network)
 
     @property
     def lanes_key(self) -> str:
         """The setting that says how many lanes there are."""
         return "env.num_lanes" if self.env.lanes is None else "env.lanes"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(DistillConfig):
+    """Distil a grid of students, each on its own, and compare them.
+
+    Every cell of the grid is a run of ``distill``, whose settings these are.
+    """
+
+    teacher: Words
+    """Names of bundled teachers, or files; a list makes a cell of each for every combination of the grid."""
+    out: str
+    """Directory of the sweep; its cells are runs in cells/."""
+    resume: bool = False
+    """Go on with the sweep that is in the directory."""
+    game: Words | None = None
+    """Name or EnvPool id of each teacher's game; None is the teachers'."""
+    data: Words | None = None
+    """Directory of each teacher's recorded play; None plays live, or records first if record is set."""
+    record: Count | None = None
+    """Control steps to record of each game, once, for all cells to learn from."""
+    together: bool | None = None
+    """Train students of one shape in one program; None does so on accelerators."""
+    grid: GridConfig = dataclasses.field(default_factory=GridConfig)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The combinations of the grid, each of which is a cell of every game."""
+        return variants(self)
+
+    def cell(self, index: int, variant: Variant) -> DistillConfig:
+        """The settings of one cell, but for its ``out``: of the teacher with that index, and of one of ``variants``."""
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(DistillConfig)}
+        return DistillConfig(**(shared | cell_settings(self, index, variant)))
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from sweep_conflicts(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,23 +275,42 @@ class EvaluateConfig(CommandConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportConfig(CommandConfig):
+    """Print and write the tables of finished runs."""
+
+    runs: RunDirectories
+    """Directories of runs, or of several runs one or two levels below them."""
+    out: str | None = None
+    """Directory for report.md, report.json and the figures; None only prints."""
+    resume: bool = False
+    """Write the report in the directory anew, also of other runs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainTeacherConfig(CommandConfig):
     """Train a teacher."""
 
-    game: str
-    """Name or EnvPool id of the game."""
+    game: Words
+    """Name or EnvPool id of the game; or of several, which one network learns at once, with a head for each."""
     out: str
     """Directory of the run."""
     resume: bool = False
     """Go on with the run that is in the directory."""
     init_from: str | None = None
-    """Name or file of a teacher whose weights to start from; None starts from scratch."""
+    """Name or file of a teacher whose weights to start from, of the same games; None starts from scratch."""
     algorithm: Annotated[Literal["pqn", "dqn"], Choice("an algorithm")] = "pqn"
     """Parallelised Q-learning, or deep Q-learning with a replay and a target network."""
-    network: Network = "dqn"
-    """The paper's networks by name, or mlp for vector observations."""
+    network: StudentNetwork = "dqn"
+    """The paper's networks by name, or mlp for vector observations; multi3 and multi10 are for several games."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
+    channels: tuple[Width, ...] | None = None
+    """Of the three convolutions, in networks of several games; None is what the network's name stands for."""
+    hidden: Width | None = None
+    """Units of the dense layer after the convolutions, in networks of several games; None is what the network's name
+    stands for."""
+    head_hidden: WidthOrZero | None = None
+    """Units of the hidden layer of each game's head; None is 128, 0 leaves it out. A single game's head has none."""
     layer_norm: bool | None = None
     """Normalise each hidden layer; None does so for pqn, which has no target network and relies on it."""
     pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
@@ -258,13 +329,23 @@ class TrainTeacherConfig(CommandConfig):
         """``layer_norm``, or what the algorithm wants."""
         return self.algorithm == "pqn" if self.layer_norm is None else self.layer_norm
 
+    @property
+    def num_games(self) -> int:
+        """Games that the network learns."""
+        return len(self.game)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Control steps of one rollout in all lanes of all games together."""
+        return self.num_games * self.learning.steps_per_rollout
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         name, learning = self.algorithm, self.learning
-        if learning.steps_per_rollout >= 2**31:
+        if self.steps_per_iteration >= 2**31:
             lanes = f"{name}.num_lanes {learning.num_lanes}"
             yield f"{name}.rollout_length", f"{learning.rollout_length} x {lanes} is more than 2^31 steps"
             return
-        yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn)
+        yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn, self.num_games)
         if learning.epsilon_end > learning.epsilon_start:
             yield (
                 f"{name}.epsilon_end",
@@ -273,7 +354,7 @@ class TrainTeacherConfig(CommandConfig):
         for key in ("episodes", "progress_episodes"):
             if getattr(self.evaluation, key) < 2:
                 yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
-        yield from game_conflicts(self.game, "network", self.network)
+        yield from learnt_games_conflicts(self)
 
 
 COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
@@ -282,7 +363,9 @@ COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
         "collect": CollectConfig,
         "distill": DistillConfig,
         "online": OnlineConfig,
+        "sweep": SweepConfig,
         "evaluate": EvaluateConfig,
+        "report": ReportConfig,
     }
 )
 """The settings of each command, by its name on the command line."""

@@ -14,7 +14,7 @@ from pd_jax.errors import UserError
 from pd_jax.tasks import Task, get_task
 
 if TYPE_CHECKING:
-    from pd_jax.config import DistillConfig
+    from pd_jax.config import DistillConfig, TrainTeacherConfig
 
 _NOUNS: Mapping[str, str] = MappingProxyType({"game": "game", "data": "data set"})
 
@@ -75,13 +75,15 @@ def pqn_conflicts(pqn: PQNConfig) -> Iterator[tuple[str, str]]:
         )
 
 
-def dqn_conflicts(dqn: DQNConfig) -> Iterator[tuple[str, str]]:
-    """Yields what is impossible together in DQN's settings."""
-    if dqn.steps_per_rollout % dqn.steps_per_update:
+def dqn_conflicts(dqn: DQNConfig, num_games: int = 1) -> Iterator[tuple[str, str]]:
+    """Yields what is impossible together in DQN's settings, for so many games."""
+    steps = num_games * dqn.steps_per_rollout
+    if steps % dqn.steps_per_update:
+        games = f" x {num_games} games" if num_games > 1 else ""
         yield (
             "dqn.steps_per_update",
-            f"{dqn.steps_per_update} does not divide a rollout of {dqn.steps_per_rollout} steps "
-            f"(dqn.num_lanes {dqn.num_lanes} x dqn.rollout_length {dqn.rollout_length})",
+            f"{dqn.steps_per_update} does not divide a rollout of {steps} steps "
+            f"(dqn.num_lanes {dqn.num_lanes} x dqn.rollout_length {dqn.rollout_length}{games})",
         )
     # Of 6 slots the 3 oldest may lack a part of their stack and the newest what follows it; of two neighbours among the
     # others at most one is a terminal observation.
@@ -117,6 +119,27 @@ def game_conflicts(game: str | None, network_key: str = "", network: str = "") -
     problem = _network_problem(network, task) if network else None
     if problem:
         yield network_key, problem
+
+
+def learnt_games_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with the games that a network is to learn from rewards, or with the network for them."""
+    problems = [problem for game in config.game for problem in game_conflicts(game, "network", config.network)]
+    if not any(key == "game" for key, _ in problems):
+        names = [get_task(game).name for game in config.game]
+        kinds = {get_task(game).kind: get_task(game).name for game in config.game}
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            problems = [("game", f"{twice} is there {names.count(twice)} times; a network has one head for a game")]
+        elif len(kinds) > 1:
+            what = f"{kinds['atari']} shows frames and {kinds['vector']} vectors"
+            problems = [("game", f"{what}; the games of one network share what sees them")]
+    yield from problems
+    if len(config.game) == 1:
+        if config.network in ("multi3", "multi10"):
+            choices = "dqn, net1, net2, net3, mlp"
+            yield "network", f"{config.network!r} is a network for several games, and there is one ({choices})"
+        for key in ("channels", "hidden", "head_hidden"):
+            if getattr(config, key) is not None:
+                yield key, "is for networks of several games, and there is one"
 
 
 def games_conflicts(games: Sequence[str], network: str = "") -> Iterator[tuple[str, str]]:

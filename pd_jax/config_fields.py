@@ -30,6 +30,13 @@ class Bounds:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaxItems:
+    """The length of a list, where it may be longer than usual."""
+
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Choice:
     """What the choices of a field are called, and which words of the same sort get an explanation instead."""
 
@@ -55,7 +62,8 @@ class Field:
       many: whether it is a tuple of ``kind``.
       one_or_many: whether a single value may stand for a tuple of one.
       required: whether it has no default.
-      positional: whether the command line takes it without a name.
+      positional: whether the command line takes it without a name; if ``many``, all that have none.
+      max_items: the longest tuple, if ``many``.
     """
 
     kind: type[Any]
@@ -67,6 +75,7 @@ class Field:
     one_or_many: bool = False
     required: bool = False
     positional: bool = False
+    max_items: int = _MAX_ITEMS
 
 
 def sections(config_class: type) -> Mapping[str, type]:
@@ -109,6 +118,8 @@ def _from_hint(hint: Any) -> Field:
                 field = dataclasses.replace(field, choice=extra)
             elif isinstance(extra, OneOrMany):
                 field = dataclasses.replace(field, one_or_many=True)
+            elif isinstance(extra, MaxItems):
+                field = dataclasses.replace(field, max_items=extra.number)
         return dataclasses.replace(field, positional=_POSITIONAL in args[1:])
     if origin in (typing.Union, types.UnionType):
         return dataclasses.replace(_from_hint(args[0]), optional=True)
@@ -130,7 +141,8 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     Raises:
       UserError: the type is wrong or the value impossible.
     """
-    if value is None and field.optional:
+    # The command line gives every value of a list in a list, None too.
+    if field.optional and (value is None or (field.many and value == [None])):
         return None
     if field.many:
         return _check_items(field, value, where)
@@ -158,8 +170,8 @@ def _check_items(field: Field, value: Any, where: str) -> tuple[Any, ...]:
         return (check_value(dataclasses.replace(field, many=False), value, where),)
     if not isinstance(value, list | tuple):
         raise UserError(f"{where}: {show(value)} is not a list, each item {_TYPE_NAMES[field.kind]}")
-    if not 1 <= len(value) <= _MAX_ITEMS:
-        raise UserError(f"{where}: {len(value)} items, it takes 1 to {_MAX_ITEMS}")
+    if not 1 <= len(value) <= field.max_items:
+        raise UserError(f"{where}: {len(value)} items, it takes 1 to {field.max_items}")
     item_field = dataclasses.replace(field, many=False, optional=False)
     return tuple(check_value(item_field, item, f"{where}[{index}]") for index, item in enumerate(value))
 

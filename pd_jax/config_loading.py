@@ -190,7 +190,8 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
             key = _next_positional(known, values)
             if key is None:
                 raise UserError(f"{show(token)}: unexpected argument; settings are given as --name value")
-            values[key] = check_value(known[key], token, key.upper())
+            given = [*values.get(key, ()), token] if known[key].many else token
+            values[key] = check_value(known[key], given, key.upper())
             continue
         if option == "--config":
             if path is not None:
@@ -224,7 +225,7 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
 
 def _next_positional(known: Mapping[str, Field], values: Mapping[str, Any]) -> str | None:
     """The key that a value without a name is for."""
-    return next((key for key, field in known.items() if field.positional and key not in values), None)
+    return next((key for key, field in known.items() if field.positional and (field.many or key not in values)), None)
 
 
 def _next_value(option: str, rest: list[str]) -> str:

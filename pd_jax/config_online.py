@@ -16,7 +16,6 @@ from pd_jax.config_sections import (
     EvaluationConfig,
     LearnerConfig,
     LossConfig,
-    Network,
     OneGameEnvConfig,
     PQNConfig,
     Probability,
@@ -31,6 +30,12 @@ from pd_jax.config_sections import (
 
 if TYPE_CHECKING:
     from pd_jax.config import DistillConfig, TrainTeacherConfig
+
+_MULTI_GAME = "is a network for several games, and the learning teacher has one"
+_Network = Annotated[
+    Literal["dqn", "net1", "net2", "net3", "mlp"],
+    Choice("a network", refused=(("multi3", _MULTI_GAME), ("multi10", _MULTI_GAME))),
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ class OnlineConfig(CommandConfig):
     """Name or EnvPool id of the game; None is what the teacher plays."""
     teacher: Words | None = None
     """Name or file of a teacher whose weights the learning teacher starts from; None starts from nothing."""
-    teacher_network: Network | None = None
+    teacher_network: _Network | None = None
     """The learning teacher's network; None is that of the teacher it starts from, and from nothing dqn, or mlp for
     vector observations."""
     mlp_hidden: tuple[Width, ...] | None = None

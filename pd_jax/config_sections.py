@@ -8,19 +8,23 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pd_jax.config_fields import Bounds, Choice, OneOrMany, make_tuples
+import tyro
+
+from pd_jax.config_fields import Bounds, Choice, MaxItems, OneOrMany, make_tuples
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
 CountOrZero = Annotated[int, Bounds(0, 2**31 - 1)]
 Lanes = Annotated[int, Bounds(1, 2**16)]
 Width = Annotated[int, Bounds(1, 2**16)]
+WidthOrZero = Annotated[int, Bounds(0, 2**16)]
 Probability = Annotated[float, Bounds(0.0, 1.0)]
 # Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
+Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
 if TYPE_CHECKING:
     # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
     Words = str | tuple[str, ...]
@@ -30,13 +34,7 @@ else:
     Words = Annotated[tuple[str, ...], OneOrMany()]
     PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
     PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
-_MULTI_GAME = "is a network for several games, and this command has one"
-Network = Annotated[
-    Literal["dqn", "net1", "net2", "net3", "mlp"],
-    Choice("a network", refused=(("multi3", _MULTI_GAME), ("multi10", _MULTI_GAME))),
-]
-
-
+RunDirectories = tyro.conf.Positional[Annotated[tuple[str, ...], MaxItems(4096), tyro.conf.arg(metavar="RUN...")]]
 StudentNetwork = Annotated[
     Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
     Choice("a network"),
@@ -91,17 +89,55 @@ class StudentConfig:
     """Of the three convolutions, whatever the network's name stands for; None is what it stands for."""
     hidden: Width | None = None
     """Units of the dense layer after the convolutions; None is what the network's name stands for."""
-    head_hidden: Annotated[int, Bounds(0, 2**16)] = 128
+    head_hidden: WidthOrZero = 128
     """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
     compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
     """Type of the activations; parameters and losses are float32 always."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BehaviourConfig:
+    """Whose actions are played in live play, and so whose states are learnt from; the teacher labels them all."""
+
+    policy: Annotated[Literal["teacher", "student", "mixture"], Choice("a behaviour")] = "teacher"
+    """Teacher is the paper's; student is DAgger's (Ross et al. 2011); a mixture decides at every step of every lane."""
+    student_share_start: Probability = 0.0
+    """Chance that the student acts, in the first round (mixture only)."""
+    student_share_end: Probability = 1.0
+    """Chance that the student acts, once it has changed (mixture only)."""
+    student_share_change_fraction: Probability = 0.5
+    """Share of the rounds over which it changes, linearly (mixture only)."""
+
+    @property
+    def student_acts(self) -> bool:
+        """Whether any action may be the student's."""
+        return self.policy != "teacher"
+
+    @property
+    def student_share_changes(self) -> bool:
+        """Whether the student's share depends on the round, and on how many there are to be."""
+        return self.policy == "mixture" and self.student_share_start != self.student_share_end
+
+    def student_share(self, finished_rounds: int, rounds: int) -> float:
+        """Chance that an action is the student's in the round after ``finished_rounds`` of ``rounds``.
+
+        It is 1 - β of DAgger (Ross, Gordon and Bagnell 2011, algorithm 3.1), whose policy in round i is the mixture
+        ``β_i expert + (1 - β_i) student``.
+        """
+        if self.policy != "mixture":
+            return float(self.student_acts)
+        changing = self.student_share_change_fraction * rounds
+        if finished_rounds >= changing:
+            return self.student_share_end
+        changed = finished_rounds / changing
+        return (1 - changed) * self.student_share_start + changed * self.student_share_end
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What the student is asked to match."""
 
-    kind: Annotated[Literal["kl", "nll", "mse"], Choice("a loss")] = "kl"
+    kind: Loss = "kl"
     """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
     temperature: PerGamePositive | None = None
     """The teacher's outputs are divided by it (kl only): one number for all games, or one for each in their order; None
@@ -233,9 +269,9 @@ class QLearningConfig:
     """What every algorithm that trains a teacher takes."""
 
     total_steps: Count = 10_000_000
-    """Control steps in all lanes together, rounded up to whole rollouts."""
+    """Control steps in all lanes of all games together, rounded up to whole rollouts."""
     num_lanes: Lanes = 128
-    """Environments that play side by side."""
+    """Environments of each game that play side by side."""
     rollout_length: Count = 32
     """Steps per lane between updates."""
     gamma: Probability = 0.99
@@ -269,7 +305,8 @@ class PQNConfig(QLearningConfig):
     epochs: Count = 2
     """Passes over each rollout."""
     minibatches: Count = 32
-    """Parts a rollout is split into; they must divide num_lanes x rollout_length."""
+    """Parts a rollout is split into, each with equally many steps of every game; they must divide num_lanes x
+    rollout_length."""
     td_lambda: Probability = 0.65
     """The lambda of Q(lambda): 0 is one-step Q-learning, 1 the whole return."""
     learning_rate: Positive = 2.5e-4
@@ -293,19 +330,23 @@ class DQNConfig(QLearningConfig):
     """
 
     total_steps: Count = 50_000_000
-    """Control steps in all lanes together, rounded up to whole rollouts."""
+    """Control steps in all lanes of all games together, rounded up to whole rollouts."""
     num_lanes: Lanes = 32
-    """Environments that play side by side."""
+    """Environments of each game that play side by side."""
     rollout_length: Count = 8
     """Steps per lane between updates: the policy that plays is that much older than in strict alternation."""
     steps_per_update: Count = 4
-    """Control steps in all lanes together for each update; must divide num_lanes x rollout_length."""
+    """Control steps in all lanes of all games together for each update; must divide num_lanes x rollout_length x
+    games."""
+    games: Annotated[Literal["together", "alternating"], Choice("a schedule of games")] = "together"
+    """Of several games: whether every update sees a minibatch of each, or of one game after another, as the paper has
+    it."""
     batch_size: Count = 32
-    """Transitions in a minibatch."""
+    """Transitions in a minibatch; with all games together, of each game."""
     replay_capacity: Count = 1_000_000
-    """Control steps kept, in all lanes together (7.1 GB of Atari)."""
+    """Control steps kept of each game, in all its lanes together (7.1 GB of Atari)."""
     learning_starts: Count = 50_000
-    """Control steps the replay must hold before updates begin, or go on in a run that is resumed."""
+    """Control steps of each game the replay must hold before updates begin, or go on in a run that is resumed."""
     target_every: Count = 10_000
     """Updates between copies of the network into the target network."""
     double: bool = False

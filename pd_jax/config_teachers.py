@@ -32,6 +32,8 @@ class ShowTeacherConfig(CommandConfig):
 
     name_or_file: NameOrFile
     """Name of a bundled teacher, or its file."""
+    game: str | None = None
+    """Which of its games to show, of a network of several."""
     json: bool = False
     """Print JSON."""
     plot: str | None = None

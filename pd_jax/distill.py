@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,74 +15,90 @@ import numpy as np
 
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
-from pd_jax.config_loading import to_mapping
 from pd_jax.divergence import check_loss, check_weights
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState
-from pd_jax.lessons import Lessons, UnsoundTeacherError
+from pd_jax.lessons import Lessons, LessonsLike, UnsoundTeacherError
 from pd_jax.networks import count_params
-from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
+from pd_jax.opening import open_run
+from pd_jax.preparation import Setting, make_divergence, make_loss, prepare, temperatures
 from pd_jax.progression import GameProgression, Progression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import Progress, warn_if_unwritable
-from pd_jax.reporting.summary import build_summary, mean_percent, one_or_list, summarise_scores
+from pd_jax.reporting.summary import Scores, build_summary, mean_percent, one_or_list, summarise_scores
 from pd_jax.reporting.tables import print_summary
-from pd_jax.resuming import check_resumed
+from pd_jax.rollout import ActingStudent
 from pd_jax.run_directory import RunDirectory
+from pd_jax.teacher_scores import TeacherScore
 from pd_jax.teachers import Teacher
 
-_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
-"""What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teachers
-and recordings lie. That they are the same ones is checked by their fingerprints."""
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
+FetchMetrics = Callable[[], Mapping[str, jax.Array | np.ndarray]]
+"""Gives the metrics of a call, without a device axis; waits for the call to end."""
 
 
-def distill(config: DistillConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> dict[str, Any]:
+def distill(
+    config: DistillConfig,
+    teacher: Teacher | Sequence[Teacher] | None = None,
+    teacher_scores: Mapping[str, TeacherScore] | None = None,
+) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
 
     Args:
       config: the run's.
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label; several
         in the order of their names.
+      teacher_scores: by game, what teachers are known to score under this run's protocol; these are not asked again.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged, or a teacher's
         outputs became NaN and the run could not go on without it.
       Interrupted: a signal came; the run was saved.
     """
-    setting = prepare(config, teacher)
-    with RunDirectory.create(
-        config.out,
-        "distill",
-        to_mapping(setting.config),
-        resume=config.resume,
-        may_change=_MAY_CHANGE,
-        check=functools.partial(check_resumed, config),
-    ) as run:
+    setting = prepare(config, teacher, teacher_scores)
+    with open_run(setting) as run:
         with (
             Interrupts() as interrupts,
-            Progress(f"distill {_title(setting)}") as progress,
+            Progress(f"distill {title_of(setting)}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) as metrics,
         ):
-            summary = _Session(setting, run, checkpointer, metrics, progress, interrupts).run()
+            summary = Session(setting, run, checkpointer, metrics, progress, interrupts).run()
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
 
 
-def _title(setting: Setting) -> str:
+def title_of(setting: Setting) -> str:
+    """Such as ``pong into net2``."""
     games = ", ".join(setting.names) if len(setting.names) <= 3 else f"{len(setting.names)} games"
     return f"{games} into {setting.config.student.network}"
 
 
-class _Session:
-    """One process's share of a run, from its newest checkpoint (if any) to its end."""
+def next_call(training: Generator[int, FetchMetrics, None], fetch_metrics: FetchMetrics) -> int | None:
+    """How many updates :meth:`Session.training` asks for after those that gave these metrics; None at its end."""
+    try:
+        return training.send(fetch_metrics)
+    except StopIteration:
+        return None
+
+
+class Session:
+    """One process's share of a run, from its newest checkpoint (if any) to its end.
+
+    :meth:`run` is all of it. Whoever trains several students in one program calls :meth:`forget_state`, drives
+    :meth:`training` and ends with :meth:`finish`.
+
+    Attributes:
+      at: where the run stands.
+      first_state: gives the newest state, without a device axis.
+      steps: meter of the play.
+    """
 
     def __init__(
         self,
@@ -109,25 +126,41 @@ class _Session:
             total_updates=setting.total_updates,
             divergence=make_divergence(setting) if len(setting.tasks) > 1 else None,
         )
-        self.state, self.at = self._restore_or_init()
+        self._state: Any
+        self._state, self.at = self._restore_or_init()
+        self.first_state: Callable[[], LearnerState] = lambda: setting.devices.first(self._state)
         self.saved_updates = self.at.updates
         self.total_env_steps = setting.total_env_steps([game.recorded_steps for game in self.at.games])
-        steps = progress.add("steps", sum(self.total_env_steps), completed=self.at.env_steps)
+        self.steps = progress.add("steps", sum(self.total_env_steps), completed=self.at.env_steps)
         self.updates = progress.add("updates", setting.total_updates, completed=self.at.updates)
         self.games = progress.add("games", self.config.evaluation.episodes)
-        self.lessons = Lessons(setting, self.at.games, steps, interrupts)
         self.teacher_means: dict[str, float] | None = None
         """The teachers' scores under the protocol of the evaluations on the way, once they are needed."""
-        self.unwritten: tuple[dict[str, jax.Array], dict[str, float]] | None = None
+        self.unwritten: tuple[FetchMetrics, dict[str, float]] | None = None
         """Metrics of the call that ended at ``at.updates``, on the devices and beside them, until they are fetched."""
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, evaluates and reports."""
-        if self.at.updates < self.setting.total_updates:
-            # The scores of a run that is taken further are no longer its scores.
-            for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
-                path.unlink(missing_ok=True)
-            self._train()
+        if not self.is_trained:
+            lessons = Lessons(self.setting, self.at.games, self.steps, self.interrupts)
+            with contextlib.closing(self.training(lessons)) as training:
+                count = next(training, None)
+                while count is not None:
+                    self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
+                    count = next_call(training, functools.partial(self.setting.devices.first, metrics))
+        return self.finish()
+
+    def forget_state(self, first_state: Callable[[], LearnerState]) -> None:
+        """Lets go of the state, which whoever drives the training keeps from now on; ``first_state`` gives it."""
+        self._state, self.first_state = None, first_state
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether all updates are done."""
+        return self.at.updates >= self.setting.total_updates
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluates and reports."""
         summary = self._evaluate_both()
         self.run_directory.write_summary(summary)
         self._draw(summary)
@@ -135,7 +168,7 @@ class _Session:
 
     def _draw(self, summary: dict[str, Any]) -> None:
         run = self.run_directory
-        title = _title(self.setting)
+        title = title_of(self.setting)
         plot = functools.partial(plot_run, run.metrics_path, summary, self.plot_path)
         page = functools.partial(
             write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
@@ -158,19 +191,32 @@ class _Session:
         self.progress.print(f"resumed at update {step:,}")
         return setting.devices.replicate(jax.tree.map(jnp.asarray, state)), at
 
-    def _train(self) -> None:
+    def training(self, lessons: LessonsLike) -> Generator[int, FetchMetrics, None]:
+        """Trains to the end, leaving the updates themselves to whoever drives this.
+
+        Args:
+          lessons: what is learnt from.
+
+        Yields:
+          how many updates are to be done now; it is to be sent what gives the metrics of these.
+        """
+        # The scores of a run that is taken further are no longer its scores.
+        for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
+            path.unlink(missing_ok=True)
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
         self._tell_of_short_recordings()
-        self.lessons.open()
+        lessons.open()
         try:
             if self.at.updates > 0:
-                self.lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
+                self._let_student_act(first_round, lessons)
+                lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
             for index in range(first_round, schedule.rounds):
                 self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
                 if index > first_round or offset == 0:
-                    self.lessons.play_round()
-                self._update_until((index + 1) * schedule.updates_per_round)
+                    self._let_student_act(index, lessons)
+                    lessons.play_round()
+                yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
         except UnsoundTeacherError as error:
@@ -181,7 +227,16 @@ class _Session:
             self._save()
             raise
         finally:
-            self.lessons.close()
+            lessons.close()
+
+    def _let_student_act(self, finished_rounds: int, lessons: LessonsLike) -> None:
+        """Hands the student as it is now to the play, if its actions are to be played."""
+        behaviour = self.config.behaviour
+        if behaviour.student_acts:
+            # Students that train together learn from a recording.
+            assert isinstance(lessons, Lessons)
+            share = behaviour.student_share(finished_rounds, self.config.schedule.rounds)
+            lessons.let_act(ActingStudent(self.first_state().variables, share))
 
     def _tell_of_short_recordings(self) -> None:
         for game, dataset in enumerate(self.setting.datasets):
@@ -193,21 +248,21 @@ class _Session:
                     "once it is used up, the updates go on with what the replay holds"
                 )
 
-    def _update_until(self, target: int) -> None:
+    def _update_until(self, target: int, lessons: LessonsLike) -> Generator[int, FetchMetrics, None]:
         """Updates in calls of a fixed size from the round's start on: a resumed run makes the very same calls."""
         self.updates.reset(completed=self.at.updates)
         while self.at.updates < target:
             count = min(self._call_size, target - self.at.updates)
-            self.state, metrics = self.learner.update_from_replay(self.state, self.lessons.stored, count)
+            fetch_metrics = yield count
             # Those of the call before are fetched while this one runs.
             self._write_metrics()
             self.at.updates += count
-            beside = self.lessons.take_values() | {
+            beside = lessons.take_values() | {
                 "learning_rate": self.config.learner.learning_rate_after(self.at.updates, self.setting.total_updates),
                 "env_steps": self.at.env_steps,
                 "wall_seconds": self._wall_seconds(),
             }
-            self.unwritten = metrics, beside
+            self.unwritten = fetch_metrics, beside
             if self.at.updates < target:
                 self._save_if_due()
             self.interrupts.check()
@@ -252,9 +307,9 @@ class _Session:
     def _write_metrics(self) -> None:
         if self.unwritten is None:
             return
-        metrics, more = self.unwritten
+        fetch_metrics, more = self.unwritten
         self.unwritten = None
-        metrics = self.setting.devices.first(metrics)
+        metrics = fetch_metrics()
         values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")} | self._of_games(metrics)
         # Counted once they are done: a call returns as soon as it is dispatched.
         self.updates.set(self.at.updates)
@@ -262,7 +317,7 @@ class _Session:
         self.metrics.write(self.at.updates, values | more)
         self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
 
-    def _of_games(self, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+    def _of_games(self, metrics: Mapping[str, jax.Array | np.ndarray]) -> dict[str, float]:
         """The metrics of each game, where there are several; of a game that no update has seen there are none."""
         if len(self.setting.tasks) == 1:
             return {}
@@ -284,7 +339,7 @@ class _Session:
 
     def _save(self, score: float | None = None) -> None:
         self._write_metrics()
-        state = self.setting.devices.first(self.state)
+        state = self.first_state()
         check_weights(state.variables, f"update {self.at.updates:,}", _REMEDY)
         metadata = dataclasses.asdict(self.at) | {"wall_seconds": self._wall_seconds()}
         self.checkpointer.save(self.at.updates, state, metadata, score)
@@ -298,7 +353,7 @@ class _Session:
         self.games.reset(episodes)
         apply: Any
         if who == "student":
-            apply, variables = setting.student.policy(game), setting.devices.first(self.state.variables)
+            apply, variables = setting.student.policy(game), self.first_state().variables
         else:
             apply, variables = setting.teachers[game].network.apply, setting.teachers[game].variables
         return play_games(
@@ -315,15 +370,17 @@ class _Session:
 
     def _evaluate_both(self) -> dict[str, Any]:
         setting, episodes = self.setting, self.config.evaluation.episodes
-        student, teacher = {}, {}
+        student: dict[str, Scores] = {}
+        teacher: dict[str, Scores] = {}
         for game, name in enumerate(setting.names):
             student[name] = self._play_games("student", game, episodes).returns
-            teacher[name] = self._play_games("teacher", game, episodes).returns
+            known = setting.teacher_scores.get(name)
+            teacher[name] = known.scores if known else self._play_games("teacher", game, episodes).returns
         summary = build_summary(
             teacher,
             student,
             random_scores=self._random_scores(),
-            student_parameters=count_params(self.state.variables) // setting.devices.size,
+            student_parameters=count_params(self.first_state().variables),
             teacher_parameters=sum(teacher.num_params for teacher in setting.teachers),
             wall_seconds=self._wall_seconds(),
             env_steps=self.at.env_steps,
@@ -332,6 +389,8 @@ class _Session:
             teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
             teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
             loss=self.config.loss.kind,
+            temperature=one_or_list(temperatures(setting)) if self.config.loss.kind == "kl" else None,
+            behaviour=self.config.behaviour.policy,
             evaluation_epsilon=self.config.evaluation.epsilon,
             max_noops=self.config.env.max_noops,
             devices=setting.devices.size,

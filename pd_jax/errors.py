@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = "out of memory: make the network, the batch, the lanes or the replay smaller"
+
 
 class UserError(Exception):
     """Something the user can put right: a bad file, name, number or directory.
@@ -19,3 +21,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     candidates = {choice.lower(): choice for choice in choices}
     matches = difflib.get_close_matches(name.lower(), candidates, n=1, cutoff=0.5)
     return f"; did you mean {candidates[matches[0]]!r}?" if matches else ""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, the host's or a device's."""
+    # JAX raises a RuntimeError of its own, whose status differs between backends.
+    text = str(error)
+    is_jax = isinstance(error, RuntimeError) and ("RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower())
+    return isinstance(error, MemoryError) or is_jax

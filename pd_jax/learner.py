@@ -160,18 +160,21 @@ class Learner:
         if len(stored) != self._num_games:
             raise ValueError(f"{len(stored)} replays for {self._num_games} games")
         if num_updates not in self._update_many:
-
-            def many(state: LearnerState, stored: tuple[ReplayState, ...]) -> tuple[LearnerState, dict[str, Array]]:
-                games = self._games_seen(state.updates + jnp.arange(num_updates))
-                state, metrics = lax.scan(lambda s, _: self._sampled_update(s, stored), state, length=num_updates)
-                return state, {
-                    # Only the NaN of games that an update did not see is left out; others are to be noticed.
-                    name: jnp.where(games, value, 0.0).sum(0) / games.sum(0) if value.ndim > 1 else jnp.mean(value)
-                    for name, value in metrics.items()
-                }
-
+            many = functools.partial(self.per_device_updates, num_updates=num_updates)
             self._update_many[num_updates] = self._devices.map(many, donate=(0,))
         return self._update_many[num_updates](state, stored)
+
+    def per_device_updates(
+        self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int
+    ) -> tuple[LearnerState, dict[str, Array]]:
+        """One device's part of :meth:`update_from_replay`, to be mapped over the devices; without their axis."""
+        games = self._games_seen(state.updates + jnp.arange(num_updates))
+        state, metrics = lax.scan(lambda s, _: self._sampled_update(s, stored), state, length=num_updates)
+        return state, {
+            # Only the NaN of games that an update did not see is left out; others are to be noticed.
+            name: jnp.where(games, value, 0.0).sum(0) / games.sum(0) if value.ndim > 1 else jnp.mean(value)
+            for name, value in metrics.items()
+        }
 
     def _init_state(self, key: Array) -> LearnerState:
         init_key, key = jax.random.split(key)

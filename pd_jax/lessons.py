@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -17,11 +18,22 @@ from pd_jax.preparation import Setting
 from pd_jax.progression import GameProgression
 from pd_jax.replay import ReplayState
 from pd_jax.reporting.progress import Meter, print_warning
+from pd_jax.rollout import ActingStudent
 from pd_jax.types import Trajectory
 
 
 class UnsoundTeacherError(UserError):
     """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
+
+
+class LessonsLike(Protocol):
+    """What a run needs of its lessons; see :class:`Lessons`."""
+
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None: ...
+    def play_round(self) -> None: ...
+    def take_values(self) -> dict[str, float]: ...
 
 
 class Lessons:
@@ -82,12 +94,20 @@ class Lessons:
         for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
             at.env_steps += steps
 
+    def let_act(self, student: ActingStudent) -> None:
+        """Has the student act in the rounds to come, in all games."""
+        assert self._play is not None
+        for play in self._play.plays:
+            if isinstance(play, LivePlay):
+                play.let_act(student)
+        self._values["student_share"] = float(student.share)
+
     def take_values(self) -> dict[str, float]:
         """Metrics of the play since they were last taken."""
         values, self._values = self._values, {}
         return values
 
-    def prefix(self, game: int) -> str:
+    def _prefix(self, game: int) -> str:
         """What the names of a game's metrics begin with: nothing if there is only one."""
         return f"{self._setting.names[game]}/" if len(self._setting.tasks) > 1 else ""
 
@@ -125,7 +145,7 @@ class Lessons:
         play.stop(game)
         at = self._at[game]
         at.stopped_at = step + unsound * self._config.lanes[game]
-        self._values[f"{self.prefix(game)}play_stopped_at"] = at.stopped_at
+        self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
         if len(self._at) > 1:
             print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return True
@@ -147,11 +167,13 @@ class Lessons:
 
     def _note_play(self, play: SideBySide, latest: dict[int, Trajectory]) -> None:
         for game, source in enumerate(play.plays):
-            prefix = self.prefix(game)
+            prefix = self._prefix(game)
             if isinstance(source, LivePlay) and source.finished_returns:
                 returns, source.finished_returns = source.finished_returns, []
-                self._values[f"{prefix}teacher_return"] = float(np.mean(returns))
-                self._values[f"{prefix}teacher_episodes"] = len(returns)
+                # Of play in which the student acts, even now and then, the returns are not the teacher's.
+                who = "play" if self._config.behaviour.student_acts else "teacher"
+                self._values[f"{prefix}{who}_return"] = float(np.mean(returns))
+                self._values[f"{prefix}{who}_episodes"] = len(returns)
             if game in latest and (gap := action_gap(latest[game])) is not None:
                 self._values[f"{prefix}teacher_action_gap"] = gap
 
@@ -180,4 +202,5 @@ class Lessons:
             rollout_length=length,
             epsilon=config.epsilon,
             seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game),
+            student=setting.student.policy(game) if config.behaviour.student_acts else None,
         )

@@ -16,20 +16,21 @@ from pd_jax.students import Student
 from pd_jax.tasks import Task
 
 
-def check_memory(config: DistillConfig, student: Student, devices: DeviceGroup) -> None:
-    """Raises a UserError if all the replays or the student are larger than all the memory that the devices have."""
+def check_memory(config: DistillConfig, student: Student, devices: DeviceGroup, *, students: int = 1) -> None:
+    """Raises a UserError if all the replays or all students are larger than all the memory that the devices have."""
     capacity, tasks = config.replay.capacity, student.tasks
     if len(tasks) == 1:
         check_replay_memory("replay.capacity", capacity, replay_step_bytes(tasks[0]), tasks[0], devices)
     else:
         subject = f"replay.capacity: {capacity} steps of each of {len(tasks)} games take"
-        _check_fits(subject, capacity * sum(map(replay_step_bytes, tasks)), devices)
+        check_fits(subject, capacity * sum(map(replay_step_bytes, tasks)), devices)
     num_params = count_params(jax.eval_shape(student.init, jax.random.key(0)))
     moments = 2 if config.learner.optimizer == "adam" else 1
     # Every device has a whole student: float32 parameters, gradients, the optimizer's moments, and the step's changes.
-    student_bytes = 4 * num_params * (3 + moments) * devices.size
-    subject = f"student.network: training {config.student.network}'s {num_params:,} parameters takes"
-    _check_fits(subject, student_bytes, devices)
+    student_bytes = 4 * num_params * (3 + moments) * devices.size * students
+    of_all = f", {students} times," if students > 1 else ""
+    subject = f"student.network: training {config.student.network}'s {num_params:,} parameters{of_all} takes"
+    check_fits(subject, student_bytes, devices)
 
 
 def replay_step_bytes(task: Task) -> int:
@@ -39,10 +40,11 @@ def replay_step_bytes(task: Task) -> int:
 
 def check_replay_memory(key: str, capacity: int, step_bytes: int, task: Task, devices: DeviceGroup) -> None:
     """Raises a UserError if ``capacity`` steps, which the setting ``key`` asks for, are more than the devices hold."""
-    _check_fits(f"{key}: {capacity} steps of {task.name} take", capacity * step_bytes, devices)
+    check_fits(f"{key}: {capacity} steps of {task.name} take", capacity * step_bytes, devices)
 
 
-def _check_fits(subject: str, wanted: int, devices: DeviceGroup) -> None:
+def check_fits(subject: str, wanted: int, devices: DeviceGroup) -> None:
+    """Raises a UserError if ``wanted`` bytes, for what the ``subject`` says, are more than all the devices hold."""
     available = _memory_bytes(devices)
     if available is not None and wanted > available:
         raise UserError(

@@ -11,8 +11,8 @@ from pd_jax.config import OnlineConfig, check_devices, check_network
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
 from pd_jax.memory import check_memory
+from pd_jax.opening import check_resumed
 from pd_jax.preparation import Setting, check_stacks_fit, task_of
-from pd_jax.resuming import check_resumed
 from pd_jax.students import make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
@@ -136,6 +136,8 @@ def _spell(value: Any) -> str:
 def _check_learns_on(teacher: Teacher) -> None:
     """Raises a UserError unless PQN can go on from this teacher's weights."""
     metadata = teacher.metadata
+    if metadata.games:
+        raise UserError(f"teacher: {teacher.source} is a network of {len(metadata.games)} games; a run has one")
     if teacher.gives_logits:
         raise UserError(f"teacher: {teacher.source} gives logits; a teacher that goes on learning learns Q-values")
     if metadata.activation != "relu" or metadata.support:

@@ -71,7 +71,7 @@ def action_gap(trajectory: Trajectory) -> float | None:
 
 
 class LivePlay:
-    """A teacher that plays epsilon-greedily while the student learns.
+    """A teacher that plays epsilon-greedily while the student learns, or that labels what the student plays.
 
     Args:
       teacher: who plays and labels.
@@ -80,6 +80,7 @@ class LivePlay:
       rollout_length: steps per lane of one rollout.
       epsilon: chance of a random action.
       seed: of the emulators and the exploration.
+      student: the student's policy of this task, if it is to act once :meth:`let_act` has said how.
 
     Attributes:
       finished_returns: unclipped returns of the games that ended since the list was last cleared.
@@ -94,24 +95,35 @@ class LivePlay:
         rollout_length: int,
         epsilon: float,
         seed: int,
+        student: rollout.PolicyApply | None = None,
     ) -> None:
         self.num_lanes = env.num_lanes
+        self._acting: rollout.ActingStudent | None = None
         self.finished_returns: list[float] = []
         self._teacher = teacher
         self._epsilon = epsilon
         self._environment = Environment(task, env.num_lanes, seed, **environment_options(env))
         self._lanes = rollout.start(self._environment, jax.random.key(seed))
         self._rollout = rollout.make_rollout(
-            self._environment, teacher.network.apply, rollout_length, stepping=env.stepping
+            self._environment, teacher.network.apply, rollout_length, stepping=env.stepping, student=student
         )
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended."""
         for _ in range(count):
-            self._lanes, trajectory, finished = self._rollout(self._teacher.variables, self._lanes, self._epsilon)
+            self._lanes, trajectory, finished = self._rollout(
+                self._teacher.variables, self._lanes, self._epsilon, self._acting
+            )
             returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
             self.finished_returns.extend(map(float, returns))
             yield trajectory
+
+    def let_act(self, student: rollout.ActingStudent) -> None:
+        """Has the student act, as it is now, from the next call of :meth:`rollouts` on; until then the teacher acts."""
+        self._acting = student
+        # What comes out of a rollout is committed to the device that the student is committed to. Lanes that differed
+        # in that before the first rollout would have the second one compiled anew.
+        self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
 
     def close(self) -> None:
         """Waits for the last step and ends EnvPool's threads."""

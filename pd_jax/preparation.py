@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from jax import Array
@@ -19,6 +19,7 @@ from pd_jax.learner import LossFunction
 from pd_jax.memory import check_memory
 from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
+from pd_jax.teacher_scores import TeacherScore
 from pd_jax.teachers import Teacher, load
 
 
@@ -33,6 +34,7 @@ class Setting:
       datasets: the recorded play, None for live play.
       devices: that share the work.
       student: of all the games.
+      teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
     """
 
     config: DistillConfig
@@ -41,6 +43,7 @@ class Setting:
     datasets: tuple[Dataset | None, ...]
     devices: DeviceGroup
     student: Student
+    teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,15 +76,20 @@ class Setting:
         return tuple(totals)
 
 
-def prepare(config: DistillConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> Setting:
+def prepare(
+    config: DistillConfig,
+    teacher: Teacher | Sequence[Teacher] | None = None,
+    teacher_scores: Mapping[str, TeacherScore] | None = None,
+) -> Setting:
     """Loads and checks everything a run refers to.
 
     Args:
       config: the run's.
       teacher: who plays instead of the teacher that the configuration names; several in the order of their names.
+      teacher_scores: by game, what teachers are known to score.
 
     Raises:
-      UserError: the teachers, the games, the data sets, the network or the devices do not fit together.
+      UserError: the teachers, the games, the data sets, the network, the scores or the devices do not fit together.
     """
     for key, problem in config.conflicts():
         raise UserError(f"{key}: {problem}")
@@ -102,7 +110,11 @@ def prepare(config: DistillConfig, teacher: Teacher | Sequence[Teacher] | None =
     check_stacks_fit(config, tasks)
     student = make_student(config.student, tasks)
     check_memory(config, student, devices)
-    return Setting(config, teachers, tasks, datasets, devices, student)
+    scores = teacher_scores or {}
+    for task, player in zip(tasks, teachers, strict=True):
+        if task.name in scores:
+            scores[task.name].check_fits(config, task, player)
+    return Setting(config, teachers, tasks, datasets, devices, student, scores)
 
 
 def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
@@ -112,7 +124,7 @@ def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
 
 
 def make_loss(setting: Setting) -> LossFunction:
-    """The configured loss as a function of student outputs and teacher outputs alone, ``[G, B, A]`` each."""
+    """The configured loss as a function of student outputs and teacher outputs alone: `pd_jax.learner.LossFunction`."""
     mask = _mask(setting.student)
     if setting.config.loss.kind == "nll":
         return functools.partial(losses.nll_loss, mask=mask)
@@ -137,16 +149,21 @@ def _mask(student: Student) -> Array | None:
     return None if student.mask.all() else jnp.asarray(student.mask[:, None, :])
 
 
-def _temperature(setting: Setting) -> float | Array:
-    """One for all games, or float32 ``[G, 1, 1]``."""
+def temperatures(setting: Setting) -> list[float]:
+    """What KL divides each teacher's outputs by."""
     loss = setting.config.loss
-    temperatures = [
+    return [
         loss.temperature_for(game, teacher_gives_logits=teacher.gives_logits)
         for game, teacher in enumerate(setting.teachers)
     ]
-    if len(set(temperatures)) == 1:
-        return temperatures[0]
-    return jnp.asarray(temperatures, jnp.float32)[:, None, None]
+
+
+def _temperature(setting: Setting) -> float | Array:
+    """One for all games, or float32 ``[G, 1, 1]``."""
+    each = temperatures(setting)
+    if len(set(each)) == 1:
+        return each[0]
+    return jnp.asarray(each, jnp.float32)[:, None, None]
 
 
 def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) -> tuple[Teacher, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,19 @@ class FinishedEpisodes:
     lengths: Array
 
 
+@flax.struct.dataclass
+class ActingStudent:
+    """A student whose actions are played while the teacher labels.
+
+    Attributes:
+      variables: the student's.
+      share: chance that it acts, for every step and lane anew: 0 leaves the play to the teacher, bit for bit.
+    """
+
+    variables: Any
+    share: Array | float
+
+
 def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float) -> Array:
     """Greedy actions int32 ``[L]`` for ``[L, actions]``, each replaced by a uniform one with probability epsilon."""
     explore_key, action_key = jax.random.split(key)
@@ -59,11 +73,42 @@ def start(environment: Environment, key: Array) -> LaneState:
     return LaneState(handle, timestep, EpisodeStatistics.zeros(environment.num_lanes), key)
 
 
-def act(apply: PolicyApply, variables: Any, state: LaneState, epsilon: Array | float) -> tuple[Array, Array, Array]:
-    """One decision of every lane: ``(actions int32 [L], q float32 [L, A], next key)``."""
+def mix(key: Array, teacher_q: Array, student_outputs: Array, student_share: Array | float) -> Array:
+    """The outputs that each lane acts on: the student's with probability ``student_share``, else the teacher's.
+
+    The mixture policy of DAgger (Ross, Gordon and Bagnell 2011, algorithm 3.1), whose β is ``1 - student_share``.
+
+    Args:
+      key: of these decisions.
+      teacher_q: float32 ``[L, actions]``.
+      student_outputs: float32 ``[L, actions]``.
+      student_share: between 0 and 1, for all lanes.
+    """
+    chex.assert_equal_shape([teacher_q, student_outputs])
+    is_students = jax.random.uniform(key, (len(teacher_q),)) < student_share
+    return jnp.where(is_students[:, None], student_outputs, teacher_q)
+
+
+def act(
+    apply: PolicyApply,
+    variables: Any,
+    state: LaneState,
+    epsilon: Array | float,
+    student: PolicyApply | None = None,
+    acting: ActingStudent | None = None,
+) -> tuple[Array, Array, Array]:
+    """One decision of every lane: ``(actions int32 [L], q float32 [L, A], next key)``.
+
+    ``q`` is always what ``apply`` gives; the actions are those of ``student`` where it is ``acting``.
+    """
     key, action_key = jax.random.split(state.key)
-    q_values = apply(variables, state.timestep.observations)
-    return epsilon_greedy(action_key, q_values, epsilon), q_values, key
+    q_values = outputs = apply(variables, state.timestep.observations)
+    if student is not None and acting is not None:
+        # Beside the two keys that epsilon_greedy splits off, which stay what they are without a student: folding in 0
+        # or 1 would give those very keys.
+        share_key = jax.random.fold_in(action_key, 2)
+        outputs = mix(share_key, q_values, student(acting.variables, state.timestep.observations), acting.share)
+    return epsilon_greedy(action_key, outputs, epsilon), q_values, key
 
 
 def advance(state: LaneState, handle: Array, timestep: TimeStep, key: Array) -> tuple[LaneState, FinishedEpisodes]:
@@ -85,17 +130,34 @@ def _record(state: LaneState, actions: Array, q_values: Array, rewards: Array) -
     )
 
 
+class Rollout(Protocol):
+    """Play that goes on from a state, see :func:`make_rollout`."""
+
+    def __call__(
+        self, variables: Any, state: LaneState, epsilon: Array | float, acting: ActingStudent | None = None
+    ) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
+        """Plays on; without an acting student, the policy plays that labels."""
+        ...
+
+
 def make_rollout(
-    environment: Environment, apply: PolicyApply, num_steps: int, *, stepping: str = "jit"
-) -> Callable[[Any, LaneState, Array | float], tuple[LaneState, Trajectory, FinishedEpisodes]]:
-    """Builds ``rollout(variables, state, epsilon) -> (state, trajectory, finished)`` over ``num_steps`` steps.
+    environment: Environment,
+    apply: PolicyApply,
+    num_steps: int,
+    *,
+    stepping: str = "jit",
+    student: PolicyApply | None = None,
+) -> Rollout:
+    """Builds ``rollout(variables, state, epsilon, acting) -> (state, trajectory, finished)`` over ``num_steps`` steps.
 
     Args:
       environment: the lanes to play.
-      apply: the policy.
+      apply: the policy that labels every step, and plays where no student acts.
       num_steps: steps per lane in one call.
       stepping: ``"jit"`` steps EnvPool inside one compiled scan; ``"host"`` steps it from Python, one compiled
         decision at a time. For the same seeds both give the same trajectory.
+      student: a second policy, which acts as the rollout's :class:`ActingStudent` says. A new share or new variables
+        compile nothing anew.
 
     Raises:
       ValueError: another kind of stepping.
@@ -104,18 +166,24 @@ def make_rollout(
     if stepping not in ("jit", "host"):
         raise ValueError(f"stepping must be 'jit' or 'host', got {stepping!r}")
 
-    def step(variables: Any, state: LaneState, epsilon: Any) -> tuple[LaneState, tuple[Trajectory, FinishedEpisodes]]:
-        actions, q_values, key = act(apply, variables, state, epsilon)
+    def step(
+        variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
+    ) -> tuple[LaneState, tuple[Trajectory, FinishedEpisodes]]:
+        actions, q_values, key = act(apply, variables, state, epsilon, student, acting)
         handle, timestep = environment.step(state.handle, actions, state.timestep)
         next_state, finished = advance(state, handle, timestep, key)
         return next_state, (_record(state, actions, q_values, timestep.rewards), finished)
 
     @jax.jit
-    def scanned(variables: Any, state: LaneState, epsilon: Any) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
-        state, (trajectory, finished) = lax.scan(lambda s, _: step(variables, s, epsilon), state, length=num_steps)
+    def scanned(
+        variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None = None
+    ) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
+        state, (trajectory, finished) = lax.scan(
+            lambda s, _: step(variables, s, epsilon, acting), state, length=num_steps
+        )
         return state, trajectory, finished
 
-    decide = jax.jit(lambda variables, state, epsilon: act(apply, variables, state, epsilon))
+    decide = jax.jit(lambda variables, state, epsilon, acting: act(apply, variables, state, epsilon, student, acting))
     settle = jax.jit(
         lambda state, timestep, key, actions, q_values: (
             *advance(state, state.handle, timestep, key),
@@ -126,11 +194,13 @@ def make_rollout(
     # One program for the whole rollout, not one concatenation for each of its arrays.
     stack = jax.jit(lambda records: jax.tree.map(lambda *leaves: jnp.stack(leaves), *records))
 
-    def stepped(variables: Any, state: LaneState, epsilon: Any) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
+    def stepped(
+        variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None = None
+    ) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
         records = []
         is_last: Any = np.asarray(state.timestep.is_last)
         for _ in range(num_steps):
-            actions, q_values, key = decide(variables, state, epsilon)
+            actions, q_values, key = decide(variables, state, epsilon, acting)
             timestep = environment.step_host(np.asarray(actions), is_last)
             is_last = timestep.is_last
             state, finished, record = settle(state, timestep, key, actions, q_values)

@@ -134,7 +134,7 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         if task.kind != tasks[0].kind:
             shows = {"atari": "frames", "vector": "vectors"}
             raise UserError(
-                f"{tasks[0].name} shows {shows[tasks[0].kind]} and {task.name} {shows[task.kind]}; "
+                f"{tasks[0].name} shows {shows[tasks[0].kind]} and {task.name} shows {shows[task.kind]}; "
                 "the games of one student share a torso, which sees one kind"
             )
     sizes = tuple(task.num_actions for task in tasks)

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import helpers
+import hypothesis
 import jax
 import numpy as np
 import pytest
 
 from pd_jax.networks import PolicyNetwork, make_network
 from pd_jax.tasks import get_task
+
+# How long a machine with other work to do takes says nothing about the code.
+hypothesis.settings.register_profile(
+    "any_machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any_machine")
 
 
 @pytest.fixture(scope="session")

@@ -173,6 +173,23 @@ def write_teacher(path: Path, game: str, **changes: Any) -> Path:
 
 
 @contextlib.contextmanager
+def no_compilation() -> Iterator[None]:
+    """Fails if anything is compiled meanwhile."""
+    compiled: list[str] = []
+
+    def note(event: str, duration: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(f"in {duration:.2f} s")
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert compiled == []
+
+
+@contextlib.contextmanager
 def ordinary_user() -> Iterator[None]:
     """Root may read and write anywhere; an ordinary user may not."""
     if os.geteuid() != 0:

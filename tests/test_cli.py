@@ -33,7 +33,8 @@ def test_help_lists_every_option_and_needs_no_jax(command: str) -> None:
     assert (ended.code, ended.stderr) == (0, "")
     assert ended.stdout.endswith("\nFalse\n"), "no JAX for a page of help"
     assert f"usage: pd-jax {command} " in ended.stdout
-    for name in ("config", "seed", "out", "resume", "evaluation.episodes" if command != "collect" else "env.num-lanes"):
+    own = {"collect": "env.num-lanes", "report": "out"}.get(command, "evaluation.episodes")
+    for name in ("config", "seed", "out", "resume", own):
         assert f"--{name}" in ended.stdout
 
 
@@ -81,6 +82,7 @@ def test_a_full_stdout_is_told_of_in_one_line() -> None:
     [
         (["distill"], "; --resume goes on from the last checkpoint"),
         (["evaluate"], ""),
+        (["report"], ""),
         (["teachers", "show", "pong"], ""),
     ],
 )
@@ -182,6 +184,17 @@ GAMES = (
             distill(Path("{out}"), "--loss.temperature=-0.5"),
             "pd-jax distill: --loss.temperature: -0.5 is out of range (at least 1e-12)",
             id="temperature below 0",
+        ),
+        pytest.param(
+            distill(Path("{out}"), "--behaviour.policy", "students"),
+            "pd-jax distill: --behaviour.policy: 'students' is not a behaviour; did you mean 'student'? "
+            "(teacher, student, mixture)",
+            id="behaviour",
+        ),
+        pytest.param(
+            distill(Path("{out}"), "--behaviour.student-share-end", "1.5"),
+            "pd-jax distill: --behaviour.student-share-end: 1.5 is out of range (at most 1)",
+            id="share",
         ),
         pytest.param(
             distill(Path("{out}"), "--learner.batch-size", "4096", "--replay.capacity", "2048"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pd_jax.config import (
     COMMANDS,
+    BehaviourConfig,
     CollectConfig,
     CommandConfig,
     DistillConfig,
@@ -132,6 +133,43 @@ def test_temperature_depends_on_the_teachers_outputs_unless_given() -> None:
     assert LossConfig().temperature_for(teacher_gives_logits=False) == 0.01
     assert LossConfig().temperature_for(teacher_gives_logits=True) == 1.0
     assert LossConfig(temperature=0.5).temperature_for(teacher_gives_logits=True) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("policy", "start", "end", "fraction", "expected"),
+    [
+        ("teacher", 0.3, 0.7, 0.5, [0, 0, 0, 0, 0, 0]),
+        ("student", 0.3, 0.7, 0.5, [1, 1, 1, 1, 1, 1]),
+        ("mixture", 0.0, 1.0, 0.5, [0, 1 / 3, 2 / 3, 1, 1, 1]),
+        ("mixture", 0.2, 0.8, 1.0, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+        ("mixture", 0.9, 0.1, 1 / 3, [0.9, 0.5, 0.1, 0.1, 0.1, 0.1]),
+        # At once, and in the course of the first round.
+        ("mixture", 0.0, 0.6, 0.0, [0.6, 0.6, 0.6, 0.6, 0.6, 0.6]),
+        ("mixture", 0.0, 0.6, 0.1, [0.0, 0.6, 0.6, 0.6, 0.6, 0.6]),
+        ("mixture", 0.4, 0.4, 1.0, [0.4, 0.4, 0.4, 0.4, 0.4, 0.4]),
+    ],
+)
+def test_the_students_share_of_the_actions_goes_linearly_from_start_to_end(
+    policy: Any, start: float, end: float, fraction: float, expected: list[float]
+) -> None:
+    behaviour = BehaviourConfig(
+        policy=policy, student_share_start=start, student_share_end=end, student_share_change_fraction=fraction
+    )
+    assert [behaviour.student_share(finished, 6) for finished in range(6)] == pytest.approx(expected)
+    assert behaviour.student_acts == (policy != "teacher")
+    assert behaviour.student_share_changes == (policy == "mixture" and start != end)
+
+
+@given(*[st.floats(0, 1)] * 3, st.integers(1, 10**6), st.floats(0, 1))
+def test_the_students_share_is_a_probability(
+    start: float, end: float, fraction: float, rounds: int, way: float
+) -> None:
+    behaviour = BehaviourConfig(
+        policy="mixture", student_share_start=start, student_share_end=end, student_share_change_fraction=fraction
+    )
+    share = behaviour.student_share(min(int(way * rounds), rounds - 1), rounds)
+    assert min(start, end) * (1 - 1e-12) <= share <= max(start, end) * (1 + 1e-12)
+    assert 0 <= share <= 1
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 16))

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pd_jax.config import COMMANDS, CommandConfig, DistillConfig, EvaluateConfig, TrainTeacherConfig
+from pd_jax.config import COMMANDS, CommandConfig, DistillConfig, EvaluateConfig, ReportConfig, TrainTeacherConfig
 from pd_jax.config_fields import Bounds, Field, check_value, fields
 from pd_jax.config_loading import from_mapping, load_config, read_config, to_mapping, to_yaml
 from pd_jax.errors import UserError
@@ -196,6 +196,11 @@ def test_the_widths_of_a_student_are_what_its_network_stands_for_unless_they_are
     options = ["--student.channels", "4", "5", "6", "--student.hidden", "7"]
     student = load_config(DistillConfig, [*REQUIRED, "--config", str(path), *options], "distill").student
     assert (student.channels, student.hidden) == ((4, 5, 6), 7)
+    student = load_config(DistillConfig, [*REQUIRED, *options, "--student.channels", "null"], "distill").student
+    assert (student.channels, student.hidden) == (None, 7)
+    assert distill_failure("--student.channels", "4", "null", "6") == (
+        "--student.channels[1]: null is not a whole number"
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,7 +291,10 @@ def test_help_names_every_option_with_a_description_and_exits_with_0(
     text = capsys.readouterr().out
     assert f"usage: pd-jax {command}" in text
     assert "YAML file of settings" in text
-    for key in fields(COMMANDS[command]):
+    for key, field in fields(COMMANDS[command]).items():
+        if field.positional:
+            assert re.search(rf"^\W*{key.upper()[:3]}.*\n?\W*[A-Z][a-z]+", text, flags=re.MULTILINE), key
+            continue
         option = "--" + key.replace("_", "-")
         rows = re.findall(rf"^\W*{option}[ ,](.*(?:\n(?!\W*--).*)*)", text, flags=re.MULTILINE)
         assert len(rows) == 1, option
@@ -312,12 +320,35 @@ def test_whole_numbers_become_floats_where_a_float_is_wanted() -> None:
     assert (type(value), value) == (float, 1.0)
 
 
+def test_values_without_a_name_are_gathered_wherever_they_stand() -> None:
+    argv = ["runs/a", "--out", "report", "runs/b", "--resume", "runs/c"]
+    config = load_config(ReportConfig, argv, "report")
+    assert (config.runs, config.out, config.resume) == (("runs/a", "runs/b", "runs/c"), "report", True)
+    with pytest.raises(UserError, match=r"^runs: missing; set it in the configuration file or give RUNS$"):
+        load_config(ReportConfig, ["--out", "report"], "report")
+    with pytest.raises(UserError, match=r"^RUNS\[1\]: is empty$"):
+        load_config(ReportConfig, ["a", ""], "report")
+
+
+def test_a_command_line_may_name_thousands_of_runs() -> None:
+    names = [f"runs/{index}" for index in range(4096)]
+    assert load_config(ReportConfig, names, "report").runs == tuple(names)
+    with pytest.raises(UserError, match=r"^RUNS: 4097 items, it takes 1 to 4096$"):
+        load_config(ReportConfig, [*names, "one more"], "report")
+
+
 NAMES = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=12)
 
 
 def possible(field: Field) -> st.SearchStrategy[Any]:
+    if field.positional:
+        # A name that begins with a dash is an option to tyro.
+        return st.lists(NAMES.filter(lambda name: not name.startswith("-")), min_size=1, max_size=5).map(tuple)
     if field.many:
-        return st.lists(possible(dataclasses.replace(field, many=False)), min_size=1, max_size=5).map(tuple)
+        items = possible(dataclasses.replace(field, many=False, optional=False))
+        # As above.
+        items = items.filter(lambda item: not str(item).startswith("-"))
+        return st.lists(items, min_size=1, max_size=5).map(tuple)
     if field.choices:
         values: st.SearchStrategy[Any] = st.sampled_from(field.choices)
     elif field.kind is bool:
@@ -351,8 +382,11 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def as_argv(values: dict[str, Any]) -> Iterator[str]:
+def as_argv(command: str, values: dict[str, Any]) -> Iterator[str]:
     for key, value in values.items():
+        if fields(COMMANDS[command])[key].positional:
+            yield from value
+            continue
         option = "--" + key.replace("_", "-")
         section, dot, name = option[2:].rpartition(".")
         if isinstance(value, bool):
@@ -368,7 +402,7 @@ def as_argv(values: dict[str, Any]) -> Iterator[str]:
 @given(changes())
 def test_file_and_command_line_and_tyro_alone_give_the_same_settings(change: tuple[str, dict[str, Any]]) -> None:
     command, values = change
-    config_class, argv = COMMANDS[command], list(as_argv(values))
+    config_class, argv = COMMANDS[command], list(as_argv(command, values))
     try:
         config = from_mapping(config_class, nested(values))
     except UserError as error:  # Possible alone, impossible together: the same is said of the options.

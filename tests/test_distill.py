@@ -73,6 +73,7 @@ def test_a_summary_has_the_fixed_fields(finished_run: Path) -> None:
     assert summary["teacher_parameters"] == 5 * 128 + 129 * 128 + 129 * 2 + 4 * 128
     assert (summary["updates"], summary["env_steps"]) == (1000, 1024), "the recording ends after four rounds of five"
     assert summary["wall_seconds"] > 0
+    assert (summary["loss"], summary["temperature"]) == ("kl", 0.01), "the default for Q-values"
 
 
 def test_metrics_are_one_line_a_call(finished_run: Path) -> None:

@@ -29,7 +29,7 @@ from helpers import (
 from pd_jax.cli import main
 from pd_jax.config import OneGameEnvConfig
 from pd_jax.play import LivePlay
-from pd_jax.strict_yaml import read_yaml
+from pd_jax.strict_yaml import read_yaml, write_yaml
 from pd_jax.teachers import load
 from pd_jax.teachers.files import read_teacher, save_teacher
 
@@ -55,6 +55,7 @@ def two_games(recording: Path, acrobot_recording: Path) -> dict[str, Any]:
         "student.mlp-hidden": 16,
         "student.head-hidden": 8,
         "loss.temperature": [0.1, 0.3],
+        "env.num-lanes": 4,
         "learner.updates-per-call": 20,
         "replay.capacity": 512,
         "schedule.rounds": 4,
@@ -192,15 +193,13 @@ def test_games_are_not_added_dropped_or_reordered_on_the_way(
 def edit_games(out: Path, games: list[str]) -> None:
     """As if the run's configuration had always named these."""
     config = read_yaml(out / "config.yaml")
-    text = (out / "config.yaml").read_text()
-    assert config["game"] == GAMES
-    was, now = ("game:\n" + "".join(f"- {game}\n" for game in names) for names in (GAMES, games))
-    assert was in text
-    (out / "config.yaml").write_text(text.replace(was, now))
+    config |= {"game": games, "teacher": list(games), "data": None}
+    config["loss"]["temperature"] = config["env"]["lanes"] = None
+    (out / "config.yaml").write_text(f"# pd-jax distill\n{write_yaml(config)}")
 
 
 def test_a_checkpoint_with_other_heads_is_refused(
-    tmp_path: Path, two_games: dict[str, Any], finished: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, finished: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished, out)

@@ -21,24 +21,26 @@ from pd_jax.types import Trajectory
 ONE = DeviceGroup.local(1)
 
 EIGHT_DEVICES = """
-import json, re
+import dataclasses, json, re
 import jax, jax.numpy as jnp, numpy as np
 from pd_jax import replay
-from pd_jax.config import LearnerConfig
+from pd_jax.config import LearnerConfig, StudentConfig
 from pd_jax.distributed import AXIS, DeviceGroup
 from pd_jax.learner import Learner
 from pd_jax.losses import kl_loss
 from pd_jax.networks import make_network
+from pd_jax.students import Student, make_student
+from pd_jax.tasks import get_task
 from pd_jax.types import Batch, Trajectory
 
 BATCH, LANES, STEPS, ACTIONS = 16, 8, 12, 6
 
 
-def make_learner(devices, network, example):
-    loss = lambda logits, q: kl_loss(logits, q, temperature=0.1)
-    config = LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0)
-    learner = Learner(network, loss, config, devices, total_updates=10)
-    return learner, learner.init(jax.random.key(0), example)
+def make_learner(devices, student, temperature=0.1, mask=None, **options):
+    loss = lambda logits, q: kl_loss(logits, q, temperature=temperature, mask=mask)
+    config = LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0, **options)
+    learner = Learner(student, loss, config, devices, total_updates=10)
+    return learner, learner.init(jax.random.key(0))
 
 
 def bits_that_differ(state):
@@ -53,15 +55,16 @@ def flat(state, devices):
 def train(num_devices):
     rng = np.random.default_rng(0)
     devices = DeviceGroup.local(num_devices)
-    learner, state = make_learner(devices, make_network("net3", ACTIONS), jnp.zeros((1, 84, 84, 4), jnp.uint8))
+    learner, state = make_learner(devices, Student(make_network("net3", ACTIONS), (get_task("pong"),)))
     before = flat(state, devices)
     for _ in range(5):
         frames = rng.integers(0, 256, (BATCH, 84, 84, 4)).astype(np.uint8)
-        batch = devices.split(Batch(frames, rng.standard_normal((BATCH, ACTIONS)).astype(np.float32)))
+        batch = Batch(frames[None], rng.standard_normal((1, BATCH, ACTIONS)).astype(np.float32))
+        batch = devices.split(batch, axis=1)
         state, metrics = learner.update(state, batch)
     text = learner._update.lower(state, batch).compile().as_text()
     report = {
-        "metrics": {name: float(devices.first(value)) for name, value in metrics.items()},
+        "metrics": {name: float(devices.first(value).squeeze()) for name, value in metrics.items()},
         "bits_that_differ": bits_that_differ(state),
         "all_reduces": len(re.findall(r" all-reduce(?:-start)?[(]", text)),
     }
@@ -70,8 +73,8 @@ def train(num_devices):
 
 def from_replay():
     devices = DeviceGroup.local(8)
-    network = make_network("mlp", ACTIONS, hidden_sizes=(8,))
-    learner, state = make_learner(devices, network, jnp.zeros((1, 3)))
+    task = dataclasses.replace(get_task("cartpole"), observation_shape=(3,), num_actions=ACTIONS)
+    learner, state = make_learner(devices, Student(make_network("mlp", ACTIONS, hidden_sizes=(8,)), (task,)))
     store = devices.replicate(replay.init(LANES // 8, STEPS, (3,), jnp.float32, ACTIONS))
     lanes = np.broadcast_to(np.arange(LANES, dtype=np.float32)[:, None], (STEPS, LANES, ACTIONS))
     trajectory = Trajectory(
@@ -81,16 +84,65 @@ def from_replay():
     insert = devices.map(replay.insert, donate=(0,))
     pieces = devices.split(trajectory, axis=1)
     store = insert(store, pieces)
-    state, _ = learner.update_from_replay(state, store, 2)
+    state, _ = learner.update_from_replay(state, (store,), 2)
     with jax.transfer_guard("disallow"):
         store = insert(store, pieces)
-        state, metrics = learner.update_from_replay(state, store, 2)
+        state, metrics = learner.update_from_replay(state, (store,), 2)
         jax.block_until_ready(state)
     sample = devices.map(lambda key, store: replay.sample(store, key, 4))
     drawn = sample(devices.replicate(jax.random.key(0)), store).teacher_q
     lanes_drawn = [sorted({int(q) for q in np.asarray(part)[:, 0]}) for part in drawn]
     updates = np.asarray(state.updates).tolist()
     return {"bits_that_differ": bits_that_differ(state), "updates": updates, "lanes_drawn": lanes_drawn}
+
+
+def games(num_devices, schedule):
+    # A student of two games that differ in everything, from given minibatches and then from replays.
+    rng = np.random.default_rng(1)
+    devices = DeviceGroup.local(num_devices)
+    student = make_student(StudentConfig(network="mlp", mlp_hidden=(8,)), [get_task("cartpole"), get_task("acrobot")])
+    temperature = np.array([0.1, 1.0], np.float32)[:, None, None]
+    learner, state = make_learner(devices, student, temperature, student.mask[:, None], games=schedule)
+    before = flat(state, devices)
+    for _ in range(4):
+        teacher_q = rng.standard_normal((2, BATCH, 3)).astype(np.float32) * student.mask[:, None]
+        batch = Batch(rng.standard_normal((2, BATCH, 6)).astype(np.float32), teacher_q)
+        batch = devices.split(batch, axis=1)
+        state, metrics = learner.update(state, batch)
+    after = flat(state, devices)
+    text = learner._update.lower(state, batch).compile().as_text()
+    report = {
+        "metrics": {name: np.asarray(devices.first(value)).tolist() for name, value in metrics.items()},
+        "all_reduces": [len(re.findall(r" all-reduce(?:-start)?[(]", text))],
+    }
+    if num_devices > 1:
+        stores = []
+        for lanes, size, actions in ((8, 4, 2), (16, 6, 3)):
+            slots = (STEPS, lanes)
+            trajectory = Trajectory(
+                observations=rng.standard_normal((*slots, size)).astype(np.float32),
+                teacher_q=rng.standard_normal((*slots, actions)).astype(np.float32),
+                is_first=np.zeros(slots, bool), is_decision=np.ones(slots, bool),
+                actions=np.zeros(slots, np.int32), rewards=np.zeros(slots, np.float32),
+            )
+            store = devices.replicate(replay.init(lanes // num_devices, STEPS, (size,), jnp.float32, actions))
+            stores.append(devices.map(replay.insert)(store, devices.split(trajectory, axis=1)))
+        state, _ = learner.update_from_replay(state, tuple(stores), 3)
+        with jax.transfer_guard("disallow"):
+            state, metrics = learner.update_from_replay(state, tuple(stores), 3)
+            jax.block_until_ready((state, metrics))
+        text = learner._update_many[3].lower(state, tuple(stores)).compile().as_text()
+        report["all_reduces"].append(len(re.findall(r" all-reduce(?:-start)?[(]", text)))
+        report["updates"] = np.asarray(state.updates).tolist()
+        report["finite"] = bool(np.isfinite(flat(state, devices)).all() and np.isfinite(metrics["game_loss"]).all())
+    return before, after, report | {"bits_that_differ": bits_that_differ(state)}
+
+
+def compare_games(schedule):
+    before, by_one, one = games(1, schedule)
+    _, by_eight, eight = games(8, schedule)
+    moved, difference = (float(np.abs(by_one - other).max()) for other in (before, by_eight))
+    return {"one": one, "eight": eight, "moved": moved, "difference": difference}
 
 
 def helpers():
@@ -111,6 +163,7 @@ def helpers():
 before, by_one, one = train(1)
 _, by_eight, eight = train(8)
 print(json.dumps({
+    "games": {schedule: compare_games(schedule) for schedule in ("together", "alternating")},
     "devices": jax.device_count(), "helpers": helpers(), "replay": from_replay(), "one": one, "eight": eight,
     "moved": float(np.abs(by_one - before).max()), "difference": float(np.abs(by_eight - by_one).max()),
 }))
@@ -140,6 +193,17 @@ def test_every_device_holds_bit_for_bit_the_same_student(eight):
 
 def test_an_update_costs_exactly_one_all_reduce(eight):
     assert eight["eight"]["all_reduces"] == 1
+
+
+@pytest.mark.parametrize("schedule", ["together", "alternating"])
+def test_a_student_of_two_games_is_the_same_on_one_device_and_on_eight(eight, schedule):
+    report = eight["games"][schedule]
+    assert report["moved"] > 1e-3 and report["difference"] < 1e-5
+    for name, value in report["one"]["metrics"].items():
+        np.testing.assert_allclose(report["eight"]["metrics"][name], value, rtol=1e-4, err_msg=name)
+    assert report["eight"]["all_reduces"] == [1, 1], "of an update, and of a call of several"
+    assert report["eight"]["updates"] == [10] * 8 and report["eight"]["finite"]
+    assert report["eight"]["bits_that_differ"] == 0
 
 
 def test_each_device_learns_from_its_own_lanes(eight):

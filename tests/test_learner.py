@@ -1,27 +1,33 @@
-"""The student's updates on one device; several devices are in test_distributed."""
+"""Updates of a student of one game on one device; several are in test_learner_games and test_distributed."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jax import lax
 
 from pd_jax import replay
 from pd_jax.config import LearnerConfig
-from pd_jax.distributed import DeviceGroup
-from pd_jax.learner import Learner, LearnerState
+from pd_jax.distributed import AXIS, DeviceGroup
+from pd_jax.learner import Learner, LearnerState, make_optimizer
 from pd_jax.losses import kl_loss, mse_loss
 from pd_jax.networks import make_network
+from pd_jax.students import Student
+from pd_jax.tasks import get_task
 from pd_jax.types import Batch, Trajectory
 
 ONE = DeviceGroup.local(1)
 FEATURES, ACTIONS = 5, 3
 TOTAL_UPDATES = 10
+TASK = dataclasses.replace(get_task("cartpole"), observation_shape=(FEATURES,), num_actions=ACTIONS)
 
 
 class Linear(nn.Module):
@@ -32,7 +38,11 @@ class Linear(nn.Module):
         return nn.Dense(ACTIONS, use_bias=False, name="output")(observations)
 
 
+LINEAR = Student(Linear(), (TASK,))
+
+
 def minibatch(size: int, seed: int) -> Batch:
+    """Without the game axis."""
     rng = np.random.default_rng(seed)
     return Batch(
         observations=jnp.asarray(rng.standard_normal((size, FEATURES)), jnp.float32),
@@ -52,13 +62,14 @@ def kernel_of(state: LearnerState) -> np.ndarray:
 
 def updates(config: LearnerConfig, count: int) -> tuple[list[np.ndarray], list[dict[str, float]]]:
     """Kernels before and after each of ``count`` updates of `Linear` under MSE, and the metrics."""
-    learner = Learner(Linear(), mse_loss, config, ONE, total_updates=TOTAL_UPDATES)
-    state = learner.init(jax.random.key(0), jnp.zeros((1, FEATURES)))
+    learner = Learner(LINEAR, mse_loss, config, ONE, total_updates=TOTAL_UPDATES)
+    state = learner.init(jax.random.key(0))
     kernels, metrics = [kernel_of(state)], []
     for index in range(count):
-        state, values = learner.update(state, ONE.split(minibatch(config.batch_size, index)))
+        batch = jax.tree.map(lambda leaf: leaf[None], minibatch(config.batch_size, index))
+        state, values = learner.update(state, ONE.split(batch, axis=1))
         kernels.append(kernel_of(state))
-        metrics.append({name: float(value[0]) for name, value in values.items()})
+        metrics.append({name: float(value[0].squeeze()) for name, value in values.items()})
     assert state.updates.tolist() == [count]
     return kernels, metrics
 
@@ -74,6 +85,9 @@ def test_rmsprop_updates_equal_the_formula_in_numpy():
         assert metrics[index]["loss"] == pytest.approx(float(((logits - batch.teacher_q) ** 2).sum(1).mean()), rel=1e-5)
         assert metrics[index]["grad_norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
         assert metrics[index]["agreement"] == np.mean(logits.argmax(1) == batch.teacher_q.argmax(1))
+        # The one game's are those of the update.
+        for name in ("loss", "agreement"):
+            assert metrics[index][f"game_{name}"] == metrics[index][name]
         mean_square = 0.9 * mean_square + 0.1 * gradient**2
         expected = expected - 3e-3 * gradient / np.sqrt(mean_square + 1e-4)
         np.testing.assert_allclose(kernels[index + 1], expected, atol=1e-6)
@@ -118,11 +132,11 @@ def test_gradients_are_scaled_down_to_the_bound_on_their_norm_and_reported_whole
 def test_a_batch_that_does_not_split_evenly_is_refused():
     three = dataclasses.replace(ONE, devices=ONE.devices * 3)
     with pytest.raises(ValueError, match="batch_size 8 does not split evenly over 3 devices"):
-        Learner(Linear(), mse_loss, LearnerConfig(batch_size=8), three, total_updates=TOTAL_UPDATES)
+        Learner(LINEAR, mse_loss, LearnerConfig(batch_size=8), three, total_updates=TOTAL_UPDATES)
 
 
-def filled_replay(teacher: Any) -> replay.ReplayState:
-    """Random observations labelled by ``teacher``, with a device axis."""
+def filled_replay(teacher: Any) -> tuple[replay.ReplayState]:
+    """Of the one game: random observations labelled by ``teacher``, with a device axis."""
     observations = jax.random.normal(jax.random.key(7), (64, 4, FEATURES))
     trajectory = Trajectory(
         observations=observations,
@@ -133,11 +147,11 @@ def filled_replay(teacher: Any) -> replay.ReplayState:
         teacher_q=teacher(observations),
     )
     empty = ONE.replicate(replay.init(4, 64, (FEATURES,), jnp.float32, ACTIONS))
-    return ONE.map(replay.insert, donate=(0,))(empty, ONE.split(trajectory, axis=1))
+    return (ONE.map(replay.insert, donate=(0,))(empty, ONE.split(trajectory, axis=1)),)
 
 
 @pytest.fixture(scope="module")
-def stored() -> replay.ReplayState:
+def stored() -> tuple[replay.ReplayState]:
     matrix = jax.random.normal(jax.random.key(8), (FEATURES, ACTIONS))
     return filled_replay(lambda observations: observations @ matrix)
 
@@ -146,9 +160,13 @@ def make_learner() -> tuple[Learner, LearnerState]:
     network = make_network("mlp", ACTIONS, hidden_sizes=(16,))
     config = LearnerConfig(batch_size=32, optimizer="adam", learning_rate=1e-2)
     learner = Learner(
-        network, lambda logits, q: kl_loss(logits, q, temperature=1.0), config, ONE, total_updates=TOTAL_UPDATES
+        Student(network, (TASK,)),
+        lambda logits, q: kl_loss(logits, q, temperature=1.0),
+        config,
+        ONE,
+        total_updates=TOTAL_UPDATES,
     )
-    return learner, learner.init(jax.random.key(1), jnp.zeros((1, FEATURES)))
+    return learner, learner.init(jax.random.key(1))
 
 
 def numbers(state: LearnerState) -> list[np.ndarray]:
@@ -201,8 +219,52 @@ def test_updates_move_nothing_between_host_and_device_and_take_over_the_states_m
 
 def test_init_single_is_init_without_the_device_axis():
     learner, state = make_learner()
-    single = learner.init_single(jax.random.key(1), jnp.zeros((1, FEATURES)))
+    single = learner.init_single(jax.random.key(1))
     jax.tree.map(
         lambda whole, part: np.testing.assert_array_equal(np.asarray(whole)[0], part), state.variables, single.variables
     )
     assert state.updates.shape == (1,) and single.updates.shape == ()
+
+
+@pytest.mark.parametrize("loss", [functools.partial(kl_loss, temperature=0.1), mse_loss], ids=["kl", "mse"])
+@pytest.mark.parametrize("name", ["net3", "mlp"])
+def test_a_student_of_one_game_learns_bit_for_bit_as_without_a_game_axis(name: str, loss: Any) -> None:
+    task = get_task("pong" if name == "net3" else "cartpole")
+    network = make_network(name, task.num_actions, channels=(4, 4, 4) if name == "net3" else None)
+    config = LearnerConfig(batch_size=16, learning_rate=1e-3)
+    learner = Learner(Student(network, (task,)), loss, config, ONE, total_updates=TOTAL_UPDATES)
+    optimizer = make_optimizer(config, TOTAL_UPDATES)
+    key = jax.random.key(3)
+    shape = (32, 2, *task.frame_shape)
+    trajectory = Trajectory(
+        observations=jax.random.bits(key, shape, jnp.uint8).astype(task.observation_dtype),
+        is_first=jnp.zeros((32, 2), bool).at[::8].set(True),
+        is_decision=jnp.ones((32, 2), bool),
+        actions=jnp.zeros((32, 2), jnp.int32),
+        rewards=jnp.zeros((32, 2)),
+        teacher_q=jax.random.normal(key, (32, 2, task.num_actions)),
+    )
+    empty = ONE.replicate(replay.init(2, 32, task.frame_shape, task.observation_dtype, task.num_actions))
+    stored = ONE.map(replay.insert)(empty, ONE.split(trajectory, axis=1))
+
+    def update(state: LearnerState, stored: replay.ReplayState) -> tuple[LearnerState, jax.Array]:
+        key, sample_key = jax.random.split(state.key)
+        batch = replay.sample(stored, jax.random.fold_in(sample_key, lax.axis_index(AXIS)), 16)
+
+        def mean_loss(variables: Any) -> jax.Array:
+            return loss(network.apply(variables, batch.observations), batch.teacher_q).mean()
+
+        value, gradients = jax.value_and_grad(mean_loss)(state.variables)
+        gradients = jax.tree.map(lambda leaf: lax.pmean(leaf, AXIS), gradients)
+        changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.variables)
+        variables = optax.apply_updates(state.variables, changes)
+        return LearnerState(variables, optimizer_state, state.updates + 1, key), value
+
+    plain = ONE.map(lambda state, stored: lax.scan(lambda s, _: update(s, stored), state, length=5))
+    state = learner.init(jax.random.key(0))
+    expected, losses = plain(state, stored)
+    found, metrics = learner.update_from_replay(state, (stored,), 5)
+    for one, other in zip(numbers(found), numbers(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert metrics["loss"][0] == metrics["game_loss"][0, 0] == pytest.approx(float(losses.mean()), rel=1e-6)
+    np.testing.assert_array_equal(jax.random.key_data(found.key), jax.random.key_data(expected.key))

@@ -13,6 +13,7 @@ import pytest
 from pd_jax.errors import UserError
 from pd_jax.losses import kl_loss
 from pd_jax.networks import count_params, make_network, matmul_convolution, native_convolution
+from pd_jax.tasks import PAPER_GAMES, get_task
 
 PAPER_PARAMETERS = {"dqn": 1_693_362, "net1": 427_874, "net2": 113_346, "net3": 61_954}
 # Outputs of every normalised layer: three convolutions' channels and the dense layer's units.
@@ -48,7 +49,7 @@ def numpy_layer_norm(x: np.ndarray, params: dict[str, np.ndarray]) -> np.ndarray
 
 
 def numpy_forward(variables: Any, observations: np.ndarray) -> np.ndarray:
-    """The network in float64, layer by layer; pixels are scaled to [0, 1] first."""
+    """The network in float64, layer by layer; pixels are scaled to [0, 1] first. Heads may have a hidden layer."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     torso, output = params["torso"], params["head"]["output"]
     is_frames = "conv1" in torso
@@ -63,7 +64,18 @@ def numpy_forward(variables: Any, observations: np.ndarray) -> np.ndarray:
         if f"norm{index + 1}" in torso:
             x = numpy_layer_norm(x, torso[f"norm{index + 1}"])
         x = np.maximum(x, 0.0)
+    if "fc2" in params["head"]:
+        x = np.maximum(x @ params["head"]["fc2"]["kernel"] + params["head"]["fc2"]["bias"], 0.0)
     return x @ output["kernel"] + output["bias"]
+
+
+def of_game(variables: Any, game: int) -> Any:
+    """The parameters of the network that plays one game alone: the torso, and what belongs to its head."""
+    params = variables["params"]
+    head = {"output": params["head"][f"output{game}"]}
+    if "fc2" in params["head"]:
+        head["fc2"] = {name: stacked[game] for name, stacked in params["head"]["fc2"].items()}
+    return {"params": {"torso": params["torso"], "head": head}}
 
 
 @pytest.mark.parametrize("name", PAPER_PARAMETERS)
@@ -71,6 +83,72 @@ def test_networks_have_exactly_the_papers_numbers_of_parameters(name):
     network = make_network(name, 18)
     variables = jax.eval_shape(network.init, jax.random.key(0), frames(1))
     assert count_params(variables) == PAPER_PARAMETERS[name]
+
+
+THREE_GAMES = ("breakout", "freeway", "pong")
+
+
+@pytest.mark.parametrize(
+    ("name", "num_actions", "parameters"),
+    [
+        ("multi3", [get_task(game).num_actions for game in THREE_GAMES], 1_882_797),
+        ("multi10", [get_task(game).num_actions for game in PAPER_GAMES], 6_757_108),
+        # The paper's own counts: 12 and 85 actions in all.
+        ("multi3", [3, 3, 6], 1_882_668),
+        ("multi10", [9, 4, 9, 3, 6, 6, 6, 18, 18, 6], 6_756_721),
+    ],
+)
+def test_networks_of_several_games_have_exactly_the_papers_numbers_of_parameters(name, num_actions, parameters):
+    network = make_network(name, num_actions)
+    variables = jax.eval_shape(network.init, jax.random.key(0), frames(len(num_actions))[:, None])
+    assert count_params(variables) == parameters
+
+
+def test_widths_that_are_given_take_the_place_of_those_of_the_name():
+    network = make_network("net2", (2, 3), channels=(4, 6, 5), hidden=7, head_hidden=9)
+    variables = jax.eval_shape(network.init, jax.random.key(0), frames(2)[:, None])
+    convolutions = (8 * 8 * 4 * 4 + 4) + (4 * 4 * 4 * 6 + 6) + (3 * 3 * 6 * 5 + 5)
+    heads = 2 * (7 * 9 + 9) + (9 * 2 + 2) + (9 * 3 + 3)
+    assert count_params(variables) == convolutions + (7 * 7 * 5 * 7 + 7) + heads
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("multi3", {"channels": (4, 4, 4), "hidden": 8, "head_hidden": 6}), ("mlp", {"head_hidden": 0}), ("mlp", {})],
+)
+def test_games_share_a_torso_and_have_the_outputs_that_their_heads_alone_would_give(name, options):
+    network = make_network(name, (2, 4, 3), **options)
+    rng = np.random.default_rng(0)
+    shape = (3, 2, 6) if name == "mlp" else (3, 2, 84, 84, 4)
+    observations = rng.standard_normal(shape).astype(np.float32) if name == "mlp" else frames(6).reshape(shape)
+    variables = random_params(network, observations)
+    outputs = jax.jit(network.apply)(variables, observations)
+    one_game = jax.jit(lambda v, x, game: network.apply(v, x, game, method="one_game"))
+    for game, actions in enumerate((2, 4, 3)):
+        expected = numpy_forward(of_game(variables, game), observations[game])
+        np.testing.assert_allclose(outputs[game, :, :actions], expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            one_game(variables, observations[game], game)[:, :actions], expected, rtol=1e-4, atol=1e-4
+        )
+        assert (outputs[game, :, actions:] == -np.inf).all()
+
+
+def test_a_network_for_several_games_has_a_hidden_layer_in_its_head_for_one_game_too():
+    network = make_network("multi3", 4, channels=(4, 4, 4), hidden=8, head_hidden=6)
+    observations = frames(2)
+    variables = random_params(network, observations)
+    assert variables["params"]["head"]["fc2"]["kernel"].shape == (8, 6)
+    expected = numpy_forward(variables, observations)
+    assert expected.shape == (2, 4)
+    np.testing.assert_allclose(jax.jit(network.apply)(variables, observations), expected, rtol=1e-4, atol=1e-4)
+    others = jax.eval_shape(make_network("net3", 4).init, jax.random.key(0), observations)
+    assert "fc2" not in others["params"]["head"]
+
+
+def test_observations_of_fewer_games_than_heads_are_refused():
+    network = make_network("mlp", (2, 3))
+    with pytest.raises(AssertionError):
+        network.init(jax.random.key(0), np.zeros((3, 1, 4), np.float32))
 
 
 @pytest.mark.parametrize("name", PAPER_PARAMETERS)
@@ -184,6 +262,20 @@ def test_impossible_numbers_are_refused():
         make_network("dqn", 0)
     with pytest.raises(UserError, match="'float16' is not one of float32, bfloat16"):
         make_network("dqn", 4, compute_dtype="float16")
+    with pytest.raises(UserError, match="num_actions must be at least 1, got 0"):
+        make_network("multi3", (3, 0, 2))
+    with pytest.raises(UserError, match="num_actions must be at least 1, got 0"):
+        make_network("multi3", ())
+    with pytest.raises(UserError, match="head_hidden must be at least 0, got -1"):
+        make_network("multi3", (3, 2), head_hidden=-1)
+    with pytest.raises(UserError, match="channels: 2 widths for 3 convolutions"):
+        make_network("dqn", 4, channels=(8, 8))
+    with pytest.raises(UserError, match=r"channels and hidden must be at least 1, got \(8, 0, 8\) and 512"):
+        make_network("dqn", 4, channels=(8, 0, 8))
+    with pytest.raises(UserError, match="channels and hidden are widths of convolutional torsos, and 'mlp' has none"):
+        make_network("mlp", 4, hidden=8)
+    with pytest.raises(UserError, match="a categorical head is for a single game"):
+        make_network("mlp", (4, 2), support=(0.0, 1.0))
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (7,), (7, 5)])

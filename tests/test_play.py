@@ -7,14 +7,18 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
 import pytest
+from helpers import no_compilation
 
-from pd_jax.config import OneGameEnvConfig
+from pd_jax.config import OneGameEnvConfig, StudentConfig
 from pd_jax.dataset import Dataset
 from pd_jax.play import LivePlay, RecordedPlay, SideBySide, action_gap, first_unsound_step, fresh_seed
+from pd_jax.rollout import ActingStudent
+from pd_jax.students import make_student
 from pd_jax.teachers import load
 from pd_jax.types import Trajectory
 
@@ -203,3 +207,34 @@ def test_games_side_by_side_play_what_each_plays_alone() -> None:
         alone = [jax.tree.map(np.asarray, trajectory) for trajectory in source.rollouts([4, 3][game])]
         source.close()
         jax.tree.map(np.testing.assert_array_equal, together[game], alone)
+
+
+@pytest.mark.parametrize("stepping", ["jit", "host"])
+def test_the_student_of_several_games_acts_from_when_it_is_let_and_its_successors_compile_nothing(
+    stepping: Literal["jit", "host"],
+) -> None:
+    teacher = load("acrobot")
+    student = make_student(StudentConfig(network="mlp", mlp_hidden=(8,)), [load("cartpole").task, teacher.task])
+    init = jax.jit(student.init)
+    # On the device, as the learner has them.
+    first, second = (jax.device_put(init(jax.random.key(seed)), jax.devices()[0]) for seed in (0, 1))
+    env = OneGameEnvConfig(num_lanes=2, stepping=stepping)
+    play = LivePlay(teacher, teacher.task, env, rollout_length=24, epsilon=0.0, seed=1, student=student.policy(1))
+
+    def observed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observations of six numbers, actions and labels of a rollout, as lists of decisions."""
+        (trajectory,) = (jax.tree.map(np.asarray, rollout) for rollout in play.rollouts(1))
+        flat = (trajectory.observations.reshape(-1, 6), trajectory.actions.ravel(), trajectory.teacher_q.reshape(-1, 3))
+        np.testing.assert_allclose(flat[2], teacher(flat[0]), rtol=1e-4, atol=1e-3)
+        return flat
+
+    _, actions, labels = observed()
+    np.testing.assert_array_equal(actions, labels.argmax(-1))
+    for acting in (first, second):
+        play.let_act(ActingStudent(acting, 1.0))
+        with no_compilation() if acting is second else contextlib.nullcontext():
+            observations, actions, labels = observed()
+        both_games = student.apply(acting, np.stack([np.zeros_like(observations), observations]))
+        np.testing.assert_array_equal(actions, np.asarray(both_games)[1].argmax(-1))
+        assert (actions != labels.argmax(-1)).any()
+    play.close()

@@ -274,9 +274,9 @@ def test_metadata_that_is_not_json_is_refused(teacher_file, text):
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(teacher_file):
     header, tensors = parts(teacher_file)
-    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 3}'}}, tensors)
+    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 4}'}}, tensors)
     assert refusal(teacher_file) == (
-        "is in teacher format 3, newer than the format 2 that this pd_jax reads: upgrade pd_jax"
+        "is in teacher format 4, newer than the format 3 that this pd_jax reads: upgrade pd_jax"
     )
 
 

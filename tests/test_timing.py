@@ -39,11 +39,11 @@ def test_the_largest_share_is_what_bounds_a_training() -> None:
     environment, network = Environment(get_task("cartpole"), 8, 0), make_network("mlp", 2)
     variables = network.init(jax.random.key(0), jnp.zeros((1, 4)))
     pace = Pace()
-    assert pace.summarise(environment, network, variables) == {}
+    assert pace.summarise([(environment, network)], variables) == {}
     for _ in range(2):
         pace.count(80, 1000.0, updates=1)
     # Ten steps of 8 lanes in 1,000 s: a machine that needs 10 s for the steps alone is not one of these.
-    summary = pace.summarise(environment, network, variables)
+    summary = pace.summarise([(environment, network)], variables)
     environment.close()
     assert summary["env_steps_per_second"] == 0.08
     assert summary["bound_by"] == "updates"

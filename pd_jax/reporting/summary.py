@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ import numpy as np
 _BOOTSTRAP_CHUNK = 2_000_000
 
 
+T = TypeVar("T")
 Scores = Sequence[float] | np.ndarray | Mapping[str, Any]
 """Episode returns ``[episodes]``, or what ``summarise_scores`` makes of them."""
 
@@ -164,7 +165,7 @@ def build_summary(
     }
 
 
-def one_or_list(values: Sequence[str]) -> str | list[str]:
+def one_or_list(values: Sequence[T]) -> T | list[T]:
     """What a summary says where there is one for each game: with one game, just that one."""
     return values[0] if len(values) == 1 else list(values)
 

@@ -108,7 +108,8 @@ def print_evaluation(summary: Mapping[str, Any], *, file: TextIO | None = None) 
 def print_teacher(summary: Mapping[str, Any], *, file: TextIO | None = None) -> None:
     """Prints what ``pd-jax train-teacher`` made."""
     file = file or sys.stdout
-    print(describe_score(f"{summary['game']} teacher", summary, "teacher"), file=file)
+    for game, scores in summary.get("games", {summary.get("game"): summary}).items():
+        print(describe_score(f"{game} teacher", scores, "teacher"), file=file)
     print(f"{summary['env_steps']:,} steps in {format_seconds(summary['wall_seconds'])}", file=file)
     if "env_steps_per_second" in summary:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["time_shares"].items())

@@ -10,26 +10,27 @@ from jax import Array
 
 from pd_jax import rollout
 from pd_jax.config import QLearningConfig
-from pd_jax.envs import Environment
-from pd_jax.tasks import Task
 
-Iteration = Callable[[Any, Any], tuple[Any, Any, dict[str, Array]]]
+Iteration = Callable[[Any, Any], tuple[Any, Any, dict[str, Any]]]
 """``(state, play) -> (state, play, metrics)``, one compiled call that donates both.
 
 The state is what checkpoints hold, with the network's ``variables`` among its fields; play is what cannot be saved and
 a resumed run begins afresh: emulators, and a replay of what they showed. The metrics are scalars: ``loss`` and
 ``mean_q``, the ``updates`` they are means over (0: they mean nothing), the ``games`` that ended, their mean
-``game_return``, and ``epsilon``.
+``game_return``, and ``epsilon``. Of several games, those of each are arrays ``[G]`` in a mapping ``by_game``: ``loss``,
+``mean_q``, ``games`` and ``game_return``.
 """
 
 
 class Algorithm(Protocol):
     """A module that learns Q-values; `pd_jax.teachers.pqn` and `pd_jax.teachers.dqn` are such modules.
 
-    Each takes its own section of the settings as ``config``.
+    Each takes its own section of the settings as ``config``. `pd_jax.teachers.joint_pqn` and
+    `pd_jax.teachers.joint_dqn` learn several games at once: their tasks and environments are tuples, one for each game,
+    and the network of their iteration is a `pd_jax.students.Student`.
     """
 
-    def check(self, config: Any, task: Task) -> None:
+    def check(self, config: Any, task: Any) -> None:
         """Raises a UserError if this machine cannot do what is asked of it; nothing is written yet."""
         ...
 
@@ -41,15 +42,15 @@ class Algorithm(Protocol):
         """A fresh state with another network's weights."""
         ...
 
-    def start(self, environment: Environment, config: Any, key: Array) -> Any:
+    def start(self, environment: Any, config: Any, key: Array) -> Any:
         """Play at its beginning."""
         ...
 
-    def make_iteration(self, network: Any, environment: Environment, config: Any) -> Iteration:
-        """Builds the compiled iteration over ``config.steps_per_rollout`` control steps."""
+    def make_iteration(self, network: Any, environment: Any, config: Any) -> Iteration:
+        """Builds the compiled iteration over ``config.steps_per_rollout`` control steps of every game."""
         ...
 
-    def updates_done(self, state: Any, config: Any) -> int:
+    def updates_done(self, state: Any, config: Any, num_games: int = 1) -> int:
         """Updates behind a state."""
         ...
 

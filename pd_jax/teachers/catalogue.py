@@ -129,22 +129,22 @@ def locate(name_or_path: str) -> tuple[str, Path]:
     return name_or_path, path
 
 
-def find(name_or_path: str) -> Entry:
-    """A bundled teacher by its name, or a teacher file.
+def find(name_or_path: str, game: str | None = None) -> Entry:
+    """A bundled teacher by its name, or a teacher file; ``game`` is one of the games of a file of several.
 
     Raises:
       UserError: there is neither; or the file is damaged or foreign.
     """
-    return read_entry(*locate(name_or_path))
+    return read_entry(*locate(name_or_path), game)
 
 
-def read_entry(name: str, path: Path) -> Entry:
+def read_entry(name: str, path: Path, game: str | None = None) -> Entry:
     """Reads one file.
 
     Raises:
       UserError: as `pd_jax.teachers.files.read_teacher` does, or because no table or plot could hold what it says.
     """
-    params, metadata = read_teacher(path)
+    params, metadata = read_teacher(path, game)
     scores = [value for point in [metadata.evaluation, *metadata.learning_curve] for value in _numbers(point)]
     # Integers in JSON may be too large for a float.
     if any(abs(value) > _MAX_SCORE for value in scores):

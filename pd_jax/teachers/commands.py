@@ -86,7 +86,7 @@ def show_teacher(config: ShowTeacherConfig) -> None:
     Raises:
       UserError: there is no such teacher, or its file is damaged or foreign.
     """
-    entry = find(config.name_or_file)
+    entry = find(config.name_or_file, config.game)
     statistics = _measure(entry, config) if config.states else None
     if config.plot is not None:
         _plot(entry, config.plot)
@@ -185,7 +185,7 @@ def _measure(entry: Entry, config: ShowTeacherConfig) -> dict[str, Any]:
     from pd_jax.teachers.statistics import describe_outputs, played_outputs
     from pd_jax.teachers.teacher import load
 
-    outputs = played_outputs(load(entry.path), config.states, epsilon=config.epsilon, seed=config.seed)
+    outputs = played_outputs(load(entry.path, config.game), config.states, epsilon=config.epsilon, seed=config.seed)
     return describe_outputs(outputs) | {"epsilon": config.epsilon, "seed": config.seed}
 
 

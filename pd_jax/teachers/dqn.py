@@ -65,26 +65,31 @@ def td_targets(
     it then takes the noise of two networks to be overestimated (double Q-learning, van Hasselt et al. 2016, eq. 4).
 
     Args:
-      rewards: float32 ``[B]``.
-      is_terminal: bool ``[B]``.
-      target_q: float32 ``[B, A]``, the target network's values of ``s'``.
+      rewards: float32 ``[..., B]``.
+      is_terminal: bool ``[..., B]``.
+      target_q: float32 ``[..., B, A]``, the target network's values of ``s'``; ``-inf`` where there is no action.
       gamma: discount per step.
-      online_q: float32 ``[B, A]``, the learning network's.
+      online_q: float32 ``[..., B, A]``, the learning network's.
 
     Returns:
-      float32 ``[B]``.
+      float32 ``[..., B]``.
     """
     chooser = target_q if online_q is None else online_q
-    value = jnp.take_along_axis(target_q, chooser.argmax(axis=-1)[:, None], axis=-1)[:, 0]
+    value = value_of(target_q, chooser.argmax(axis=-1))
     return rewards + gamma * jnp.where(is_terminal, 0.0, value)
 
 
-def make_optimizer(config: DQNConfig) -> optax.GradientTransformation:
+def value_of(q_values: Array, actions: Array) -> Array:
+    """The values ``[..., B]`` of the actions ``[..., B]`` in ``[..., B, A]``."""
+    return jnp.take_along_axis(q_values, actions[..., None], axis=-1)[..., 0]
+
+
+def make_optimizer(config: DQNConfig, num_games: int = 1) -> optax.GradientTransformation:
     """Centred RMSProp or Adam; behind a bound on the gradient's norm if one is set."""
     # A schedule in both cases: the optimizer's state keeps its shape when a resumed run changes its mind.
     learning_rate = optax.constant_schedule(config.learning_rate)
     if config.learning_rate_decay:
-        learning_steps = max(0, config.total_steps - config.learning_starts)
+        learning_steps = max(0, config.total_steps - num_games * config.learning_starts)
         updates = max(1, learning_steps // config.steps_per_update)
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, updates)
     if config.optimizer == "rmsprop":
@@ -133,7 +138,7 @@ def start(environment: Environment, config: DQNConfig, key: Array) -> DQNPlay:
     return DQNPlay(rollout.start(environment, key), stored)
 
 
-def updates_done(state: DQNState, config: DQNConfig) -> int:
+def updates_done(state: DQNState, config: DQNConfig, num_games: int = 1) -> int:
     """Updates behind a state."""
     return int(state.updates)
 
@@ -153,16 +158,31 @@ def make_iteration(network: Any, environment: Environment, config: DQNConfig) ->
       ``iteration(state, play) -> (state, play, metrics)``; ``state`` and ``play`` are donated, and the replay is
       written in place. Until it holds ``learning_starts`` steps, there are no updates.
     """
-    learn = make_learn(network, config)
+    play, learn = make_play(network.apply, environment, config), make_learn(network, config)
 
-    def play_step(
+    def iteration(state: DQNState, before: DQNPlay) -> tuple[DQNState, DQNPlay, dict[str, Array]]:
+        epsilon = epsilon_at(state.env_steps, config)
+        after, finished = play(state.variables, before, epsilon)
+        state = dataclasses.replace(state, env_steps=state.env_steps + config.steps_per_rollout)
+        state, metrics = learn(state, after.stored)
+        return state, after, metrics | game_metrics(finished) | {"epsilon": epsilon}
+
+    return jax.jit(iteration, donate_argnums=(0, 1))
+
+
+def make_play(
+    apply: rollout.PolicyApply, environment: Environment, config: DQNConfig
+) -> Callable[[Any, DQNPlay, Array], tuple[DQNPlay, rollout.FinishedEpisodes]]:
+    """Builds ``play(variables, play, epsilon) -> (play, finished)``: ``rollout_length`` steps, which are stored."""
+
+    def step(
         variables: Any, epsilon: Array, lanes: rollout.LaneState
     ) -> tuple[rollout.LaneState, tuple[Steps, rollout.FinishedEpisodes]]:
-        actions, _, key = rollout.act(network.apply, variables, lanes, epsilon)
+        actions, _, key = rollout.act(apply, variables, lanes, epsilon)
         handle, timestep = environment.step(lanes.handle, actions, lanes.timestep)
         next_lanes, finished = rollout.advance(lanes, handle, timestep, key)
         seen = lanes.timestep
-        step = Steps(
+        steps = Steps(
             observations=seen.observations[..., -1] if seen.observations.ndim == 4 else seen.observations,
             # Not `is_first`, which also opens an episode within a game.
             opens_game=lanes.statistics.lengths == 0,
@@ -171,64 +191,95 @@ def make_iteration(network: Any, environment: Environment, config: DQNConfig) ->
             actions=actions,
             rewards=learning_rewards(timestep.rewards, config),
         )
-        return next_lanes, (step, finished)
+        return next_lanes, (steps, finished)
 
-    def iteration(state: DQNState, play: DQNPlay) -> tuple[DQNState, DQNPlay, dict[str, Array]]:
-        epsilon = epsilon_at(state.env_steps, config)
+    def play(variables: Any, before: DQNPlay, epsilon: Array) -> tuple[DQNPlay, rollout.FinishedEpisodes]:
         lanes, (steps, finished) = lax.scan(
-            lambda s, _: play_step(state.variables, epsilon, s), play.lanes, length=config.rollout_length
+            lambda s, _: step(variables, epsilon, s), before.lanes, length=config.rollout_length
         )
-        stored = transitions.insert(play.stored, steps)
-        state = dataclasses.replace(state, env_steps=state.env_steps + config.steps_per_rollout)
-        state, metrics = learn(state, stored)
-        return state, DQNPlay(lanes, stored), metrics | game_metrics(finished) | {"epsilon": epsilon}
+        return DQNPlay(lanes, transitions.insert(before.stored, steps)), finished
 
-    return jax.jit(iteration, donate_argnums=(0, 1))
+    return play
+
+
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+    """What the updates learn from, and how they see it.
+
+    Attributes:
+      draw: ``(stored, key, updates) -> (minibatch, game)``. A minibatch may have a game axis before its own.
+      apply: ``(variables, observations, game) -> float32 [..., B, A]`` for its observations.
+      describe: ``(losses [..., B], q_values [..., B, A], game) -> metrics`` of one update, arrays by name.
+      is_ready: whether enough is stored, a bool scalar.
+    """
+
+    draw: Callable[[Any, Array, Array], tuple[Transitions, Any]]
+    apply: Callable[[Any, Array, Any], Array]
+    describe: Callable[[Array, Array, Any], dict[str, Array]]
+    is_ready: Callable[[Any], Array]
+
+
+def is_ready(stored: TransitionState, config: DQNConfig) -> Array:
+    """Whether the replay holds ``learning_starts`` steps, and a transition, which takes two steps of a lane."""
+    return (stored.size >= 2) & (stored.size * config.num_lanes >= config.learning_starts)
 
 
 def make_learn(
     network: Any, config: DQNConfig
 ) -> Callable[[DQNState, TransitionState], tuple[DQNState, dict[str, Array]]]:
     """Builds the updates of one iteration, ``learn(state, stored) -> (state, metrics)``."""
-    optimizer = make_optimizer(config)
+    lessons = Lessons(
+        draw=lambda stored, key, _: (transitions.sample(stored, key, config.batch_size), None),
+        apply=lambda variables, observations, _: network.apply(variables, observations),
+        describe=lambda losses, q_values, _: {"loss": losses.mean(), "mean_q": q_values.mean()},
+        is_ready=lambda stored: is_ready(stored, config),
+    )
+    return make_updates(lessons, config, make_optimizer(config), config.updates_per_rollout)
 
-    def targets(state: DQNState, batch: Transitions) -> Array:
-        online_q = network.apply(state.variables, batch.next_observations) if config.double else None
-        target_q = network.apply(state.target_variables, batch.next_observations)
+
+def make_updates(
+    lessons: Lessons, config: DQNConfig, optimizer: optax.GradientTransformation, num_updates: int
+) -> Callable[[DQNState, Any], tuple[DQNState, dict[str, Array]]]:
+    """Builds ``learn(state, stored) -> (state, metrics)``: ``num_updates`` updates, or none while too little is stored.
+
+    The metrics are the sums of the updates' own over their number, which is ``updates``.
+    """
+
+    def targets(state: DQNState, batch: Transitions, game: Any) -> Array:
+        online_q = lessons.apply(state.variables, batch.next_observations, game) if config.double else None
+        target_q = lessons.apply(state.target_variables, batch.next_observations, game)
         return td_targets(batch.rewards, batch.is_terminal, target_q, gamma=config.gamma, online_q=online_q)
 
-    def update(state: DQNState, stored: TransitionState) -> tuple[DQNState, dict[str, Array]]:
+    def update(state: DQNState, stored: Any) -> tuple[DQNState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
-        batch = transitions.sample(stored, sample_key, config.batch_size)
-        wanted = targets(state, batch)
+        batch, game = lessons.draw(stored, sample_key, state.updates)
+        wanted = targets(state, batch, game)
 
-        def loss(variables: Any) -> tuple[Array, Array]:
-            q_values = network.apply(variables, batch.observations)
-            chosen = jnp.take_along_axis(q_values, batch.actions[:, None], axis=-1)[:, 0]
+        def loss(variables: Any) -> tuple[Array, dict[str, Array]]:
+            q_values = lessons.apply(variables, batch.observations, game)
             # The paper clips the error to [-1, 1] in the gradient, which is the Huber loss.
-            return optax.huber_loss(chosen, wanted, delta=1.0).mean(), q_values.mean()
+            losses = optax.huber_loss(value_of(q_values, batch.actions), wanted, delta=1.0)
+            return losses.mean(), lessons.describe(losses, q_values, game)
 
-        (value, mean_q), gradients = jax.value_and_grad(loss, has_aux=True)(state.variables)
+        gradients, metrics = jax.grad(loss, has_aux=True)(state.variables)
         changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.variables)
         variables = optax.apply_updates(state.variables, changes)
         updates = state.updates + 1
         target_variables = optax.periodic_update(variables, state.target_variables, updates, config.target_every)
-        state = DQNState(variables, target_variables, optimizer_state, state.env_steps, updates, key)
-        return state, {"loss": value, "mean_q": mean_q}
+        return DQNState(variables, target_variables, optimizer_state, state.env_steps, updates, key), metrics
 
-    def learn(state: DQNState, stored: TransitionState) -> tuple[DQNState, dict[str, Array]]:
-        # Two steps of each lane make the first transition.
-        is_ready = (stored.size >= 2) & (stored.size * config.num_lanes >= config.learning_starts)
+    def learn(state: DQNState, stored: Any) -> tuple[DQNState, dict[str, Array]]:
         # A loop of no updates rather than a branch around them, which could make XLA copy the replay.
-        count = jnp.where(is_ready, config.updates_per_rollout, 0)
+        count = jnp.where(lessons.is_ready(stored), num_updates, 0)
 
         def body(_: Array, carry: tuple[DQNState, dict[str, Array]]) -> tuple[DQNState, dict[str, Array]]:
             state, sums = carry
             state, metrics = update(state, stored)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        zero = jnp.zeros((), jnp.float32)
-        state, sums = lax.fori_loop(0, count, body, (state, {"loss": zero, "mean_q": zero}))
+        _, shapes = jax.eval_shape(update, state, stored)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        state, sums = lax.fori_loop(0, count, body, (state, zeros))
         means = jax.tree.map(lambda total: total / jnp.maximum(count, 1), sums)
         return state, means | {"updates": count}
 

@@ -7,14 +7,13 @@ Files come from other people, so everything in them is checked before it is used
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import io
 import json
 import os
 import reprlib
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ import safetensors
 import safetensors.numpy
 
 from pd_jax.errors import UserError, nearest
-from pd_jax.teachers.metadata import FORMAT_VERSION, Malformed, TeacherMetadata, checked_metadata, json_object
+from pd_jax.tasks import get_task
+from pd_jax.teachers.metadata import Malformed, TeacherMetadata, checked_metadata, json_object, to_fields
 
 __all__ = [
     "STORAGE_DTYPES",
@@ -34,6 +34,7 @@ __all__ = [
     "naming",
     "open_regular_file",
     "params_fingerprint",
+    "read_games",
     "read_teacher",
     "save_teacher",
 ]
@@ -58,14 +59,19 @@ Params = dict[str, Any]
 
 
 def save_teacher(
-    path: PathLike, params: Mapping[str, Any], metadata: TeacherMetadata, *, dtype: str = "float32"
+    path: PathLike,
+    params: Mapping[str, Any],
+    metadata: TeacherMetadata | Sequence[TeacherMetadata],
+    *,
+    dtype: str = "float32",
 ) -> None:
     """Writes a teacher to ``path``, all or nothing: a reader sees the old file or the new one, never a part.
 
     Args:
       path: the file; its directory is made if need be.
       params: nested dict of arrays of any float dtype, stored under names joined by ``/``.
-      metadata: checked as :func:`read_teacher` checks it; the file gets the present format version.
+      metadata: checked as :func:`read_teacher` checks it; the file gets the present format version. Of a network of
+        several games, that of every game, in the order of its heads.
       dtype: of the weights in the file, ``"float32"``, ``"float16"`` or ``"bfloat16"``. The checksum is of what is
         read back: the rounded weights, as float32.
 
@@ -78,7 +84,8 @@ def save_teacher(
     arrays = _stored(params, dtype, path)
     try:
         sha256 = params_fingerprint(_nested(arrays))
-        fields = dataclasses.asdict(metadata) | {"format_version": FORMAT_VERSION, "params_sha256": sha256}
+        games = [metadata] if isinstance(metadata, TeacherMetadata) else metadata
+        fields = to_fields(games) | {"params_sha256": sha256}
         # The default lets NumPy and JAX scalars in; of anything else it makes a ValueError.
         text = json.dumps(fields, allow_nan=False, default=lambda value: np.asarray(value).item())
         checked_metadata(json_object(text, "metadata: cannot be written as UTF-8"))
@@ -92,16 +99,37 @@ def save_teacher(
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def read_teacher(path: PathLike) -> tuple[Params, TeacherMetadata]:
+def read_teacher(path: PathLike, game: str | None = None) -> tuple[Params, TeacherMetadata]:
     """Reads and checks a teacher file.
+
+    Args:
+      path: the file.
+      game: name or EnvPool id of one of the games of a network of several; the file of a single game says what it is.
 
     Returns:
       The parameters, a nested dict of finite float32 arrays, and the metadata. Whether the one fits the network that
       the other names is for :func:`check_params`.
 
     Raises:
-      UserError: the file is missing, damaged, foreign, or from a newer pd_jax.
+      UserError: the file is missing, damaged, foreign, or from a newer pd_jax; or it is of several games, and ``game``
+        is none of them.
     """
+    params, games = read_games(path)
+    if len(games) == 1:
+        return params, games[0]
+    names = ", ".join(metadata.game for metadata in games)
+    with naming(path):
+        if game is None:
+            raise Malformed(f"is a network of several games; say which one is meant with --game ({names})")
+        task = get_task(game)
+        for metadata in games:
+            if metadata.game in (task.name, task.env_id):
+                return params, metadata
+        raise Malformed(f"is a network of several games, and {task.name} is none of them ({names})")
+
+
+def read_games(path: PathLike) -> tuple[Params, tuple[TeacherMetadata, ...]]:
+    """As :func:`read_teacher`, with the metadata of every game in the file."""
     with naming(path):
         return _parse(_read_teacher_file(path))
 
@@ -192,7 +220,7 @@ def _metadata_of_header(header: bytes) -> str:
     return text
 
 
-def _parse(data: bytes) -> tuple[Params, TeacherMetadata]:
+def _parse(data: bytes) -> tuple[Params, tuple[TeacherMetadata, ...]]:
     header_bytes = int.from_bytes(data[:8], "little")
     fields = json_object(_metadata_of_header(data[8 : 8 + header_bytes]), "metadata: not JSON")
     metadata = checked_metadata(fields)

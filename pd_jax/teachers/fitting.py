@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax import Array
 
 from pd_jax.config import check_network
 from pd_jax.errors import UserError
 from pd_jax.networks import PolicyNetwork, make_network
+from pd_jax.students import Student
 from pd_jax.tasks import get_task
 from pd_jax.teachers.files import PathLike, check_params
+from pd_jax.teachers.joint import GameNetwork, make_joint_network
 from pd_jax.teachers.metadata import TeacherMetadata
 
 
-def build_network(metadata: TeacherMetadata) -> PolicyNetwork:
-    """Makes the network that the metadata names.
+def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
+    """Makes the network that the metadata names; of a network of several games, what it is for this one.
 
     Raises:
-      UserError: there is no such network.
+      UserError: there is no such network, or a game that it is for is not known.
     """
+    if metadata.games:
+        return GameNetwork(build_student(metadata).policy(metadata.games.index(metadata.game)))
     return make_network(
         metadata.network,
         metadata.num_actions,
@@ -28,6 +33,25 @@ def build_network(metadata: TeacherMetadata) -> PolicyNetwork:
         hidden_sizes=metadata.hidden_sizes,
         activation=metadata.activation,
         support=metadata.support,
+    )
+
+
+def build_student(metadata: TeacherMetadata) -> Student:
+    """Makes the network of several games that the metadata names.
+
+    Raises:
+      UserError: there is no such network, or a game that it is for is not known.
+    """
+    return make_joint_network(
+        metadata.network,
+        [get_task(game) for game in metadata.games],
+        layer_norm=metadata.layer_norm,
+        hidden_sizes=metadata.hidden_sizes,
+        activation=metadata.activation,
+        support=metadata.support,
+        channels=metadata.channels,
+        hidden=metadata.hidden,
+        head_hidden=metadata.head_hidden,
     )
 
 
@@ -40,13 +64,17 @@ def check_fits(params: Mapping[str, Any], metadata: TeacherMetadata, path: PathL
     """
     try:
         _check_fits_task(metadata)
-        network = build_network(metadata)
+        variables = jax.eval_shape(_initialiser(metadata), jax.random.key(0))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    task = get_task(metadata.game)
-    example = jax.ShapeDtypeStruct((1, *task.observation_shape), task.observation_dtype)
-    variables = jax.eval_shape(network.init, jax.random.key(0), example)
     check_params(params, jax.tree.map(lambda leaf: leaf.shape, variables["params"]), path)
+
+
+def _initialiser(metadata: TeacherMetadata) -> Callable[[Array], Any]:
+    if metadata.games:
+        return build_student(metadata).init
+    task = get_task(metadata.game)
+    return Student(build_network(metadata), (task,)).init
 
 
 def _check_fits_task(metadata: TeacherMetadata) -> None:

@@ -66,17 +66,24 @@ class Keeper:
 
     def plot(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Draws ``learning_curve.png``, with 95 % intervals and the scores of chance and of a human."""
-        references = {"random": self._task.random_score, "human": self._task.human_score}
+        points, references = self.panel(curve)
+        plot_learning_curve(points, self._plot_path, title=self.title, references=references)
+
+    @property
+    def title(self) -> str:
+        """Of the learning curve."""
+        return f"{self._config.algorithm.upper()}, {self._task.name}"
+
+    def panel(
+        self, curve: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[tuple[float, float, float, float]], dict[str, float]]:
+        """The learning curve as rows ``(step, score, low, high)``, and what it is compared with, by name."""
         points = []
         for point in curve:
             margin = 1.96 * point["standard_error"]
             points.append((point["env_steps"], point["mean"], point["mean"] - margin, point["mean"] + margin))
-        plot_learning_curve(
-            points,
-            self._plot_path,
-            title=f"{self._config.algorithm.upper()}, {self._task.name}",
-            references={name: score for name, score in references.items() if score is not None},
-        )
+        references = {"random": self._task.random_score, "human": self._task.human_score}
+        return points, {name: score for name, score in references.items() if score is not None}
 
     def write(
         self,
@@ -103,10 +110,21 @@ class Keeper:
     def metadata(
         self, scores: Mapping[str, Any], *, env_steps: int, curve: Sequence[dict[str, Any]], seed_offset: int = 0
     ) -> TeacherMetadata:
-        """What the file is to say; the arguments are those of ``write``, and weights not scored yet have no scores."""
+        """What the file is to say of this game; the arguments are those of ``write``. Weights that were not scored have
+        no ``scores``."""
         config, task, evaluation = self._config, self._task, self._config.evaluation
         is_atari = task.kind == "atari"
         atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
+        protocol = {
+            "epsilon": evaluation.epsilon,
+            "max_noops": config.env.max_noops,
+            "max_episode_steps": evaluation.max_episode_steps or task.max_episode_steps,
+            "seed": self._seed(seed_offset),
+        }
+        several: dict[str, Any] = {}
+        if config.num_games > 1:
+            several = {name: getattr(config, name) for name in ("channels", "hidden", "head_hidden")}
+            several["games"] = config.game
         return TeacherMetadata(
             name=f"{task.name}-{config.network}",
             game=task.name,
@@ -114,6 +132,7 @@ class Keeper:
             network=config.network,
             layer_norm=config.uses_layer_norm,
             hidden_sizes=() if is_atari else config.mlp_hidden,
+            **several,
             num_actions=task.num_actions,
             action_names=task.action_names,
             observation={"kind": task.kind, "shape": list(task.observation_shape), "dtype": task.observation_dtype}
@@ -123,15 +142,7 @@ class Keeper:
             env_steps=env_steps,
             seed=config.seed,
             training_config={key: value for key, value in run_settings(config).items() if key != "out"},
-            evaluation={}
-            if not scores
-            else {
-                **scores,
-                "epsilon": evaluation.epsilon,
-                "max_noops": config.env.max_noops,
-                "max_episode_steps": evaluation.max_episode_steps or task.max_episode_steps,
-                "seed": self._seed(seed_offset),
-            },
+            evaluation={**scores, **protocol} if scores else {},
             learning_curve=list(curve),
             how_made=f"pd-jax {self._command} on {jax.default_backend()}",
             licence="Apache-2.0",
@@ -144,6 +155,13 @@ class Keeper:
 
 
 def run_settings(config: TrainTeacherConfig) -> dict[str, Any]:
-    """The settings that say what a training is: with those of its own algorithm, and no other's."""
-    other = {"pqn": "dqn", "dqn": "pqn"}[config.algorithm]
-    return {key: value for key, value in to_mapping(config).items() if key not in (other, "resume")}
+    """The settings that say what a training is: with those of its own algorithm, and no other's.
+
+    A run of a single game says nothing of what is for several: runs from before there was such a thing go on.
+    """
+    left_out = {{"pqn": "dqn", "dqn": "pqn"}[config.algorithm], "resume"}
+    settings = to_mapping(config)
+    if config.num_games == 1:
+        left_out |= {"channels", "hidden", "head_hidden"}
+        settings["dqn"].pop("games")
+    return {key: value for key, value in settings.items() if key not in left_out}

@@ -7,17 +7,21 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pd_jax.errors import nearest
 
-FORMAT_VERSION = 2
-"""Version 2 has activations, categorical heads, sources and half-precision weights; version 1 is read as before."""
+FORMAT_VERSION = 3
+"""Version 3 is of several games. Version 2 has activations, categorical heads, sources and half-precision weights;
+version 1 is read as before."""
+ONE_GAME_VERSION = 2
+"""What a teacher of one game is written in: it has nothing that this version lacks."""
 
 # Keeps a hostile file from asking for a network, or an observation, that does not fit in memory.
 _MAX_DIMENSION = 2**16
 _MAX_ATOMS = 1024
+_MAX_GAMES = 64
 
 
 class Malformed(Exception):
@@ -38,6 +42,10 @@ class TeacherMetadata:
       hidden_sizes: widths of an ``mlp``'s hidden layers, ``()`` for the other networks.
       activation: of the hidden layers, ``"relu"`` or, for an ``mlp``, ``"tanh"``.
       support: values of the atoms of a categorical head, ``()`` where the network gives its outputs directly.
+      games: that the network plays, in the order of its heads; ``()`` for the network of a single game. All but the
+        name, the game, its spec, its score and its curve is then common to them: the steps are those of all games.
+      channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.make_network` takes them;
+        None where its name says what they are.
       num_actions: the number of outputs.
       action_names: one per output, in order, e.g. ``("NOOP", "FIRE")``.
       observation: ``kind`` (``"atari"`` or ``"vector"``), ``shape`` and ``dtype`` of what the network is given, and
@@ -57,7 +65,7 @@ class TeacherMetadata:
       pd_jax_version: that wrote the file.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = ONE_GAME_VERSION
     name: str
     game: str
     env_id: str
@@ -66,6 +74,10 @@ class TeacherMetadata:
     hidden_sizes: tuple[int, ...] = ()
     activation: str = "relu"
     support: tuple[float, ...] = ()
+    games: tuple[str, ...] = ()
+    channels: tuple[int, ...] | None = None
+    hidden: int | None = None
+    head_hidden: int | None = None
     num_actions: int
     action_names: tuple[str, ...]
     observation: dict[str, Any]
@@ -154,6 +166,17 @@ _OPTIONAL_FIELDS: dict[str, Check] = {
     "source_format": ("a short printable text", lambda v: v == "" or _is_label(v)),
     "source_sha256": (_SHA256[0], lambda v: v == "" or _SHA256[1](v)),
 }
+_GAME_FIELDS = ("name", "game", "env_id", "num_actions", "action_names", "observation", "evaluation", "learning_curve")
+"""What a file of several games says of each of them, in its list of games."""
+_WIDTH: Check = (f"{_COUNT[0]}, or null", lambda v: v is None or _COUNT[1](v))
+_SEVERAL_GAMES_FIELDS: dict[str, Check] = {
+    "games": (f"a list of 2 to {_MAX_GAMES} objects", lambda v: _list_of(_DICT[1], 2)(v) and len(v) <= _MAX_GAMES),
+    "channels": (f"{_DIMENSIONS[0]}, or null", lambda v: v is None or _DIMENSIONS[1](v)),
+    "hidden": _WIDTH,
+    "head_hidden": (
+        f"a whole number from 0 to {_MAX_DIMENSION}, or null", lambda v: v is None or v == 0 or _COUNT[1](v)
+    ),
+}  # fmt: skip
 _OBSERVATION: dict[str, Check] = {
     "kind": ("'atari' or 'vector'", lambda v: v in ("atari", "vector")),
     "shape": (_DIMENSIONS[0], _list_of(_COUNT[1], least=1)),
@@ -180,8 +203,27 @@ def _present(checks: dict[str, Check], fields: dict[str, Any]) -> dict[str, Chec
     return {name: check for name, check in checks.items() if name in fields}
 
 
-def checked_metadata(fields: dict[str, Any]) -> TeacherMetadata:
-    """Makes metadata of a file's JSON object, or says which of its fields cannot be."""
+def to_fields(metadata: Sequence[TeacherMetadata]) -> dict[str, Any]:
+    """The JSON object of a file: of one teacher, or of those that one network is for its several games.
+
+    Raises:
+      ValueError: they do not tell the same of what is common to them.
+    """
+    if len(metadata) == 1:
+        if metadata[0].games:
+            raise ValueError(f"{metadata[0].name} is one of the games {metadata[0].games}; give all of them")
+        fields = dataclasses.asdict(metadata[0]) | {"format_version": ONE_GAME_VERSION}
+        return {name: value for name, value in fields.items() if name not in _SEVERAL_GAMES_FIELDS}
+    games = [dataclasses.asdict(each) for each in metadata]
+    common = [{name: value for name, value in each.items() if name not in _GAME_FIELDS} for each in games]
+    if any(each != common[0] for each in common) or common[0]["games"] != tuple(each.game for each in metadata):
+        raise ValueError("the games of one network differ in what is common to them")
+    listed = [{name: each[name] for name in _GAME_FIELDS} for each in games]
+    return common[0] | {"format_version": FORMAT_VERSION, "games": listed}
+
+
+def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
+    """Makes metadata of a file's JSON object, for every game in it, or says which of its fields cannot be."""
     # The version comes first: of a newer format nothing else is known.
     _check(fields, {"format_version": _VERSION}, "metadata")
     if fields["format_version"] > FORMAT_VERSION:
@@ -189,18 +231,35 @@ def checked_metadata(fields: dict[str, Any]) -> TeacherMetadata:
             f"is in teacher format {reprlib.repr(fields['format_version'])}, newer than the format {FORMAT_VERSION} "
             "that this pd_jax reads: upgrade pd_jax"
         )
-    _check(fields, _FIELDS, "metadata")
+    if fields["format_version"] <= ONE_GAME_VERSION:
+        return (_checked(fields, "metadata"),)
+    _check(fields, _SEVERAL_GAMES_FIELDS, "metadata")
+    common = {name: value for name, value in fields.items() if name != "games"}
+    for name in _GAME_FIELDS:
+        if name in common:
+            raise Malformed(f"metadata: {name} is beside the games, not in them")
+    widths = {name: common.pop(name) for name in ("channels", "hidden", "head_hidden")}
+    widths["channels"] = None if widths["channels"] is None else tuple(widths["channels"])
+    each = [_checked(common | own, f"metadata: games[{index}]") for index, own in enumerate(fields["games"])]
+    games = tuple(metadata.game for metadata in each)
+    if len(set(games)) < len(games):
+        raise Malformed(f"metadata: has a game twice ({reprlib.repr(games)})")
+    return tuple(dataclasses.replace(metadata, games=games, **widths) for metadata in each)
+
+
+def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
+    _check(fields, _FIELDS, where)
     for name in sorted(fields.keys() - _FIELDS.keys() - _OPTIONAL_FIELDS.keys()):
-        raise Malformed(f"metadata: {reprlib.repr(name)} is not a field{nearest(name, _FIELDS | _OPTIONAL_FIELDS)}")
-    _check(fields, _present(_OPTIONAL_FIELDS, fields), "metadata")
+        raise Malformed(f"{where}: {reprlib.repr(name)} is not a field{nearest(name, _FIELDS | _OPTIONAL_FIELDS)}")
+    _check(fields, _present(_OPTIONAL_FIELDS, fields), where)
     if len(fields["action_names"]) != fields["num_actions"]:
-        raise Malformed(f"metadata: {len(fields['action_names'])} action_names for {fields['num_actions']} actions")
+        raise Malformed(f"{where}: {len(fields['action_names'])} action_names for {fields['num_actions']} actions")
     observation = fields["observation"]
-    _check(observation, _OBSERVATION | _present(_OBSERVATION_OPTIONAL, observation), "metadata: observation")
+    _check(observation, _OBSERVATION | _present(_OBSERVATION_OPTIONAL, observation), f"{where}: observation")
     if fields["evaluation"]:
-        _check(fields["evaluation"], _EVALUATION, "metadata: evaluation")
+        _check(fields["evaluation"], _EVALUATION, f"{where}: evaluation")
     for index, point in enumerate(fields["learning_curve"]):
-        _check(point, _SCORE | {"env_steps": _INT}, f"metadata: learning_curve[{index}]")
+        _check(point, _SCORE | {"env_steps": _INT}, f"{where}: learning_curve[{index}]")
     values = {name: value for name, value in fields.items() if name != "params_sha256"}
     tuples = {name: tuple(fields.get(name, ())) for name in ("hidden_sizes", "action_names", "support")}
     return TeacherMetadata(**(values | tuples))

@@ -7,7 +7,7 @@ epochs of minibatch regression follow. One iteration is one jit.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -91,12 +91,12 @@ def lambda_returns(
     return targets
 
 
-def make_optimizer(config: PQNConfig) -> optax.GradientTransformation:
+def make_optimizer(config: PQNConfig, num_games: int = 1) -> optax.GradientTransformation:
     """RAdam behind a bound on the gradient's norm."""
     # A schedule in both cases: the optimizer's state keeps its shape when a resumed run changes its mind.
     learning_rate = optax.constant_schedule(config.learning_rate)
     if config.learning_rate_decay:
-        iterations = config.total_steps / config.steps_per_rollout
+        iterations = config.total_steps / (num_games * config.steps_per_rollout)
         updates = max(1, int(iterations * config.updates_per_rollout))
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, updates)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(learning_rate))
@@ -129,9 +129,9 @@ def start(environment: Environment, config: PQNConfig, key: Array) -> rollout.La
     return rollout.start(environment, key)
 
 
-def updates_done(state: PQNState, config: PQNConfig) -> int:
+def updates_done(state: PQNState, config: PQNConfig, num_games: int = 1) -> int:
     """Updates behind a state."""
-    return int(state.env_steps) // config.steps_per_rollout * config.updates_per_rollout
+    return int(state.env_steps) // (num_games * config.steps_per_rollout) * config.updates_per_rollout
 
 
 def resume_note(config: PQNConfig) -> str:
@@ -192,46 +192,91 @@ def make_play(
 
 def make_learn(network: Any, config: PQNConfig) -> Callable[[PQNState, Transitions], tuple[PQNState, dict[str, Array]]]:
     """Builds the second half, ``learn(state, transitions) -> (state, metrics)``: the targets and the epochs."""
-    optimizer = make_optimizer(config)
-    num_samples = config.steps_per_rollout
-    minibatch = num_samples // config.minibatches
-
-    def loss(variables: Any, batch: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
-        observations, actions, targets, weight = batch
-        q_values = network.apply(variables, observations)
-        chosen = jnp.take_along_axis(q_values, actions[:, None], axis=-1)[:, 0]
-        # Half the mean squared error; reset steps weigh nothing.
-        return 0.5 * jnp.sum(weight * (chosen - targets) ** 2) / jnp.maximum(weight.sum(), 1.0), q_values.mean()
-
-    def update(carry: tuple[Any, Any], batch: Any) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
-        variables, optimizer_state = carry
-        (value, mean_q), gradients = jax.value_and_grad(loss, has_aux=True)(variables, batch)
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables)
-        return (optax.apply_updates(variables, updates), optimizer_state), (value, mean_q)
+    fit = make_fit(
+        network.apply, lambda losses, q_values: {"loss": losses, "mean_q": q_values.mean()}, make_optimizer(config)
+    )
 
     def learn(state: PQNState, transitions: Transitions) -> tuple[PQNState, dict[str, Array]]:
-        targets = lambda_returns(
-            transitions.rewards,
-            transitions.next_value,
-            transitions.terminated,
-            transitions.is_last,
-            gamma=config.gamma,
-            td_lambda=config.td_lambda,
-        )
-        flat = jax.tree.map(
-            lambda leaf: leaf.reshape(num_samples, *leaf.shape[2:]),
-            (transitions.observations, transitions.actions, targets, transitions.weight),
-        )
+        samples = labelled(transitions, config)
         key, *epoch_keys = jax.random.split(state.key, config.epochs + 1)
-        order = jnp.stack([jax.random.permutation(epoch_key, num_samples) for epoch_key in epoch_keys])
-        order = order[:, : minibatch * config.minibatches].reshape(-1, minibatch)
-        (variables, optimizer_state), (losses, mean_q) = lax.scan(
-            lambda carry, rows: update(carry, jax.tree.map(lambda leaf: leaf[rows], flat)),
+        order = shuffled(epoch_keys, config)
+        (variables, optimizer_state), metrics = fit(
             (state.variables, state.optimizer_state),
             order,
+            lambda rows: jax.tree.map(lambda leaf: leaf[rows], samples),
         )
-        state = PQNState(variables, optimizer_state, state.env_steps + num_samples, key)
-        metrics = {"loss": losses.mean(), "mean_q": mean_q.mean(), "updates": jnp.int32(config.updates_per_rollout)}
-        return state, metrics
+        state = PQNState(variables, optimizer_state, state.env_steps + config.steps_per_rollout, key)
+        return state, metrics | {"updates": jnp.int32(config.updates_per_rollout)}
 
     return learn
+
+
+@flax.struct.dataclass
+class Samples:
+    """What is regressed on what, ``[..., B]`` each; the weight is 0 for what is no transition."""
+
+    observations: Array
+    actions: Array
+    targets: Array
+    weight: Array
+
+
+def labelled(transitions: Transitions, config: PQNConfig) -> Samples:
+    """The ``T x L`` steps of a rollout with their targets, in one row."""
+    targets = lambda_returns(
+        transitions.rewards,
+        transitions.next_value,
+        transitions.terminated,
+        transitions.is_last,
+        gamma=config.gamma,
+        td_lambda=config.td_lambda,
+    )
+    samples = Samples(transitions.observations, transitions.actions, targets, transitions.weight)
+    rows: Samples = jax.tree.map(lambda leaf: leaf.reshape(config.steps_per_rollout, *leaf.shape[2:]), samples)
+    return rows
+
+
+def shuffled(keys: Sequence[Array], config: PQNConfig) -> Array:
+    """The rows of every minibatch of every epoch, int32 ``[updates, B]``; ``keys`` are the epochs'."""
+    minibatch = config.steps_per_rollout // config.minibatches
+    order = jnp.stack([jax.random.permutation(key, config.steps_per_rollout) for key in keys])
+    return order[:, : minibatch * config.minibatches].reshape(-1, minibatch)
+
+
+def make_fit(
+    apply: rollout.PolicyApply,
+    describe: Callable[[Array, Array], dict[str, Array]],
+    optimizer: optax.GradientTransformation,
+) -> Callable[[tuple[Any, Any], Any, Callable[[Any], Samples]], tuple[tuple[Any, Any], dict[str, Array]]]:
+    """Builds ``fit((variables, optimizer_state), order, take) -> ((variables, optimizer_state), metrics)``.
+
+    There is an update for each item of ``order``, on the samples that ``take`` gives for it; if these have a game axis
+    before their own, the loss is the mean over the games. The metrics are means over the updates.
+
+    Args:
+      apply: ``(variables, observations) -> float32 [..., B, A]``.
+      describe: ``(losses [...], q_values [..., B, A]) -> metrics`` of one update, arrays by name.
+      optimizer: optax's.
+    """
+
+    def loss(variables: Any, samples: Samples) -> tuple[Array, dict[str, Array]]:
+        q_values = apply(variables, samples.observations)
+        chosen = jnp.take_along_axis(q_values, samples.actions[..., None], axis=-1)[..., 0]
+        # Half the mean squared error; reset steps weigh nothing.
+        squares = jnp.sum(samples.weight * (chosen - samples.targets) ** 2, axis=-1)
+        losses = 0.5 * squares / jnp.maximum(samples.weight.sum(axis=-1), 1.0)
+        return losses.mean(), describe(losses, q_values)
+
+    def update(carry: tuple[Any, Any], samples: Samples) -> tuple[tuple[Any, Any], dict[str, Array]]:
+        variables, optimizer_state = carry
+        gradients, metrics = jax.grad(loss, has_aux=True)(variables, samples)
+        updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables)
+        return (optax.apply_updates(variables, updates), optimizer_state), metrics
+
+    def fit(
+        carry: tuple[Any, Any], order: Any, take: Callable[[Any], Samples]
+    ) -> tuple[tuple[Any, Any], dict[str, Array]]:
+        carry, metrics = lax.scan(lambda carry, rows: update(carry, take(rows)), carry, order)
+        return carry, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+
+    return fit

@@ -93,20 +93,21 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
       name_or_path: such as ``"pong"``, the path of a ``.safetensors`` file, of an archive of Stable-Baselines3
         (``.zip``) or of a CleanRL model (``.cleanrl_model``), or ``hf://owner/repo/file[@revision]`` for one of these
         files on the Hugging Face Hub.
-      game: what it plays, for files that do not say so: those of other libraries. Teacher files name their game.
+      game: what it plays, for files that do not say so: those of other libraries. Teacher files name their game; those
+        of several games leave it to be said which one is meant.
 
     Returns:
       a teacher; its ``sha256`` is that of the file that was read, whatever its format.
 
     Raises:
       UserError: no such name or file, a damaged or foreign file, weights that do not fit the network or the game, a
-        format that needs the game or a package that is missing.
+        format that needs the game or a package that is missing, a file of several games without one of them.
     """
     text = os.fspath(name_or_path)
     if is_foreign(text):
         params, metadata = import_teacher(text, game)
         return Teacher(metadata, params, text, metadata.source_sha256)
     _, path = locate(text)
-    params, metadata = read_teacher(path)
+    params, metadata = read_teacher(path, game)
     check_fits(params, metadata, text)
     return Teacher(metadata, params, text, fingerprint(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,21 +40,24 @@ class Pace:
         """None if no iteration was counted."""
         return self.env_steps / self.seconds if self.seconds else None
 
-    def summarise(self, environment: Environment, network: Any, variables: Any) -> dict[str, Any]:
+    def summarise(self, players: Sequence[tuple[Environment, Any]], variables: Any) -> dict[str, Any]:
         """Environment steps a second, the shares of the three kinds of work in the time, and the largest.
 
         Stepping and inference are timed for a moment, alone; what they leave of an iteration's time are the updates and
         all that belongs to them. Empty if no iteration was counted.
 
         Args:
-          environment: that was trained on, idle now; it is reset.
-          network, variables: of the training.
+          players: the environment of every game, idle now, which is reset, and the network that played it.
+          variables: of the training.
         """
         if self.env_steps_per_second is None:
             return {}
-        lanes_per_second = self.env_steps_per_second / environment.num_lanes
-        stepping = stepping_seconds(environment) * lanes_per_second
-        inference = inference_seconds(network, variables, environment) * lanes_per_second
+        rounds_per_second = self.env_steps_per_second / sum(environment.num_lanes for environment, _ in players)
+        stepping = sum(stepping_seconds(environment) for environment, _ in players) * rounds_per_second
+        inference = (
+            sum(inference_seconds(network, variables, environment) for environment, network in players)
+            * rounds_per_second
+        )
         shares = time_shares({"stepping": stepping, "inference": inference}, total=1.0)
         return {
             "env_steps_per_second": self.env_steps_per_second,

@@ -53,7 +53,7 @@ def import_teacher(path: str | os.PathLike[str], game: str | None) -> tuple[Para
         if local.suffix in _FORMATS:
             params, metadata = _convert(local, game)
         else:
-            params, metadata = read_teacher(local)
+            params, metadata = read_teacher(local, game)
             if game is not None and get_task(game).name != get_task(metadata.game).name:
                 raise UserError(f"{text}: plays {metadata.game}, not {game}")
     check_fits(params, metadata, text)

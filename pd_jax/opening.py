@@ -1,14 +1,34 @@
-"""What a resumed run may not set anew, though nothing would keep it from going on."""
+"""The directory of a distillation: what a run that is resumed may set anew, and what not."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from pd_jax.config import DistillConfig
+from pd_jax.config_loading import to_mapping
 from pd_jax.errors import UserError
+from pd_jax.preparation import Setting
+from pd_jax.run_directory import RunDirectory
 
+_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
+"""What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teachers
+and recordings lie. That they are the same ones is checked by their fingerprints."""
 _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
+
+
+def open_run(setting: Setting) -> RunDirectory:
+    """The run's directory, made or taken up. Raises UserError if something else is there."""
+    config = setting.config
+    return RunDirectory.create(
+        config.out,
+        "distill",
+        to_mapping(config),
+        resume=config.resume,
+        may_change=_MAY_CHANGE,
+        check=functools.partial(check_resumed, config),
+    )
 
 
 def check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
@@ -32,4 +52,9 @@ def check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
         raise UserError(
             f"schedule.rounds: {now} is more than {config.out} has ({before}), and its learning rate falls to 0 over "
             "these; choose another --out"
+        )
+    if now > before and config.behaviour.student_share_changes:
+        raise UserError(
+            f"schedule.rounds: {now} is more than {config.out} has ({before}), and the student's share of the actions "
+            "changes over these; choose another --out"
         )

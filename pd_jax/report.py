@@ -1,0 +1,91 @@
+"""``pd-jax report``: reads run directories, prints their tables and writes them with their figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pd_jax import __version__
+from pd_jax.config import ReportConfig
+from pd_jax.config_fields import printable
+from pd_jax.config_loading import to_mapping
+from pd_jax.errors import UserError
+from pd_jax.reporting.progress import print_warning
+from pd_jax.reporting.report_groups import Report, build_report
+from pd_jax.reporting.report_json import report_json
+from pd_jax.reporting.report_plots import plot_compression, plot_scores
+from pd_jax.reporting.report_runs import Result, find_runs, read_results
+from pd_jax.reporting.report_tables import markdown, print_report
+from pd_jax.run_directory import RunDirectory, to_json, write_atomically
+
+Figures = dict[int, list[tuple[str, str]]]
+
+
+def run_report(config: ReportConfig) -> Report:
+    """Prints the tables of finished runs, and writes them if the configuration says where.
+
+    Raises:
+      UserError: a directory is missing, holds no run or a damaged one, no run has ended, or ``out`` holds something
+        else; nothing was written.
+    """
+    report = read_report(config.runs)
+    if config.out is None:
+        _print(report)
+        return report
+    with RunDirectory.create(
+        config.out, "report", to_mapping(config), resume=config.resume, may_change={"runs", "seed"}
+    ) as directory:
+        names = _write(report, directory.path)
+        _print(report)
+        print(f"{directory.path}: {', '.join(names)}")
+    return report
+
+
+def read_report(paths: Sequence[str]) -> Report:
+    """The report of the runs that ``paths`` are or hold.
+
+    Raises:
+      UserError: a directory is missing, holds no run or a damaged one, or no run has ended.
+    """
+    warnings: list[str] = []
+    results: list[Result] = []
+    unfinished = []
+    for run in find_runs(paths, warnings.append):
+        found = read_results(run, warnings.append)
+        if found is None:
+            unfinished.append(printable(str(run.path)))
+        else:
+            results += found
+    if not results:
+        others = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
+        raise UserError(f"{unfinished[0]}{others}: no summary.json: the run has not ended, and nothing else is left")
+    warnings += [f"{name}: has no summary.json yet: the run has not ended, and is left out" for name in unfinished]
+    return build_report(results, warnings)
+
+
+def _print(report: Report) -> None:
+    for warning in report.warnings:
+        print_warning(warning)
+    print_report(report)
+
+
+def _write(report: Report, out: Path) -> list[str]:
+    """Writes all files and returns their names."""
+    figures: Figures = {}
+    for index, section in enumerate(report.sections):
+        suffix = f"_{index + 1}" if index else ""
+        drawings = (
+            (plot_scores, f"scores{suffix}.png", "students' scores against their teachers'"),
+            (plot_compression, f"compression{suffix}.png", "scores over compression"),
+        )
+        for plot, name, about in drawings:
+            # What an earlier report of other runs drew there is no longer so.
+            (out / name).unlink(missing_ok=True)
+            if plot(section, out / name):
+                figures.setdefault(index, []).append((name, about))
+    write_atomically(out / "report.md", markdown(report, figures, version=__version__))
+    content: dict[str, Any] = to_json(report_json(report))
+    write_atomically(out / "report.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return ["report.md", "report.json", *(name for drawn in figures.values() for name, _ in drawn)]
