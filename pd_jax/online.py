@@ -42,7 +42,7 @@ from pd_jax.reporting.summary import summarise_scores
 from pd_jax.reporting.tables import describe_score, print_summary
 from pd_jax.run_directory import RunDirectory
 from pd_jax.teachers.keeping import FINAL_SEED_OFFSET
-from pd_jax.teachers.learning import LearningTeacher
+from pd_jax.teachers.learning import LearningTeacher, snapshot
 
 COMPARISON_SEED_OFFSET = FINAL_SEED_OFFSET // 2
 """Where the target's and the student's games on the way start. The best snapshot was the luckiest, too, in the games
@@ -153,7 +153,7 @@ class _Session:
         teacher = setting.init_teacher()
         # Not the teacher's key: the two networks may be alike.
         student = self.learner.init_single(jax.random.fold_in(jax.random.key(self.config.seed), 1))
-        fresh = OnlineState(teacher, student, _copy(teacher.variables))
+        fresh = OnlineState(teacher, student, snapshot(teacher.variables))
         restored = self.checkpointer.restore(fresh, network=setting.label)
         if restored is None:
             self.metrics.truncate_after(-1)
@@ -249,7 +249,7 @@ class _Session:
         self.teacher.check()
         if at.target_env_steps == at.teacher_env_steps:
             return
-        self.setting.target.variables = _copy(self.teacher.variables)
+        self.setting.target.variables = snapshot(self.teacher.variables)
         at.target_env_steps = at.teacher_env_steps
         at.target_changes += 1
         # They were the one's before.
@@ -395,8 +395,3 @@ class _Session:
     def _draw(self, summary: Mapping[str, Any] | None = None) -> None:
         with warn_if_unwritable(self.plot_path):
             plot_online(self.run_directory.metrics_path, self.setting.task.name, summary, self.plot_path)
-
-
-def _copy(variables: Any) -> Any:
-    """Arrays that the teacher's next iteration does not take."""
-    return jax.tree.map(jnp.copy, variables)

@@ -42,6 +42,11 @@ def init_state(network: Any, task: Task, config: PQNConfig, seed: int) -> PQNSta
     return pqn.init(network, example, config, jax.random.key(seed))
 
 
+def snapshot(variables: Any) -> Any:
+    """A copy, which the next iteration does not take."""
+    return jax.tree.map(jnp.copy, variables)
+
+
 class LearningTeacher:
     """A teacher that plays for rewards and learns from them.
 
@@ -68,7 +73,7 @@ class LearningTeacher:
 
     @property
     def variables(self) -> Any:
-        """The network's, until the next iteration; copy what is to last."""
+        """The network's, until the next iteration; `snapshot` what is to last."""
         return self.state.variables
 
     @property
