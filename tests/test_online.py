@@ -364,7 +364,7 @@ def test_a_teacher_that_diverges_ends_the_run_and_leaves_a_sound_checkpoint(
         ),
         ({"teacher": ["cartpole", "acrobot"]}, "--teacher: 2 teachers, and pd-jax online takes one"),
         ({"teacher": "acrobot"}, "teacher acrobot: plays acrobot with 3 actions; cartpole has 2"),
-        ({"teacher": "nobody"}, "teacher: 'nobody' is neither"),
+        ({"teacher": "nobody"}, "'nobody' is neither a bundled teacher nor a file"),
         ({"teacher": "cartpole"}, "mlp_hidden: 8, and teacher cartpole has 128 128; leave it out"),
         ({"teacher-network": "dqn"}, "--teacher-network: 'dqn' sees frames, and cartpole has none; use 'mlp'"),
         ({"student.network": "net2"}, "--student.network: 'net2' sees frames, and cartpole has none; use 'mlp'"),
