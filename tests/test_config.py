@@ -261,7 +261,7 @@ def test_the_numbers_of_pqns_authors_are_its_defaults_and_those_of_the_ten_games
     for game in PAPER_GAMES:
         config = read_config(TrainTeacherConfig, ROOT / "configs" / "train" / "atari" / f"{game}.yaml")
         pqn = config.pqn
-        assert (config.game, config.algorithm, config.network, config.uses_layer_norm) == (game, "pqn", "dqn", True)
+        assert (config.game, config.algorithm, config.network, config.uses_layer_norm) == ((game,), "pqn", "dqn", True)
         assert (pqn.num_lanes, pqn.rollout_length, pqn.epochs, pqn.minibatches) == (128, 32, 2, 32)
         assert (pqn.td_lambda, pqn.learning_rate, pqn.learning_rate_decay) == (0.65, 2.5e-4, True)
         assert (pqn.epsilon_start, pqn.epsilon_end, pqn.epsilon_decay_fraction) == (1.0, 0.001, 0.1)

@@ -22,8 +22,8 @@ from pd_jax.errors import UserError
 
 REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
-    "seed, teacher, out, resume, game, data, epsilon, env, student, loss, learner, replay, schedule, evaluation, "
-    "checkpoint"
+    "seed, teacher, out, resume, game, data, epsilon, behaviour, env, student, loss, learner, replay, schedule, "
+    "evaluation, checkpoint"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
@@ -181,7 +181,7 @@ def test_a_bad_option_is_refused(options: list[str], message: str) -> None:
 
 def test_a_teacher_of_one_game_is_refused_a_network_of_several() -> None:
     message = failure(TrainTeacherConfig, "--game", "pong", "--out", "x", "--network", "multi3")
-    problem = "is a network for several games, and this command has one (dqn, net1, net2, net3, mlp)"
+    problem = "is a network for several games, and there is one (dqn, net1, net2, net3, mlp)"
     assert message == f"--network: 'multi3' {problem}"
 
 

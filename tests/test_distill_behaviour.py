@@ -143,7 +143,7 @@ def test_a_student_of_two_games_acts_in_both_on_eight_devices(tmp_path: Path) ->
         "teacher": ["cartpole", "acrobot"],
         "student.head-hidden": 8,
         "learner.batch-size": 64,
-        "env.max-episode-steps": 20,
+        "env.max-episode-steps": 50,
         "behaviour.policy": "student",
         "out": out,
     }
@@ -156,9 +156,9 @@ def test_a_student_of_two_games_acts_in_both_on_eight_devices(tmp_path: Path) ->
     assert (summary["devices"], summary["behaviour"]) == (8, "student")
     assert shares(out) == [(10, 1.0), (50, 1.0)]
     lines = read_lines(out)
-    # Acrobot pays -1 a step and nobody is done in 20; CartPole's student has not learnt to balance as long.
-    assert lines[0]["acrobot/play_return"] == -20
-    assert 5 < lines[0]["cartpole/play_return"] < 20
+    # Acrobot pays -1 a step and nobody is done in 50; CartPole's student has not learnt to balance as long.
+    assert lines[0]["acrobot/play_return"] == -50
+    assert 5 < lines[0]["cartpole/play_return"] < 50
     assert all(np.isfinite(line["loss"]) for line in lines)
 
 

@@ -103,7 +103,7 @@ def test_the_readme_and_the_figure_show_the_teachers_that_are_bundled(
     (tmp_path / "README.md").write_text(learning_curves.join(before, "| out of date |", after))
     monkeypatch.setattr(learning_curves, "README", tmp_path / "README.md")
     monkeypatch.setattr(learning_curves, "RESULTS", tmp_path)
-    learning_curves.main()
+    learning_curves.draw_bundled()
     assert (tmp_path / "README.md").read_text() == readme
     drawn, here = (
         Image.open(folder / "teachers.png").text["Description"].splitlines()
