@@ -20,6 +20,7 @@ _ABOUT: Mapping[str, str] = {
     "train-teacher": "train a teacher with PQN or DQN",
     "collect": "record a teacher's play as a data set",
     "distill": "distil teachers into a student, from live or recorded play",
+    "online": "distil a teacher into a student while the teacher is still learning",
     "sweep": "distil a grid of students, and compare them in one table",
     "evaluate": "score a teacher, a run's student, or one against the other",
     "report": "put the results of runs into the paper's tables",
@@ -149,6 +150,7 @@ def _runners() -> Mapping[str, Callable[[Any], Any]]:
     """The commands' functions, imported only now: a wrong option or ``--help`` needs no JAX."""
     from pd_jax.collect import collect
     from pd_jax.distill import distill
+    from pd_jax.online import online
     from pd_jax.reporting.tables import print_evaluation, print_teacher
     from pd_jax.scoring import run_evaluate
     from pd_jax.sweep import sweep
@@ -169,6 +171,7 @@ def _runners() -> Mapping[str, Callable[[Any], Any]]:
         "train-teacher": lambda config: print_teacher(train_teacher(config)),
         "collect": run_collect,
         "distill": distill,
+        "online": online,
         "sweep": run_sweep,
         "evaluate": lambda config: print_evaluation(run_evaluate(config)),
     }

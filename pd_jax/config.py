@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
+from pd_jax.config_base import CommandConfig, Settings
 from pd_jax.config_conflicts import (
     check_devices,
     check_games,
@@ -25,7 +26,8 @@ from pd_jax.config_conflicts import (
     pqn_conflicts,
     uneven,
 )
-from pd_jax.config_fields import Choice, make_tuples
+from pd_jax.config_fields import Choice
+from pd_jax.config_online import OnlineConfig
 from pd_jax.config_sections import (
     BehaviourConfig,
     CheckpointConfig,
@@ -43,7 +45,6 @@ from pd_jax.config_sections import (
     ReplayConfig,
     RunDirectories,
     ScheduleConfig,
-    Seed,
     StudentConfig,
     StudentEvaluationConfig,
     StudentNetwork,
@@ -71,6 +72,7 @@ __all__ = [
     "LearnerConfig",
     "LossConfig",
     "OneGameEnvConfig",
+    "OnlineConfig",
     "PQNConfig",
     "QLearningConfig",
     "ReplayConfig",
@@ -87,26 +89,6 @@ __all__ = [
     "check_games",
     "check_network",
 ]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a command line or a file sets."""
-
-    def __post_init__(self) -> None:
-        make_tuples(self)
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""
-        yield from ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CommandConfig(Settings):
-    """What every command that computes takes."""
-
-    seed: Seed = 0
-    """Seed of everything random."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -380,6 +362,7 @@ COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
         "train-teacher": TrainTeacherConfig,
         "collect": CollectConfig,
         "distill": DistillConfig,
+        "online": OnlineConfig,
         "sweep": SweepConfig,
         "evaluate": EvaluateConfig,
         "report": ReportConfig,

@@ -29,7 +29,7 @@ from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.plots import plot_run
-from pd_jax.reporting.progress import Progress, print_warning
+from pd_jax.reporting.progress import Progress, warn_if_unwritable
 from pd_jax.reporting.summary import Scores, build_summary, mean_percent, one_or_list, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.rollout import ActingStudent
@@ -174,11 +174,8 @@ class Session:
             write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
         )
         for path, draw in ((self.plot_path, plot), (run.report_path, page)):
-            try:
+            with warn_if_unwritable(path):
                 draw()
-            except OSError as error:
-                # The scores are known and written; they are not given up for a picture of them.
-                print_warning(f"{path}: cannot be written: {error.strerror}")
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
         setting = self.setting

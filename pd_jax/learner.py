@@ -66,6 +66,18 @@ def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientT
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
 
 
+def learner_template(student: Student, config: LearnerConfig) -> LearnerState:
+    """Shapes and dtypes of a learner's state, which is what its checkpoints hold, without computing any of it."""
+
+    def init(key: Array) -> LearnerState:
+        variables = student.init(key)
+        optimizer_state = make_optimizer(config, total_updates=1).init(variables)
+        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key)
+
+    template: LearnerState = jax.eval_shape(init, jax.random.key(0))
+    return template
+
+
 class Learner:
     """Updates a student on every device of a group.
 

@@ -27,12 +27,17 @@ def open_run(setting: Setting) -> RunDirectory:
         to_mapping(config),
         resume=config.resume,
         may_change=_MAY_CHANGE,
-        check=functools.partial(_check_resumed, config),
+        check=functools.partial(check_resumed, config),
     )
 
 
-def _check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
-    """Raises a UserError for changes to a resumed run that would spoil what it has done so far."""
+def check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError for changes to a resumed run that would spoil what it has done so far.
+
+    Args:
+      config: with which it is to go on.
+      there: the configuration with which it was begun, nested mappings of plain values.
+    """
     evaluation = there["evaluation"]
     for name in _PROTOCOL if evaluation["every_rounds"] and config.evaluation.every_rounds else ():
         if getattr(config.evaluation, name) != evaluation[name]:

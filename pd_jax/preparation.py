@@ -107,7 +107,7 @@ def prepare(
         config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(config, devices.size)
-    _check_stacks_fit(config, tasks)
+    check_stacks_fit(config, tasks)
     student = make_student(config.student, tasks)
     check_memory(config, student, devices)
     scores = teacher_scores or {}
@@ -187,7 +187,7 @@ def _as_recorded(config: DistillConfig, headers: Sequence[DatasetHeader]) -> Dis
     return dataclasses.replace(config, env=env, epsilon=epsilon)
 
 
-def _check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
+def check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
     for game, task in enumerate(tasks):
         if task.kind == "atari" and config.capacity_per_lane(game) < replay.STACK:
             raise UserError(

@@ -182,6 +182,16 @@ def append(state: R, observations: Array, flags: Array, **columns: Array) -> R:
     )
 
 
+def keep_newest(state: R, num_steps: int) -> R:
+    """Forgets all but the newest steps of each lane; the rings fill up again.
+
+    Args:
+      state: also with further leading axes.
+      num_steps: kept in each lane, if it has so many.
+    """
+    return dataclasses.replace(state, size=jnp.minimum(state.size, num_steps))
+
+
 def sample(state: ReplayState, key: Array, batch_size: int) -> Batch:
     """Draws steps uniformly, with replacement, among all decisions whose whole stack is still stored.
 

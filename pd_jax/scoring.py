@@ -8,17 +8,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
 from pd_jax.checkpoint import Checkpointer
-from pd_jax.config import DistillConfig, EvaluateConfig, TrainTeacherConfig, check_games
+from pd_jax.config import DistillConfig, EvaluateConfig, OnlineConfig, TrainTeacherConfig, check_games
 from pd_jax.config_loading import read_config, to_mapping
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupts
-from pd_jax.learner import LearnerState, make_optimizer
+from pd_jax.learner import learner_template
 from pd_jax.networks import count_params
+from pd_jax.online_state import OnlineProgression, state_template
 from pd_jax.preparation import check_teacher_plays, network_label
 from pd_jax.progression import GameProgression, Progression
 from pd_jax.protocol import play_games
@@ -59,7 +57,7 @@ class TrainedStudent:
 
 
 def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> TrainedStudent:
-    """Reads the student of a ``distill`` run; the run may still be going.
+    """Reads the student of a ``distill`` or ``online`` run; the run may still be going.
 
     A ``train-teacher`` run of several games has one too, once it has ended: the weights that it kept.
 
@@ -73,23 +71,28 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
     run = read_run(path)
     if run.command == "train-teacher":
         return _load_jointly_trained(run)
-    if run.command != "distill":
+    if run.command not in ("distill", "online"):
         raise UserError(f"{path}: is a run of pd-jax {run.command}, which has no student")
-    config = read_config(DistillConfig, run.config_path)
+    online = read_config(OnlineConfig, run.config_path) if run.command == "online" else None
+    config = read_config(DistillConfig, run.config_path) if online is None else online.distillation
     if config.game is None:
         raise UserError(f"{run.config_path}: names no game; it is not the resolved configuration of a run")
     student = make_student(config.student, [get_task(game) for game in config.game])
+    template: Any = learner_template(student, config.learner) if online is None else state_template(online, student)
+    label = network_label(config.student, student.tasks)
     with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
         step = checkpointer.best_step() if checkpoint == "best" else None
         if checkpoint == "best" and step is None:
             raise UserError(f"{path}: no checkpoint has a score; evaluation.every_rounds is what scores them")
-        restored = checkpointer.restore(
-            _template(student, config), step, network=network_label(config.student, student.tasks)
-        )
+        restored = checkpointer.restore(template, step, network=label if online is None else None)
     if restored is None:
         raise UserError(f"{path}: has no checkpoint yet")
     state, metadata, _ = restored
-    return TrainedStudent(student, state.variables, config, Progression.from_metadata(metadata))
+    if online is None:
+        return TrainedStudent(student, state.variables, config, Progression.from_metadata(metadata))
+    at = OnlineProgression.from_metadata(metadata)
+    progression = Progression(at.updates, at.wall_seconds, label, [at.play])
+    return TrainedStudent(student, state.student.variables, config, progression)
 
 
 def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
@@ -246,14 +249,3 @@ def _summarise(
 def _prefixed(who: str, scores: dict[str, Any]) -> dict[str, Any]:
     names = {"mean": f"{who}_score", "standard_error": f"{who}_standard_error", "ci95": f"{who}_ci95"}
     return {names.get(name, name): value for name, value in scores.items()}
-
-
-def _template(student: Student, config: DistillConfig) -> Any:
-    """What the checkpoint of such a run holds, without computing it."""
-
-    def init(key: jax.Array) -> LearnerState:
-        variables = student.init(key)
-        optimizer_state = make_optimizer(config.learner, total_updates=1).init(variables)
-        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key)
-
-    return jax.eval_shape(init, jax.random.key(0))

@@ -145,8 +145,8 @@ GAMES = (
     [
         pytest.param(
             ["distil"],
-            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, sweep, "
-            "evaluate, report, teachers)",
+            "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
+            "sweep, evaluate, report, teachers)",
             id="command",
         ),
         pytest.param(

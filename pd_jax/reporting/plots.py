@@ -63,7 +63,7 @@ def plot_run(
         figure = Figure(figsize=(9.6, 3.6), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)
         learning, scores = figure.subplots(1, 2)
-        _draw_learning(learning, records)
+        draw_learning(learning, records)
         games = summary["games"] if summary else {}
         if len(games) > 1:
             _draw_percentages(scores, records, games)
@@ -133,19 +133,20 @@ def _draw_learning_curve(axes: Axes, curve: Sequence[Sequence[float | None]], re
     for score in references.values():
         axes.axhline(score, color=GREY, linestyle=":", linewidth=1.2)
     if rows.size:
-        _interval_line(axes, rows, BLUE, marker="o" if len(rows) <= _DENSE else None)
+        interval_line(axes, rows, BLUE, marker="o" if len(rows) <= _DENSE else None)
         axes.set_xlim(0, max(rows[:, 0].max(), 1) * 1.02)
-        _count_axis(axes)
+        count_axis(axes)
     else:
-        _say_nothing_to_show(axes)
-    _label_ends(axes, [(score, name, GREY) for name, score in references.items()])
+        say_nothing_to_show(axes)
+    label_ends(axes, [(score, name, GREY) for name, score in references.items()])
 
 
-def _draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+def draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+    """Draws loss and agreement over updates, from the records of ``metrics.jsonl``."""
     axes.set(title="Learning", xlabel="updates")
     loss, agreement = _series(records, "loss"), _series(records, "agreement")
     if not loss.size and not agreement.size:
-        _say_nothing_to_show(axes)
+        say_nothing_to_show(axes)
         return
     positive = loss[loss[:, 1] > 0]
     if positive.size:
@@ -167,7 +168,7 @@ def _draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
         right.set_ylim(0, 102)
         right.set_ylabel("same action as the teacher (%)", color=VERMILION)
         right.tick_params(axis="y", colors=VERMILION)
-    _count_axis(axes)
+    count_axis(axes)
 
 
 def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, Mapping[str, Any]]) -> None:
@@ -180,7 +181,7 @@ def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mappin
         low, high = game.get("student_ci95") or (None, None)
         rows = np.vstack([rows[rows[:, 0] < last], np.array([[last, game["student_score"], low, high]], float)])
     if not rows.size:
-        _say_nothing_to_show(axes)
+        say_nothing_to_show(axes)
         return
     labels = [(rows[-1, 1], f"student {rows[-1, 1]:,.1f}", BLUE)]
     if game:
@@ -192,11 +193,11 @@ def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mappin
         if game.get("random_score") is not None:
             axes.axhline(game["random_score"], color=GREY, linestyle=":", linewidth=1.2)
             labels.append((game["random_score"], f"random {game['random_score']:,.1f}", GREY))
-    _interval_line(axes, rows, BLUE, marker="o")
+    interval_line(axes, rows, BLUE, marker="o")
     axes.margins(y=0.08)
     axes.set_xlim(0, last * 1.02)
-    _label_ends(axes, labels)
-    _count_axis(axes)
+    label_ends(axes, labels)
+    count_axis(axes)
 
 
 def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, Mapping[str, Any]]) -> None:
@@ -220,11 +221,11 @@ def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: M
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(0.0, bottom), top)
     axes.set_xlim(0, last * 1.02)
-    _label_ends(axes, labels)
-    _count_axis(axes)
+    label_ends(axes, labels)
+    count_axis(axes)
 
 
-def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     """Writes ``(y, text, colour)`` beside the right ends of lines, moved apart so that none covers another."""
     bottom, top = axes.get_ylim()
     gap = (top - bottom) / 18
@@ -252,7 +253,7 @@ def _label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def _interval_line(axes: Axes, rows: np.ndarray, colour: str, *, marker: str | None) -> None:
+def interval_line(axes: Axes, rows: np.ndarray, colour: str, *, marker: str | None) -> None:
     """A line through ``[points, (x, y, low, high)]``, with a band, or bars where points are few."""
     x, y, low, high = rows.T
     known = np.isfinite(low) & np.isfinite(high)
@@ -278,12 +279,14 @@ def _dense_line(axes: Axes, points: np.ndarray, colour: str, *, log: bool = Fals
     axes.plot(x, np.exp(smooth) if log else smooth, color=colour)
 
 
-def _count_axis(axes: Axes) -> None:
+def count_axis(axes: Axes) -> None:
+    """Makes the horizontal axis one of large whole numbers."""
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _say_nothing_to_show(axes: Axes) -> None:
+def say_nothing_to_show(axes: Axes) -> None:
+    """In the place of a drawing."""
     axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
     axes.set(xticks=[], yticks=[])
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import IO
 
@@ -21,6 +22,15 @@ _REFRESHES_PER_SECOND = 2
 def print_warning(message: str) -> None:
     """Prints ``warning: message`` on stderr, above any bars."""
     print_line(f"warning: {message}", sys.stderr)
+
+
+@contextlib.contextmanager
+def warn_if_unwritable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns an OSError into a warning that names ``path``: what is known is not given up for a picture of it."""
+    try:
+        yield
+    except OSError as error:
+        print_warning(f"{os.fspath(path)}: cannot be written: {error.strerror}")
 
 
 def print_line(text: str, file: IO[str]) -> None:

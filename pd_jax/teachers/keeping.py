@@ -31,17 +31,21 @@ class Keeper:
       task: its game.
       network: that learns.
       directory: of the run.
+      command: that trains, as the file is to name it.
 
     Attributes:
       path: ``teacher.safetensors`` in it.
     """
 
-    def __init__(self, config: TrainTeacherConfig, task: Task, network: Any, directory: Path) -> None:
+    def __init__(
+        self, config: TrainTeacherConfig, task: Task, network: Any, directory: Path, command: str = "train-teacher"
+    ) -> None:
         self.path = directory / "teacher.safetensors"
         self._plot_path = directory / "learning_curve.png"
         self._config = config
         self._task = task
         self._network = network
+        self._command = command
 
     def score(
         self, variables: Any, episodes: int, on_progress: Callable[[int, int], None], *, seed_offset: int = 0
@@ -106,10 +110,17 @@ class Keeper:
     def metadata(
         self, scores: Mapping[str, Any], *, env_steps: int, curve: Sequence[dict[str, Any]], seed_offset: int = 0
     ) -> TeacherMetadata:
-        """What the file is to say of this game; the arguments are those of ``write``."""
+        """What the file is to say of this game; the arguments are those of ``write``. Weights that were not scored have
+        no ``scores``."""
         config, task, evaluation = self._config, self._task, self._config.evaluation
         is_atari = task.kind == "atari"
         atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
+        protocol = {
+            "epsilon": evaluation.epsilon,
+            "max_noops": config.env.max_noops,
+            "max_episode_steps": evaluation.max_episode_steps or task.max_episode_steps,
+            "seed": self._seed(seed_offset),
+        }
         several: dict[str, Any] = {}
         if config.num_games > 1:
             several = {name: getattr(config, name) for name in ("channels", "hidden", "head_hidden")}
@@ -131,15 +142,9 @@ class Keeper:
             env_steps=env_steps,
             seed=config.seed,
             training_config={key: value for key, value in run_settings(config).items() if key != "out"},
-            evaluation={
-                **scores,
-                "epsilon": evaluation.epsilon,
-                "max_noops": config.env.max_noops,
-                "max_episode_steps": evaluation.max_episode_steps or task.max_episode_steps,
-                "seed": self._seed(seed_offset),
-            },
+            evaluation={**scores, **protocol} if scores else {},
             learning_curve=list(curve),
-            how_made=f"pd-jax train-teacher on {jax.default_backend()}",
+            how_made=f"pd-jax {self._command} on {jax.default_backend()}",
             licence="Apache-2.0",
             created=datetime.date.today().isoformat(),
             pd_jax_version=pd_jax.__version__,

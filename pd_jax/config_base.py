@@ -1,0 +1,29 @@
+"""What the settings of every command have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from pd_jax.config_fields import make_tuples
+from pd_jax.config_sections import Seed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a command line or a file sets."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""
+        yield from ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommandConfig(Settings):
+    """What every command that computes takes."""
+
+    seed: Seed = 0
+    """Seed of everything random."""

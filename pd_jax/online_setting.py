@@ -1,0 +1,145 @@
+"""What an online run needs, loaded and checked against one another before anything is written or allocated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pd_jax.config import OnlineConfig, check_devices, check_network
+from pd_jax.distributed import DeviceGroup
+from pd_jax.errors import UserError
+from pd_jax.memory import check_memory
+from pd_jax.opening import check_resumed
+from pd_jax.preparation import Setting, check_stacks_fit, task_of
+from pd_jax.students import make_student
+from pd_jax.tasks import Task, get_task
+from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.keeping import Keeper
+from pd_jax.teachers.learning import init_state, make_teacher_network
+from pd_jax.teachers.pqn import PQNState, warm_start
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineSetting:
+    """What a run needs.
+
+    Attributes:
+      config: with the game and the teacher's network filled in.
+      student_side: as for a distillation; its one teacher is the target, whose ``variables`` the run replaces whenever
+        the target is another.
+      start_from: the variables that the teacher begins with; None are fresh ones.
+      keeper: writes the target's file.
+    """
+
+    config: OnlineConfig
+    student_side: Setting
+    start_from: Any | None
+    keeper: Keeper
+
+    @property
+    def task(self) -> Task:
+        """The game."""
+        return self.student_side.tasks[0]
+
+    @property
+    def target(self) -> Teacher:
+        """Who plays for the student."""
+        return self.student_side.teachers[0]
+
+    @property
+    def network(self) -> Any:
+        """The learning teacher's, and the target's."""
+        return self.target.network
+
+    @property
+    def label(self) -> str:
+        """What checkpoints call the two networks."""
+        return f"{self.student_side.network} beside {self.config.teacher_network}"
+
+    def init_teacher(self) -> PQNState:
+        """The learning teacher at its beginning."""
+        state = init_state(self.network, self.task, self.config.pqn, self.config.seed)
+        return state if self.start_from is None else warm_start(state, self.start_from)
+
+
+def prepare_online(config: OnlineConfig) -> OnlineSetting:
+    """Loads and checks everything a run refers to.
+
+    Raises:
+      UserError: the teacher, the game, the networks or the devices do not fit together.
+    """
+    for key, problem in config.conflicts():
+        raise UserError(f"{key}: {problem}")
+    teacher = load(config.only_teacher, config.only_game) if config.only_teacher is not None else None
+    if teacher is None:
+        assert config.only_game is not None  # There is a game or a teacher.
+        task = get_task(config.only_game)
+    else:
+        task = task_of(config.only_game, teacher)
+        _check_learns_on(teacher)
+    config = _resolved(config, task, teacher)
+    assert config.teacher_network is not None
+    check_network(config.teacher_network, task, "teacher_network")
+    check_network(config.student.network, task, "student.network")
+    distillation = config.distillation
+    devices = DeviceGroup.local(config.learner.num_devices)
+    check_devices(distillation, devices.size)
+    check_stacks_fit(distillation, (task,))
+    student = make_student(config.student, (task,))
+    check_memory(distillation, student, devices)
+    network = make_teacher_network(config, task)
+    keeper = Keeper(config.training(task.name), task, network, Path(config.out), "online")
+    target = Teacher(keeper.metadata({}, env_steps=0, curve=[]), {}, f"(the {config.target} snapshot)", "", network)
+    student_side = Setting(distillation, (target,), (task,), (None,), devices, student)
+    return OnlineSetting(config, student_side, None if teacher is None else teacher.variables, keeper)
+
+
+def check_goes_on(config: OnlineConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError for changes to a resumed run that would spoil what it has done so far.
+
+    Args:
+      config: with which it is to go on.
+      there: the configuration with which it was begun, nested mappings of plain values.
+    """
+    check_resumed(config.distillation, there)
+    steps, rounds = there["pqn"]["total_steps"], there["schedule"]["rounds"]
+    if steps * config.schedule.rounds != config.pqn.total_steps * rounds:
+        raise UserError(
+            f"pqn.total_steps: {config.pqn.total_steps} in {config.schedule.rounds} rounds is another pace than "
+            f"{steps} in {rounds}, which {config.out} has; change schedule.rounds and pqn.total_steps alike"
+        )
+
+
+def _resolved(config: OnlineConfig, task: Task, teacher: Teacher | None) -> OnlineConfig:
+    """With the game, and with the network of the teacher to start from, or the game's usual one."""
+    own: dict[str, Any] = {"teacher_network": "mlp" if task.kind == "vector" else "dqn", "layer_norm": True}
+    if task.kind == "vector":
+        own["mlp_hidden"] = (128, 128)
+    if teacher is not None:
+        there = teacher.metadata
+        has = {"teacher_network": there.network, "layer_norm": there.layer_norm, "mlp_hidden": there.hidden_sizes}
+        own = {key: has[key] for key in own}
+    for key, value in own.items():
+        asked = getattr(config, key)
+        if teacher is not None and asked is not None and asked != value:
+            raise UserError(f"{key}: {_spell(asked)}, and teacher {teacher.source} has {_spell(value)}; leave it out")
+    given = {key: getattr(config, key) for key in own if getattr(config, key) is not None}
+    return dataclasses.replace(config, game=(task.name,), **(own | given))
+
+
+def _spell(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def _check_learns_on(teacher: Teacher) -> None:
+    """Raises a UserError unless PQN can go on from this teacher's weights."""
+    metadata = teacher.metadata
+    if metadata.games:
+        raise UserError(f"teacher: {teacher.source} is a network of {len(metadata.games)} games; a run has one")
+    if teacher.gives_logits:
+        raise UserError(f"teacher: {teacher.source} gives logits; a teacher that goes on learning learns Q-values")
+    if metadata.activation != "relu" or metadata.support:
+        what = "a categorical head" if metadata.support else f"{metadata.activation} units"
+        raise UserError(f"teacher: {teacher.source} has {what}; PQN trains plain networks with relu")
