@@ -138,6 +138,9 @@ def _run(command: str, config: Any) -> None:
         run_report(config)
         return
     _ignore_warnings_of_envpool()
+    if config.resume and config.out is not None and not os.path.exists(os.path.join(config.out, "config.yaml")):
+        # No error: a job that is restarted from outside needs one command.
+        print(f"pd-jax {command}: {config.out}: nothing to resume; begins afresh", file=sys.stderr)
     _runners()[command](config)
 
 

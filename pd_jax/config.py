@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
@@ -355,6 +355,12 @@ class TrainTeacherConfig(CommandConfig):
             if getattr(self.evaluation, key) < 2:
                 yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
         yield from learnt_games_conflicts(self)
+
+    def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
+        other = {"pqn": "dqn", "dqn": "pqn"}[self.algorithm]
+        for key in given:
+            if key.startswith(f"{other}."):
+                yield key, f"is a setting of {other}, and algorithm is {self.algorithm!r}"
 
 
 COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(

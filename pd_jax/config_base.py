@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pd_jax.config_fields import make_tuples
 from pd_jax.config_sections import Seed
@@ -18,6 +18,10 @@ class Settings:
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""
+        yield from ()
+
+    def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yields ``(key, why)`` for those of the dotted keys that were given and that nothing would look at."""
         yield from ()
 
 

@@ -42,6 +42,9 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     _require(config_class, from_file | overrides, where, "; set it in the configuration file or give {}")
     config = _apply(config_class, from_file, overrides)
     origins = {key: where + key for key in from_file} | {key: _option(key) for key in overrides}
+    # A file may serve several algorithms, and an option chooses among them.
+    for key, problem in config.unused(overrides if "algorithm" in overrides else from_file | overrides):
+        raise UserError(f"{origins[key]}: {problem}")
     return _without_conflicts(config, origins, "")
 
 

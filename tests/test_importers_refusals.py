@@ -206,6 +206,10 @@ def test_a_policy_that_needs_the_statistics_of_vec_normalize_is_refused(tmp_path
         ({"observation_space": ...}, "not an archive of Stable-Baselines3: its 'data' has no observation_space"),
         ({"action_space": [2]}, "not an archive of Stable-Baselines3: its 'data' has no action_space"),
         ({"action_space": {":type:": "<class 'x.Discrete'>", "n": "1e9"}}, "does not say how many actions it has"),
+        (
+            {"action_space": {":type:": "<class 'x.Discrete'>", "n": "2", "start": "1"}},
+            "its actions begin at 1, those of cartpole at 0",
+        ),
         ({"action_space": {":type:": "<class '\x1b[2J'>"}}, "its actions are a '\\x1b[2J' space"),
         ({"policy_kwargs": [1]}, "its policy_kwargs are [1], not an object"),
         ({"use_sde": True}, "uses state-dependent exploration (use_sde)"),
@@ -306,10 +310,10 @@ def test_a_damaged_policy_is_refused(altered):
 def test_a_zip_that_is_no_archive_of_the_library_is_refused(missing, altered, tmp_path):
     name = {"data": "data", "policy": "policy.pth"}[missing]
     message = refusal(altered("dqn_cartpole", **{missing: None}), "cartpole")
-    assert message == f"not an archive of Stable-Baselines3: it holds no '{name}'"
+    assert message == f"not an archive of Stable-Baselines3, or one that was cut short: it holds no '{name}'"
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("holiday.jpg", b"\xff\xd8")
-    assert refusal(tmp_path / "photos.zip", "pong") == "not an archive of Stable-Baselines3: it holds no 'data'"
+    assert refusal(tmp_path / "photos.zip", "pong").endswith("cut short: it holds no 'data'")
 
 
 def test_what_is_no_zip_is_refused(archives, tmp_path):

@@ -177,6 +177,17 @@ def test_a_teacher_that_does_not_fit_its_game_or_its_network_is_refused(save, ch
     assert message.startswith(f"{path}: ") and complaint in message
 
 
+@pytest.mark.parametrize(("factor", "is_read"), [(1e5, True), (1e37, False)])
+def test_finite_weights_too_large_for_finite_values_are_refused(save, pong_params, factor, is_read):
+    path = save(params=jax.tree.map(lambda leaf: leaf * np.float32(factor), pong_params))
+    if is_read:
+        assert np.isfinite(load(path)(FRAMES)).all()
+    else:
+        assert refusal(path) == (
+            f"{path}: gives NaN or infinite values for random observations: its weights are of no use"
+        )
+
+
 def test_weights_of_another_number_of_actions_are_refused(save):
     params = params_for(make_network("net3", 4), (84, 84, 4), "uint8")
     assert "has shape (4,), the network needs (6,)" in refusal(save(params=params))

@@ -16,6 +16,8 @@ from helpers import checkpoint_steps, contents, options, read_lines, refusal, st
 
 from pd_jax import teachers
 from pd_jax.cli import main
+from pd_jax.config import TrainTeacherConfig
+from pd_jax.config_loading import load_config
 from pd_jax.errors import UserError
 from pd_jax.strict_yaml import read_yaml
 from pd_jax.teachers.files import read_teacher, save_teacher
@@ -207,7 +209,7 @@ def test_a_run_does_not_go_on_with_another_algorithm(
     ("change", "message"),
     [
         ({"network": "mlp", "layer_norm": False}, "is a mlp for cartpole (layer_norm False), and the run wants a mlp"),
-        ({"hidden_sizes": (9,)}, "is a mlp for cartpole (layer_norm True), and the run wants a mlp"),
+        ({"hidden_sizes": (9, 7)}, "has mlp_hidden 9 7, and the run wants 8"),
         ({"output": "logits"}, "gives logits; pqn learns Q-values"),
     ],
 )
@@ -232,12 +234,52 @@ def test_impossible_settings_are_refused(tmp_path: Path, capfd: pytest.CaptureFi
             # A frame, its flags, an action and a reward each.
             f"dqn.replay_capacity: 2147483647 steps of pong take {2**31 * 7065 / 2**30:,.1f} GiB, and there are ",
         ),
+        ({"dqn.batch-size": 16}, "--dqn.batch-size: is a setting of dqn, and algorithm is 'pqn'"),
+        (
+            {"algorithm": "dqn"},
+            "--pqn.total-steps: is a setting of pqn, and algorithm is 'dqn'",
+        ),
         ({"algorithm": "dqm"}, "--algorithm: 'dqm' is not an algorithm; did you mean 'dqn'? (pqn, dqn)"),
         ({"init-from": "cartpol"}, "'cartpol' is neither a bundled teacher nor a file; did you mean 'cartpole'?"),
     ):
-        refused = refusal(capfd, "train-teacher", *options(SHORT | change | {"out": tmp_path / "run"}))
+        # As many options as the algorithm has no use for are no part of what is tested.
+        base = COMMON if "dqn.learning-starts" in change or "dqn.replay-capacity" in change else SHORT
+        refused = refusal(capfd, "train-teacher", *options(base | change | {"out": tmp_path / "run"}))
         assert refused.startswith(f"pd-jax train-teacher: {message}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_does_not_go_back_to_fewer_steps(
+    short_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(short_run, out)
+    before = contents(out)
+    message = refusal(capfd, "train-teacher", *options(SHORT | {"out": out, "resume": True, "pqn.total-steps": 2048}))
+    assert message == (
+        "pd-jax train-teacher: pqn.total_steps: 2,048 is less than the 4,096 steps that the run in "
+        f"{out} has behind it\n"
+    )
+    assert contents(out) == before
+
+
+def test_settings_of_the_algorithm_that_an_option_deselects_may_stay_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "both.yaml"
+    file.write_text("game: cartpole\nnetwork: mlp\nout: x\npqn: {total_steps: 1000}\ndqn: {total_steps: 2000}\n")
+    with pytest.raises(UserError, match=r"both.yaml: dqn.total_steps: is a setting of dqn, and algorithm is 'pqn'"):
+        load_config(TrainTeacherConfig, ["--config", str(file)], "train-teacher")
+    config = load_config(TrainTeacherConfig, ["--config", str(file), "--algorithm", "dqn"], "train-teacher")
+    assert config.learning.total_steps == 2000
+
+
+def test_a_run_that_is_not_there_to_be_resumed_is_begun_and_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    succeed("train-teacher", SHORT | {"out": out, "resume": True, "pqn.total-steps": 256})
+    assert f"pd-jax train-teacher: {out}: nothing to resume; begins afresh\n" in capfd.readouterr().err
+    succeed("train-teacher", SHORT | {"out": out, "resume": True, "pqn.total-steps": 512})
+    assert "nothing to resume" not in capfd.readouterr().err
 
 
 def test_a_checkpoint_of_another_network_is_refused(

@@ -112,8 +112,11 @@ def print_teacher(summary: Mapping[str, Any], *, file: TextIO | None = None) -> 
         print(describe_score(f"{game} teacher", scores, "teacher"), file=file)
     print(f"{summary['env_steps']:,} steps in {format_seconds(summary['wall_seconds'])}", file=file)
     if "env_steps_per_second" in summary:
-        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in summary["time_shares"].items())
-        print(f"{summary['env_steps_per_second']:,.0f} steps a second ({shares})", file=file)
+        shares = summary["time_shares"]
+        told = "the machine was too busy to tell what bounds it"
+        if shares is not None:
+            told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+        print(f"{summary['env_steps_per_second']:,.0f} steps a second ({told})", file=file)
     print(f"teacher file: {summary['teacher']}", file=file)
 
 

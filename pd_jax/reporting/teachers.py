@@ -68,8 +68,8 @@ def teachers_table(entries: Sequence[Entry], *, without: int | None = None, styl
 def teachers_notes(entries: Sequence[Entry]) -> list[str]:
     """The lines below the table."""
     return [
-        "score: mean unclipped return and its standard error; LN: with LayerNorm; steps: of training, each of 4 frames "
-        "in Atari games; human: Mnih et al. (2015)",
+        "score: mean unclipped return and its standard error; LN: with LayerNorm; steps: of training up to these "
+        "weights, each of 4 frames in Atari games; human: Mnih et al. (2015)",
         f"{len(entries)} teachers, {format_size(sum(entry.size_bytes for entry in entries))}; "
         "pd-jax teachers show NAME tells more",
     ]

@@ -121,6 +121,11 @@ def locate(name_or_path: str) -> tuple[str, Path]:
     if name in files:
         return name, files[name]
     path = Path(name_or_path)
+    if name_or_path.startswith("hf://") or path.suffix in (".zip", ".cleanrl_model"):
+        raise UserError(
+            f"{name_or_path}: is another library's agent; pd-jax teachers import FILE --game NAME --out "
+            "teacher.safetensors makes a teacher file of it"
+        )
     if not name_or_path.endswith(_SUFFIX) and os.sep not in name_or_path and not path.exists():
         raise UserError(
             f"{name_or_path!r} is neither a bundled teacher nor a file{nearest(name_or_path, files)} "

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pd_jax.config import check_network
@@ -16,6 +18,10 @@ from pd_jax.tasks import get_task
 from pd_jax.teachers.files import PathLike, check_params
 from pd_jax.teachers.joint import GameNetwork, make_joint_network
 from pd_jax.teachers.metadata import TeacherMetadata
+
+# Below this no network of ours leaves the range of float32, whatever it sees.
+_LARGE_WEIGHT = 1e3
+_PROBES = 4
 
 
 def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
@@ -68,6 +74,19 @@ def check_fits(params: Mapping[str, Any], metadata: TeacherMetadata, path: PathL
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     check_params(params, jax.tree.map(lambda leaf: leaf.shape, variables["params"]), path)
+    if max(float(np.abs(leaf).max(initial=0)) for leaf in jax.tree.leaves(params)) > _LARGE_WEIGHT:
+        _check_outputs(params, metadata, path)
+
+
+def _check_outputs(params: Mapping[str, Any], metadata: TeacherMetadata, path: PathLike) -> None:
+    """Finite weights of an absurd size give outputs that are not finite."""
+    network, task = build_network(metadata), get_task(metadata.game)
+    generator = np.random.default_rng(0)
+    shape = (_PROBES, *task.observation_shape)
+    seen = generator.integers(256, size=shape) if task.kind == "atari" else generator.normal(size=shape)
+    outputs = jax.jit(network.apply)({"params": params}, jnp.asarray(seen, task.observation_dtype))
+    if not np.isfinite(outputs).all():
+        raise UserError(f"{path}: gives NaN or infinite values for random observations: its weights are of no use")
 
 
 def _initialiser(metadata: TeacherMetadata) -> Callable[[Array], Any]:

@@ -36,9 +36,7 @@ def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[T
     metadata = teacher.metadata
     games, wanted_games = metadata.games or (metadata.game,), tuple(task.name for task in tasks)
     wanted = (wanted_games, config.network, config.uses_layer_norm)
-    if (games, metadata.network, metadata.layer_norm) != wanted or (
-        config.network == "mlp" and tuple(metadata.hidden_sizes) != tuple(config.mlp_hidden)
-    ):
+    if (games, metadata.network, metadata.layer_norm) != wanted:
         raise UserError(
             f"init_from: {config.init_from} is a {metadata.network} for {', '.join(games)} "
             f"(layer_norm {metadata.layer_norm}), and the run wants a {config.network} for {', '.join(wanted_games)} "
@@ -53,7 +51,14 @@ def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[T
 
 
 def _check_widths(teacher: Teacher, config: TrainTeacherConfig) -> None:
+    widths, wanted = _widths(teacher.metadata.hidden_sizes), _widths(config.mlp_hidden)
+    if config.network == "mlp" and widths != wanted:
+        raise UserError(f"init_from: {config.init_from} has mlp_hidden {widths}, and the run wants {wanted}")
     for key in ("channels", "hidden", "head_hidden") if teacher.metadata.games else ():
         there, here = getattr(teacher.metadata, key), getattr(config, key)
         if there != here:
             raise UserError(f"init_from: {config.init_from} has {key} {there}, and the run wants {here}")
+
+
+def _widths(sizes: Sequence[int]) -> str:
+    return " ".join(map(str, sizes)) or "none"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,12 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         start_from = load_start(config, tasks)
     with (
         RunDirectory.create(
-            config.out, "train-teacher", run_settings(config), resume=config.resume, may_change=_MAY_CHANGE
+            config.out,
+            "train-teacher",
+            run_settings(config),
+            resume=config.resume,
+            may_change=_MAY_CHANGE,
+            check=functools.partial(_check_goes_on, config),
         ) as run,
         Interrupts() as interrupts,
         Progress(f"train {', '.join(config.game)} with {config.algorithm}") as progress,
@@ -282,9 +289,23 @@ class _Training:
         )
 
 
+def _check_goes_on(config: TrainTeacherConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError if a run that is resumed has done more than it is now to do."""
+    key, wanted = f"{config.algorithm}.total_steps", config.learning.total_steps
+    done = max(_saved_steps(config.out), default=0)
+    planned = there.get(config.algorithm, {}).get("total_steps", wanted)
+    # The last iteration may go beyond what was planned.
+    if wanted < planned and wanted < done:
+        raise UserError(f"{key}: {wanted:,} is less than the {done:,} steps that the run in {config.out} has behind it")
+
+
 def _has_checkpoints(out: str) -> bool:
+    return bool(_saved_steps(out))
+
+
+def _saved_steps(out: str) -> list[int]:
     directory = Path(out) / "checkpoints"
-    return directory.is_dir() and any(entry.name.isdigit() for entry in directory.iterdir())
+    return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
 
 
 def _passed(before: int, after: int, interval: int) -> bool:

@@ -104,7 +104,7 @@ def _read(path: Path) -> tuple[str, dict[str, bytes]]:
         members = archives.read_members(file, _LIMITS)
     for name in ("data", "policy.pth"):
         if name not in members:
-            raise Malformed(f"not an archive of Stable-Baselines3: it holds no {name!r}")
+            raise Malformed(f"not an archive of Stable-Baselines3, or one that was cut short: it holds no {name!r}")
     return sha256, members
 
 
@@ -168,6 +168,9 @@ def _check_inputs_and_outputs(data: dict[str, Any], task: Task, family: Family) 
     if not re.fullmatch(r"\d{1,9}", count):
         raise Malformed("does not say how many actions it has")
     check_actions(int(count), task)
+    start = actions.get("start", 0)
+    if str(start) != "0":
+        raise Malformed(f"its actions begin at {_short(start)}, those of {task.name} at 0")
 
 
 def _check_policy_kwargs(data: dict[str, Any], task: Task, family: Family) -> str:
