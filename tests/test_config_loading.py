@@ -371,7 +371,12 @@ def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     known = fields(COMMANDS[command])
     required = [key for key, field in known.items() if field.required]
     keys = draw(st.lists(st.sampled_from(sorted(known)), max_size=8, unique=True))
-    return command, {key: draw(possible(known[key])) for key in dict.fromkeys(required + keys)}
+    values = {key: draw(possible(known[key])) for key in dict.fromkeys(required + keys)}
+    if command == "train-teacher":
+        # Options of the other algorithm are refused.
+        other = "dqn." if values.get("algorithm", "pqn") == "pqn" else "pqn."
+        values = {key: value for key, value in values.items() if not key.startswith(other)}
+    return command, values
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

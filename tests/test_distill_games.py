@@ -326,7 +326,11 @@ def test_a_run_whose_only_teacher_gives_nan_is_saved_and_ends(
     assert capfd.readouterr().out.startswith("cartpole student: ")
 
 
-def test_a_teacher_that_gives_nothing_but_nan_ends_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_teacher_that_gives_nothing_but_nan_ends_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A teacher file that is nothing but NaN is refused; one that only fails in the game itself would not be.
+    monkeypatch.setattr("pd_jax.teachers.fitting._LARGE_WEIGHT", np.inf)
     teacher, out = write_overflowing_teacher(tmp_path / "wild.safetensors", -100.0), tmp_path / "run"
     assert main(["distill", *options(UNSOUND | QUICK_EVALUATION | {"teacher": ["acrobot", teacher], "out": out})]) == 2
     *_, last = capfd.readouterr().err.splitlines()
