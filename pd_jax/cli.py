@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from pd_jax import __version__
+from pd_jax import __version__, hosts
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
 from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now
 
@@ -35,6 +35,7 @@ def run() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     code = main()
+    hosts.for_all(hosts.Hosts.leave)
     if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
         # After a failed save (a full disk) Orbax's threads wait for one another for minutes; all is said and written.
         with contextlib.suppress(OSError):
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
         return _fail(command, f"{where}{error.strerror or error}", 2)
     except (MemoryError, RuntimeError) as error:
+        # A collective fails at once when a process is lost; which one, the watching thread finds out.
+        hosts.for_all(lambda among: among.wait_to_be_told())
         if is_out_of_memory(error):
             return _fail(command, OUT_OF_MEMORY, 2)
         raise
@@ -127,6 +130,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def _fail(command: str, message: str, code: int) -> int:
     print(f"{' '.join(filter(None, ('pd-jax', command)))}: {message}", file=sys.stderr)
+    hosts.for_all(lambda among: among.say_ended(code, message))
     return code
 
 
@@ -138,6 +142,9 @@ def _run(command: str, config: Any) -> None:
         run_report(config)
         return
     _ignore_warnings_of_envpool()
+    if command == "distill":
+        # Before anything of JAX's is touched.
+        hosts.join(config.hosts)
     if config.resume and config.out is not None and not os.path.exists(os.path.join(config.out, "config.yaml")):
         # No error: a job that is restarted from outside needs one command.
         print(f"pd-jax {command}: {config.out}: nothing to resume; begins afresh", file=sys.stderr)

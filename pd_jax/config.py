@@ -36,6 +36,7 @@ from pd_jax.config_sections import (
     EmulatorConfig,
     EnvConfig,
     EvaluationConfig,
+    HostsConfig,
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
@@ -118,6 +119,7 @@ class DistillConfig(CommandConfig):
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
 
     @property
     def num_games(self) -> int:

@@ -245,6 +245,22 @@ class TeacherEvaluationConfig(EvaluationConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+    """One program on several hosts. Slurm's srun, Open MPI and TPU pods on GKE say by themselves who takes part."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, for all to meet at."""
+    num_processes: Lanes | None = None
+    """Processes that take part."""
+    process_id: CountOrZero | None = None
+    """Which of them this one is, from 0."""
+    detect: bool = False
+    """Have JAX find out who takes part, as on TPU pods without GKE."""
+    start_timeout: Annotated[int, Bounds(1, 86_400)] = 300
+    """Seconds to wait for all processes to start."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """When the student is saved."""
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pd_jax import hosts
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
 from pd_jax.divergence import check_loss, check_weights
@@ -27,7 +28,7 @@ from pd_jax.preparation import Setting, make_divergence, make_loss, prepare, tem
 from pd_jax.progression import GameProgression, Progression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
-from pd_jax.reporting.metrics import MetricsWriter, score_values
+from pd_jax.reporting.metrics import MetricsWriter, NoMetrics, score_values
 from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import Progress, warn_if_unwritable
 from pd_jax.reporting.summary import Scores, build_summary, mean_percent, one_or_list, summarise_scores
@@ -62,13 +63,21 @@ def distill(
     """
     setting = prepare(config, teacher, teacher_scores)
     with open_run(setting) as run:
+        if not hosts.is_primary():
+            # Checkpoints are opened once process 0 has made the directory and tidied it.
+            hosts.for_all(lambda among: among.wait_for_primary("directory"))
+            hosts.log_to_file(run.path)
         with (
             Interrupts() as interrupts,
             Progress(f"distill {title_of(setting)}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
-            MetricsWriter(run.path) as metrics,
+            MetricsWriter(run.path) if hosts.is_primary() else NoMetrics() as metrics,
         ):
+            hosts.for_all(lambda among: among.wait_for_primary("directory"))
             summary = Session(setting, run, checkpointer, metrics, progress, interrupts).run()
+        hosts.for_all(lambda among: among.wait_for_primary("end"))
+        if not hosts.is_primary():
+            return summary
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
@@ -105,7 +114,7 @@ class Session:
         setting: Setting,
         run: RunDirectory,
         checkpointer: Checkpointer,
-        metrics: MetricsWriter,
+        metrics: MetricsWriter | NoMetrics,
         progress: Progress,
         interrupts: Interrupts,
     ) -> None:
@@ -160,7 +169,9 @@ class Session:
         return self.at.updates >= self.setting.total_updates
 
     def finish(self) -> dict[str, Any]:
-        """Evaluates and reports."""
+        """Evaluates and reports; process 0 does, and the others have nothing to say."""
+        if not hosts.is_primary():
+            return {}
         summary = self._evaluate_both()
         self.run_directory.write_summary(summary)
         self._draw(summary)
@@ -182,14 +193,20 @@ class Session:
         fresh = self.learner.init_single(jax.random.key(self.config.seed))
         restored = self.checkpointer.restore(fresh, network=setting.network)
         if restored is None:
+            self._check_same_start(0)
             self.metrics.truncate_after(-1)
             return setting.devices.replicate(fresh), Progression.begin(setting)
         state, metadata, step = restored
+        self._check_same_start(step)
         at = Progression.from_metadata(metadata)
         at.check_goes_on(setting, self.run_directory.path)
         self.metrics.truncate_after(step)
         self.progress.print(f"resumed at update {step:,}")
         return setting.devices.replicate(jax.tree.map(jnp.asarray, state)), at
+
+    def _check_same_start(self, step: int) -> None:
+        problem = f"{self.run_directory.path}: processes begin at different updates; it must be a directory they share"
+        hosts.for_all(lambda among: among.check_same("start", str(step), problem))
 
     def training(self, lessons: LessonsLike) -> Generator[int, FetchMetrics, None]:
         """Trains to the end, leaving the updates themselves to whoever drives this.
@@ -201,8 +218,9 @@ class Session:
           how many updates are to be done now; it is to be sent what gives the metrics of these.
         """
         # The scores of a run that is taken further are no longer its scores.
-        for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
-            path.unlink(missing_ok=True)
+        if hosts.is_primary():
+            for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
+                path.unlink(missing_ok=True)
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
         self._tell_of_short_recordings()
@@ -216,6 +234,7 @@ class Session:
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
                     lessons.play_round()
+                hosts.wait_for_all(f"play of round {index}")
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
@@ -265,7 +284,7 @@ class Session:
             self.unwritten = fetch_metrics, beside
             if self.at.updates < target:
                 self._save_if_due()
-            self.interrupts.check()
+            self.interrupts.check_together()
 
     @property
     def _call_size(self) -> int:
@@ -280,6 +299,11 @@ class Session:
             self._save_if_due()
             return
         self._write_metrics()
+        if not hosts.is_primary():
+            # Here, and not in the next all-reduce, whose patience is shorter than an evaluation.
+            hosts.for_all(lambda among: among.wait_for_primary(f"round {rounds}"))
+            self._save()
+            return
         means: dict[str, float] = {}
         values: dict[str, float | None] = {}
         for game, name in enumerate(self.setting.names):
@@ -291,6 +315,7 @@ class Session:
             score = values["mean_percent"] = self._mean_percent(means)
         self.metrics.write(self.at.updates, values)
         self._save(score)
+        hosts.for_all(lambda among: among.wait_for_primary(f"round {rounds}"))
 
     def _mean_percent(self, means: Mapping[str, float]) -> float | None:
         """What says which checkpoint of several games is best."""

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import jax
 import numpy as np
 
 from pd_jax import replay
@@ -58,7 +59,7 @@ class Lessons:
         self._at = at
         self._meter = meter
         self._interrupts = interrupts
-        self._insert = setting.devices.map(replay.insert, donate=(0,))
+        self._insert = setting.devices.here.map(replay.insert, donate=(0,))
         self._values: dict[str, float] = {}
         self._play: SideBySide | None = None
         self.stored: tuple[ReplayState, ...] = tuple(map(self._empty_replay, range(len(setting.tasks))))
@@ -127,7 +128,7 @@ class Lessons:
                     steps[game] += config.steps_per_rollout(game)
                     if is_new:
                         self._meter.advance(config.steps_per_rollout(game))
-                self._interrupts.check()
+                self._interrupts.check_alone()
         self._note_play(play, latest if is_new else {})
         self._check_enough_is_left(play)
         return steps
@@ -146,6 +147,9 @@ class Lessons:
         at = self._at[game]
         at.stopped_at = step + unsound * self._config.lanes[game]
         self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
+        if self._setting.devices.num_processes > 1:
+            # The other processes do not know, and would count what is not stored.
+            raise UnsoundTeacherError(self._describe(game))
         if len(self._at) > 1:
             print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return True
@@ -187,20 +191,28 @@ class Lessons:
             task.observation_dtype,
             task.num_actions,
         )
-        stored: ReplayState = devices.map(lambda _: init())(np.zeros(devices.size))
+        stored: ReplayState = devices.here.map(lambda _: init())(np.zeros(devices.here.size))
         return stored
 
     def _open_play(self, game: int) -> Play:
         setting, config = self._setting, self._config
         dataset, length = setting.datasets[game], config.schedule.rollout_length
+        lanes = config.lanes[game] // setting.devices.num_processes
+        first_lane = lanes * jax.process_index()
         if dataset is not None:
-            return RecordedPlay(dataset, rollout_length=length, num_steps=self._at[game].recorded_steps)
+            return RecordedPlay(
+                dataset,
+                rollout_length=length,
+                num_steps=self._at[game].recorded_steps,
+                lanes=slice(first_lane, first_lane + lanes),
+            )
         return LivePlay(
             setting.teachers[game],
             setting.tasks[game],
-            dataclasses.replace(config.env, num_lanes=config.lanes[game], lanes=None),
+            dataclasses.replace(config.env, num_lanes=lanes, lanes=None),
             rollout_length=length,
             epsilon=config.epsilon,
-            seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game),
+            # Lane i of a process has its seed plus i.
+            seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game) + first_lane,
             student=setting.student.policy(game) if config.behaviour.student_acts else None,
         )

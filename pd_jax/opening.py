@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from pd_jax import hosts
 from pd_jax.config import DistillConfig
 from pd_jax.config_loading import to_mapping
 from pd_jax.errors import UserError
@@ -28,6 +29,7 @@ def open_run(setting: Setting) -> RunDirectory:
         resume=config.resume,
         may_change=_MAY_CHANGE,
         check=functools.partial(check_resumed, config),
+        is_primary=hosts.is_primary(),
     )
 
 

@@ -138,13 +138,16 @@ class RecordedPlay:
       dataset: an open recording.
       rollout_length: time steps per rollout; what is left at the end and shorter is not used.
       num_steps: time steps per lane to use, however far the recording has grown since; all by default.
+      lanes: those to read; all by default.
     """
 
-    def __init__(self, dataset: Dataset, *, rollout_length: int, num_steps: int | None = None) -> None:
-        self.num_lanes = dataset.header.num_lanes
+    def __init__(
+        self, dataset: Dataset, *, rollout_length: int, num_steps: int | None = None, lanes: slice = slice(None)
+    ) -> None:
+        self.num_lanes = len(range(dataset.header.num_lanes)[lanes])
         usable = dataset.num_steps if num_steps is None else min(num_steps, dataset.num_steps)
         self._left = usable // rollout_length
-        self._trajectories = dataset.trajectories(rollout_length)
+        self._trajectories = dataset.trajectories(rollout_length, lanes=lanes)
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """The next ``count`` rollouts of the recording, or as many as are left."""

@@ -105,7 +105,7 @@ def prepare(
         for recording, teacher, task in zip(recordings, teachers, tasks, strict=True):
             check_recording(recording, teacher, task, config)
         config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
-    devices = DeviceGroup.local(config.learner.num_devices)
+    devices = DeviceGroup.everywhere(config.learner.num_devices)
     check_devices(config, devices.size)
     check_stacks_fit(config, tasks)
     student = make_student(config.student, tasks)

@@ -1,0 +1,283 @@
+"""One program on several hosts: who takes part, who has been lost, and where all stop together.
+
+Arrays are `pd_jax.distributed`'s affair. Here the processes exchange words, through the key-value store that
+`jax.distributed` keeps on process 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pd_jax.config_sections import HostsConfig
+from pd_jax.errors import UserError
+
+LOST = 3
+"""Exit code of a process that ended because another was lost."""
+_BEAT_SECONDS = 1.0
+_LOST_AFTER_SECONDS = 20.0
+# JAX's own patience must outlast ours: what it does at its end is to abort the process without naming anybody.
+_JAX_PATIENCE_SECONDS = 100
+
+_hosts: Hosts | None = None
+
+
+def current() -> Hosts | None:
+    """This process's place among several; None where it is the only one."""
+    return _hosts
+
+
+def is_primary() -> bool:
+    """Whether this process writes and prints: process 0, or the only one."""
+    return _hosts is None or _hosts.process_id == 0
+
+
+def is_launched_with_others(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher says that this process is one of several.
+
+    Slurm's batch script and a login shell have ``SLURM_NTASKS`` too; only a step of ``srun`` counts its own tasks.
+    """
+    counts = (environment.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    many_tasks = any(count.isdigit() and int(count) > 1 for count in counts)
+    return many_tasks or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def join(config: HostsConfig) -> None:
+    """Joins the other processes, if there are any. To be called before JAX looks for devices.
+
+    Raises:
+      UserError: the settings are incomplete, or the environment does not say what they leave open.
+    """
+    global _hosts
+    explicit = (config.coordinator, config.num_processes, config.process_id)
+    if explicit == (None, None, None) and not config.detect and not is_launched_with_others(os.environ):
+        return
+    if explicit != (None, None, None):
+        _check_explicit(config)
+        if config.num_processes == 1:
+            return
+    import jax
+    from jax._src import distributed
+
+    arrived = threading.Event()
+    threading.Thread(target=_give_up_waiting, args=(arrived, config), daemon=True).start()
+    connect = distributed._jax.get_distributed_runtime_client
+    # `jax.distributed.initialize` has no argument for this. Without it, C++ aborts the process when process 0 is lost.
+    client = functools.partial(connect, missed_heartbeat_callback=_lost_coordinator, shutdown_on_destruction=False)
+    distributed._jax.get_distributed_runtime_client = client
+    try:
+        jax.distributed.initialize(
+            *explicit,
+            cluster_detection_method="deactivate" if None not in explicit else None,
+            initialization_timeout=config.start_timeout + 60,
+            heartbeat_timeout_seconds=_JAX_PATIENCE_SECONDS,
+        )
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"hosts: cannot join the other processes: {line}") from error
+    finally:
+        arrived.set()
+        distributed._jax.get_distributed_runtime_client = connect
+    state = distributed.global_state
+    if state.num_processes > 1:
+        _hosts = Hosts(state.client, state.process_id, state.num_processes)
+
+
+def _check_explicit(config: HostsConfig) -> None:
+    names = ("coordinator", "num_processes", "process_id")
+    missing = [f"hosts.{name}" for name in names if getattr(config, name) is None]
+    if missing:
+        raise UserError(f"{missing[0]}: missing; coordinator, num_processes and process_id go together")
+    assert config.coordinator is not None and config.num_processes is not None and config.process_id is not None
+    host, _, port = config.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"hosts.coordinator: {config.coordinator!r} is not HOST:PORT")
+    if config.process_id >= config.num_processes:
+        raise UserError(f"hosts.process_id: {config.process_id} is not below hosts.num_processes")
+
+
+def _give_up_waiting(arrived: threading.Event, config: HostsConfig) -> None:
+    if not arrived.wait(config.start_timeout):
+        wanted = "all" if config.num_processes is None else f"all {config.num_processes}"
+        where = f" at {config.coordinator}" if config.coordinator else ""
+        _end_at_once(f"hosts.start_timeout: not {wanted} processes met{where} within {config.start_timeout} s", 2)
+
+
+def _lost_coordinator(*_: object) -> None:
+    if _hosts is None or not _hosts.leaving:
+        _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
+
+
+def _end_at_once(message: str, code: int) -> NoReturn:
+    # Not sys.exit: the main thread may wait for a collective that never ends.
+    with contextlib.suppress(OSError):
+        os.write(2, f"pd-jax: {message}\n".encode())
+    os._exit(code)
+
+
+class Hosts:
+    """This process among several.
+
+    A thread of each tells the others every second that it lives, and ends the process by :data:`LOST` when one of them
+    has been silent for 20 s, or has said that it ended.
+
+    Args:
+      client: of JAX's coordination service.
+      process_id: this process's number.
+      num_processes: of all.
+
+    Attributes:
+      leaving: whether the end of another process is expected.
+    """
+
+    def __init__(self, client: Any, process_id: int, num_processes: int) -> None:
+        self.process_id = process_id
+        self.num_processes = num_processes
+        self.leaving = False
+        self._client = client
+        self._names: dict[int, str] = {}
+        self._boundaries = 0
+        self._stop_at: tuple[int, int] | None = None
+        self._tell(f"name/{process_id}", socket.gethostname())
+        threading.Thread(target=self._watch, daemon=True, name="hosts").start()
+
+    def wait_for_primary(self, what: str) -> None:
+        """Returns once process 0 has called this with the same words, which are used once in a run; it never waits."""
+        if self.process_id == 0:
+            self._tell(f"done/{what}", "1")
+        else:
+            self.ask(f"done/{what}")
+
+    def wait_for_all(self, what: str) -> None:
+        """Returns once every process has called this with the same words, which are used once in a run."""
+        self._tell(f"here/{what}/{self.process_id}", "1")
+        for process in range(self.num_processes):
+            self.ask(f"here/{what}/{process}")
+
+    def check_same(self, what: str, value: str, problem: str) -> None:
+        """Raises a UserError that tells the ``problem`` unless process 0 has the same value."""
+        if self.process_id == 0:
+            self._tell(f"same/{what}", value)
+        elif (first := self.ask(f"same/{what}")) != value:
+            raise UserError(f"{problem} ({first} in process 0, {value} in process {self.process_id})")
+
+    def stop_signal(self, received: int | None) -> int | None:
+        """The signal that all processes stop for now, if any. To be called once after each call of updates.
+
+        A call ends when all have dispatched it, and its metrics are fetched after the next is dispatched: processes are
+        at most two calls apart. So one that is told to stop proposes the third call from here, and all the others read
+        that before they get there.
+        """
+        self._boundaries += 1
+        if self._stop_at is None:
+            said = self._look("stop")
+            if said is None and received is not None:
+                with contextlib.suppress(Exception):  # Another process was first.
+                    self._client.key_value_set("pd/stop", f"{self._boundaries + 3} {received}")
+                said = self.ask("stop")
+            if said is not None:
+                boundary, number = map(int, said.split())
+                self._stop_at = boundary, number
+        if self._stop_at is not None and self._boundaries >= self._stop_at[0]:
+            self.leaving = True
+            return self._stop_at[1]
+        return None
+
+    def ask(self, key: str) -> str:
+        """What another process says under a key, once it does."""
+        while (said := self._look(key)) is None:
+            time.sleep(0.05)
+        return said
+
+    def say_ended(self, code: int, message: str) -> None:
+        """Tells the others that this process ends on its own, and why."""
+        if not self.leaving:
+            with contextlib.suppress(Exception):
+                self._tell(f"ended/{self.process_id}", f"{code} {message}")
+                # They read it from process 0, which must not be gone by then.
+                time.sleep(3 * _BEAT_SECONDS if self.process_id == 0 else 0)
+
+    def leave(self) -> None:
+        """Waits for the others to have ended their work, process 0 longest: it answers for all."""
+        self.leaving = True
+        with contextlib.suppress(Exception):
+            self._client.wait_at_barrier("pd/leave", timeout_in_ms=60_000)
+
+    def wait_to_be_told(self) -> None:
+        """Gives the watching thread the time to find out whom this process has lost, and to end it."""
+        time.sleep(_LOST_AFTER_SECONDS + 10)
+
+    def _watch(self) -> None:
+        others = [process for process in range(self.num_processes) if process != self.process_id]
+        seen = {process: ("", time.monotonic()) for process in others}
+        count = 0
+        while True:
+            count += 1
+            try:
+                self._client.key_value_set(f"pd/beat/{self.process_id}", str(count), allow_overwrite=True)
+                for process in others:
+                    self._look_after(process, seen)
+            except Exception as error:
+                if self.leaving:
+                    return
+                if "NOT_FOUND" not in str(error):
+                    _lost_coordinator()
+            time.sleep(_BEAT_SECONDS)
+
+    def _look_after(self, process: int, seen: dict[int, tuple[str, float]]) -> None:
+        ended = self._look(f"ended/{process}")
+        if ended is not None and not self.leaving:
+            code, message = ended.split(" ", 1)
+            _end_at_once(f"process {process} has ended: {message}", int(code))
+        beat, now = self._look(f"beat/{process}") or "", time.monotonic()
+        if beat != seen[process][0]:
+            seen[process] = beat, now
+        elif now - seen[process][1] > _LOST_AFTER_SECONDS and not self.leaving:
+            name = self._look(f"name/{process}") or "unknown host"
+            message = f"process {process} ({name}) has been lost: silent for {_LOST_AFTER_SECONDS:.0f} s"
+            _end_at_once(f"{message}; run the same command again with --resume on all hosts", LOST)
+
+    def _look(self, key: str) -> str | None:
+        try:
+            said: str = self._client.key_value_try_get(f"pd/{key}")
+            return said
+        except Exception as error:
+            if "NOT_FOUND" in str(error):
+                return None
+            raise
+
+    def _tell(self, key: str, value: str) -> None:
+        self._client.key_value_set(f"pd/{key}", value, allow_overwrite=True)
+
+
+def log_to_file(path: Path) -> None:
+    """Has all that this process prints from now on go to a file, unless it is process 0."""
+    if _hosts is None or _hosts.process_id == 0:
+        return
+    logs = path / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    file = os.open(logs / f"process-{_hosts.process_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+
+
+def wait_for_all(what: str) -> None:
+    """:meth:`Hosts.wait_for_all`, where there are several processes."""
+    if _hosts is not None:
+        _hosts.wait_for_all(what)
+
+
+def for_all(function: Callable[[Hosts], None]) -> None:
+    """Calls the function with this process's place, where there are several."""
+    if _hosts is not None:
+        function(_hosts)
