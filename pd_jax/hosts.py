@@ -7,7 +7,6 @@ Arrays are `pd_jax.distributed`'s affair. Here the processes exchange words, thr
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import socket
 import sys
@@ -69,10 +68,6 @@ def join(config: HostsConfig) -> None:
 
     arrived = threading.Event()
     threading.Thread(target=_give_up_waiting, args=(arrived, config), daemon=True).start()
-    connect = distributed._jax.get_distributed_runtime_client
-    # `jax.distributed.initialize` has no argument for this. Without it, C++ aborts the process when process 0 is lost.
-    client = functools.partial(connect, missed_heartbeat_callback=_lost_coordinator, shutdown_on_destruction=False)
-    distributed._jax.get_distributed_runtime_client = client
     try:
         jax.distributed.initialize(
             *explicit,
@@ -85,7 +80,6 @@ def join(config: HostsConfig) -> None:
         raise UserError(f"hosts: cannot join the other processes: {line}") from error
     finally:
         arrived.set()
-        distributed._jax.get_distributed_runtime_client = connect
     state = distributed.global_state
     if state.num_processes > 1:
         _hosts = Hosts(state.client, state.process_id, state.num_processes)
@@ -111,7 +105,8 @@ def _give_up_waiting(arrived: threading.Event, config: HostsConfig) -> None:
         _end_at_once(f"hosts.start_timeout: not {wanted} processes met{where} within {config.start_timeout} s", 2)
 
 
-def _lost_coordinator(*_: object) -> None:
+def _lost_coordinator() -> None:
+    # JAX's own C++ thread often comes first, and aborts the process without naming process 0.
     if _hosts is None or not _hosts.leaving:
         _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
 
