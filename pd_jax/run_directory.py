@@ -82,7 +82,7 @@ class RunDirectory:
           UserError: the directory holds something else, belongs to a running process, or cannot be written. Nothing
             in it was changed.
         """
-        # Left out, so that a later run that takes this file as its --config neither resumes unasked nor waits for others.
+        # Left out: a later run that takes this file as its --config neither resumes unasked nor waits for others.
         config = {key: value for key, value in to_plain(config).items() if key not in ("resume", "hosts")}
         run = cls(path, command, config)
         if not is_primary:
