@@ -14,6 +14,7 @@ from pd_jax.dataset import Dataset, DatasetWriter
 from pd_jax.dataset_header import DatasetHeader
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
+from pd_jax.memory_parts import collection_memory
 from pd_jax.play import LivePlay, environment_options, fresh_seed
 from pd_jax.preparation import task_of
 from pd_jax.reporting.progress import Progress
@@ -39,6 +40,8 @@ def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHea
     teacher = teacher or load(config.teacher, config.game)
     task = task_of(config.game, teacher)
     config = dataclasses.replace(config, game=task.name)
+    memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))
+    memory.check()
     header = _header(config, task, teacher)
     if "://" not in config.out:
         _check_not_shorter(config, header)
@@ -52,6 +55,7 @@ def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHea
         DatasetWriter(config.out, header, resume=config.resume) as writer,
         Progress(f"collect {task.name}") as progress,
     ):
+        memory.tell()
         _record(config, task, teacher, writer, progress, interrupts)
         return writer.header
 

@@ -71,6 +71,7 @@ def online(config: OnlineConfig) -> dict[str, Any]:
         may_change=_MAY_CHANGE,
         check=functools.partial(check_goes_on, setting.config),
     ) as run:
+        setting.student_side.memory.tell()
         with (
             Interrupts() as interrupts,
             Progress(f"online {title}") as progress,

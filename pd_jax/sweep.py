@@ -123,7 +123,7 @@ class _Sweep:
         outcomes: Sequence[dict[str, Any] | Exception]
         try:
             if len(cells) == 1:
-                outcomes = [distill(cells[0].config, cells[0].game.teacher, scores)]
+                outcomes = [distill(cells[0].config, cells[0].game.teacher, scores, tells_memory=False)]
             else:
                 outcomes = distill_together([cell.config for cell in cells], cells[0].game.teacher, scores)
         except Exception as error:
