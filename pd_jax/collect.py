@@ -26,12 +26,13 @@ _MAY_CHANGE = frozenset({"steps"})
 """What a continued recording may set anew: how long it gets."""
 
 
-def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHeader:
+def collect(config: CollectConfig, teacher: Teacher | None = None, *, tells_memory: bool = True) -> DatasetHeader:
     """Plays and records, or goes on with a recording, and returns its header.
 
     Args:
       config: the recording's.
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
+      tells_memory: whether to print what memory the recording takes.
 
     Raises:
       UserError: teacher, game and directory do not fit together, or the disk is full.
@@ -55,7 +56,8 @@ def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHea
         DatasetWriter(config.out, header, resume=config.resume) as writer,
         Progress(f"collect {task.name}") as progress,
     ):
-        memory.tell()
+        if tells_memory:
+            memory.tell()
         _record(config, task, teacher, writer, progress, interrupts)
         return writer.header
 

@@ -32,9 +32,7 @@ def online_memory(config: OnlineConfig, student: Student, network: Any, devices:
     # The student, the teacher and the target take turns.
     parts.append(largest(part for part in (*distilling, *learning) if part.name == "activations"))
     # While a snapshot becomes the target, the one before it is still there.
-    target, weights = 2 * tree_bytes(state.target), (state.teacher.variables, state.student.variables, state.target)
-    parts += [
-        Part("target", target, "teacher_network: snapshots take"),
-        checkpoint_part("teacher_network", state, count_params(weights)),
-    ]
+    parts.append(Part("target", 2 * tree_bytes(state.target), "teacher_network: snapshots take"))
+    num_params = count_params((state.teacher.variables, state.student.variables, state.target))
+    parts.append(checkpoint_part("teacher_network", state, num_params))
     return MemoryEstimate(tuple(parts), devices)

@@ -92,7 +92,7 @@ class _Sweep:
             print_line(line, sys.stderr)
         for game in self.plan.games:
             if game.recording is not None and not _is_recorded(game):
-                collect(game.recording, game.teacher)
+                collect(game.recording, game.teacher, tells_memory=False)
         scores = {game.task.name: self._score(game) for game in self.plan.games}
         for cell in self.plan.cells:
             if (summary := _finished(cell)) is not None:

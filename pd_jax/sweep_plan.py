@@ -153,11 +153,11 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
     settings = {shape: _prepared(cell) for shape, cell in {cell.shape: cell for cell in cells}.items()}
     is_recorded = config.record is not None or config.data is not None
     together = is_recorded and (jax.default_backend() != "cpu" if config.together is None else config.together)
-    memories = []
-    for shape, setting in settings.items():
-        students = sum(cell.shape == shape for cell in cells) if together else 1
-        memories.append(_memory(setting, students))
-        memories[-1].check()
+    memories = [setting.memory for setting in settings.values()]
+    if together:
+        memories = [_memory(setting, sum(cell.shape == shape for cell in cells)) for shape, setting in settings.items()]
+        for memory in memories:
+            memory.check()
     total = sum(_checkpoint_bytes(settings[cell.shape]) for cell in cells)
     plan = Plan(config, games, cells, total, together, max(memories, key=lambda memory: memory.share))
     _check_disk(plan)
