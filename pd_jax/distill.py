@@ -24,7 +24,7 @@ from pd_jax.lessons import Lessons, LessonsLike, UnsoundTeacherError
 from pd_jax.networks import count_params
 from pd_jax.opening import open_run
 from pd_jax.preparation import Setting, make_divergence, make_loss, prepare, temperatures
-from pd_jax.progression import GameProgression, Progression
+from pd_jax.progression import Progression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
@@ -65,15 +65,16 @@ def distill(
     """
     setting = prepare(config, teacher, teacher_scores)
     with open_run(setting) as run:
-        if tells_memory:
-            setting.memory.tell()
         with (
             Interrupts() as interrupts,
             Progress(f"distill {setting.title}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) as metrics,
         ):
-            summary = Session(setting, run, checkpointer, metrics, progress, interrupts).run()
+            session = Session(setting, run, checkpointer, metrics, progress, interrupts)
+            if tells_memory:
+                setting.memory.tell()
+            summary = session.run()
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
@@ -396,11 +397,5 @@ class Session:
             platform=setting.devices.devices[0].platform,
         )
         for at in self.at.games:
-            summary["games"][at.name] |= _about(at, is_one_of_several=len(self.at.games) > 1)
+            summary["games"][at.name] |= at.summarise(is_one_of_several=len(self.at.games) > 1)
         return summary
-
-
-def _about(at: GameProgression, *, is_one_of_several: bool) -> dict[str, Any]:
-    """What the summary says of a game beside its scores."""
-    steps = {"env_steps": at.env_steps} if is_one_of_several else {}
-    return steps | ({} if at.stopped_at is None else {"play_stopped_at": at.stopped_at})

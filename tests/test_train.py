@@ -257,8 +257,7 @@ def test_a_run_does_not_go_back_to_fewer_steps(
     before = contents(out)
     message = refusal(capfd, "train-teacher", *options(SHORT | {"out": out, "resume": True, "pqn.total-steps": 2048}))
     assert message == (
-        "pd-jax train-teacher: pqn.total_steps: 2,048 is less than the 4,096 steps that the run in "
-        f"{out} has behind it\n"
+        f"pd-jax train-teacher: pqn.total_steps: 2,048 is less than the 4,096 steps that the run in {out} has behind it"
     )
     assert contents(out) == before
 

@@ -92,8 +92,8 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
         MetricsWriter(run.path) as metrics,
     ):
-        memory.tell()
         training = _Training(config, subject, run, checkpointer, metrics, progress, interrupts, start_from)
+        memory.tell()
         summary = training.run()
         run.write_summary(summary)
     return summary
