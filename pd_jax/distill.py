@@ -24,7 +24,7 @@ from pd_jax.lessons import Lessons, LessonsLike, UnsoundTeacherError
 from pd_jax.networks import count_params
 from pd_jax.opening import open_run
 from pd_jax.preparation import Setting, make_divergence, make_loss, prepare, temperatures
-from pd_jax.progression import GameProgression, Progression
+from pd_jax.progression import Progression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
@@ -46,6 +46,8 @@ def distill(
     config: DistillConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,
     teacher_scores: Mapping[str, TeacherScore] | None = None,
+    *,
+    tells_memory: bool = True,
 ) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
 
@@ -54,6 +56,7 @@ def distill(
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label; several
         in the order of their names.
       teacher_scores: by game, what teachers are known to score under this run's protocol; these are not asked again.
+      tells_memory: whether to print what memory the run takes.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged, or a teacher's
@@ -64,20 +67,17 @@ def distill(
     with open_run(setting) as run:
         with (
             Interrupts() as interrupts,
-            Progress(f"distill {title_of(setting)}") as progress,
+            Progress(f"distill {setting.title}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) as metrics,
         ):
-            summary = Session(setting, run, checkpointer, metrics, progress, interrupts).run()
+            session = Session(setting, run, checkpointer, metrics, progress, interrupts)
+            if tells_memory:
+                setting.memory.tell()
+            summary = session.run()
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
-
-
-def title_of(setting: Setting) -> str:
-    """Such as ``pong into net2``."""
-    games = ", ".join(setting.names) if len(setting.names) <= 3 else f"{len(setting.names)} games"
-    return f"{games} into {setting.config.student.network}"
 
 
 def next_call(training: Generator[int, FetchMetrics, None], fetch_metrics: FetchMetrics) -> int | None:
@@ -168,7 +168,7 @@ class Session:
 
     def _draw(self, summary: dict[str, Any]) -> None:
         run = self.run_directory
-        title = title_of(self.setting)
+        title = self.setting.title
         plot = functools.partial(plot_run, run.metrics_path, summary, self.plot_path)
         page = functools.partial(
             write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
@@ -397,11 +397,5 @@ class Session:
             platform=setting.devices.devices[0].platform,
         )
         for at in self.at.games:
-            summary["games"][at.name] |= _about(at, is_one_of_several=len(self.at.games) > 1)
+            summary["games"][at.name] |= at.summarise(is_one_of_several=len(self.at.games) > 1)
         return summary
-
-
-def _about(at: GameProgression, *, is_one_of_several: bool) -> dict[str, Any]:
-    """What the summary says of a game beside its scores."""
-    steps = {"env_steps": at.env_steps} if is_one_of_several else {}
-    return steps | ({} if at.stopped_at is None else {"play_stopped_at": at.stopped_at})
