@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pd_jax.config_base import CommandConfig
 from pd_jax.config_fields import Choice
 from pd_jax.config_sections import (
+    ActorsConfig,
     CheckpointConfig,
     Count,
     CountOrZero,
@@ -122,6 +123,8 @@ class OnlineConfig(CommandConfig):
             seed=self.seed,
             game=self.game,
             epsilon=self.epsilon,
+            # The target of a round is the best teacher that the rounds before have made.
+            actors=ActorsConfig(overlap=False),
             env=EnvConfig(**{field.name: getattr(self.env, field.name) for field in _fields(self.env)}),
             student=self.student,
             loss=self.loss,

@@ -134,6 +134,21 @@ class BehaviourConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorsConfig:
+    """Where and when the play takes place. It changes nothing in what is played."""
+
+    overlap: bool | None = None
+    """Play a round while the updates of the round before run; None does so wherever the play does not wait for the
+    student."""
+    queue_mib: Count = 1024
+    """Memory for play that is ahead of the updates, in MiB, for all games together; at least one rollout of each game.
+    Full, the play waits."""
+    num_devices: CountOrZero = 0
+    """Devices that only play, besides those of the learner, which they follow; each game is played on one of them. 0
+    plays on the learner's first."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What the student is asked to match."""
 
@@ -160,6 +175,9 @@ class LearnerConfig:
 
     batch_size: Count = 32
     """Samples in a minibatch, on all devices together."""
+    accumulate: Count = 1
+    """Parts of a minibatch that every device goes through one after another, adding up gradients: for a minibatch whose
+    layers are more than the memory, or a CPU's cache, holds."""
     optimizer: Annotated[Literal["rmsprop", "adam"], Choice("an optimizer")] = "rmsprop"
     """RMSProp is the paper's."""
     learning_rate: Positive = 2.5e-4
@@ -177,7 +195,7 @@ class LearnerConfig:
     updates_per_call: Count = 50
     """Updates in one jitted call."""
     num_devices: Lanes | None = None
-    """Devices to share lanes and minibatches; None is all there are."""
+    """Devices to share lanes and minibatches; None is all there are, but for actors.num_devices."""
 
     def learning_rate_after(self, updates: int, total_updates: int) -> float:
         """The learning rate of the next update, as `pd_jax.learner` has it, without asking a device that is busy."""

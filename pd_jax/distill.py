@@ -216,6 +216,8 @@ class Session:
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
                     lessons.play_round()
+                if index + 1 < schedule.rounds:
+                    lessons.play_ahead()
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()

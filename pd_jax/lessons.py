@@ -11,8 +11,10 @@ from typing import Protocol
 import numpy as np
 
 from pd_jax import replay
+from pd_jax.ahead import PlayAhead
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
+from pd_jax.memory_parts import rollouts_ahead
 from pd_jax.play import LivePlay, Play, RecordedPlay, SideBySide, action_gap, first_unsound_step, fresh_seed
 from pd_jax.preparation import Setting
 from pd_jax.progression import GameProgression
@@ -33,6 +35,7 @@ class LessonsLike(Protocol):
     def close(self) -> None: ...
     def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None: ...
     def play_round(self) -> None: ...
+    def play_ahead(self) -> None: ...
     def take_values(self) -> dict[str, float]: ...
 
 
@@ -93,6 +96,13 @@ class Lessons:
         before = [at.env_steps for at in self._at]
         for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
             at.env_steps += steps
+
+    def play_ahead(self) -> None:
+        """Lets the teachers begin with the round to come, if they are to play while the updates of this one run."""
+        assert self._play is not None
+        for game, play in enumerate(self._play.plays):
+            if isinstance(play, PlayAhead) and game not in self._play.stopped:
+                play.expect(self._config.rollouts_per_round(game))
 
     def let_act(self, student: ActingStudent) -> None:
         """Has the student act in the rounds to come, in all games."""
@@ -168,7 +178,7 @@ class Lessons:
     def _note_play(self, play: SideBySide, latest: dict[int, Trajectory]) -> None:
         for game, source in enumerate(play.plays):
             prefix = self._prefix(game)
-            if isinstance(source, LivePlay) and source.finished_returns:
+            if source.finished_returns:
                 returns, source.finished_returns = source.finished_returns, []
                 # Of play in which the student acts, even now and then, the returns are not the teacher's.
                 who = "play" if self._config.behaviour.student_acts else "teacher"
@@ -191,6 +201,12 @@ class Lessons:
         return stored
 
     def _open_play(self, game: int) -> Play:
+        play = self._open_source(game)
+        if not self._config.plays_ahead:
+            return play
+        return PlayAhead(play, rollouts_ahead(self._config, self._setting.tasks[game], game))
+
+    def _open_source(self, game: int) -> Play:
         setting, config = self._setting, self._config
         dataset, length = setting.datasets[game], config.schedule.rollout_length
         if dataset is not None:
@@ -203,4 +219,5 @@ class Lessons:
             epsilon=config.epsilon,
             seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game),
             student=setting.student.policy(game) if config.behaviour.student_acts else None,
+            device=setting.actor(game),
         )

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -33,10 +34,11 @@ class Setting:
       teachers: who play, or played.
       tasks: what they play.
       datasets: the recorded play, None for live play.
-      devices: that share the work.
+      devices: that share the updates.
       student: of all the games.
       memory: what the run takes, which there is.
       teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
+      actors: devices that only play; none if the play shares the devices of the updates.
     """
 
     config: DistillConfig
@@ -47,6 +49,11 @@ class Setting:
     student: Student
     memory: MemoryEstimate
     teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
+    actors: tuple[jax.Device, ...] = ()
+
+    def actor(self, game: int) -> jax.Device | None:
+        """The device that plays a game: games are dealt out over the actors. None is the default device."""
+        return self.actors[game % len(self.actors)] if self.actors else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,7 +121,7 @@ def prepare(
         for recording, teacher, task in zip(recordings, teachers, tasks, strict=True):
             check_recording(recording, teacher, task, config)
         config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
-    devices = DeviceGroup.local(config.learner.num_devices)
+    devices, actors = lay_out(config)
     check_devices(config, devices.size)
     check_stacks_fit(config, tasks)
     student = make_student(config.student, tasks)
@@ -125,7 +132,26 @@ def prepare(
     for task, player in zip(tasks, teachers, strict=True):
         if task.name in scores:
             scores[task.name].check_fits(config, task, player)
-    return Setting(config, teachers, tasks, datasets, devices, student, memory, scores)
+    return Setting(config, teachers, tasks, datasets, devices, student, memory, scores, actors)
+
+
+def lay_out(config: DistillConfig) -> tuple[DeviceGroup, tuple[jax.Device, ...]]:
+    """This machine's devices: those that share the updates, and after them those that only play (Hessel et al. 2021).
+
+    Raises:
+      UserError: there are not that many.
+    """
+    num_actors = config.actors.num_devices
+    if not num_actors:
+        return DeviceGroup.local(config.learner.num_devices), ()
+    there = DeviceGroup.local().devices
+    num_learners = config.learner.num_devices or len(there) - num_actors
+    if num_learners < 1 or num_learners + num_actors > len(there):
+        raise UserError(
+            f"actors.num_devices: {num_actors} besides {max(num_learners, 1)} for the learner wanted, "
+            f"{len(there)} {there[0].platform} found"
+        )
+    return DeviceGroup.local(num_learners), there[num_learners : num_learners + num_actors]
 
 
 def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:

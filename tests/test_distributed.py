@@ -96,13 +96,14 @@ def from_replay():
     return {"bits_that_differ": bits_that_differ(state), "updates": updates, "lanes_drawn": lanes_drawn}
 
 
-def games(num_devices, schedule):
+def games(num_devices, schedule, accumulate=1):
     # A student of two games that differ in everything, from given minibatches and then from replays.
     rng = np.random.default_rng(1)
     devices = DeviceGroup.local(num_devices)
     student = make_student(StudentConfig(network="mlp", mlp_hidden=(8,)), [get_task("cartpole"), get_task("acrobot")])
     temperature = np.array([0.1, 1.0], np.float32)[:, None, None]
-    learner, state = make_learner(devices, student, temperature, student.mask[:, None], games=schedule)
+    options = {"games": schedule, "accumulate": accumulate}
+    learner, state = make_learner(devices, student, temperature, student.mask[:, None], **options)
     before = flat(state, devices)
     for _ in range(4):
         teacher_q = rng.standard_normal((2, BATCH, 3)).astype(np.float32) * student.mask[:, None]
@@ -138,9 +139,9 @@ def games(num_devices, schedule):
     return before, after, report | {"bits_that_differ": bits_that_differ(state)}
 
 
-def compare_games(schedule):
+def compare_games(schedule, accumulate=1):
     before, by_one, one = games(1, schedule)
-    _, by_eight, eight = games(8, schedule)
+    _, by_eight, eight = games(8, schedule, accumulate)
     moved, difference = (float(np.abs(by_one - other).max()) for other in (before, by_eight))
     return {"one": one, "eight": eight, "moved": moved, "difference": difference}
 
@@ -164,6 +165,7 @@ before, by_one, one = train(1)
 _, by_eight, eight = train(8)
 print(json.dumps({
     "games": {schedule: compare_games(schedule) for schedule in ("together", "alternating")},
+    "accumulated": {schedule: compare_games(schedule, 2) for schedule in ("together", "alternating")},
     "devices": jax.device_count(), "helpers": helpers(), "replay": from_replay(), "one": one, "eight": eight,
     "moved": float(np.abs(by_one - before).max()), "difference": float(np.abs(by_eight - by_one).max()),
 }))
@@ -195,9 +197,10 @@ def test_an_update_costs_exactly_one_all_reduce(eight):
     assert eight["eight"]["all_reduces"] == 1
 
 
+@pytest.mark.parametrize("layout", ["games", "accumulated"])
 @pytest.mark.parametrize("schedule", ["together", "alternating"])
-def test_a_student_of_two_games_is_the_same_on_one_device_and_on_eight(eight, schedule):
-    report = eight["games"][schedule]
+def test_a_student_of_two_games_is_the_same_on_one_device_and_on_eight(eight, schedule, layout):
+    report = eight[layout][schedule]
     assert report["moved"] > 1e-3 and report["difference"] < 1e-5
     for name, value in report["one"]["metrics"].items():
         np.testing.assert_allclose(report["eight"]["metrics"][name], value, rtol=1e-4, err_msg=name)
