@@ -110,9 +110,7 @@ def test_impossible_layouts_are_refused(tmp_path: Path, recording: Path, capfd: 
         message = refusal(capfd, "distill", *options(settings | {"out": tmp_path / "run"}))
         return message.removeprefix("pd-jax distill: ")
 
-    assert "actors.num-devices: 3 for 2 games; each game plays on one device" in refused(actors__num_devices=3).replace(
-        "actors.num_devices", "actors.num-devices"
-    )
+    assert "num-devices: 3 for 2 games; each game plays on one device" in refused(actors__num_devices=3)
     assert "1 besides 1 for the learner wanted, 1 cpu found" in refused(actors__num_devices=1)
     assert "true, and behaviour.policy is 'student'" in refused(actors__overlap="true", behaviour__policy="student")
     assert "recording, which needs none" in refused(teacher="cartpole", data=recording, actors__num_devices=1)
