@@ -4,8 +4,8 @@
 
 On a CPU play and updates share the cores, and a round can be as fast as the sum of both alone; on an accelerator, as
 fast as the slower of them. ``bound / live`` is 1 where a loop loses nothing. The live loops are runs of ``pd-jax
-distill`` as anyone would start it, with metrics and checkpoints, timed by the ``wall_seconds`` of their metrics; the
-first round, which compiles, and the last, after which there is nothing left to play, are left out. All four take turns,
+distill`` as anyone would start it, but without checkpoints, timed by the ``wall_seconds`` of their metrics; the first
+round, which compiles, and the last, after which there is nothing left to play, are left out. All four take turns,
 so that a machine whose speed drifts does not favour one. ``cpu`` is the processor time of this process over the wall
 time: where it is well below the number of cores, others were at work and ratios are worth what their spread says.
 """
@@ -77,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         turns = _measure(options, Path(directory))
     results = {"settings": {key: value for key, value in vars(options).items() if key != "name"}, **_summarise(turns)}
-    table = Table("", "seconds a round", "lowest and highest of bound / live")
+    table = Table("", "seconds a round", "bound / live (lowest to highest)")
     for name, seconds in results["seconds_per_round"].items():
         ratio = results["bound_over_live"].get(name)
         spread = f"{ratio['median']:.3f} ({ratio['lowest']:.3f} to {ratio['highest']:.3f})" if ratio else ""
@@ -116,7 +116,7 @@ def _config(options: argparse.Namespace, out: Path) -> DistillConfig:
             rounds=rounds, steps_per_round=options.steps, updates_per_round=options.updates, rollout_length=32
         ),
         evaluation=StudentEvaluationConfig(episodes=2, num_lanes=2, max_episode_steps=50),
-        checkpoint=CheckpointConfig(every_updates=options.updates),
+        checkpoint=CheckpointConfig(every_updates=rounds * options.updates),
     )
 
 
@@ -165,11 +165,8 @@ def _live(config: DistillConfig) -> _Timed:
         distill(config, tells_memory=False)
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     each = config.schedule.updates_per_round
-    ends = {
-        line["step"]: line["wall_seconds"]
-        for line in read_metrics(Path(config.out) / "metrics.jsonl")
-        if "loss" in line
-    }
+    lines = read_metrics(Path(config.out) / "metrics.jsonl")
+    ends = {line["step"]: line["wall_seconds"] for line in lines if "loss" in line}
     rounds = config.schedule.rounds - 2
     seconds = (ends[(rounds + 1) * each] - ends[each]) / rounds
     return _Timed(seconds, seconds * cpu / wall)
