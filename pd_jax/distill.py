@@ -15,7 +15,7 @@ import numpy as np
 
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
-from pd_jax.divergence import check_loss, check_weights
+from pd_jax.divergence import DivergenceError, check_loss, check_weights
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupted, Interrupts
@@ -29,11 +29,12 @@ from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.plots import plot_run
-from pd_jax.reporting.progress import Progress, warn_if_unwritable
+from pd_jax.reporting.progress import Progress, print_warning, warn_if_unwritable
 from pd_jax.reporting.summary import Scores, build_summary, mean_percent, one_or_list, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.rollout import ActingStudent
 from pd_jax.run_directory import RunDirectory
+from pd_jax.saving import ReplayKeeper, SaveTimer, keep_for_inspection
 from pd_jax.teacher_scores import TeacherScore
 from pd_jax.teachers import Teacher
 
@@ -129,7 +130,9 @@ class Session:
         self._state: Any
         self._state, self.at = self._restore_or_init()
         self.first_state: Callable[[], LearnerState] = lambda: setting.devices.first(self._state)
-        self.saved_updates = self.at.updates
+        checkpoint = self.config.checkpoint
+        self.timer = SaveTimer(checkpoint.every_updates, checkpoint.every_seconds, self.at.updates)
+        self.replays: ReplayKeeper | None = None
         self.total_env_steps = setting.total_env_steps([game.recorded_steps for game in self.at.games])
         self.steps = progress.add("steps", sum(self.total_env_steps), completed=self.at.env_steps)
         self.updates = progress.add("updates", setting.total_updates, completed=self.at.updates)
@@ -141,14 +144,41 @@ class Session:
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, evaluates and reports."""
-        if not self.is_trained:
-            lessons = Lessons(self.setting, self.at.games, self.steps, self.interrupts)
-            with contextlib.closing(self.training(lessons)) as training:
-                count = next(training, None)
-                while count is not None:
-                    self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
-                    count = next_call(training, functools.partial(self.setting.devices.first, metrics))
+        while not self.is_trained:
+            try:
+                self._train()
+            except DivergenceError as error:
+                self._roll_back(error)
         return self.finish()
+
+    def _train(self) -> None:
+        lessons = Lessons(self.setting, self.at.games, self.steps, self.interrupts)
+        with contextlib.ExitStack() as stack:
+            if self.config.checkpoint.replay:
+                self.replays = ReplayKeeper(self.run_directory.path, lessons, self.setting.devices, self.at.updates)
+                stack.callback(self.replays.close)
+            training = stack.enter_context(contextlib.closing(self.training(lessons)))
+            count = next(training, None)
+            while count is not None:
+                self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
+                count = next_call(training, functools.partial(self.setting.devices.first, metrics))
+
+    def _roll_back(self, error: DivergenceError) -> None:
+        """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
+        checkpoint, roll_backs = self.config.checkpoint, self.at.roll_backs + 1
+        if checkpoint.on_divergence == "stop":
+            raise error
+        if roll_backs > checkpoint.max_roll_backs:
+            raise UserError(f"{error}; it was rolled back {checkpoint.max_roll_backs} times before") from error
+        print_warning(f"{error}; rolls back, {roll_backs} of at most {checkpoint.max_roll_backs} times")
+        self.unwritten = None
+        state, self.at = self._restore_or_init()
+        self.at.roll_backs = roll_backs
+        # Other minibatches than those that led there.
+        key = jax.vmap(lambda key: jax.random.fold_in(key, roll_backs))(state.key)
+        self._state = dataclasses.replace(state, key=key)
+        self.timer.note_saved(self.at.updates)
+        self.steps.reset(completed=self.at.env_steps)
 
     def forget_state(self, first_state: Callable[[], LearnerState]) -> None:
         """Lets go of the state, which whoever drives the training keeps from now on; ``first_state`` gives it."""
@@ -210,7 +240,10 @@ class Session:
         try:
             if self.at.updates > 0:
                 self._let_student_act(first_round, lessons)
-                lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
+                if self.replays is not None and self.replays.restore(self.at.updates):
+                    self.progress.print("the replay is as it was; the play goes on with fresh episodes")
+                else:
+                    lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
             for index in range(first_round, schedule.rounds):
                 self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
                 if index > first_round or offset == 0:
@@ -219,6 +252,11 @@ class Session:
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
+        except DivergenceError as error:
+            kept = keep_for_inspection(
+                self.run_directory.path, self.at.updates, self.first_state(), dataclasses.asdict(self.at)
+            )
+            raise DivergenceError(f"{error}; the state is kept in {kept}") from error
         except UnsoundTeacherError as error:
             self._save()
             raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.at.updates:,}") from error
@@ -333,8 +371,7 @@ class Session:
         return self.at.wall_seconds + time.monotonic() - self.started
 
     def _save_if_due(self) -> None:
-        interval = self.config.checkpoint.every_updates
-        if self.at.updates // interval > self.saved_updates // interval:
+        if self.timer.is_due(self.at.updates):
             self._save()
 
     def _save(self, score: float | None = None) -> None:
@@ -343,7 +380,9 @@ class Session:
         check_weights(state.variables, f"update {self.at.updates:,}", _REMEDY)
         metadata = dataclasses.asdict(self.at) | {"wall_seconds": self._wall_seconds()}
         self.checkpointer.save(self.at.updates, state, metadata, score)
-        self.saved_updates = self.at.updates
+        if self.replays is not None:
+            self.replays.save(self.at.updates)
+        self.timer.note_saved(self.at.updates)
 
     def _play_games(self, who: str, game: int, episodes: int) -> EpisodeScores:
         """Scores student or teacher in one game; both meet the same seeds."""
