@@ -63,4 +63,7 @@ def test_another_teacher_is_named_with_its_game_where_there_are_several() -> Non
     setting.teachers[1].sha256 = "b" * 64
     with pytest.raises(UserError) as error:
         at.check_goes_on(setting, Path("run"))
-    assert str(error.value) == ("run: was begun with another teacher file for qbert (aaaaaaaaaaaa, now bbbbbbbbbbbb)")
+    assert str(error.value) == (
+        "run: was begun with another teacher file for qbert (aaaaaaaaaaaa, now bbbbbbbbbbbb); "
+        "--accept-other-teacher goes on with it"
+    )
