@@ -156,12 +156,17 @@ class Session:
         with contextlib.ExitStack() as stack:
             if self.config.checkpoint.replay:
                 self.replays = ReplayKeeper(self.run_directory.path, lessons, self.setting.devices, self.at.updates)
-                stack.callback(self.replays.close)
+                stack.callback(self._close_replays)
             training = stack.enter_context(contextlib.closing(self.training(lessons)))
             count = next(training, None)
             while count is not None:
                 self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
                 count = next_call(training, functools.partial(self.setting.devices.first, metrics))
+
+    def _close_replays(self) -> None:
+        assert self.replays is not None
+        self.replays.close()
+        self.replays = None
 
     def _roll_back(self, error: DivergenceError) -> None:
         """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
@@ -192,6 +197,9 @@ class Session:
     def finish(self) -> dict[str, Any]:
         """Evaluates and reports."""
         summary = self._evaluate_both()
+        if self.at.updates not in self.checkpointer.steps():
+            # A disk that was full at the end of the training may have room by now.
+            self._save()
         self.run_directory.write_summary(summary)
         self._draw(summary)
         return summary
