@@ -15,6 +15,7 @@ import numpy as np
 
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
+from pd_jax.distill_summary import draw_distillation, game_values, random_scores, summarise_distillation
 from pd_jax.divergence import DivergenceError, check_loss, check_weights
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores
@@ -23,14 +24,12 @@ from pd_jax.learner import Learner, LearnerState
 from pd_jax.lessons import Lessons, LessonsLike, UnsoundTeacherError
 from pd_jax.networks import count_params
 from pd_jax.opening import open_run
-from pd_jax.preparation import Setting, make_divergence, make_loss, prepare, temperatures
-from pd_jax.progression import GameProgression, Progression
+from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
+from pd_jax.progression import Progression
 from pd_jax.protocol import play_games
-from pd_jax.reporting.html import write_report
 from pd_jax.reporting.metrics import MetricsWriter, score_values
-from pd_jax.reporting.plots import plot_run
-from pd_jax.reporting.progress import Progress, print_warning, warn_if_unwritable
-from pd_jax.reporting.summary import Scores, build_summary, mean_percent, one_or_list, summarise_scores
+from pd_jax.reporting.progress import Progress, print_warning
+from pd_jax.reporting.summary import Scores, mean_percent, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.rollout import ActingStudent
 from pd_jax.run_directory import RunDirectory
@@ -156,17 +155,13 @@ class Session:
         with contextlib.ExitStack() as stack:
             if self.config.checkpoint.replay:
                 self.replays = ReplayKeeper(self.run_directory.path, lessons, self.setting.devices, self.at.updates)
-                stack.callback(self._close_replays)
+                stack.callback(setattr, self, "replays", None)
+                stack.callback(self.replays.close)
             training = stack.enter_context(contextlib.closing(self.training(lessons)))
             count = next(training, None)
             while count is not None:
                 self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
                 count = next_call(training, functools.partial(self.setting.devices.first, metrics))
-
-    def _close_replays(self) -> None:
-        assert self.replays is not None
-        self.replays.close()
-        self.replays = None
 
     def _roll_back(self, error: DivergenceError) -> None:
         """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
@@ -201,19 +196,8 @@ class Session:
             # A disk that was full at the end of the training may have room by now.
             self._save()
         self.run_directory.write_summary(summary)
-        self._draw(summary)
+        draw_distillation(self.run_directory, self.plot_path, title_of(self.setting), summary)
         return summary
-
-    def _draw(self, summary: dict[str, Any]) -> None:
-        run = self.run_directory
-        title = title_of(self.setting)
-        plot = functools.partial(plot_run, run.metrics_path, summary, self.plot_path)
-        page = functools.partial(
-            write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
-        )
-        for path, draw in ((self.plot_path, plot), (run.report_path, page)):
-            with warn_if_unwritable(path):
-                draw()
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
         setting = self.setting
@@ -345,10 +329,7 @@ class Session:
             self.teacher_means = {
                 name: float(self._play_games("teacher", game, episodes).returns.mean()) for game, name in games
             }
-        return mean_percent(means, self.teacher_means, self._random_scores())
-
-    def _random_scores(self) -> dict[str, float]:
-        return {task.name: task.random_score for task in self.setting.tasks if task.random_score is not None}
+        return mean_percent(means, self.teacher_means, random_scores(self.setting))
 
     def _write_metrics(self) -> None:
         if self.unwritten is None:
@@ -356,24 +337,14 @@ class Session:
         fetch_metrics, more = self.unwritten
         self.unwritten = None
         metrics = fetch_metrics()
-        values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")} | self._of_games(metrics)
+        values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")} | game_values(
+            self.setting.names, metrics
+        )
         # Counted once they are done: a call returns as soon as it is dispatched.
         self.updates.set(self.at.updates)
         check_loss(values["loss"], f"update {self.at.updates:,}", _REMEDY)
         self.metrics.write(self.at.updates, values | more)
         self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
-
-    def _of_games(self, metrics: Mapping[str, jax.Array | np.ndarray]) -> dict[str, float]:
-        """The metrics of each game, where there are several; of a game that no update has seen there are none."""
-        if len(self.setting.tasks) == 1:
-            return {}
-        arrays = {name: np.asarray(metrics[f"game_{name}"]) for name in ("loss", "agreement", "kl")}
-        return {
-            f"{game}/{name}": float(array[index])
-            for index, game in enumerate(self.setting.names)
-            for name, array in arrays.items()
-            if not np.isnan(array[index])
-        }
 
     def _wall_seconds(self) -> float:
         return self.at.wall_seconds + time.monotonic() - self.started
@@ -423,32 +394,6 @@ class Session:
             student[name] = self._play_games("student", game, episodes).returns
             known = setting.teacher_scores.get(name)
             teacher[name] = known.scores if known else self._play_games("teacher", game, episodes).returns
-        summary = build_summary(
-            teacher,
-            student,
-            random_scores=self._random_scores(),
-            student_parameters=count_params(self.first_state().variables),
-            teacher_parameters=sum(teacher.num_params for teacher in setting.teachers),
-            wall_seconds=self._wall_seconds(),
-            env_steps=self.at.env_steps,
-            updates=self.at.updates,
-            student_network=self.config.student.network,
-            teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
-            teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
-            loss=self.config.loss.kind,
-            temperature=one_or_list(temperatures(setting)) if self.config.loss.kind == "kl" else None,
-            behaviour=self.config.behaviour.policy,
-            evaluation_epsilon=self.config.evaluation.epsilon,
-            max_noops=self.config.env.max_noops,
-            devices=setting.devices.size,
-            platform=setting.devices.devices[0].platform,
+        return summarise_distillation(
+            setting, self.at, teacher, student, count_params(self.first_state().variables), self._wall_seconds()
         )
-        for at in self.at.games:
-            summary["games"][at.name] |= _about(at, is_one_of_several=len(self.at.games) > 1)
-        return summary
-
-
-def _about(at: GameProgression, *, is_one_of_several: bool) -> dict[str, Any]:
-    """What the summary says of a game beside its scores."""
-    steps = {"env_steps": at.env_steps} if is_one_of_several else {}
-    return steps | ({} if at.stopped_at is None else {"play_stopped_at": at.stopped_at})
