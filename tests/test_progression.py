@@ -17,7 +17,9 @@ from pd_jax.progression import GameProgression, Progression
 def a_setting(*names: str, sha256: str = "a" * 64) -> Any:
     """What a run of live play is to go on with."""
     teachers = [types.SimpleNamespace(sha256=sha256) for _ in names]
-    return types.SimpleNamespace(names=names, teachers=teachers, datasets=[None] * len(names), network="net2")
+    config = types.SimpleNamespace(accept_other_teacher=False)
+    recordings = [None] * len(names)
+    return types.SimpleNamespace(names=names, teachers=teachers, datasets=recordings, network="net2", config=config)
 
 
 def test_a_progression_is_read_back_from_its_metadata() -> None:
