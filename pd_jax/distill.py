@@ -200,9 +200,6 @@ class Session:
         Yields:
           how many updates are to be done now; it is to be sent what gives the metrics of these.
         """
-        # The scores of a run that is taken further are no longer its scores.
-        for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
-            path.unlink(missing_ok=True)
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
         self._tell_of_short_recordings()
@@ -216,6 +213,9 @@ class Session:
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
                     lessons.play_round()
+                # The scores of a run that is taken further are no longer its scores, once there is play to learn from.
+                for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
+                    path.unlink(missing_ok=True)
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
