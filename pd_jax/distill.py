@@ -244,7 +244,7 @@ class Session:
             wanted = config.schedule.rounds * config.rollouts_per_round(game) * config.steps_per_rollout(game)
             if dataset is not None and holds < wanted:
                 self.progress.print(
-                    f"{dataset.path} holds {holds:,} of the {wanted:,} steps of the schedule; "
+                    f"{dataset.path} gives {holds:,} of the {wanted:,} steps of the schedule; "
                     "once it is used up, the updates go on with what the replay holds"
                 )
 

@@ -126,6 +126,10 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
     [
         (["--student.netwrok", "net3"], "--student.netwrok: no such option; did you mean '--student.network'?"),
         (["--network", "net3"], "--network: no such option; did you mean '--student.network'?"),
+        (
+            ["--no-learner.learning-rate-decay"],
+            "--no-learner.learning-rate-decay: no such option; did you mean '--learner.no-learning-rate-decay'?",
+        ),
         (["--otu=x"], "--otu: no such option; did you mean '--out'?"),
         (["--xyz"], "--xyz: no such option; --help lists them"),
         (["--"], "--: no such option; --help lists them"),
