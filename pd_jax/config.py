@@ -331,6 +331,11 @@ class TrainTeacherConfig(CommandConfig):
         return self.pqn if self.algorithm == "pqn" else self.dqn
 
     @property
+    def other_algorithm(self) -> str:
+        """The one whose settings do not matter."""
+        return "dqn" if self.algorithm == "pqn" else "pqn"
+
+    @property
     def uses_layer_norm(self) -> bool:
         """``layer_norm``, or what the algorithm wants."""
         return self.algorithm == "pqn" if self.layer_norm is None else self.layer_norm
@@ -363,10 +368,9 @@ class TrainTeacherConfig(CommandConfig):
         yield from learnt_games_conflicts(self)
 
     def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
-        other = {"pqn": "dqn", "dqn": "pqn"}[self.algorithm]
         for key in given:
-            if key.startswith(f"{other}."):
-                yield key, f"is a setting of {other}, and algorithm is {self.algorithm!r}"
+            if key.startswith(f"{self.other_algorithm}."):
+                yield key, f"is a setting of {self.other_algorithm}, and algorithm is {self.algorithm!r}"
 
 
 COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(

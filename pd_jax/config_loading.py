@@ -253,6 +253,10 @@ def _parse(field: Field, text: str) -> Any:
 def _nearest_option(option: str, switches: Mapping[str, _Switch], known: Mapping[str, Field]) -> str:
     names = ["config", "help", *(switch.removeprefix("--") for switch in switches)]
     name = option.removeprefix("--")
+    section, dot, last = name.removeprefix("no-").rpartition(".")
+    negated = f"--{section}{dot}no-{last}"
+    if name.startswith("no-") and negated in switches:
+        return f"; did you mean {negated!r}?"
     elsewhere = [_option(key) for key in known if _option(key).rpartition(".")[2] == name]
     # Compared without the dashes, which make any two options look alike.
     hint = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(name[:100], names).replace("n '", "n '--")

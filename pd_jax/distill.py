@@ -46,6 +46,8 @@ def distill(
     config: DistillConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,
     teacher_scores: Mapping[str, TeacherScore] | None = None,
+    *,
+    tells_memory: bool = True,
 ) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
 
@@ -54,6 +56,7 @@ def distill(
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label; several
         in the order of their names.
       teacher_scores: by game, what teachers are known to score under this run's protocol; these are not asked again.
+      tells_memory: whether to print what memory the run takes.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged, or a teacher's
@@ -64,20 +67,17 @@ def distill(
     with open_run(setting) as run:
         with (
             Interrupts() as interrupts,
-            Progress(f"distill {title_of(setting)}") as progress,
+            Progress(f"distill {setting.title}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) as metrics,
         ):
-            summary = Session(setting, run, checkpointer, metrics, progress, interrupts).run()
+            session = Session(setting, run, checkpointer, metrics, progress, interrupts)
+            if tells_memory:
+                setting.memory.tell()
+            summary = session.run()
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
-
-
-def title_of(setting: Setting) -> str:
-    """Such as ``pong into net2``."""
-    games = ", ".join(setting.names) if len(setting.names) <= 3 else f"{len(setting.names)} games"
-    return f"{games} into {setting.config.student.network}"
 
 
 def next_call(training: Generator[int, FetchMetrics, None], fetch_metrics: FetchMetrics) -> int | None:
@@ -196,7 +196,7 @@ class Session:
             # A disk that was full at the end of the training may have room by now.
             self._save()
         self.run_directory.write_summary(summary)
-        draw_distillation(self.run_directory, self.plot_path, title_of(self.setting), summary)
+        draw_distillation(self.run_directory, self.plot_path, self.setting.title, summary)
         return summary
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
@@ -222,9 +222,6 @@ class Session:
         Yields:
           how many updates are to be done now; it is to be sent what gives the metrics of these.
         """
-        # The scores of a run that is taken further are no longer its scores.
-        for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
-            path.unlink(missing_ok=True)
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
         self._tell_of_short_recordings()
@@ -241,6 +238,9 @@ class Session:
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
                     lessons.play_round()
+                # The scores of a run that is taken further are no longer its scores, once there is play to learn from.
+                for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
+                    path.unlink(missing_ok=True)
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
@@ -274,7 +274,7 @@ class Session:
             wanted = config.schedule.rounds * config.rollouts_per_round(game) * config.steps_per_rollout(game)
             if dataset is not None and holds < wanted:
                 self.progress.print(
-                    f"{dataset.path} holds {holds:,} of the {wanted:,} steps of the schedule; "
+                    f"{dataset.path} gives {holds:,} of the {wanted:,} steps of the schedule; "
                     "once it is used up, the updates go on with what the replay holds"
                 )
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from pd_jax.preparation import Setting, temperatures
-from pd_jax.progression import GameProgression, Progression
+from pd_jax.progression import Progression
 from pd_jax.reporting.html import write_report
 from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import warn_if_unwritable
@@ -81,7 +81,7 @@ def summarise_distillation(
         platform=setting.devices.devices[0].platform,
     )
     for game in at.games:
-        summary["games"][game.name] |= _about(game, is_one_of_several=len(at.games) > 1)
+        summary["games"][game.name] |= game.summarise(is_one_of_several=len(at.games) > 1)
     return summary
 
 
@@ -92,9 +92,3 @@ def draw_distillation(run: RunDirectory, picture: Path, title: str, summary: dic
     for path, draw in ((picture, plot), (run.report_path, page)):
         with warn_if_unwritable(path):
             draw()
-
-
-def _about(at: GameProgression, *, is_one_of_several: bool) -> dict[str, Any]:
-    """What the summary says of a game beside its scores."""
-    steps = {"env_steps": at.env_steps} if is_one_of_several else {}
-    return steps | ({} if at.stopped_at is None else {"play_stopped_at": at.stopped_at})

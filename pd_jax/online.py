@@ -78,7 +78,9 @@ def online(config: OnlineConfig) -> dict[str, Any]:
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) as metrics,
         ):
-            summary = _Session(setting, run, checkpointer, metrics, progress, interrupts).run()
+            session = _Session(setting, run, checkpointer, metrics, progress, interrupts)
+            setting.student_side.memory.tell()
+            summary = session.run()
         print_summary(summary)
         game = summary["games"][setting.task.name]
         print(f"  {describe_score('the teacher as it is now', game, 'latest_teacher')}")

@@ -16,7 +16,8 @@ from pd_jax.dataset_header import DatasetHeader
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
 from pd_jax.learner import LossFunction
-from pd_jax.memory import check_memory
+from pd_jax.memory import MemoryEstimate
+from pd_jax.memory_parts import distillation_parts
 from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teacher_scores import TeacherScore
@@ -34,6 +35,7 @@ class Setting:
       datasets: the recorded play, None for live play.
       devices: that share the work.
       student: of all the games.
+      memory: what the run takes, which there is.
       teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
     """
 
@@ -43,12 +45,19 @@ class Setting:
     datasets: tuple[Dataset | None, ...]
     devices: DeviceGroup
     student: Student
+    memory: MemoryEstimate
     teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The games'."""
         return tuple(task.name for task in self.tasks)
+
+    @property
+    def title(self) -> str:
+        """Such as ``pong into net2``."""
+        games = ", ".join(self.names) if len(self.names) <= 3 else f"{len(self.names)} games"
+        return f"{games} into {self.config.student.network}"
 
     @property
     def network(self) -> str:
@@ -109,12 +118,14 @@ def prepare(
     check_devices(config, devices.size)
     check_stacks_fit(config, tasks)
     student = make_student(config.student, tasks)
-    check_memory(config, student, devices)
+    policies = [(player.network.apply, player.variables) for player in teachers]
+    memory = MemoryEstimate(distillation_parts(config, student, policies, devices), devices)
+    memory.check()
     scores = teacher_scores or {}
     for task, player in zip(tasks, teachers, strict=True):
         if task.name in scores:
             scores[task.name].check_fits(config, task, player)
-    return Setting(config, teachers, tasks, datasets, devices, student, scores)
+    return Setting(config, teachers, tasks, datasets, devices, student, memory, scores)
 
 
 def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:

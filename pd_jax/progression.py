@@ -34,6 +34,11 @@ class GameProgression:
     recorded_steps: int = 0
     stopped_at: int | None = None
 
+    def summarise(self, *, is_one_of_several: bool) -> dict[str, Any]:
+        """What the summary says of the game beside its scores."""
+        steps = {"env_steps": self.env_steps} if is_one_of_several else {}
+        return steps | ({} if self.stopped_at is None else {"play_stopped_at": self.stopped_at})
+
 
 @dataclasses.dataclass
 class Progression:

@@ -126,6 +126,10 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
     [
         (["--student.netwrok", "net3"], "--student.netwrok: no such option; did you mean '--student.network'?"),
         (["--network", "net3"], "--network: no such option; did you mean '--student.network'?"),
+        (
+            ["--no-learner.learning-rate-decay"],
+            "--no-learner.learning-rate-decay: no such option; did you mean '--learner.no-learning-rate-decay'?",
+        ),
         (["--otu=x"], "--otu: no such option; did you mean '--out'?"),
         (["--xyz"], "--xyz: no such option; --help lists them"),
         (["--"], "--: no such option; --help lists them"),
@@ -405,7 +409,7 @@ def as_argv(command: str, values: dict[str, Any]) -> Iterator[str]:
             yield f"{option}={value}"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(changes())
 def test_file_and_command_line_and_tyro_alone_give_the_same_settings(change: tuple[str, dict[str, Any]]) -> None:
     command, values = change

@@ -73,6 +73,8 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     tasks = tuple(get_task(game) for game in config.game)
     config = dataclasses.replace(config, game=tuple(task.name for task in tasks), layer_norm=config.uses_layer_norm)
     subject = Subject.make(config, tasks)
+    memory = subject.memory(config)
+    memory.check()
     start_from = None
     # A run that goes on from a checkpoint of its own has no more use for it.
     if config.init_from is not None and not (config.resume and _has_checkpoints(config.out)):
@@ -92,6 +94,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         MetricsWriter(run.path) as metrics,
     ):
         training = _Training(config, subject, run, checkpointer, metrics, progress, interrupts, start_from)
+        memory.tell()
         summary = training.run()
         run.write_summary(summary)
     return summary
