@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks import record
 from pd_jax.config import (
     ActorsConfig,
-    CheckpointConfig,
+    DistillCheckpointConfig,
     DistillConfig,
     EnvConfig,
     LearnerConfig,
@@ -116,7 +116,7 @@ def _config(options: argparse.Namespace, out: Path) -> DistillConfig:
             rounds=rounds, steps_per_round=options.steps, updates_per_round=options.updates, rollout_length=32
         ),
         evaluation=StudentEvaluationConfig(episodes=2, num_lanes=2, max_episode_steps=50),
-        checkpoint=CheckpointConfig(every_updates=rounds * options.updates),
+        checkpoint=DistillCheckpointConfig(every_updates=rounds * options.updates),
     )
 
 

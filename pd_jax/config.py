@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
+from pd_jax.config_algorithms import DQNConfig, PQNConfig, QLearningConfig
 from pd_jax.config_base import CommandConfig, Settings
 from pd_jax.config_conflicts import (
     actor_conflicts,
@@ -34,16 +35,14 @@ from pd_jax.config_sections import (
     BehaviourConfig,
     CheckpointConfig,
     Count,
-    DQNConfig,
+    DistillCheckpointConfig,
     EmulatorConfig,
     EnvConfig,
     EvaluationConfig,
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
-    PQNConfig,
     Probability,
-    QLearningConfig,
     ReplayConfig,
     RunDirectories,
     ScheduleConfig,
@@ -66,6 +65,7 @@ __all__ = [
     "CollectConfig",
     "CommandConfig",
     "DQNConfig",
+    "DistillCheckpointConfig",
     "DistillConfig",
     "EmulatorConfig",
     "EnvConfig",
@@ -104,7 +104,9 @@ class DistillConfig(CommandConfig):
     out: str
     """Directory of the run."""
     resume: bool = False
-    """Go on with the run that is in the directory."""
+    """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
+    accept_other_teacher: bool = False
+    """Let a run that is resumed go on with another teacher file than it was begun with."""
     game: Words | None = None
     """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
     data: Words | None = None
@@ -121,7 +123,7 @@ class DistillConfig(CommandConfig):
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    checkpoint: DistillCheckpointConfig = dataclasses.field(default_factory=DistillCheckpointConfig)
 
     @property
     def num_games(self) -> int:
@@ -180,6 +182,8 @@ class DistillConfig(CommandConfig):
                 "behaviour.policy",
                 f"{self.behaviour.policy!r} needs live play, and data is a recording of the teacher's; leave one out",
             )
+        if self.data is not None and self.checkpoint.replay:
+            yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         yield from games_conflicts(self.game or (), self.student.network)
 
     @property
@@ -335,6 +339,11 @@ class TrainTeacherConfig(CommandConfig):
         return self.pqn if self.algorithm == "pqn" else self.dqn
 
     @property
+    def other_algorithm(self) -> str:
+        """The one whose settings do not matter."""
+        return "dqn" if self.algorithm == "pqn" else "pqn"
+
+    @property
     def uses_layer_norm(self) -> bool:
         """``layer_norm``, or what the algorithm wants."""
         return self.algorithm == "pqn" if self.layer_norm is None else self.layer_norm
@@ -367,10 +376,9 @@ class TrainTeacherConfig(CommandConfig):
         yield from learnt_games_conflicts(self)
 
     def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
-        other = {"pqn": "dqn", "dqn": "pqn"}[self.algorithm]
         for key in given:
-            if key.startswith(f"{other}."):
-                yield key, f"is a setting of {other}, and algorithm is {self.algorithm!r}"
+            if key.startswith(f"{self.other_algorithm}."):
+                yield key, f"is a setting of {self.other_algorithm}, and algorithm is {self.algorithm!r}"
 
 
 COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(

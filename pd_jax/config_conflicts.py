@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pd_jax.config_sections import DQNConfig, PQNConfig
+from pd_jax.config_algorithms import DQNConfig, PQNConfig
 from pd_jax.errors import UserError
 from pd_jax.tasks import Task, get_task
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pd_jax.config_algorithms import PQNConfig
 from pd_jax.config_base import CommandConfig
 from pd_jax.config_fields import Choice
 from pd_jax.config_sections import (
@@ -13,12 +14,12 @@ from pd_jax.config_sections import (
     CheckpointConfig,
     Count,
     CountOrZero,
+    DistillCheckpointConfig,
     EnvConfig,
     EvaluationConfig,
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
-    PQNConfig,
     Probability,
     ReplayConfig,
     ScheduleConfig,
@@ -132,7 +133,7 @@ class OnlineConfig(CommandConfig):
             replay=self.replay,
             schedule=self.schedule,
             evaluation=StudentEvaluationConfig(**evaluation),
-            checkpoint=self.checkpoint,
+            checkpoint=DistillCheckpointConfig(**dataclasses.asdict(self.checkpoint)),
         )
 
     def training(self, game: str) -> TrainTeacherConfig:

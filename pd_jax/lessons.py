@@ -125,7 +125,7 @@ class Lessons:
         """Stores some rounds of play, ``before`` which each game had so many steps; returns the steps stored."""
         play, config = self._play, self._config
         assert play is not None
-        steps = [0] * len(self._at)
+        steps, stopped_before = [0] * len(self._at), play.stopped
         latest: dict[int, Trajectory] = {}
         self._meter.reset(completed=self._meter.completed)
         counts = [rounds * config.rollouts_per_round(game) for game in range(len(self._at))]
@@ -140,6 +140,8 @@ class Lessons:
                 self._interrupts.check()
         self._note_play(play, latest if is_new else {})
         self._check_enough_is_left(play)
+        for game in sorted(play.stopped - stopped_before):
+            print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return steps
 
     def _store(self, game: int, trajectory: Trajectory) -> None:
@@ -148,7 +150,7 @@ class Lessons:
         self.stored = (*self.stored[:game], stored, *self.stored[game + 1 :])
 
     def _stops(self, play: SideBySide, game: int, trajectory: Trajectory, step: int) -> bool:
-        """Whether a rollout, which begins at ``step``, is unsound; then the game's play ends, and the user is told."""
+        """Whether a rollout, which begins at ``step``, is unsound; then the game's play ends."""
         unsound = first_unsound_step(trajectory)
         if unsound is None:
             return False
@@ -156,8 +158,6 @@ class Lessons:
         at = self._at[game]
         at.stopped_at = step + unsound * self._config.lanes[game]
         self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
-        if len(self._at) > 1:
-            print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return True
 
     def _describe(self, game: int) -> str:
