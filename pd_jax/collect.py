@@ -14,6 +14,7 @@ from pd_jax.dataset import Dataset, DatasetWriter
 from pd_jax.dataset_header import DatasetHeader
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
+from pd_jax.memory_parts import collection_memory
 from pd_jax.play import LivePlay, environment_options, fresh_seed
 from pd_jax.preparation import task_of
 from pd_jax.reporting.progress import Progress
@@ -25,12 +26,13 @@ _MAY_CHANGE = frozenset({"steps"})
 """What a continued recording may set anew: how long it gets."""
 
 
-def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHeader:
+def collect(config: CollectConfig, teacher: Teacher | None = None, *, tells_memory: bool = True) -> DatasetHeader:
     """Plays and records, or goes on with a recording, and returns its header.
 
     Args:
       config: the recording's.
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
+      tells_memory: whether to print what memory the recording takes.
 
     Raises:
       UserError: teacher, game and directory do not fit together, or the disk is full.
@@ -39,6 +41,8 @@ def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHea
     teacher = teacher or load(config.teacher, config.game)
     task = task_of(config.game, teacher)
     config = dataclasses.replace(config, game=task.name)
+    memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))
+    memory.check()
     header = _header(config, task, teacher)
     if "://" not in config.out:
         _check_not_shorter(config, header)
@@ -52,6 +56,8 @@ def collect(config: CollectConfig, teacher: Teacher | None = None) -> DatasetHea
         DatasetWriter(config.out, header, resume=config.resume) as writer,
         Progress(f"collect {task.name}") as progress,
     ):
+        if tells_memory:
+            memory.tell()
         _record(config, task, teacher, writer, progress, interrupts)
         return writer.header
 

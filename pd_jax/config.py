@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
+from pd_jax.config_algorithms import DQNConfig, PQNConfig, QLearningConfig
 from pd_jax.config_base import CommandConfig, Settings
 from pd_jax.config_conflicts import (
+    actor_conflicts,
     check_devices,
     check_games,
     check_network,
@@ -29,10 +31,11 @@ from pd_jax.config_conflicts import (
 from pd_jax.config_fields import Choice
 from pd_jax.config_online import OnlineConfig
 from pd_jax.config_sections import (
+    ActorsConfig,
     BehaviourConfig,
     CheckpointConfig,
     Count,
-    DQNConfig,
+    DistillCheckpointConfig,
     EmulatorConfig,
     EnvConfig,
     EvaluationConfig,
@@ -40,9 +43,7 @@ from pd_jax.config_sections import (
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
-    PQNConfig,
     Probability,
-    QLearningConfig,
     ReplayConfig,
     RunDirectories,
     ScheduleConfig,
@@ -59,11 +60,13 @@ from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_confli
 
 __all__ = [
     "COMMANDS",
+    "ActorsConfig",
     "BehaviourConfig",
     "CheckpointConfig",
     "CollectConfig",
     "CommandConfig",
     "DQNConfig",
+    "DistillCheckpointConfig",
     "DistillConfig",
     "EmulatorConfig",
     "EnvConfig",
@@ -102,7 +105,9 @@ class DistillConfig(CommandConfig):
     out: str
     """Directory of the run."""
     resume: bool = False
-    """Go on with the run that is in the directory."""
+    """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
+    accept_other_teacher: bool = False
+    """Let a run that is resumed go on with another teacher file than it was begun with."""
     game: Words | None = None
     """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
     data: Words | None = None
@@ -112,13 +117,14 @@ class DistillConfig(CommandConfig):
     """Chance of a random action in the play, whoever acts."""
     behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    actors: ActorsConfig = dataclasses.field(default_factory=ActorsConfig)
     student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    checkpoint: DistillCheckpointConfig = dataclasses.field(default_factory=DistillCheckpointConfig)
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
 
     @property
@@ -149,9 +155,15 @@ class DistillConfig(CommandConfig):
         """Steps of each lane of a game that the replay keeps."""
         return self.replay.capacity // self.lanes[game]
 
+    @property
+    def plays_ahead(self) -> bool:
+        """Whether a round is played while the updates of the round before run."""
+        return self.actors.overlap is not False and not self.behaviour.student_acts
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         counts = list(uneven(self))
         yield from counts
+        yield from actor_conflicts(self)
         capacity = self.replay.capacity
         if self.learner.batch_size > capacity:
             yield "learner.batch_size", f"{self.learner.batch_size} is more than replay.capacity ({capacity})"
@@ -172,6 +184,8 @@ class DistillConfig(CommandConfig):
                 "behaviour.policy",
                 f"{self.behaviour.policy!r} needs live play, and data is a recording of the teacher's; leave one out",
             )
+        if self.data is not None and self.checkpoint.replay:
+            yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         yield from games_conflicts(self.game or (), self.student.network)
 
     @property
@@ -327,6 +341,11 @@ class TrainTeacherConfig(CommandConfig):
         return self.pqn if self.algorithm == "pqn" else self.dqn
 
     @property
+    def other_algorithm(self) -> str:
+        """The one whose settings do not matter."""
+        return "dqn" if self.algorithm == "pqn" else "pqn"
+
+    @property
     def uses_layer_norm(self) -> bool:
         """``layer_norm``, or what the algorithm wants."""
         return self.algorithm == "pqn" if self.layer_norm is None else self.layer_norm
@@ -359,10 +378,9 @@ class TrainTeacherConfig(CommandConfig):
         yield from learnt_games_conflicts(self)
 
     def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
-        other = {"pqn": "dqn", "dqn": "pqn"}[self.algorithm]
         for key in given:
-            if key.startswith(f"{other}."):
-                yield key, f"is a setting of {other}, and algorithm is {self.algorithm!r}"
+            if key.startswith(f"{self.other_algorithm}."):
+                yield key, f"is a setting of {self.other_algorithm}, and algorithm is {self.algorithm!r}"
 
 
 COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(

@@ -21,6 +21,9 @@ from pd_jax.strict_yaml import parse_scalar, read_yaml, write_yaml
 
 C = TypeVar("C", bound=Settings)
 
+_AUTO = "auto"
+"""Of ``resume``: go on or begin, whichever it is. That is what true means too; schedulers' recipes spell it out."""
+
 
 def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     """Settings of one command: its defaults, then the file that ``--config`` names, then the options.
@@ -108,6 +111,7 @@ def _flatten(config_class: type, mapping: Mapping[Any, Any], where: str) -> dict
                 raise UserError(f"{where}{prefix}{label}: no such key{hint} ({', '.join(names)})")
             inner = sections(section_class).get(name)
             if inner is None:
+                value = True if prefix + name == "resume" and value == _AUTO else value
                 values[prefix + name] = check_value(known[prefix + name], value, f"{where}{prefix}{name}")
             elif isinstance(value, Mapping):
                 visit(inner, value, f"{prefix}{name}.")
@@ -208,7 +212,9 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
         is_value = bool(rest) and not rest[0].startswith("--") and _next_positional(known, values) is None
         has_value = bool(equals) or is_value
         if switch.flag is not None and not (field.optional and switch.flag and has_value):
-            if has_value:
+            if has_value and option == "--resume" and (inline if equals else rest[0]) == _AUTO:
+                rest = rest if equals else rest[1:]
+            elif has_value:
                 raise UserError(f"{option}: takes no value, got {show(inline if equals else rest[0])}")
             values[switch.key] = switch.flag
         elif field.many:
@@ -247,6 +253,10 @@ def _parse(field: Field, text: str) -> Any:
 def _nearest_option(option: str, switches: Mapping[str, _Switch], known: Mapping[str, Field]) -> str:
     names = ["config", "help", *(switch.removeprefix("--") for switch in switches)]
     name = option.removeprefix("--")
+    section, dot, last = name.removeprefix("no-").rpartition(".")
+    negated = f"--{section}{dot}no-{last}"
+    if name.startswith("no-") and negated in switches:
+        return f"; did you mean {negated!r}?"
     elsewhere = [_option(key) for key in known if _option(key).rpartition(".")[2] == name]
     # Compared without the dashes, which make any two options look alike.
     hint = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(name[:100], names).replace("n '", "n '--")

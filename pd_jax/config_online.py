@@ -6,18 +6,20 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pd_jax.config_algorithms import PQNConfig
 from pd_jax.config_base import CommandConfig
 from pd_jax.config_fields import Choice
 from pd_jax.config_sections import (
+    ActorsConfig,
     CheckpointConfig,
     Count,
     CountOrZero,
+    DistillCheckpointConfig,
     EnvConfig,
     EvaluationConfig,
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
-    PQNConfig,
     Probability,
     ReplayConfig,
     ScheduleConfig,
@@ -122,6 +124,8 @@ class OnlineConfig(CommandConfig):
             seed=self.seed,
             game=self.game,
             epsilon=self.epsilon,
+            # The target of a round is the best teacher that the rounds before have made.
+            actors=ActorsConfig(overlap=False),
             env=EnvConfig(**{field.name: getattr(self.env, field.name) for field in _fields(self.env)}),
             student=self.student,
             loss=self.loss,
@@ -129,7 +133,7 @@ class OnlineConfig(CommandConfig):
             replay=self.replay,
             schedule=self.schedule,
             evaluation=StudentEvaluationConfig(**evaluation),
-            checkpoint=self.checkpoint,
+            checkpoint=DistillCheckpointConfig(**dataclasses.asdict(self.checkpoint)),
         )
 
     def training(self, game: str) -> TrainTeacherConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -16,25 +17,23 @@ import numpy as np
 from pd_jax import hosts
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
-from pd_jax.divergence import check_loss, check_weights
+from pd_jax.distill_scores import Scorer
+from pd_jax.distill_summary import draw_distillation, game_values, summarise_distillation
+from pd_jax.divergence import DivergenceError, check_loss, check_weights
 from pd_jax.errors import UserError
-from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState
 from pd_jax.lessons import Lessons, LessonsLike, UnsoundTeacherError
 from pd_jax.networks import count_params
 from pd_jax.opening import open_run
-from pd_jax.preparation import Setting, make_divergence, make_loss, prepare, temperatures
-from pd_jax.progression import GameProgression, Progression
-from pd_jax.protocol import play_games
-from pd_jax.reporting.html import write_report
-from pd_jax.reporting.metrics import MetricsWriter, NoMetrics, score_values
-from pd_jax.reporting.plots import plot_run
-from pd_jax.reporting.progress import Progress, warn_if_unwritable
-from pd_jax.reporting.summary import Scores, build_summary, mean_percent, one_or_list, summarise_scores
+from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
+from pd_jax.progression import Progression
+from pd_jax.reporting.metrics import MetricsWriter, NoMetrics
+from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.tables import print_summary
 from pd_jax.rollout import ActingStudent
 from pd_jax.run_directory import RunDirectory
+from pd_jax.saving import ReplayKeeper, SaveTimer, keep_for_inspection
 from pd_jax.teacher_scores import TeacherScore
 from pd_jax.teachers import Teacher
 
@@ -47,6 +46,8 @@ def distill(
     config: DistillConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,
     teacher_scores: Mapping[str, TeacherScore] | None = None,
+    *,
+    tells_memory: bool = True,
 ) -> dict[str, Any]:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
 
@@ -55,6 +56,7 @@ def distill(
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label; several
         in the order of their names.
       teacher_scores: by game, what teachers are known to score under this run's protocol; these are not asked again.
+      tells_memory: whether to print what memory the run takes.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged, or a teacher's
@@ -69,24 +71,21 @@ def distill(
             hosts.log_to_file(run.path)
         with (
             Interrupts() as interrupts,
-            Progress(f"distill {title_of(setting)}") as progress,
+            Progress(f"distill {setting.title}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) if hosts.is_primary() else NoMetrics() as metrics,
         ):
             hosts.for_all(lambda among: among.wait_for_primary("directory"))
-            summary = Session(setting, run, checkpointer, metrics, progress, interrupts).run()
+            session = Session(setting, run, checkpointer, metrics, progress, interrupts)
+            if tells_memory:
+                setting.memory.tell()
+            summary = session.run()
         hosts.for_all(lambda among: among.wait_for_primary("end"))
         if not hosts.is_primary():
             return summary
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
-
-
-def title_of(setting: Setting) -> str:
-    """Such as ``pong into net2``."""
-    games = ", ".join(setting.names) if len(setting.names) <= 3 else f"{len(setting.names)} games"
-    return f"{games} into {setting.config.student.network}"
 
 
 def next_call(training: Generator[int, FetchMetrics, None], fetch_metrics: FetchMetrics) -> int | None:
@@ -135,29 +134,60 @@ class Session:
             total_updates=setting.total_updates,
             divergence=make_divergence(setting) if len(setting.tasks) > 1 else None,
         )
+        self.roll_backs_here = 0
+        """Of this process; ``at.roll_backs`` counts those of all sessions."""
         self._state: Any
         self._state, self.at = self._restore_or_init()
         self.first_state: Callable[[], LearnerState] = lambda: setting.devices.first(self._state)
-        self.saved_updates = self.at.updates
+        checkpoint = self.config.checkpoint
+        self.timer = SaveTimer(checkpoint.every_updates, checkpoint.every_seconds, self.at.updates)
+        self.replays: ReplayKeeper | None = None
         self.total_env_steps = setting.total_env_steps([game.recorded_steps for game in self.at.games])
         self.steps = progress.add("steps", sum(self.total_env_steps), completed=self.at.env_steps)
         self.updates = progress.add("updates", setting.total_updates, completed=self.at.updates)
-        self.games = progress.add("games", self.config.evaluation.episodes)
-        self.teacher_means: dict[str, float] | None = None
-        """The teachers' scores under the protocol of the evaluations on the way, once they are needed."""
+        self.scorer = Scorer(setting, progress, interrupts)
         self.unwritten: tuple[FetchMetrics, dict[str, float]] | None = None
         """Metrics of the call that ended at ``at.updates``, on the devices and beside them, until they are fetched."""
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, evaluates and reports."""
-        if not self.is_trained:
-            lessons = Lessons(self.setting, self.at.games, self.steps, self.interrupts)
-            with contextlib.closing(self.training(lessons)) as training:
-                count = next(training, None)
-                while count is not None:
-                    self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
-                    count = next_call(training, functools.partial(self.setting.devices.first, metrics))
+        while not self.is_trained:
+            try:
+                self._train()
+            except DivergenceError as error:
+                self._roll_back(error)
         return self.finish()
+
+    def _train(self) -> None:
+        lessons = Lessons(self.setting, self.at.games, self.steps, self.interrupts)
+        with contextlib.ExitStack() as stack:
+            if self.config.checkpoint.replay:
+                self.replays = ReplayKeeper(self.run_directory.path, lessons, self.setting.devices, self.at.updates)
+                stack.callback(setattr, self, "replays", None)
+                stack.callback(self.replays.close)
+            training = stack.enter_context(contextlib.closing(self.training(lessons)))
+            count = next(training, None)
+            while count is not None:
+                self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
+                count = next_call(training, functools.partial(self.setting.devices.first, metrics))
+
+    def _roll_back(self, error: DivergenceError) -> None:
+        """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
+        checkpoint, roll_backs = self.config.checkpoint, self.at.roll_backs + 1
+        if checkpoint.on_divergence == "stop":
+            raise error
+        if roll_backs > checkpoint.max_roll_backs:
+            raise UserError(f"{error}; it was rolled back {checkpoint.max_roll_backs} times before") from error
+        print_warning(f"{error}; rolls back, {roll_backs} of at most {checkpoint.max_roll_backs} times")
+        self.unwritten = None
+        self.roll_backs_here += 1
+        state, self.at = self._restore_or_init()
+        self.at.roll_backs = roll_backs
+        # Other minibatches than those that led there.
+        key = jax.vmap(lambda key: jax.random.fold_in(key, roll_backs))(state.key)
+        self._state = dataclasses.replace(state, key=key)
+        self.timer.note_saved(self.at.updates)
+        self.steps.reset(completed=self.at.env_steps)
 
     def forget_state(self, first_state: Callable[[], LearnerState]) -> None:
         """Lets go of the state, which whoever drives the training keeps from now on; ``first_state`` gives it."""
@@ -172,21 +202,17 @@ class Session:
         """Evaluates and reports; process 0 does, and the others have nothing to say."""
         if not hosts.is_primary():
             return {}
-        summary = self._evaluate_both()
-        self.run_directory.write_summary(summary)
-        self._draw(summary)
-        return summary
-
-    def _draw(self, summary: dict[str, Any]) -> None:
-        run = self.run_directory
-        title = title_of(self.setting)
-        plot = functools.partial(plot_run, run.metrics_path, summary, self.plot_path)
-        page = functools.partial(
-            write_report, run.report_path, title, summary, picture=self.plot_path, config=run.config_path
+        variables = self.first_state().variables
+        teacher, student = self.scorer.score_both(variables)
+        summary = summarise_distillation(
+            self.setting, self.at, teacher, student, count_params(variables), self._wall_seconds()
         )
-        for path, draw in ((self.plot_path, plot), (run.report_path, page)):
-            with warn_if_unwritable(path):
-                draw()
+        if self.at.updates not in self.checkpointer.steps() and hosts.current() is None:
+            # A disk that was full at the end of the training may have room by now.
+            self._save()
+        self.run_directory.write_summary(summary)
+        draw_distillation(self.run_directory, self.plot_path, self.setting.title, summary)
+        return summary
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
         setting = self.setting
@@ -206,7 +232,11 @@ class Session:
 
     def _check_same_start(self, step: int) -> None:
         problem = f"{self.run_directory.path}: processes begin at different updates; it must be a directory they share"
-        hosts.for_all(lambda among: among.check_same("start", str(step), problem))
+        hosts.for_all(lambda among: among.check_same(self._once("start"), str(step), problem))
+
+    def _once(self, words: str) -> str:
+        """Words that processes tell each other, which must not come up again after a roll-back."""
+        return f"{words} of attempt {self.roll_backs_here}"
 
     def training(self, lessons: LessonsLike) -> Generator[int, FetchMetrics, None]:
         """Trains to the end, leaving the updates themselves to whoever drives this.
@@ -217,10 +247,6 @@ class Session:
         Yields:
           how many updates are to be done now; it is to be sent what gives the metrics of these.
         """
-        # The scores of a run that is taken further are no longer its scores.
-        if hosts.is_primary():
-            for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
-                path.unlink(missing_ok=True)
         schedule = self.config.schedule
         first_round, offset = divmod(self.at.updates, schedule.updates_per_round)
         self._tell_of_short_recordings()
@@ -228,22 +254,42 @@ class Session:
         try:
             if self.at.updates > 0:
                 self._let_student_act(first_round, lessons)
-                lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
+                if self.replays is not None and self.replays.restore(self.at.updates):
+                    self.progress.print("the replay is as it was; the play goes on with fresh episodes")
+                else:
+                    lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
             for index in range(first_round, schedule.rounds):
                 self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
                     lessons.play_round()
-                hosts.wait_for_all(f"play of round {index}")
+                # Here, and not in the next all-reduce, whose patience is shorter than a slow emulator's.
+                hosts.wait_for_all(self._once(f"play of round {index}"))
+                if hosts.is_primary():
+                    # The scores of a run that is taken further are no longer its scores, once there is play to learn
+                    # from.
+                    for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
+                        path.unlink(missing_ok=True)
+                if index + 1 < schedule.rounds:
+                    lessons.play_ahead()
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
+        except DivergenceError as error:
+            kept = keep_for_inspection(
+                self.run_directory.path, self.at.updates, self.first_state(), dataclasses.asdict(self.at)
+            )
+            raise DivergenceError(f"{error}; the state is kept in {kept}") from error
         except UnsoundTeacherError as error:
-            self._save()
-            raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.at.updates:,}") from error
+            if hosts.current() is None:
+                self._save()
+            # Of several processes only this one knows, and a checkpoint takes them all.
+            raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.timer.saved:,}") from error
         except Interrupted:
-            # Signals are only heeded between calls, where the state is whole.
-            self._save()
+            # Signals are only heeded between calls, where the state is whole. Of several processes one may stop alone
+            # while it evaluates, and a checkpoint takes them all.
+            if (among := hosts.current()) is None or among.leaving:
+                self._save()
             raise
         finally:
             lessons.close()
@@ -263,7 +309,7 @@ class Session:
             wanted = config.schedule.rounds * config.rollouts_per_round(game) * config.steps_per_rollout(game)
             if dataset is not None and holds < wanted:
                 self.progress.print(
-                    f"{dataset.path} holds {holds:,} of the {wanted:,} steps of the schedule; "
+                    f"{dataset.path} gives {holds:,} of the {wanted:,} steps of the schedule; "
                     "once it is used up, the updates go on with what the replay holds"
                 )
 
@@ -282,8 +328,8 @@ class Session:
                 "wall_seconds": self._wall_seconds(),
             }
             self.unwritten = fetch_metrics, beside
-            if self.at.updates < target:
-                self._save_if_due()
+            if self.at.updates < target and self.timer.is_due_for_all(self.at.updates):
+                self._save()
             self.interrupts.check_together()
 
     @property
@@ -296,38 +342,23 @@ class Session:
         evaluation = self.config.evaluation
         every = evaluation.every_rounds
         if not every or rounds % every or rounds == self.config.schedule.rounds:
-            self._save_if_due()
+            if self.timer.is_due(self.at.updates):
+                self._save()
             return
         self._write_metrics()
         if not hosts.is_primary():
             # Here, and not in the next all-reduce, whose patience is shorter than an evaluation.
-            hosts.for_all(lambda among: among.wait_for_primary(f"round {rounds}"))
-            self._save()
+            score = json.loads(hosts.from_primary(self._once(f"score of round {rounds}"), ""))
+            self._save(score)
             return
-        means: dict[str, float] = {}
-        values: dict[str, float | None] = {}
-        for game, name in enumerate(self.setting.names):
-            scores = summarise_scores(self._play_games("student", game, evaluation.progress_episodes).returns)
-            values |= score_values(name, scores)
-            means[name] = scores["mean"]
-        score: float | None = means[self.setting.names[0]]
-        if len(means) > 1:
-            score = values["mean_percent"] = self._mean_percent(means)
+        self._save(self._score(rounds))
+
+    def _score(self, rounds: int) -> float | None:
+        """Plays some games on the way."""
+        values, score = self.scorer.score_on_the_way(self.first_state().variables)
         self.metrics.write(self.at.updates, values)
-        self._save(score)
-        hosts.for_all(lambda among: among.wait_for_primary(f"round {rounds}"))
-
-    def _mean_percent(self, means: Mapping[str, float]) -> float | None:
-        """What says which checkpoint of several games is best."""
-        if self.teacher_means is None:
-            episodes, games = self.config.evaluation.progress_episodes, enumerate(self.setting.names)
-            self.teacher_means = {
-                name: float(self._play_games("teacher", game, episodes).returns.mean()) for game, name in games
-            }
-        return mean_percent(means, self.teacher_means, self._random_scores())
-
-    def _random_scores(self) -> dict[str, float]:
-        return {task.name: task.random_score for task in self.setting.tasks if task.random_score is not None}
+        hosts.from_primary(self._once(f"score of round {rounds}"), json.dumps(score))
+        return score
 
     def _write_metrics(self) -> None:
         if self.unwritten is None:
@@ -335,32 +366,17 @@ class Session:
         fetch_metrics, more = self.unwritten
         self.unwritten = None
         metrics = fetch_metrics()
-        values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")} | self._of_games(metrics)
+        values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")} | game_values(
+            self.setting.names, metrics
+        )
         # Counted once they are done: a call returns as soon as it is dispatched.
         self.updates.set(self.at.updates)
         check_loss(values["loss"], f"update {self.at.updates:,}", _REMEDY)
         self.metrics.write(self.at.updates, values | more)
         self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
 
-    def _of_games(self, metrics: Mapping[str, jax.Array | np.ndarray]) -> dict[str, float]:
-        """The metrics of each game, where there are several; of a game that no update has seen there are none."""
-        if len(self.setting.tasks) == 1:
-            return {}
-        arrays = {name: np.asarray(metrics[f"game_{name}"]) for name in ("loss", "agreement", "kl")}
-        return {
-            f"{game}/{name}": float(array[index])
-            for index, game in enumerate(self.setting.names)
-            for name, array in arrays.items()
-            if not np.isnan(array[index])
-        }
-
     def _wall_seconds(self) -> float:
         return self.at.wall_seconds + time.monotonic() - self.started
-
-    def _save_if_due(self) -> None:
-        interval = self.config.checkpoint.every_updates
-        if self.at.updates // interval > self.saved_updates // interval:
-            self._save()
 
     def _save(self, score: float | None = None) -> None:
         self._write_metrics()
@@ -368,65 +384,6 @@ class Session:
         check_weights(state.variables, f"update {self.at.updates:,}", _REMEDY)
         metadata = dataclasses.asdict(self.at) | {"wall_seconds": self._wall_seconds()}
         self.checkpointer.save(self.at.updates, state, metadata, score)
-        self.saved_updates = self.at.updates
-
-    def _play_games(self, who: str, game: int, episodes: int) -> EpisodeScores:
-        """Scores student or teacher in one game; both meet the same seeds."""
-        setting = self.setting
-        of_game = f" in {setting.names[game]}" if len(setting.tasks) > 1 else ""
-        self.progress.status(f"evaluating the {who}{of_game}")
-        self.games.reset(episodes)
-        apply: Any
-        if who == "student":
-            apply, variables = setting.student.policy(game), self.first_state().variables
-        else:
-            apply, variables = setting.teachers[game].network.apply, setting.teachers[game].variables
-        return play_games(
-            apply,
-            variables,
-            setting.tasks[game],
-            self.config.evaluation,
-            self.config.env,
-            episodes=episodes,
-            seed=self.config.seed,
-            meter=self.games,
-            interrupts=self.interrupts,
-        )
-
-    def _evaluate_both(self) -> dict[str, Any]:
-        setting, episodes = self.setting, self.config.evaluation.episodes
-        student: dict[str, Scores] = {}
-        teacher: dict[str, Scores] = {}
-        for game, name in enumerate(setting.names):
-            student[name] = self._play_games("student", game, episodes).returns
-            known = setting.teacher_scores.get(name)
-            teacher[name] = known.scores if known else self._play_games("teacher", game, episodes).returns
-        summary = build_summary(
-            teacher,
-            student,
-            random_scores=self._random_scores(),
-            student_parameters=count_params(self.first_state().variables),
-            teacher_parameters=sum(teacher.num_params for teacher in setting.teachers),
-            wall_seconds=self._wall_seconds(),
-            env_steps=self.at.env_steps,
-            updates=self.at.updates,
-            student_network=self.config.student.network,
-            teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
-            teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
-            loss=self.config.loss.kind,
-            temperature=one_or_list(temperatures(setting)) if self.config.loss.kind == "kl" else None,
-            behaviour=self.config.behaviour.policy,
-            evaluation_epsilon=self.config.evaluation.epsilon,
-            max_noops=self.config.env.max_noops,
-            devices=setting.devices.size,
-            platform=setting.devices.devices[0].platform,
-        )
-        for at in self.at.games:
-            summary["games"][at.name] |= _about(at, is_one_of_several=len(self.at.games) > 1)
-        return summary
-
-
-def _about(at: GameProgression, *, is_one_of_several: bool) -> dict[str, Any]:
-    """What the summary says of a game beside its scores."""
-    steps = {"env_steps": at.env_steps} if is_one_of_several else {}
-    return steps | ({} if at.stopped_at is None else {"play_stopped_at": at.stopped_at})
+        if self.replays is not None:
+            self.replays.save(self.at.updates)
+        self.timer.note_saved(self.at.updates)

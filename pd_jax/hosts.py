@@ -7,7 +7,10 @@ Arrays are `pd_jax.distributed`'s affair. Here the processes exchange words, thr
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import dataclasses
 import os
+import signal
 import socket
 import sys
 import threading
@@ -27,6 +30,8 @@ _LOST_AFTER_SECONDS = 20.0
 _JAX_PATIENCE_SECONDS = 100
 
 _hosts: Hosts | None = None
+_abort_handler: Any = None
+"""Kept from the garbage collector: C calls it."""
 
 
 def current() -> Hosts | None:
@@ -83,6 +88,8 @@ def join(config: HostsConfig) -> None:
     state = distributed.global_state
     if state.num_processes > 1:
         _hosts = Hosts(state.client, state.process_id, state.num_processes)
+        if state.process_id > 0 and state.coordinator_address is not None:
+            _name_process_0_in_aborts(state.coordinator_address)
 
 
 def _check_explicit(config: HostsConfig) -> None:
@@ -106,9 +113,38 @@ def _give_up_waiting(arrived: threading.Event, config: HostsConfig) -> None:
 
 
 def _lost_coordinator() -> None:
-    # JAX's own C++ thread often comes first, and aborts the process without naming process 0.
-    if _hosts is None or not _hosts.leaving:
-        _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
+    _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
+
+
+def _name_process_0_in_aborts(coordinator: str) -> None:
+    """Ends this process by :data:`LOST` and a line where JAX would abort it because process 0 is gone.
+
+    JAX's client lives in a thread of C++, which ends the process by ``abort`` as soon as its connection breaks. It
+    takes a Python function to be called instead, but cannot call it (jaxlib 0.10 raises ``std::bad_cast``). A handler
+    of Python's `signal` would not do: these wait for the main thread.
+    """
+
+    def end(number: int) -> None:
+        if not _answers(coordinator):
+            _lost_coordinator()
+        # Something else is wrong. Back in abort(), the signal is raised again.
+        library.signal(number, None)
+
+    global _abort_handler
+    handler_type = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    _abort_handler = handler_type(end)
+    library = ctypes.CDLL(None)
+    library.signal.restype, library.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    library.signal(signal.SIGABRT, ctypes.cast(_abort_handler, ctypes.c_void_p))
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _end_at_once(message: str, code: int) -> NoReturn:
@@ -116,6 +152,21 @@ def _end_at_once(message: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError):
         os.write(2, f"pd-jax: {message}\n".encode())
     os._exit(code)
+
+
+@dataclasses.dataclass
+class _Meeting:
+    """What processes agree to do together, again and again.
+
+    Attributes:
+      boundaries: calls of updates that have ended.
+      held: times it has been done.
+      planned: after how many calls it is to be done next, and what.
+    """
+
+    boundaries: int = 0
+    held: int = 0
+    planned: tuple[int, str] | None = None
 
 
 class Hosts:
@@ -139,17 +190,13 @@ class Hosts:
         self.leaving = False
         self._client = client
         self._names: dict[int, str] = {}
-        self._boundaries = 0
-        self._stop_at: tuple[int, int] | None = None
+        self._meetings: dict[str, _Meeting] = {}
         self._tell(f"name/{process_id}", socket.gethostname())
         threading.Thread(target=self._watch, daemon=True, name="hosts").start()
 
     def wait_for_primary(self, what: str) -> None:
         """Returns once process 0 has called this with the same words, which are used once in a run; it never waits."""
-        if self.process_id == 0:
-            self._tell(f"done/{what}", "1")
-        else:
-            self.ask(f"done/{what}")
+        self.from_primary(what, "here")
 
     def wait_for_all(self, what: str) -> None:
         """Returns once every process has called this with the same words, which are used once in a run."""
@@ -157,34 +204,48 @@ class Hosts:
         for process in range(self.num_processes):
             self.ask(f"here/{what}/{process}")
 
+    def from_primary(self, what: str, value: str) -> str:
+        """The value that process 0 calls this with, by words that are used once in a run; it never waits."""
+        if self.process_id > 0:
+            return self.ask(f"value/{what}")
+        self._tell(f"value/{what}", value)
+        return value
+
     def check_same(self, what: str, value: str, problem: str) -> None:
         """Raises a UserError that tells the ``problem`` unless process 0 has the same value."""
-        if self.process_id == 0:
-            self._tell(f"same/{what}", value)
-        elif (first := self.ask(f"same/{what}")) != value:
+        if (first := self.from_primary(what, value)) != value:
             raise UserError(f"{problem} ({first} in process 0, {value} in process {self.process_id})")
 
-    def stop_signal(self, received: int | None) -> int | None:
-        """The signal that all processes stop for now, if any. To be called once after each call of updates.
+    def meet(self, what: str, wish: str | None) -> str | None:
+        """What all processes do now of what one of them has wished for, if anything.
 
-        A call ends when all have dispatched it, and its metrics are fetched after the next is dispatched: processes are
-        at most two calls apart. So one that is told to stop proposes the third call from here, and all the others read
-        that before they get there.
+        To be called once after each call of updates. A call ends when all have dispatched it, and its metrics are
+        fetched after the next is dispatched: processes are at most two calls apart. So one that has a wish proposes the
+        third call from here, and all the others read that before they get there. Until then further wishes are lost.
+
+        Args:
+          what: the kind of wish.
+          wish: of this process.
         """
-        self._boundaries += 1
-        if self._stop_at is None:
-            said = self._look("stop")
-            if said is None and received is not None:
+        meeting = self._meetings.setdefault(what, _Meeting())
+        meeting.boundaries += 1
+        if meeting.planned is None:
+            key = f"meet/{what}/{meeting.held}"
+            said = self._look(key)
+            if said is None and wish is not None:
                 with contextlib.suppress(Exception):  # Another process was first.
-                    self._client.key_value_set("pd/stop", f"{self._boundaries + 3} {received}")
-                said = self.ask("stop")
-            if said is not None:
-                boundary, number = map(int, said.split())
-                self._stop_at = boundary, number
-        if self._stop_at is not None and self._boundaries >= self._stop_at[0]:
-            self.leaving = True
-            return self._stop_at[1]
-        return None
+                    self._client.key_value_set(f"pd/{key}", f"{meeting.boundaries + 3} {wish}")
+                said = self.ask(key)
+            if said is None:
+                return None
+            boundary, agreed = said.split(" ", 1)
+            meeting.planned = int(boundary), agreed
+        boundary_of_all, agreed = meeting.planned
+        if meeting.boundaries < boundary_of_all:
+            return None
+        meeting.planned = None
+        meeting.held += 1
+        return agreed
 
     def ask(self, key: str) -> str:
         """What another process says under a key, once it does."""
@@ -270,6 +331,11 @@ def wait_for_all(what: str) -> None:
     """:meth:`Hosts.wait_for_all`, where there are several processes."""
     if _hosts is not None:
         _hosts.wait_for_all(what)
+
+
+def from_primary(what: str, value: str) -> str:
+    """:meth:`Hosts.from_primary`, where there are several processes."""
+    return value if _hosts is None else _hosts.from_primary(what, value)
 
 
 def for_all(function: Callable[[Hosts], None]) -> None:

@@ -71,8 +71,9 @@ class Interrupts:
         among = hosts.current()
         if among is None:
             self.check()
-        elif (number := among.stop_signal(self._received)) is not None:
-            raise Interrupted(number)
+        elif (number := among.meet("stop", None if self._received is None else str(self._received))) is not None:
+            among.leaving = True
+            raise Interrupted(int(number))
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):

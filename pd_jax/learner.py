@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +92,7 @@ class Learner:
       divergence: as ``loss``; measured and reported as ``game_kl``, not learnt from. None reports none.
 
     Raises:
-      ValueError: the minibatch does not split evenly over the devices.
+      ValueError: the minibatch does not split evenly over the devices, or not into as many parts on each.
     """
 
     def __init__(
@@ -106,7 +107,11 @@ class Learner:
     ) -> None:
         if config.batch_size % devices.size:
             raise ValueError(f"batch_size {config.batch_size} does not split evenly over {devices.size} devices")
+        if config.batch_size // devices.size % config.accumulate:
+            share = config.batch_size // devices.size
+            raise ValueError(f"{share} examples on each device do not split into {config.accumulate} parts")
         self._student = student
+        self._accumulate = config.accumulate
         self._num_games = student.num_games
         self._loss = loss
         self._divergence = divergence
@@ -192,7 +197,6 @@ class Learner:
         self, state: LearnerState, stored: tuple[ReplayState, ...]
     ) -> tuple[LearnerState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
-        sample_key = jax.random.fold_in(sample_key, lax.axis_index(AXIS))
         state = dataclasses.replace(state, key=key)
         samplers = [functools.partial(self._sample, stored, game) for game in range(self._num_games)]
         if self._alternating:
@@ -202,10 +206,16 @@ class Learner:
         return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *batches))
 
     def _sample(self, stored: tuple[ReplayState, ...], game: int, key: Array) -> Batch:
-        """One game's minibatch ``[B / D, ...]``, padded to what the games have in common."""
+        """One device's slice ``[B / D, ...]`` of a game's minibatch, padded to what the games have in common.
+
+        The minibatch of all devices is the same for any number of them: lanes are drawn from in as many groups as the
+        largest number of devices that lanes and minibatch could be dealt out to, each by a key of its own.
+        """
         # A student of one game draws what it drew before there were several.
         key = jax.random.fold_in(key, game) if self._num_games > 1 else key
-        batch = replay.sample(stored[game], key, self._batch_per_device)
+        groups = math.gcd(stored[game].flags.shape[0], self._batch_per_device)
+        first_group = lax.axis_index(AXIS) * groups
+        batch = replay.sample(stored[game], key, self._batch_per_device, num_groups=groups, first_group=first_group)
         missing = self._student.num_actions - batch.teacher_q.shape[-1]
         return Batch(self._student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
 
@@ -217,25 +227,57 @@ class Learner:
     def _update_on_all(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
         """An update from ``[G, B / D, ...]`` of every game."""
 
-        def mean_loss(variables: Any) -> tuple[Array, dict[str, Array]]:
+        def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
             measures = self._measure(self._student.apply(variables, batch.observations), batch.teacher_q)
             return measures["loss"].mean(), measures
 
-        return self._step(state, mean_loss)
+        return self._step(state, mean_loss, batch, axis=1)
 
     def _update_on_one(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
         """An update from ``[B / D, ...]`` of the game whose turn it is."""
         game = state.updates % self._num_games
         is_game = (jnp.arange(self._num_games) == game)[:, None, None]
 
-        def loss_of_game(variables: Any) -> tuple[Array, dict[str, Array]]:
+        def loss_of_game(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
             outputs = self._student.apply_game(variables, batch.observations, game)
             # The loss knows temperatures and masks by their places on the game axis. Zeros stand for the other games:
             # these outputs, with -inf where this game has no action, would give them infinite losses.
             measures = self._measure(jnp.where(is_game, outputs, 0.0), jnp.where(is_game, batch.teacher_q, 0.0))
             return measures["loss"][game], measures
 
-        return self._step(state, loss_of_game)
+        return self._step(state, loss_of_game, batch, axis=0)
+
+    def _gradients(
+        self, variables: Any, loss: Callable[[Any, Batch], tuple[Array, dict[str, Array]]], batch: Batch, axis: int
+    ) -> tuple[Any, dict[str, Array]]:
+        """Gradients and measures, float32 means over a device's examples, which are along ``axis``.
+
+        Parts of the minibatch, if there are to be several, are of one size: the mean of their means is that of all.
+        """
+
+        def of_part(part: Batch) -> tuple[Any, dict[str, Array]]:
+            (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(variables, part)
+            return gradients, measures
+
+        parts = self._accumulate
+        if parts == 1:
+            return of_part(batch)
+
+        def deal(leaf: Array) -> Array:
+            shape = (*leaf.shape[:axis], parts, leaf.shape[axis] // parts, *leaf.shape[axis + 1 :])
+            return jnp.moveaxis(leaf.reshape(shape), axis, 0)
+
+        def add(total: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_part(part)), None
+
+        dealt = jax.tree.map(deal, batch)
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(of_part, jax.tree.map(lambda leaf: leaf[0], dealt)),
+        )
+        total, _ = lax.scan(add, zeros, dealt)
+        mean: tuple[Any, dict[str, Array]] = jax.tree.map(lambda leaf: leaf / parts, total)
+        return mean
 
     def _measure(self, outputs: Array, teacher_q: Array) -> dict[str, Array]:
         """Means over the minibatch, float32 ``[G]`` each."""
@@ -258,10 +300,14 @@ class Learner:
         return losses.mean(axis=1)
 
     def _step(
-        self, state: LearnerState, loss: Callable[[Any], tuple[Array, dict[str, Array]]]
+        self,
+        state: LearnerState,
+        loss: Callable[[Any, Batch], tuple[Array, dict[str, Array]]],
+        batch: Batch,
+        axis: int,
     ) -> tuple[LearnerState, dict[str, Array]]:
         """One device's part: gradients of its slice, averaged over all, then the same step everywhere."""
-        (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(state.variables)
+        gradients, measures = self._gradients(state.variables, loss, batch, axis)
         # One vector, so that an update costs exactly one all-reduce on every backend.
         flat, unravel = ravel_pytree((gradients, measures))
         gradients, measures = unravel(lax.pmean(flat, AXIS))

@@ -12,8 +12,10 @@ import jax
 import numpy as np
 
 from pd_jax import replay
+from pd_jax.ahead import PlayAhead
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
+from pd_jax.memory_parts import rollouts_ahead
 from pd_jax.play import LivePlay, Play, RecordedPlay, SideBySide, action_gap, first_unsound_step, fresh_seed
 from pd_jax.preparation import Setting
 from pd_jax.progression import GameProgression
@@ -34,6 +36,7 @@ class LessonsLike(Protocol):
     def close(self) -> None: ...
     def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None: ...
     def play_round(self) -> None: ...
+    def play_ahead(self) -> None: ...
     def take_values(self) -> dict[str, float]: ...
 
 
@@ -95,6 +98,13 @@ class Lessons:
         for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
             at.env_steps += steps
 
+    def play_ahead(self) -> None:
+        """Lets the teachers begin with the round to come, if they are to play while the updates of this one run."""
+        assert self._play is not None
+        for game, play in enumerate(self._play.plays):
+            if isinstance(play, PlayAhead) and game not in self._play.stopped:
+                play.expect(self._config.rollouts_per_round(game))
+
     def let_act(self, student: ActingStudent) -> None:
         """Has the student act in the rounds to come, in all games."""
         assert self._play is not None
@@ -116,7 +126,7 @@ class Lessons:
         """Stores some rounds of play, ``before`` which each game had so many steps; returns the steps stored."""
         play, config = self._play, self._config
         assert play is not None
-        steps = [0] * len(self._at)
+        steps, stopped_before = [0] * len(self._at), play.stopped
         latest: dict[int, Trajectory] = {}
         self._meter.reset(completed=self._meter.completed)
         counts = [rounds * config.rollouts_per_round(game) for game in range(len(self._at))]
@@ -131,6 +141,8 @@ class Lessons:
                 self._interrupts.check_alone()
         self._note_play(play, latest if is_new else {})
         self._check_enough_is_left(play)
+        for game in sorted(play.stopped - stopped_before):
+            print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return steps
 
     def _store(self, game: int, trajectory: Trajectory) -> None:
@@ -139,7 +151,7 @@ class Lessons:
         self.stored = (*self.stored[:game], stored, *self.stored[game + 1 :])
 
     def _stops(self, play: SideBySide, game: int, trajectory: Trajectory, step: int) -> bool:
-        """Whether a rollout, which begins at ``step``, is unsound; then the game's play ends, and the user is told."""
+        """Whether a rollout, which begins at ``step``, is unsound; then the game's play ends."""
         unsound = first_unsound_step(trajectory)
         if unsound is None:
             return False
@@ -150,8 +162,6 @@ class Lessons:
         if self._setting.devices.num_processes > 1:
             # The other processes do not know, and would count what is not stored.
             raise UnsoundTeacherError(self._describe(game))
-        if len(self._at) > 1:
-            print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
         return True
 
     def _describe(self, game: int) -> str:
@@ -172,7 +182,7 @@ class Lessons:
     def _note_play(self, play: SideBySide, latest: dict[int, Trajectory]) -> None:
         for game, source in enumerate(play.plays):
             prefix = self._prefix(game)
-            if isinstance(source, LivePlay) and source.finished_returns:
+            if source.finished_returns:
                 returns, source.finished_returns = source.finished_returns, []
                 # Of play in which the student acts, even now and then, the returns are not the teacher's.
                 who = "play" if self._config.behaviour.student_acts else "teacher"
@@ -195,6 +205,12 @@ class Lessons:
         return stored
 
     def _open_play(self, game: int) -> Play:
+        play = self._open_source(game)
+        if not self._config.plays_ahead:
+            return play
+        return PlayAhead(play, rollouts_ahead(self._config, self._setting.tasks[game], game))
+
+    def _open_source(self, game: int) -> Play:
         setting, config = self._setting, self._config
         dataset, length = setting.datasets[game], config.schedule.rollout_length
         lanes = config.lanes[game] // setting.devices.num_processes
@@ -215,4 +231,5 @@ class Lessons:
             # Lane i of a process has its seed plus i.
             seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game) + first_lane,
             student=setting.student.policy(game) if config.behaviour.student_acts else None,
+            device=setting.actor(game),
         )

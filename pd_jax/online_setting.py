@@ -10,7 +10,7 @@ from typing import Any
 from pd_jax.config import OnlineConfig, check_devices, check_network
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
-from pd_jax.memory import check_memory
+from pd_jax.online_memory import online_memory
 from pd_jax.opening import check_resumed
 from pd_jax.preparation import Setting, check_stacks_fit, task_of
 from pd_jax.students import make_student
@@ -88,11 +88,12 @@ def prepare_online(config: OnlineConfig) -> OnlineSetting:
     check_devices(distillation, devices.size)
     check_stacks_fit(distillation, (task,))
     student = make_student(config.student, (task,))
-    check_memory(distillation, student, devices)
     network = make_teacher_network(config, task)
+    memory = online_memory(config, student, network, devices)
+    memory.check()
     keeper = Keeper(config.training(task.name), task, network, Path(config.out), "online")
     target = Teacher(keeper.metadata({}, env_steps=0, curve=[]), {}, f"(the {config.target} snapshot)", "", network)
-    student_side = Setting(distillation, (target,), (task,), (None,), devices, student)
+    student_side = Setting(distillation, (target,), (task,), (None,), devices, student, memory)
     return OnlineSetting(config, student_side, None if teacher is None else teacher.variables, keeper)
 
 

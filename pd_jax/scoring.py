@@ -15,6 +15,8 @@ from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupts
 from pd_jax.learner import learner_template
+from pd_jax.memory import MemoryEstimate
+from pd_jax.memory_parts import evaluation_memory
 from pd_jax.networks import count_params
 from pd_jax.online_state import OnlineProgression, state_template
 from pd_jax.preparation import check_teacher_plays, network_label
@@ -132,12 +134,15 @@ def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | 
     tasks = _tasks_of(config, teachers, trained)
     config = dataclasses.replace(config, game=tuple(task.name for task in tasks))
     by_game = {teacher.task.name: teacher for teacher in teachers}
+    memory = _memory(config, tasks, by_game, trained)
+    memory.check()
     with contextlib.ExitStack() as stack:
         directory = None
         if config.out is not None:
             directory = stack.enter_context(
                 RunDirectory.create(config.out, "evaluate", to_mapping(config), resume=config.resume)
             )
+        memory.tell()
         scores = _score_all(config, tasks, by_game, trained)
         summary = _summarise(config, tasks, by_game, trained, scores, time.monotonic() - started)
         if directory is not None:
@@ -180,6 +185,26 @@ def _tasks_of(config: EvaluateConfig, teachers: Sequence[Teacher], trained: Trai
     return wanted
 
 
+def _policies(
+    task: Task, teachers: Mapping[str, Teacher], trained: TrainedStudent | None
+) -> dict[str, tuple[Any, Any]]:
+    """Who plays a game, as ``(apply, variables)``."""
+    policies: dict[str, tuple[Any, Any]] = {}
+    if task.name in teachers:
+        policies["teacher"] = (teachers[task.name].network.apply, teachers[task.name].variables)
+    if trained is not None:
+        policies["student"] = (trained.student.policy(trained.names.index(task.name)), trained.variables)
+    return policies
+
+
+def _memory(
+    config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
+) -> MemoryEstimate:
+    players = [(policy, task) for task in tasks for policy in _policies(task, teachers, trained).values()]
+    policies, games = zip(*players, strict=True)
+    return evaluation_memory(config.evaluation, policies, games)
+
+
 def _score_all(
     config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
 ) -> dict[str, dict[str, EpisodeScores]]:
@@ -188,12 +213,7 @@ def _score_all(
     title = ", ".join(task.name for task in tasks)
     with Interrupts() as interrupts, Progress(f"evaluate on {title}") as progress:
         for task in tasks:
-            policies: dict[str, tuple[Any, Any]] = {}
-            if task.name in teachers:
-                policies["teacher"] = (teachers[task.name].network.apply, teachers[task.name].variables)
-            if trained is not None:
-                policies["student"] = (trained.student.policy(trained.names.index(task.name)), trained.variables)
-            for who, (apply, variables) in policies.items():
+            for who, (apply, variables) in _policies(task, teachers, trained).items():
                 game = f"{who}'s games" if len(tasks) == 1 else f"{who}'s games of {task.name}"
                 scores.setdefault(who, {})[task.name] = play_games(
                     apply,

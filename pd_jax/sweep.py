@@ -92,7 +92,7 @@ class _Sweep:
             print_line(line, sys.stderr)
         for game in self.plan.games:
             if game.recording is not None and not _is_recorded(game):
-                collect(game.recording, game.teacher)
+                collect(game.recording, game.teacher, tells_memory=False)
         scores = {game.task.name: self._score(game) for game in self.plan.games}
         for cell in self.plan.cells:
             if (summary := _finished(cell)) is not None:
@@ -123,7 +123,7 @@ class _Sweep:
         outcomes: Sequence[dict[str, Any] | Exception]
         try:
             if len(cells) == 1:
-                outcomes = [distill(cells[0].config, cells[0].game.teacher, scores)]
+                outcomes = [distill(cells[0].config, cells[0].game.teacher, scores, tells_memory=False)]
             else:
                 outcomes = distill_together([cell.config for cell in cells], cells[0].game.teacher, scores)
         except Exception as error:

@@ -14,7 +14,8 @@ import numpy as np
 from pd_jax.config import CollectConfig, DistillConfig, OneGameEnvConfig, SweepConfig, check_network
 from pd_jax.config_sweep import Variant, cell_name
 from pd_jax.errors import UserError
-from pd_jax.memory import check_memory
+from pd_jax.memory import MemoryEstimate
+from pd_jax.memory_parts import distillation_parts
 from pd_jax.networks import count_params
 from pd_jax.preparation import Setting, prepare, task_of
 from pd_jax.tasks import Task
@@ -94,6 +95,7 @@ class Plan:
       cells: game by game, in the order of the grid.
       checkpoint_bytes: what all cells together take on disk, an upper estimate.
       together: whether cells of one shape train together.
+      memory: what the cells take that take the most.
     """
 
     config: SweepConfig
@@ -101,6 +103,7 @@ class Plan:
     cells: tuple[Cell, ...]
     checkpoint_bytes: int
     together: bool
+    memory: MemoryEstimate
 
     @property
     def recording_bytes(self) -> int:
@@ -127,6 +130,7 @@ class Plan:
                     f"recording of {game.task.name}: {steps:,} steps, up to about {_size(game.recording_bytes)}"
                 )
         lines.append(f"checkpoints: up to about {_size(self.checkpoint_bytes)}")
+        lines.append(self.memory.describe())
         return lines
 
 
@@ -149,11 +153,13 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
     settings = {shape: _prepared(cell) for shape, cell in {cell.shape: cell for cell in cells}.items()}
     is_recorded = config.record is not None or config.data is not None
     together = is_recorded and (jax.default_backend() != "cpu" if config.together is None else config.together)
-    for shape, setting in settings.items() if together else ():
-        students = sum(cell.shape == shape for cell in cells)
-        check_memory(setting.config, setting.student, setting.devices, students=students)
+    memories = [setting.memory for setting in settings.values()]
+    if together:
+        memories = [_memory(setting, sum(cell.shape == shape for cell in cells)) for shape, setting in settings.items()]
+        for memory in memories:
+            memory.check()
     total = sum(_checkpoint_bytes(settings[cell.shape]) for cell in cells)
-    plan = Plan(config, games, cells, total, together)
+    plan = Plan(config, games, cells, total, together, max(memories, key=lambda memory: memory.share))
     _check_disk(plan)
     return plan
 
@@ -208,6 +214,13 @@ def _prepared(cell: Cell) -> Setting:
     is_recorded = cell.game.recording is None
     config = cell.config if is_recorded else dataclasses.replace(cell.config, data=None)
     return prepare(config, cell.game.teacher)
+
+
+def _memory(setting: Setting, students: int) -> MemoryEstimate:
+    """What some students take that train together."""
+    policies = [(teacher.network.apply, teacher.variables) for teacher in setting.teachers]
+    parts = distillation_parts(setting.config, setting.student, policies, setting.devices, students=students)
+    return MemoryEstimate(parts, setting.devices)
 
 
 def _checkpoint_bytes(setting: Setting) -> int:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
-from pd_jax.distill import FetchMetrics, Session, next_call, title_of
+from pd_jax.distill import FetchMetrics, Session, next_call
 from pd_jax.ensemble import EnsembleLearner, fetch_members
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupted, Interrupts
@@ -54,7 +54,7 @@ def distill_together(
     settings = [prepare(config, teacher, teacher_scores) for config in configs]
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        progress = stack.enter_context(_SharedMeters(f"distill {title_of(settings[0])}, {len(configs)} together"))
+        progress = stack.enter_context(_SharedMeters(f"distill {settings[0].title}, {len(configs)} together"))
         sessions = []
         for setting in settings:
             run = stack.enter_context(open_run(setting))
@@ -197,6 +197,10 @@ class _SharedLessons:
         self._take(self._shared.lessons.play_round)
         for own, first in zip(self._at, self._shared.at, strict=True):
             own.env_steps, own.stopped_at = first.env_steps, first.stopped_at
+
+    def play_ahead(self) -> None:
+        """Lets the next round begin."""
+        self._take(self._shared.lessons.play_ahead)
 
     def take_values(self) -> dict[str, float]:
         """Metrics of the play since they were last taken."""

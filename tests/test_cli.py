@@ -351,7 +351,7 @@ def test_a_replay_larger_than_the_machine_is_refused(tmp_path: Path, capfd: pyte
     argv = ["distill", "--teacher", str(teacher), "--out", str(out), "--replay.capacity", "2_000_000_000"]
     # 84 x 84 bytes, six float32 and a byte of flags a step.
     size = 2_000_000_000 * (84 * 84 + 6 * 4 + 1) / 2**30
-    message = f"pd-jax distill: replay.capacity: 2000000000 steps of pong take {size:,.1f} GiB, and there are "
+    message = f"pd-jax distill: replay.capacity: 2000000000 steps of pong take {size:,.1f} GiB; in all the run takes "
     assert refusal(capfd, *argv).startswith(message)
     assert not out.exists()
 

@@ -340,6 +340,19 @@ def test_a_teacher_that_gives_nothing_but_nan_ends_the_run(
     assert last == f"pd-jax distill: {found}; {out} is saved at update 0"
 
 
+def test_a_finished_run_that_cannot_be_taken_further_keeps_its_results(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    run = UNSOUND | QUICK_EVALUATION | {"teacher": ["cartpole", "acrobot"], "schedule.rounds": 1, "out": out}
+    succeed("distill", run)
+    results = {name: (out / name).read_bytes() for name in ("summary.json", "report.html", "progress.png")}
+    monkeypatch.setattr("pd_jax.lessons.first_unsound_step", lambda trajectory: 0)
+    assert main(["distill", *options(run | {"schedule.rounds": 2, "resume": True})]) == 2
+    assert "before there was anything to learn from" in capfd.readouterr().err
+    assert {name: (out / name).read_bytes() for name in results} == results
+
+
 def test_all_games_of_a_student_are_scored_or_some(
     finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,10 +13,11 @@ import pytest
 from environments import CountingEnvironment
 from two_games import NARROW, WIDE, assert_close, make_student, mean_of, one_games_values, random_variables
 
-from pd_jax.config import DQNConfig
+from pd_jax.config import DQNConfig, TrainTeacherConfig
 from pd_jax.errors import UserError
 from pd_jax.tasks import get_task
 from pd_jax.teachers import dqn, joint_dqn, transitions
+from pd_jax.teachers.subject import Subject
 from pd_jax.teachers.transitions import Steps, TransitionState
 
 GAMES = (NARROW, WIDE)
@@ -194,12 +195,13 @@ def test_an_iteration_writes_both_replays_in_place() -> None:
 
 
 def test_replays_larger_than_the_memory_are_refused_together() -> None:
-    tasks = [get_task("breakout"), get_task("freeway"), get_task("pong")]
+    tasks = (get_task("breakout"), get_task("freeway"), get_task("pong"))
     steps = 2**31 - 1
+    learning = dataclasses.replace(DQNConfig(), replay_capacity=steps)
+    games = tuple(task.name for task in tasks)
+    config = TrainTeacherConfig(game=games, out="-", algorithm="dqn", network="multi3", dqn=learning)
     with pytest.raises(UserError) as refused:
-        joint_dqn.check(dataclasses.replace(DQNConfig(), replay_capacity=steps), tasks)
+        Subject.make(config, tasks).memory(config).check()
     # A frame, its flags, an action and a reward each.
-    wanted = (
-        f"dqn.replay_capacity: {steps} steps of each of 3 games take {3 * 2**31 * 7065 / 2**30:,.1f} GiB, and there"
-    )
+    wanted = f"dqn.replay_capacity: {steps} steps of each of 3 games take {3 * 2**31 * 7065 / 2**30:,.1f} GiB; in all"
     assert str(refused.value).startswith(wanted)

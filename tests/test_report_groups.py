@@ -258,3 +258,12 @@ def test_every_student_is_in_one_cell_or_named_in_a_warning(rows: list[Any]) -> 
     for section in report.sections:
         for mean in section.means:
             assert mean.normalised.value is None or mean.normalised.value >= 1.0 - 1e-9
+
+
+def test_the_papers_figure_is_for_students_of_the_very_same_games() -> None:
+    three = ("breakout", "freeway", "pong")
+
+    # Scored on three of the four games that it has learnt, it is another student than the paper's.
+    results = [result(game=game, network="multi3", together=(*three, "qbert")) for game in three]
+    ((mean,),) = [section.means for section in build_report(results).sections]
+    assert mean.paper is None

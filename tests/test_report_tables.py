@@ -108,10 +108,11 @@ def test_teachers_of_one_game_are_told_apart() -> None:
 
 
 def test_a_design_is_described_by_what_tells_it_apart() -> None:
-    kl, cold, nll = (
+    kl, cold, mixed, nll = (
         Design(Recipe("distill", "net2", loss, temperature))
-        for loss, temperature in (("kl", None), ("kl", 0.01), ("nll", None))
+        for loss, temperature in (("kl", None), ("kl", 0.01), ("kl", (0.1, 0.3)), ("nll", None))
     )
+    assert describe_design(mixed) == "net2, KL, τ = 0.1 / 0.3"
     several = Design(Recipe("online", "multi3", "kl", 0.01, ("a", "b", "c"), "best"), (("epsilon", 0.1),))
     assert describe_design(kl) == "net2, KL, default τ"
     assert describe_design(cold, [cold]) == "net2"

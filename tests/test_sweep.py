@@ -295,7 +295,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
     out = tmp_path / "sweep"
     # 2^31 - 1 steps of four float32, two float32 outputs and a byte of flags are 50 GiB.
     message = failure(capfd, out, **{"replay.capacity": 2**31 - 1, "record": 4096})
-    assert message.startswith("replay.capacity: 2147483647 steps of cartpole take 50.0 GiB, and there are ")
+    assert message.startswith("replay.capacity: 2147483647 steps of cartpole take 50.0 GiB; in all the run takes ")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**6))
     # 34 bytes a step: the vector, ten bytes beside it and two outputs. One checkpoint more than the three kept, and one
@@ -309,11 +309,12 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
 def test_the_grid_is_printed_before_anything_is_done(finished_sweep: Path, tmp_path: Path) -> None:
     config = load_config(SweepConfig, options(QUICK | {"out": tmp_path / "sweep", "grid.learning-rates": ["1e-3"]}), "")
     plan = make_plan(config)
-    grid, recording, checkpoints = plan.describe()
+    grid, recording, checkpoints, memory = plan.describe()
     assert grid == "3 cells: 1 game (cartpole), 2 losses (kl, nll), 2 temperatures (0.1, 1); 300 updates each"
     assert recording == "recording of cartpole: 2,048 steps, up to about 69.6 kB"
     # 386 parameters with two moments each, four bytes each, and 50 kB around them; three checkpoints of three cells.
     assert checkpoints == "checkpoints: up to about 491.7 kB"
+    assert memory == plan.memory.describe()
     assert not (tmp_path / "sweep").exists()
     arrays = {name: text for name, text in contents(finished_sweep / "data").items() if "/c/" in name}
     assert sum(map(len, arrays.values())) <= plan.recording_bytes

@@ -232,7 +232,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, capfd: pytest.CaptureFi
         (
             {"algorithm": "dqn", "game": "pong", "network": "net3", "dqn.replay-capacity": 2**31 - 1},
             # A frame, its flags, an action and a reward each.
-            f"dqn.replay_capacity: 2147483647 steps of pong take {2**31 * 7065 / 2**30:,.1f} GiB, and there are ",
+            f"dqn.replay_capacity: 2147483647 steps of pong take {2**31 * 7065 / 2**30:,.1f} GiB; in all the ",
         ),
         ({"dqn.batch-size": 16}, "--dqn.batch-size: is a setting of dqn, and algorithm is 'pqn'"),
         (

@@ -136,8 +136,6 @@ def test_a_step_of_atari_takes_an_eighth_of_two_stacks() -> None:
     state = transitions.init(2, 1000, (84, 84), jnp.uint8)
     # The frame, its flags, an action and a reward; and two counters of the whole store.
     assert replay.bytes_per_step(state) == pytest.approx(7056 + 1 + 4 + 4 + 8 / 2000)
-    assert transitions.bytes_per_step((84, 84), "uint8") == 7065
-    assert transitions.bytes_per_step((8,), "float32") == 41
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -51,7 +51,9 @@ _MULTI_GAME: Mapping[tuple[str, frozenset[str], str], float] = MappingProxyType(
 _JOINTLY_TRAINED: Mapping[tuple[str, frozenset[str]], float] = MappingProxyType({("multi3", _THREE_GAMES): 83.5})
 
 
-def figure_for_game(network: str, loss: str | None, temperature: float | None, game: str) -> PaperFigure | None:
+def figure_for_game(
+    network: str, loss: str | None, temperature: float | tuple[float, ...] | None, game: str
+) -> PaperFigure | None:
     """The paper's comparison of losses: single-game students as large as their teachers, in four games.
 
     Args:
@@ -73,7 +75,7 @@ def figure_for_game(network: str, loss: str | None, temperature: float | None, g
 def figure_for_mean(
     network: str,
     loss: str | None,
-    temperature: float | None,
+    temperature: float | tuple[float, ...] | None,
     games: Collection[str],
     *,
     together: bool,
@@ -107,5 +109,5 @@ def figure_for_mean(
     return None
 
 
-def _is_other_kl(loss: str, temperature: float | None) -> bool:
+def _is_other_kl(loss: str, temperature: float | tuple[float, ...] | None) -> bool:
     return loss == "kl" and temperature != TEMPERATURE

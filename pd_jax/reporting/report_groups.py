@@ -298,7 +298,8 @@ def _mean(design: Design, cells: Sequence[Cell]) -> Mean:
     elif any(cell.teacher is None for cell in cells):
         problem = f"no teacher was scored in {next(cell.game for cell in cells if cell.teacher is None)}"
     paper = None
-    if problem is None and recipe.command in ("distill", "train-teacher") and recipe.checkpoint == "newest":
+    is_all = not recipe.together or set(games) == set(recipe.together)
+    if problem is None and is_all and recipe.command in ("distill", "train-teacher") and recipe.checkpoint == "newest":
         paper = figure_for_mean(
             recipe.network,
             recipe.loss,
@@ -351,7 +352,7 @@ def _design_order(design: Design) -> tuple[Any, ...]:
         recipe.network,
         _LOSSES.index(loss) if loss in _LOSSES else len(_LOSSES),
         loss,
-        recipe.temperature or 0.0,
+        recipe.temperature if isinstance(recipe.temperature, tuple) else (recipe.temperature or 0.0,),
         (recipe.together, recipe.command, recipe.checkpoint),
         tuple(_by_size(value) for _, value in design.settings),
     )

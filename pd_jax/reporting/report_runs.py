@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pd_jax.config import COMMANDS
+from pd_jax.config import COMMANDS, StudentConfig
 from pd_jax.config_fields import printable, show
 from pd_jax.errors import UserError
 from pd_jax.reporting.report_values import Score, count, flat, number, read_score, section, show_setting, word
@@ -26,7 +26,7 @@ _MAX_SUMMARY_BYTES = 64 * 2**20
 # What makes no other student of the same kind, and what a result has a field of its own for.
 _NO_SETTINGS = NEVER_COMPARED | frozenset(
     "seed teacher game data evaluation checkpoint learner.num_devices learner.updates_per_call loss.kind "
-    "loss.temperature student.network student.mlp_hidden student.channels student.hidden".split()
+    "loss.temperature student.network student.mlp_hidden student.channels student.hidden student.head_hidden".split()
 )
 
 
@@ -59,7 +59,8 @@ class Recipe:
       command: that made it.
       network: by name, with the sizes that the name leaves open.
       loss: ``kl``, ``nll`` or ``mse``; the algorithm if rewards taught it; None if nothing tells.
-      temperature: of ``kl``; None is the default, 0.01 for Q-values and 1 for logits.
+      temperature: of ``kl``, or those of the games where they differ; None is the default, 0.01 for Q-values and 1 for
+        logits.
       together: the games that one student has learnt, sorted; empty for a student of one game.
       checkpoint: ``newest`` or ``best``.
     """
@@ -67,7 +68,7 @@ class Recipe:
     command: str
     network: str
     loss: str | None
-    temperature: float | None
+    temperature: float | tuple[float, ...] | None
     together: tuple[str, ...] = ()
     checkpoint: str = "newest"
 
@@ -270,31 +271,39 @@ def _recipe(run: RunDirectory, summary: Mapping[str, Any], games: tuple[str, ...
     together = tuple(sorted(games)) if len(games) > 1 else ()
     if run.command == "train-teacher":
         network, algorithm = word(run.config, "network", where), word(run.config, "algorithm", where)
-        return Recipe(run.command, network, algorithm, None, together)
+        return Recipe(run.command, f"{network}{_sizes(network, run.config)}", algorithm, None, together)
     student, loss = section(run.config, "student", where), section(run.config, "loss", where)
     network, kind = word(student, "network", f"{where}student."), word(loss, "kind", f"{where}loss.")
-    sizes = [student.get("mlp_hidden")] if network == "mlp" else [student.get("channels"), student.get("hidden")]
-    network = " ".join([network, *(show_setting(size) for size in sizes if size is not None)])
+    network += _sizes(network, student)
     return Recipe(run.command, network, kind, _temperature(summary, loss, where) if kind == "kl" else None, together)
 
 
-def _temperature(summary: Mapping[str, Any], loss: Mapping[str, Any], where: str) -> float | None:
-    """The one temperature of all games; where there are several, the settings tell them."""
+def _sizes(network: str, settings: Mapping[str, Any]) -> str:
+    """Those of the network's sizes that its name leaves open, or that are not what the name stands for."""
+    sizes = [settings.get("mlp_hidden")] if network == "mlp" else [settings.get("channels"), settings.get("hidden")]
+    texts = [show_setting(size) for size in sizes if size is not None]
+    if settings.get("head_hidden") not in (None, StudentConfig.head_hidden):
+        texts.append(f"heads {show_setting(settings['head_hidden'])}")
+    return "".join(f" {text}" for text in texts)
+
+
+def _temperature(summary: Mapping[str, Any], loss: Mapping[str, Any], where: str) -> float | tuple[float, ...] | None:
+    """The temperature of all games, or that of each where they differ."""
     # The summary has what null in the configuration became.
     told = summary.get("temperature")
     values = loss.get("temperature") if told is None else told
     values = values if isinstance(values, list) else [values]
-    numbers = {number({"temperature": value}, "temperature", f"{where}loss.") for value in values}
-    return numbers.pop() if len(numbers) == 1 else None
+    numbers = [number({"temperature": value}, "temperature", f"{where}loss.") for value in values]
+    if len(set(numbers)) == 1:
+        return numbers[0]
+    told = [value for value in numbers if value is not None]
+    return tuple(told) if len(told) == len(numbers) else None
 
 
 def _settings(run: RunDirectory) -> dict[str, Any]:
     """What the training was told, by dotted key; keys that the run is too old to have stand at their defaults."""
     values = flat(_defaults(run.command)) | flat(run.config)
     settings = {key: value for key, value in values.items() if not _is_left_out(key)}
-    temperature = section(run.config, "loss", f"{printable(str(run.config_path))}: ").get("temperature")
-    if isinstance(temperature, list) and len(set(map(str, temperature))) > 1:
-        settings["loss.temperature"] = flat({"": temperature})[""]
     return settings | {"data": "recorded" if run.config.get("data") else "live", "updates": "all"}
 
 

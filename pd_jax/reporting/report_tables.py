@@ -236,7 +236,7 @@ def _parts(design: Design) -> tuple[str, str, str]:
     recipe = design.recipe
     loss = _UNDEFINED if recipe.loss is None else _LOSSES.get(recipe.loss, recipe.loss)
     if recipe.loss == "kl":
-        loss += f", τ = {recipe.temperature:g}" if recipe.temperature is not None else ", default τ"
+        loss += ", default τ" if recipe.temperature is None else f", τ = {_temperatures(recipe.temperature)}"
     if recipe.command == "train-teacher":
         loss += " on rewards"
     others = [f"{len(recipe.together)} games in one"] if recipe.together else []
@@ -244,6 +244,10 @@ def _parts(design: Design) -> tuple[str, str, str]:
     others += [f"{recipe.checkpoint} checkpoint"] if recipe.checkpoint != "newest" else []
     others += [design.letter or design.describe_settings()]
     return recipe.network, loss, ", ".join(filter(None, others))
+
+
+def _temperatures(temperature: float | tuple[float, ...]) -> str:
+    return " / ".join(f"{each:g}" for each in (temperature if isinstance(temperature, tuple) else (temperature,)))
 
 
 def _column(

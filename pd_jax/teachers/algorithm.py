@@ -30,10 +30,6 @@ class Algorithm(Protocol):
     and the network of their iteration is a `pd_jax.students.Student`.
     """
 
-    def check(self, config: Any, task: Any) -> None:
-        """Raises a UserError if this machine cannot do what is asked of it; nothing is written yet."""
-        ...
-
     def init(self, network: Any, observations: Array, config: Any, key: Array) -> Any:
         """A fresh state for ``observations`` of the network's kind, ``[L, ...]``."""
         ...

@@ -121,9 +121,9 @@ def locate(name_or_path: str) -> tuple[str, Path]:
     if name in files:
         return name, files[name]
     path = Path(name_or_path)
-    if name_or_path.startswith("hf://") or path.suffix in (".zip", ".cleanrl_model"):
+    if ("://" in name_or_path or path.suffix not in ("", _SUFFIX)) and _is_foreign(name_or_path):
         raise UserError(
-            f"{name_or_path}: is another library's agent; pd-jax teachers import FILE --game NAME --out "
+            f"{name_or_path}: is not read as it is; pd-jax teachers import FILE --game NAME --out "
             "teacher.safetensors makes a teacher file of it"
         )
     if not name_or_path.endswith(_SUFFIX) and os.sep not in name_or_path and not path.exists():
@@ -132,6 +132,13 @@ def locate(name_or_path: str) -> tuple[str, Path]:
             f"({'bundled: ' + ', '.join(files) if files else 'none are bundled'})"
         )
     return name_or_path, path
+
+
+def _is_foreign(path: str) -> bool:
+    # Late: what reads other libraries' files imports JAX.
+    from pd_jax.teachers.importers import is_foreign
+
+    return is_foreign(path)
 
 
 def find(name_or_path: str, game: str | None = None) -> Entry:

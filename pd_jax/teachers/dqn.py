@@ -18,10 +18,7 @@ from jax import Array, lax
 
 from pd_jax import rollout
 from pd_jax.config import DQNConfig
-from pd_jax.distributed import DeviceGroup
 from pd_jax.envs import Environment
-from pd_jax.memory import check_replay_memory
-from pd_jax.tasks import Task
 from pd_jax.teachers import transitions
 from pd_jax.teachers.algorithm import Iteration, epsilon_at, game_metrics, learning_rewards
 from pd_jax.teachers.transitions import Steps, Transitions, TransitionState
@@ -101,12 +98,6 @@ def make_optimizer(config: DQNConfig, num_games: int = 1) -> optax.GradientTrans
     if config.max_grad_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
-
-
-def check(config: DQNConfig, task: Task) -> None:
-    """Raises a UserError if the replay is larger than the memory of the device."""
-    step_bytes = transitions.bytes_per_step(task.frame_shape, task.observation_dtype)
-    check_replay_memory("dqn.replay_capacity", config.replay_capacity, step_bytes, task, DeviceGroup.local(1))
 
 
 def init(network: Any, observations: Array, config: DQNConfig, key: Array) -> DQNState:

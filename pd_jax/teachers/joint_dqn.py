@@ -17,11 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pd_jax.config import DQNConfig
-from pd_jax.distributed import DeviceGroup
 from pd_jax.envs import Environment
-from pd_jax.memory import check_fits
 from pd_jax.students import Student
-from pd_jax.tasks import Task
 from pd_jax.teachers import dqn, transitions
 from pd_jax.teachers.algorithm import Iteration, epsilon_at, game_metrics
 from pd_jax.teachers.dqn import DQNPlay, DQNState, Lessons
@@ -33,13 +30,6 @@ Stored = tuple[TransitionState, ...]
 
 warm_start = dqn.warm_start
 updates_done = dqn.updates_done
-
-
-def check(config: DQNConfig, tasks: Sequence[Task]) -> None:
-    """Raises a UserError if the replays are larger than the memory of the device."""
-    step_bytes = sum(transitions.bytes_per_step(task.frame_shape, task.observation_dtype) for task in tasks)
-    subject = f"dqn.replay_capacity: {config.replay_capacity} steps of each of {len(tasks)} games take"
-    check_fits(subject, config.replay_capacity * step_bytes, DeviceGroup.local(1))
 
 
 def init(student: Student, observations: Array, config: DQNConfig, key: Array) -> DQNState:

@@ -18,7 +18,6 @@ from pd_jax import rollout
 from pd_jax.config import PQNConfig
 from pd_jax.envs import Environment
 from pd_jax.students import Student
-from pd_jax.tasks import Task
 from pd_jax.teachers import pqn
 from pd_jax.teachers.algorithm import Iteration, epsilon_at
 from pd_jax.teachers.joint import GameNetwork, game_keys, mean_q
@@ -29,10 +28,6 @@ Lanes = tuple[rollout.LaneState, ...]
 warm_start = pqn.warm_start
 updates_done = pqn.updates_done
 resume_note = pqn.resume_note
-
-
-def check(config: PQNConfig, tasks: Sequence[Task]) -> None:
-    """There is nothing here that a machine could lack."""
 
 
 def init(student: Student, observations: Array, config: PQNConfig, key: Array) -> PQNState:

@@ -159,7 +159,7 @@ def run_settings(config: TrainTeacherConfig) -> dict[str, Any]:
 
     A run of a single game says nothing of what is for several: runs from before there was such a thing go on.
     """
-    left_out = {{"pqn": "dqn", "dqn": "pqn"}[config.algorithm], "resume"}
+    left_out = {config.other_algorithm, "resume"}
     settings = to_mapping(config)
     if config.num_games == 1:
         left_out |= {"channels", "hidden", "head_hidden"}

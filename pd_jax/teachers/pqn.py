@@ -19,7 +19,6 @@ from jax import Array, lax
 from pd_jax import rollout
 from pd_jax.config import PQNConfig
 from pd_jax.envs import Environment, TimeStep
-from pd_jax.tasks import Task
 from pd_jax.teachers.algorithm import Iteration, epsilon_at, game_metrics, learning_rewards
 
 
@@ -113,10 +112,6 @@ def init(network: Any, observations: Array, config: PQNConfig, key: Array) -> PQ
 
     state: PQNState = init_state(key, observations)
     return state
-
-
-def check(config: PQNConfig, task: Task) -> None:
-    """There is nothing here that a machine could lack."""
 
 
 def warm_start(state: PQNState, variables: Any) -> PQNState:

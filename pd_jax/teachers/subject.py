@@ -11,13 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from pd_jax.config import TrainTeacherConfig, check_network
+from pd_jax.distributed import DeviceGroup
 from pd_jax.envs import Environment
-from pd_jax.networks import make_network
+from pd_jax.memory import MemoryEstimate
+from pd_jax.memory_parts import checkpoint_part, programs_part
+from pd_jax.networks import count_params, make_network
 from pd_jax.students import Student
 from pd_jax.tasks import Task
 from pd_jax.teachers import dqn, joint_dqn, joint_pqn, pqn
 from pd_jax.teachers.algorithm import Algorithm, Iteration
 from pd_jax.teachers.joint import GameNetwork, make_joint_network
+from pd_jax.teachers.memory import learning_parts
 
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": pqn, "dqn": dqn})
 """For one game, by name."""
@@ -41,18 +45,16 @@ class Subject:
 
     @classmethod
     def make(cls, config: TrainTeacherConfig, tasks: tuple[Task, ...]) -> Subject:
-        """Raises a UserError if there is no such network for these games, or the machine is too small."""
+        """Raises a UserError if there is no such network for these games."""
         if len(tasks) == 1:
             (task,) = tasks
             check_network(config.network, task)
             algorithm = ALGORITHMS[config.algorithm]
-            algorithm.check(config.learning, task)
             network = make_network(
                 config.network, task.num_actions, layer_norm=config.uses_layer_norm, hidden_sizes=config.mlp_hidden
             )
             return cls(Student(network, tasks), algorithm, (network,))
         algorithm = JOINT_ALGORITHMS[config.algorithm]
-        algorithm.check(config.learning, tasks)
         student = make_joint_network(
             config.network,
             tasks,
@@ -63,6 +65,13 @@ class Subject:
             head_hidden=config.head_hidden,
         )
         return cls(student, algorithm, tuple(GameNetwork(student.policy(game)) for game in range(len(tasks))))
+
+    def memory(self, config: TrainTeacherConfig) -> MemoryEstimate:
+        """What its training takes."""
+        state = jax.eval_shape(lambda: self.init(config.learning, config.seed))
+        learning = learning_parts(self.student, config.learning, state, "network", config.evaluation)
+        parts = (*learning, checkpoint_part("network", state, count_params(state.variables)), programs_part())
+        return MemoryEstimate(parts, DeviceGroup.local(1))
 
     def init(self, learning: Any, seed: int) -> Any:
         """The algorithm's fresh state."""

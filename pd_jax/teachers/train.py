@@ -24,6 +24,7 @@ from pd_jax.play import environment_options, fresh_seed
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.run_directory import RunDirectory
+from pd_jax.saving import SaveTimer
 from pd_jax.tasks import get_task
 from pd_jax.teachers.files import read_games
 from pd_jax.teachers.keepers import Keepers, Scores, curve_point
@@ -72,6 +73,8 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     tasks = tuple(get_task(game) for game in config.game)
     config = dataclasses.replace(config, game=tuple(task.name for task in tasks), layer_norm=config.uses_layer_norm)
     subject = Subject.make(config, tasks)
+    memory = subject.memory(config)
+    memory.check()
     start_from = None
     # A run that goes on from a checkpoint of its own has no more use for it.
     if config.init_from is not None and not (config.resume and _has_checkpoints(config.out)):
@@ -91,6 +94,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         MetricsWriter(run.path) as metrics,
     ):
         training = _Training(config, subject, run, checkpointer, metrics, progress, interrupts, start_from)
+        memory.tell()
         summary = training.run()
         run.write_summary(summary)
     return summary
@@ -131,7 +135,8 @@ class _Training:
         self.keeper = Keepers(config, self.tasks, subject.networks, run.path)
         self.at = Progression(network=config.network)
         self.state = self._restore_or_init(start_from)
-        self.saved_steps = self.at.env_steps
+        checkpoint = config.checkpoint
+        self.timer = SaveTimer(checkpoint.every_steps, checkpoint.every_seconds, self.at.env_steps)
         self.steps = progress.add("steps", self.learning.total_steps, completed=self.at.env_steps)
 
     def run(self) -> dict[str, Any]:
@@ -183,7 +188,7 @@ class _Training:
                 is_end = self.at.env_steps >= learning.total_steps
                 if is_end or _passed(self._last_evaluated, self.at.env_steps, self.config.evaluation.every_steps):
                     self._evaluate_on_the_way()
-                if _passed(self.saved_steps, self.at.env_steps, self.config.checkpoint.every_steps):
+                if self.timer.is_due(self.at.env_steps):
                     self._save()
                 self.interrupts.check()
             self._save()
@@ -224,7 +229,7 @@ class _Training:
         is_scored = bool(self.at.curve) and self._last_evaluated == self.at.env_steps
         score = self.at.curve[-1]["mean"] if is_scored else None
         self.checkpointer.save(self.at.env_steps, self.state, metadata, score)
-        self.saved_steps = self.at.env_steps
+        self.timer.note_saved(self.at.env_steps)
 
     def _evaluate_on_the_way(self) -> None:
         """Adds a point to the learning curve, and writes the teacher file if it is the best so far."""

@@ -6,8 +6,6 @@ No observation is stored twice: a step of Atari takes 7,065 bytes, against 56,45
 
 from __future__ import annotations
 
-import math
-
 import chex
 import flax.struct
 import jax
@@ -74,11 +72,6 @@ class Transitions:
     actions: Array
     rewards: Array
     is_terminal: Array
-
-
-def bytes_per_step(observation_shape: tuple[int, ...], observation_dtype: jax.typing.DTypeLike) -> int:
-    """Device memory for one step of one lane: the observation, its flags, an action and a reward."""
-    return math.prod(observation_shape) * jnp.dtype(observation_dtype).itemsize + 1 + 4 + 4
 
 
 def init(
