@@ -109,7 +109,8 @@ class LivePlay:
         self._device = device
         self._acting: rollout.ActingStudent | None = None
         self.finished_returns: list[float] = []
-        self._variables = self._put(teacher.variables)
+        self._teacher = teacher
+        self._own_variables: tuple[Any, Any] = (None, None)
         self._epsilon = epsilon
         self._environment = Environment(task, env.num_lanes, seed, **environment_options(env))
         self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
@@ -120,7 +121,9 @@ class LivePlay:
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended."""
         for _ in range(count):
-            self._lanes, trajectory, finished = self._rollout(self._variables, self._lanes, self._epsilon, self._acting)
+            self._lanes, trajectory, finished = self._rollout(
+                self._teachers_variables(), self._lanes, self._epsilon, self._acting
+            )
             returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
             self.finished_returns.extend(map(float, returns))
             yield trajectory
@@ -131,6 +134,15 @@ class LivePlay:
         # What comes out of a rollout is committed to the device that the student is committed to. Lanes that differed
         # in that before the first rollout would have the second one compiled anew.
         self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
+
+    def _teachers_variables(self) -> Any:
+        """Those of now, on the device: a teacher that learns is given new ones."""
+        given, own = self._own_variables
+        if given is not self._teacher.variables:
+            given = self._teacher.variables
+            own = self._put(given)
+            self._own_variables = given, own
+        return own
 
     def _put(self, tree: Any) -> Any:
         """Commits to the device, if one was named; computation follows what it is given."""
