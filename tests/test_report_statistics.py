@@ -10,15 +10,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_jax.reporting.report_statistics import (
-    FLOOR_PERCENT,
-    Percent,
-    geometric,
-    percent_with_interval,
-    pool_games,
-    pool_seeds,
-)
+from pd_jax.reporting.report_statistics import Percent, geometric, percent_with_interval, pool_games, pool_seeds
 from pd_jax.reporting.report_values import Score
+from pd_jax.reporting.summary import FLOOR_PERCENT
 
 
 def score(mean: float, half: float | None = 1.0, error: float | None = 0.5, episodes: int = 30) -> Score:

@@ -12,16 +12,9 @@ import numpy as np
 from pd_jax.config_fields import printable
 from pd_jax.reporting.paper import PaperFigure, figure_for_game, figure_for_mean
 from pd_jax.reporting.report_runs import Protocol, Recipe, Result
-from pd_jax.reporting.report_statistics import (
-    FLOOR_PERCENT,
-    Percent,
-    geometric,
-    percent_with_interval,
-    pool_games,
-    pool_seeds,
-)
+from pd_jax.reporting.report_statistics import Percent, geometric, percent_with_interval, pool_games, pool_seeds
 from pd_jax.reporting.report_values import Score, show_setting
-from pd_jax.reporting.summary import geometric_mean
+from pd_jax.reporting.summary import FLOOR_PERCENT, geometric_mean
 from pd_jax.tasks import PAPER_GAMES
 
 _NETWORKS = ("dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp")

@@ -8,7 +8,7 @@ from typing import Any
 from pd_jax.reporting.paper import PaperFigure
 from pd_jax.reporting.report_groups import Cell, Design, Mean, Report, Section
 from pd_jax.reporting.report_runs import Result
-from pd_jax.reporting.report_statistics import FLOOR_PERCENT
+from pd_jax.reporting.summary import FLOOR_PERCENT
 
 
 def report_json(report: Report) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from rich.text import Text
 from pd_jax.reporting.paper import PaperFigure
 from pd_jax.reporting.report_groups import Design, Mean, Report, Section
 from pd_jax.reporting.report_runs import Result
-from pd_jax.reporting.report_statistics import FLOOR_PERCENT, Percent
+from pd_jax.reporting.report_statistics import Percent
 from pd_jax.reporting.report_values import Score
+from pd_jax.reporting.summary import floor_note
 from pd_jax.reporting.tables import format_percent, format_score
 
 _UNDEFINED = "–"
@@ -212,7 +213,7 @@ def _measure_note(section: Section) -> str:
     )
     floored = [f"{describe_design(mean.design)} in {game}" for mean in section.means for game in mean.floored]
     if floored:
-        note += f"; {FLOOR_PERCENT:g} % stands for students no better than random, or hardly so ({'; '.join(floored)})"
+        note += f"; {floor_note(floored)}"
     return note
 
 
