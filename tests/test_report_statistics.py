@@ -30,6 +30,13 @@ def test_three_seeds_have_students_t_interval() -> None:
     assert pooled.episodes == 90
 
 
+def test_two_seeds_have_their_range_for_t_would_say_nothing() -> None:
+    pooled = pool_seeds([score(18.0), score(12.0)])
+    # t of one degree of freedom is 12.706: it would reach from -23 to 53.
+    assert (pooled.mean, pooled.low, pooled.high, pooled.episodes) == (15.0, 12.0, 18.0, 60)
+    assert pooled.standard_error == pytest.approx(3.0)
+
+
 def test_one_seed_keeps_the_interval_of_its_games() -> None:
     only = Score(10.0, 0.4, 9.1, 10.6, 30)
     assert pool_seeds([only]) == only

@@ -71,6 +71,12 @@ class Cell:
     paper: PaperFigure | None
 
     @property
+    def interval_kind(self) -> Literal["of episodes", "range of two seeds", "t over seeds"]:
+        """What the student's interval is, and with it that of its percentages."""
+        seeds = len(self.results)
+        return "of episodes" if seeds == 1 else "range of two seeds" if seeds == 2 else "t over seeds"
+
+    @property
     def compression(self) -> float | None:
         """How much smaller the student is than its teacher, or than all of its teachers together."""
         student, teacher = self.results[0].student_parameters, self.results[0].teacher_parameters

@@ -26,7 +26,8 @@ def pool_seeds(scores: Sequence[Score]) -> Score:
     """The mean over students of different seeds.
 
     Its standard error and interval (Student's t, for they are few) come from the spread between the seeds' means, in
-    which the chance of their games is contained. A single seed keeps its own, which know of that chance alone.
+    which the chance of their games is contained. A single seed keeps its own, which know of that chance alone. Of two
+    seeds t would give 12.7 standard errors to either side, which says nothing: they have their range instead.
 
     Args:
       scores: one per seed, at least one.
@@ -35,8 +36,10 @@ def pool_seeds(scores: Sequence[Score]) -> Score:
         return scores[0]
     means = np.array([score.mean for score in scores])
     error = float(means.std(ddof=1) / math.sqrt(means.size))
-    half = float(stdtrit(means.size - 1, 0.975)) * error
     mean = float(means.mean())
+    if means.size == 2:
+        return Score(mean, error, float(means.min()), float(means.max()), sum(score.episodes for score in scores))
+    half = float(stdtrit(means.size - 1, 0.975)) * error
     return Score(mean, error, mean - half, mean + half, sum(score.episodes for score in scores))
 
 
