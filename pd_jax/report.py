@@ -64,8 +64,8 @@ def read_report(paths: Sequence[str]) -> Report:
         else:
             results += found
     if not results and unreadable:
-        others = len(unreadable) + len(unfinished) - 1
-        raise UserError(f"{unreadable[0]}" + (f"; nor can {others} more be reported" if others else ""))
+        more = len(unreadable) + len(unfinished) - 1
+        raise UserError(f"{unreadable[0]}" + (f"; nor can {more} more be reported" if more else ""))
     if not results:
         others = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
         raise UserError(f"{unfinished[0]}{others}: no summary.json: the run has not ended, and nothing else is left")
