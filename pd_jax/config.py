@@ -32,6 +32,7 @@ from pd_jax.config_sections import (
     BehaviourConfig,
     CheckpointConfig,
     Count,
+    DistillCheckpointConfig,
     DQNConfig,
     EmulatorConfig,
     EnvConfig,
@@ -63,6 +64,7 @@ __all__ = [
     "CollectConfig",
     "CommandConfig",
     "DQNConfig",
+    "DistillCheckpointConfig",
     "DistillConfig",
     "EmulatorConfig",
     "EnvConfig",
@@ -101,7 +103,9 @@ class DistillConfig(CommandConfig):
     out: str
     """Directory of the run."""
     resume: bool = False
-    """Go on with the run that is in the directory."""
+    """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
+    accept_other_teacher: bool = False
+    """Let a run that is resumed go on with another teacher file than it was begun with."""
     game: Words | None = None
     """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
     data: Words | None = None
@@ -117,7 +121,7 @@ class DistillConfig(CommandConfig):
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
-    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    checkpoint: DistillCheckpointConfig = dataclasses.field(default_factory=DistillCheckpointConfig)
 
     @property
     def num_games(self) -> int:
@@ -170,6 +174,8 @@ class DistillConfig(CommandConfig):
                 "behaviour.policy",
                 f"{self.behaviour.policy!r} needs live play, and data is a recording of the teacher's; leave one out",
             )
+        if self.data is not None and self.checkpoint.replay:
+            yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         yield from games_conflicts(self.game or (), self.student.network)
 
     @property

@@ -21,6 +21,9 @@ from pd_jax.strict_yaml import parse_scalar, read_yaml, write_yaml
 
 C = TypeVar("C", bound=Settings)
 
+_AUTO = "auto"
+"""Of ``resume``: go on or begin, whichever it is. That is what true means too; schedulers' recipes spell it out."""
+
 
 def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     """Settings of one command: its defaults, then the file that ``--config`` names, then the options.
@@ -108,6 +111,7 @@ def _flatten(config_class: type, mapping: Mapping[Any, Any], where: str) -> dict
                 raise UserError(f"{where}{prefix}{label}: no such key{hint} ({', '.join(names)})")
             inner = sections(section_class).get(name)
             if inner is None:
+                value = True if prefix + name == "resume" and value == _AUTO else value
                 values[prefix + name] = check_value(known[prefix + name], value, f"{where}{prefix}{name}")
             elif isinstance(value, Mapping):
                 visit(inner, value, f"{prefix}{name}.")
@@ -208,7 +212,9 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
         is_value = bool(rest) and not rest[0].startswith("--") and _next_positional(known, values) is None
         has_value = bool(equals) or is_value
         if switch.flag is not None and not (field.optional and switch.flag and has_value):
-            if has_value:
+            if has_value and option == "--resume" and (inline if equals else rest[0]) == _AUTO:
+                rest = rest if equals else rest[1:]
+            elif has_value:
                 raise UserError(f"{option}: takes no value, got {show(inline if equals else rest[0])}")
             values[switch.key] = switch.flag
         elif field.many:

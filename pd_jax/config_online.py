@@ -12,6 +12,7 @@ from pd_jax.config_sections import (
     CheckpointConfig,
     Count,
     CountOrZero,
+    DistillCheckpointConfig,
     EnvConfig,
     EvaluationConfig,
     LearnerConfig,
@@ -129,7 +130,7 @@ class OnlineConfig(CommandConfig):
             replay=self.replay,
             schedule=self.schedule,
             evaluation=StudentEvaluationConfig(**evaluation),
-            checkpoint=self.checkpoint,
+            checkpoint=DistillCheckpointConfig(**dataclasses.asdict(self.checkpoint)),
         )
 
     def training(self, game: str) -> TrainTeacherConfig:

@@ -21,6 +21,7 @@ WidthOrZero = Annotated[int, Bounds(0, 2**16)]
 Probability = Annotated[float, Bounds(0.0, 1.0)]
 # Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
+Seconds = Annotated[float, Bounds(1e-3, 1e9)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
@@ -250,8 +251,23 @@ class CheckpointConfig:
 
     every_updates: Count = 10_000
     """Updates between checkpoints: the most that a crash can cost."""
+    every_seconds: Seconds | None = None
+    """Save as well once the last checkpoint is this old; None goes by the updates alone."""
     keep: Count = 3
     """Newest checkpoints kept."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillCheckpointConfig(CheckpointConfig):
+    """When the student is saved, what with it, and what becomes of one that diverges."""
+
+    replay: bool = False
+    """Save the replay of live play too, so that a run that is resumed need not play it anew."""
+    on_divergence: Annotated[Literal["stop", "roll_back"], Choice("an answer to divergence")] = "stop"
+    """When the loss or a weight is NaN or infinite: end the run, or go on from the newest checkpoint with other
+    samples. The bad state is kept in diverged/ either way."""
+    max_roll_backs: Count = 3
+    """Times a run is rolled back before it ends after all (roll_back only)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,6 +276,8 @@ class TeacherCheckpointConfig:
 
     every_steps: Count = 1_000_000
     """Control steps between checkpoints: the most that a crash can cost."""
+    every_seconds: Seconds | None = None
+    """Save as well once the last checkpoint is this old; None goes by the steps alone."""
     keep: Count = 3
     """Newest checkpoints kept."""
 

@@ -11,8 +11,12 @@ import jax.numpy as jnp
 from pd_jax.errors import UserError
 
 
+class DivergenceError(UserError):
+    """A loss or a weight is NaN or infinite."""
+
+
 def check_loss(loss: float, when: str, remedy: str) -> None:
-    """Raises a UserError if a loss is NaN or infinite.
+    """Raises a DivergenceError if a loss is NaN or infinite.
 
     Args:
       loss: of the updates before ``when``.
@@ -20,11 +24,11 @@ def check_loss(loss: float, when: str, remedy: str) -> None:
       remedy: what would be right.
     """
     if not math.isfinite(loss):
-        raise UserError(f"the loss became {loss} by {when}; the checkpoints before it are sound: {remedy}")
+        raise DivergenceError(f"the loss became {loss} by {when}; the checkpoints before it are sound: {remedy}")
 
 
 def check_weights(variables: Any, when: str, remedy: str) -> None:
-    """Raises a UserError if a weight is NaN or infinite: no loss shows yet what the last update did.
+    """Raises a DivergenceError if a weight is NaN or infinite: no loss shows yet what the last update did.
 
     Args:
       variables: a pytree of arrays.
@@ -32,7 +36,9 @@ def check_weights(variables: Any, when: str, remedy: str) -> None:
       remedy: what would be right.
     """
     if not _all_finite(variables):
-        raise UserError(f"the weights became NaN or infinite by {when}; the checkpoints before it are sound: {remedy}")
+        raise DivergenceError(
+            f"the weights became NaN or infinite by {when}; the checkpoints before it are sound: {remedy}"
+        )
 
 
 @jax.jit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -192,7 +193,6 @@ class Learner:
         self, state: LearnerState, stored: tuple[ReplayState, ...]
     ) -> tuple[LearnerState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
-        sample_key = jax.random.fold_in(sample_key, lax.axis_index(AXIS))
         state = dataclasses.replace(state, key=key)
         samplers = [functools.partial(self._sample, stored, game) for game in range(self._num_games)]
         if self._alternating:
@@ -202,10 +202,16 @@ class Learner:
         return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *batches))
 
     def _sample(self, stored: tuple[ReplayState, ...], game: int, key: Array) -> Batch:
-        """One game's minibatch ``[B / D, ...]``, padded to what the games have in common."""
+        """One device's slice ``[B / D, ...]`` of a game's minibatch, padded to what the games have in common.
+
+        The minibatch of all devices is the same for any number of them: lanes are drawn from in as many groups as the
+        largest number of devices that lanes and minibatch could be dealt out to, each by a key of its own.
+        """
         # A student of one game draws what it drew before there were several.
         key = jax.random.fold_in(key, game) if self._num_games > 1 else key
-        batch = replay.sample(stored[game], key, self._batch_per_device)
+        groups = math.gcd(stored[game].flags.shape[0], self._batch_per_device)
+        first_group = lax.axis_index(AXIS) * groups
+        batch = replay.sample(stored[game], key, self._batch_per_device, num_groups=groups, first_group=first_group)
         missing = self._student.num_actions - batch.teacher_q.shape[-1]
         return Batch(self._student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
 

@@ -41,6 +41,7 @@ from pd_jax.reporting.progress import Progress, warn_if_unwritable
 from pd_jax.reporting.summary import summarise_scores
 from pd_jax.reporting.tables import describe_score, print_summary
 from pd_jax.run_directory import RunDirectory
+from pd_jax.saving import SaveTimer
 from pd_jax.teachers.keeping import FINAL_SEED_OFFSET
 from pd_jax.teachers.learning import LearningTeacher, snapshot
 
@@ -122,7 +123,8 @@ class _Session:
         self.student: LearnerState = self.devices.replicate(state.student)
         setting.target.variables = state.target
         self.teacher = LearningTeacher(setting.network, setting.task, self.config.pqn, self.config.env, state.teacher)
-        self.saved_updates = self.at.updates
+        checkpoint = self.config.checkpoint
+        self.timer = SaveTimer(checkpoint.every_updates, checkpoint.every_seconds, self.at.updates)
         (play_steps,) = student_side.total_env_steps([0])
         taught = self.config.teacher_steps_after(self.config.schedule.rounds)
         self.taught = progress.add("teacher", taught, completed=self.at.teacher_env_steps)
@@ -342,8 +344,7 @@ class _Session:
         self._write(values | {"target_env_steps": self.at.target_env_steps, "target_changes": self.at.target_changes})
 
     def _save_if_due(self) -> None:
-        interval = self.config.checkpoint.every_updates
-        if self.at.updates // interval > self.saved_updates // interval:
+        if self.timer.is_due(self.at.updates):
             self._save()
 
     def _save(self, score: float | None = None) -> None:
@@ -354,7 +355,7 @@ class _Session:
         state = OnlineState(self.teacher.state, student, self.setting.target.variables)
         metadata = dataclasses.asdict(self.at) | {"wall_seconds": self._wall_seconds()}
         self.checkpointer.save(self.at.step, state, metadata, score)
-        self.saved_updates = self.at.updates
+        self.timer.note_saved(self.at.updates)
 
     def _score(self, who: str, episodes: int, seed_offset: int = 0) -> dict[str, Any]:
         return summarise_scores(self._play_games(who, episodes, seed_offset).returns)

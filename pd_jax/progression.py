@@ -10,6 +10,7 @@ from typing import Any
 from pd_jax.dataset import Dataset
 from pd_jax.errors import UserError
 from pd_jax.preparation import Setting
+from pd_jax.reporting.progress import print_warning
 
 
 @dataclasses.dataclass
@@ -48,12 +49,14 @@ class Progression:
       wall_seconds: spent in all sessions together.
       network: the student's.
       games: one for each, in the order of the student's heads.
+      roll_backs: times it diverged and went on from an earlier checkpoint.
     """
 
     updates: int = 0
     wall_seconds: float = 0.0
     network: str = ""
     games: list[GameProgression] = dataclasses.field(default_factory=list)
+    roll_backs: int = 0
 
     @property
     def env_steps(self) -> int:
@@ -89,7 +92,8 @@ class Progression:
           path: the run's directory, for messages.
 
         Raises:
-          UserError: with other games, or the same in another order; other teachers; or other recordings.
+          UserError: with other games, or the same in another order; other teachers, unless these
+            are accepted; or other recordings.
         """
         # Checkpoints from before there were several games do not name theirs.
         begun, wanted = [game.name for game in self.games], list(setting.names)
@@ -102,10 +106,14 @@ class Progression:
             game.name = wanted[index]
             teacher, of_game = setting.teachers[index], f" for {game.name}" if len(wanted) > 1 else ""
             if game.teacher_sha256 != teacher.sha256:
-                raise UserError(
-                    f"{path}: was begun with another teacher file{of_game} "
-                    f"({game.teacher_sha256[:12]}, now {teacher.sha256[:12]})"
-                )
+                changed = f"({game.teacher_sha256[:12]}, now {teacher.sha256[:12]})"
+                if not setting.config.accept_other_teacher:
+                    raise UserError(
+                        f"{path}: was begun with another teacher file{of_game} {changed}; "
+                        "--accept-other-teacher goes on with it"
+                    )
+                print_warning(f"{path}: goes on with another teacher file{of_game} {changed}")
+                game.teacher_sha256 = teacher.sha256
             _check_recording(game, setting.datasets[index], path, of_game)
 
 

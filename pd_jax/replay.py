@@ -15,6 +15,7 @@ Everything here is pure and jittable, and moves nothing between host and device.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, TypeVar
 
@@ -32,6 +33,9 @@ IS_DECISION = 2
 # Draws per sample wanted. The draws of a batch are pooled, so it can be filled unless three in four are refused, while
 # steps that may not be sampled (terminal observations, the oldest 3 slots) are a few in a hundred at the very most.
 CANDIDATES = 4
+# A group of lanes that gives a single sample has no pool to speak of: of 16 draws all are refused once in 1e16 batches
+# even where one in ten is.
+FEWEST_CANDIDATES = 16
 
 
 @flax.struct.dataclass
@@ -192,18 +196,29 @@ def keep_newest(state: R, num_steps: int) -> R:
     return dataclasses.replace(state, size=jnp.minimum(state.size, num_steps))
 
 
-def sample(state: ReplayState, key: Array, batch_size: int) -> Batch:
+def sample(
+    state: ReplayState, key: Array, batch_size: int, *, num_groups: int = 1, first_group: int | Array = 0
+) -> Batch:
     """Draws steps uniformly, with replacement, among all decisions whose whole stack is still stored.
+
+    With groups, the lanes fall into equally many consecutive ones, each of which gives its equal share of the batch by
+    a key of its own: what a device draws of the groups it holds does not depend on which device holds the others.
 
     Args:
       state: at least one such step must be stored; otherwise the batch holds arbitrary slots.
       key: a PRNG key.
       batch_size: B.
+      num_groups: N, divides the lanes and B.
+      first_group: the number of this store's first group, among those of all devices.
 
     Returns:
       ``observations`` as from ``gather`` and the ``teacher_q`` stored with them.
     """
-    lanes, slots = draw(state, key, batch_size)
+    num_lanes = state.flags.shape[0]
+    if num_lanes % num_groups or batch_size % num_groups:
+        raise ValueError(f"{num_groups} groups do not divide {num_lanes} lanes and a batch of {batch_size}")
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first_group + jnp.arange(num_groups))
+    lanes, slots = _draw(state, keys, batch_size // num_groups)
     return Batch(observations=gather(state, lanes, slots), teacher_q=take(state.teacher_q, lanes, slots))
 
 
@@ -219,20 +234,29 @@ def draw(state: FrameRings, key: Array, batch_size: int, *, following: int = 0) 
     Returns:
       lanes and slots, int32 ``[B]`` each.
     """
+    return _draw(state, key[None], batch_size, following)
+
+
+def _draw(state: FrameRings, keys: Array, share: int, following: int = 0) -> tuple[Array, Array]:
+    """As ``draw``: ``share`` steps by each of ``keys`` ``[N]`` from its own lanes, the groups' after one another."""
+    num_groups = len(keys)
     num_lanes, capacity = state.flags.shape
-    draws = CANDIDATES * batch_size
+    draws = max(CANDIDATES * share, FEWEST_CANDIDATES)
     # The remainder of 32 random bits favours some slots by C / 2**32, at the paper's 540,000 steps 1.3e-4: nothing a
     # run could notice. jax.random.randint would take four more rounds of threefry, most of a sample's fixed cost.
-    bits = jax.random.bits(key, (2, draws), jnp.uint32)
-    lanes = (bits[0] % num_lanes).astype(jnp.int32)
-    ages = (bits[1] % jnp.maximum(state.size - following, 1).astype(jnp.uint32)).astype(jnp.int32)
+    bits = jax.vmap(lambda key: jax.random.bits(key, (2, draws), jnp.uint32))(keys)
+    lanes_per_group = num_lanes // num_groups
+    lanes = (bits[:, 0] % lanes_per_group).astype(jnp.int32) + lanes_per_group * jnp.arange(num_groups)[:, None]
+    ages = (bits[:, 1] % jnp.maximum(state.size - following, 1).astype(jnp.uint32)).astype(jnp.int32)
     slots = (state.position - state.size + ages) % capacity
     usable = has_flag(state, lanes, slots, IS_DECISION) & (_history(state, lanes, slots) <= ages)
     # The first usable draws in order of drawing; should they be too few, they are repeated in turn.
     order = jnp.arange(draws)
-    usable_first = jnp.sort(jnp.where(usable, order, order + draws)) % draws
-    chosen = usable_first[jnp.arange(batch_size) % jnp.maximum(usable.sum(), 1)]
-    return lanes[chosen], slots[chosen]
+    usable_first = jnp.sort(jnp.where(usable, order, order + draws), axis=-1) % draws
+    turns = jnp.arange(share) % jnp.maximum(usable.sum(axis=-1, keepdims=True), 1)
+    chosen = jnp.take_along_axis(usable_first, turns, axis=-1)
+    lanes, slots = (jnp.take_along_axis(places, chosen, axis=-1).ravel() for places in (lanes, slots))
+    return lanes, slots
 
 
 def gather(state: FrameRings, lanes: Array, slots: Array) -> Array:

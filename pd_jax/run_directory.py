@@ -17,10 +17,9 @@ from pd_jax.errors import UserError
 from pd_jax.strict_yaml import read_yaml, write_yaml
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
-NEVER_COMPARED = frozenset(
-    {"out", "resume", "checkpoint.every_updates", "checkpoint.every_steps", "checkpoint.keep"}
-    | {"env.num_threads", "env.stepping"}
-)
+NEVER_COMPARED = frozenset({"out", "checkpoint", "env.num_threads", "env.stepping"})
+_OF_ONE_START = ("resume", "accept_other_teacher")
+"""What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked."""
 
 _LOCK = ".lock"
 _UNFINISHED = ".unfinished"
@@ -82,8 +81,8 @@ class RunDirectory:
           UserError: the directory holds something else, belongs to a running process, or cannot be written. Nothing
             in it was changed.
         """
-        # Left out, so that a later run that takes this file as its --config does not resume unasked.
-        config = {key: value for key, value in to_plain(config).items() if key != "resume"}
+        _check_is_local(path)
+        config = {key: value for key, value in to_plain(config).items() if key not in _OF_ONE_START}
         run = cls(path, command, config)
         if not is_primary:
             return run
@@ -275,6 +274,15 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list):
         return [to_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check_is_local(path: str | os.PathLike[str]) -> None:
+    scheme, separator, _ = os.fspath(path).partition("://")
+    if separator:
+        raise UserError(
+            f"{os.fspath(path)}: {scheme} is not supported: a run is locked, renamed and appended to, which object "
+            "stores cannot do; write to a disk that outlives the job, and copy it from there"
+        )
 
 
 def _make_directory(path: Path) -> None:

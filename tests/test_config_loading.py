@@ -22,8 +22,8 @@ from pd_jax.errors import UserError
 
 REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
-    "seed, teacher, out, resume, game, data, epsilon, behaviour, env, student, loss, learner, replay, schedule, "
-    "evaluation, checkpoint"
+    "seed, teacher, out, resume, accept_other_teacher, game, data, epsilon, behaviour, env, student, loss, learner, "
+    "replay, schedule, evaluation, checkpoint"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
@@ -503,3 +503,17 @@ def test_any_command_line_is_settings_or_a_one_line_error_or_help(
     except SystemExit as stop:
         assert stop.code == 0  # noqa: PT017
         assert {"-h", "--help"} & set(tokens)
+
+
+@pytest.mark.parametrize("spelling", [["--resume"], ["--resume", "auto"], ["--resume=auto"], ["--config", "auto.yaml"]])
+def test_resume_auto_says_what_resume_says(
+    spelling: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "auto.yaml").write_text("resume: auto\n")
+    for command in ("distill", "sweep", "collect", "train-teacher"):
+        required = ["--game", "pong"] if command == "train-teacher" else ["--teacher", "pong"]
+        config = load_config(COMMANDS[command], [*required, *spelling, "--out", "run", "--seed", "3"], command)
+        assert (config.resume, config.out, config.seed) == (True, "run", 3)
+    with pytest.raises(UserError, match=r"--resume: takes no value, got 'never'"):
+        load_config(COMMANDS["distill"], ["--resume", "never"], "distill")

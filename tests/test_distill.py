@@ -342,7 +342,7 @@ def test_another_teacher_under_the_same_name_is_not_taken_for_the_first(
     monkeypatch.setattr("pd_jax.teachers.teacher.fingerprint", lambda path: "0" * 64)
     message = refusal(capfd, "distill", *options(settings))
     assert message.startswith(f"pd-jax distill: {out}: was begun with another teacher file (")
-    assert message.endswith(", now 000000000000)")
+    assert message.endswith(", now 000000000000); --accept-other-teacher goes on with it")
     assert contents(out) == before
 
 

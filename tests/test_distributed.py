@@ -145,6 +145,30 @@ def compare_games(schedule):
     return {"one": one, "eight": eight, "moved": moved, "difference": difference}
 
 
+def sampled(num_devices, schedule):
+    # Losses of updates that draw their own minibatches, of two games whose lanes and minibatch 8 devices can share.
+    rng = np.random.default_rng(2)
+    devices = DeviceGroup.local(num_devices)
+    student = make_student(StudentConfig(network="mlp", mlp_hidden=(8,)), [get_task("cartpole"), get_task("acrobot")])
+    learner, state = make_learner(devices, student, 1.0, student.mask[:, None], games=schedule)
+    stores = []
+    for lanes, size, actions in ((8, 4, 2), (24, 6, 3)):
+        slots = (STEPS, lanes)
+        trajectory = Trajectory(
+            observations=rng.standard_normal((*slots, size)).astype(np.float32),
+            teacher_q=rng.standard_normal((*slots, actions)).astype(np.float32),
+            is_first=rng.random(slots) < 0.1, is_decision=rng.random(slots) < 0.7,
+            actions=np.zeros(slots, np.int32), rewards=np.zeros(slots, np.float32),
+        )
+        store = devices.replicate(replay.init(lanes // num_devices, STEPS, (size,), jnp.float32, actions))
+        stores.append(devices.map(replay.insert)(store, devices.split(trajectory, axis=1)))
+    losses = []
+    for _ in range(50):
+        state, metrics = learner.update_from_replay(state, tuple(stores), 2)
+        losses += [float(metrics[name][0]) for name in ("loss", "agreement")]
+    return losses
+
+
 def helpers():
     devices = DeviceGroup.local(8)
     array = np.arange(3 * 16 * 2).reshape(3, 16, 2)
@@ -164,6 +188,7 @@ before, by_one, one = train(1)
 _, by_eight, eight = train(8)
 print(json.dumps({
     "games": {schedule: compare_games(schedule) for schedule in ("together", "alternating")},
+    "sampled": {schedule: [sampled(n, schedule) for n in (1, 2, 4, 8)] for schedule in ("together", "alternating")},
     "devices": jax.device_count(), "helpers": helpers(), "replay": from_replay(), "one": one, "eight": eight,
     "moved": float(np.abs(by_one - before).max()), "difference": float(np.abs(by_eight - by_one).max()),
 }))
@@ -204,6 +229,14 @@ def test_a_student_of_two_games_is_the_same_on_one_device_and_on_eight(eight, sc
     assert report["eight"]["all_reduces"] == [1, 1], "of an update, and of a call of several"
     assert report["eight"]["updates"] == [10] * 8 and report["eight"]["finite"]
     assert report["eight"]["bits_that_differ"] == 0
+
+
+@pytest.mark.parametrize("schedule", ["together", "alternating"])
+def test_minibatches_that_are_drawn_are_the_same_on_any_number_of_devices(eight, schedule):
+    by_one, *by_more = eight["sampled"][schedule]
+    assert len(set(by_one[::2])) > 40, "every update has another minibatch"
+    for losses in by_more:
+        np.testing.assert_allclose(losses, by_one, atol=1e-5)
 
 
 def test_each_device_learns_from_its_own_lanes(eight):

@@ -249,7 +249,7 @@ def test_a_student_of_one_game_learns_bit_for_bit_as_without_a_game_axis(name: s
 
     def update(state: LearnerState, stored: replay.ReplayState) -> tuple[LearnerState, jax.Array]:
         key, sample_key = jax.random.split(state.key)
-        batch = replay.sample(stored, jax.random.fold_in(sample_key, lax.axis_index(AXIS)), 16)
+        batch = replay.sample(stored, sample_key, 16, num_groups=2)
 
         def mean_loss(variables: Any) -> jax.Array:
             return loss(network.apply(variables, batch.observations), batch.teacher_q).mean()

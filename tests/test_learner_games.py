@@ -148,8 +148,8 @@ def stored() -> tuple[replay.ReplayState, ...]:
 
 
 def drawn(stored: tuple[replay.ReplayState, ...], key: jax.Array, game: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the one device draws: its number and the game's are folded into the update's key."""
-    key = jax.random.fold_in(jax.random.fold_in(key, 0), game)
+    """What the one device draws: the game's number is folded into the update's key; its lanes are a single group."""
+    key = jax.random.fold_in(key, game)
     batch = replay.sample(ONE.first(stored[game]), key, BATCH)
     return np.asarray(batch.observations), np.asarray(batch.teacher_q)
 

@@ -17,7 +17,9 @@ from pd_jax.progression import GameProgression, Progression
 def a_setting(*names: str, sha256: str = "a" * 64) -> Any:
     """What a run of live play is to go on with."""
     teachers = [types.SimpleNamespace(sha256=sha256) for _ in names]
-    return types.SimpleNamespace(names=names, teachers=teachers, datasets=[None] * len(names), network="net2")
+    config = types.SimpleNamespace(accept_other_teacher=False)
+    recordings = [None] * len(names)
+    return types.SimpleNamespace(names=names, teachers=teachers, datasets=recordings, network="net2", config=config)
 
 
 def test_a_progression_is_read_back_from_its_metadata() -> None:
@@ -63,4 +65,7 @@ def test_another_teacher_is_named_with_its_game_where_there_are_several() -> Non
     setting.teachers[1].sha256 = "b" * 64
     with pytest.raises(UserError) as error:
         at.check_goes_on(setting, Path("run"))
-    assert str(error.value) == ("run: was begun with another teacher file for qbert (aaaaaaaaaaaa, now bbbbbbbbbbbb)")
+    assert str(error.value) == (
+        "run: was begun with another teacher file for qbert (aaaaaaaaaaaa, now bbbbbbbbbbbb); "
+        "--accept-other-teacher goes on with it"
+    )

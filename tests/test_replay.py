@@ -174,6 +174,34 @@ def test_samples_of_different_keys_differ_and_of_equal_keys_agree() -> None:
     assert np.any(first != other)
 
 
+def test_groups_of_lanes_give_equal_shares_wherever_they_are() -> None:
+    lanes, steps = 12, 8
+    number = np.broadcast_to(np.arange(lanes, dtype=np.float32)[:, None], (steps, lanes, 1))
+    trajectory = Trajectory(
+        observations=number,
+        teacher_q=number,
+        rewards=number[..., 0],
+        actions=number[..., 0].astype(np.int32),
+        is_first=np.zeros((steps, lanes), bool),
+        is_decision=np.arange(steps)[:, None] % 2 * np.ones((1, lanes)) > 0,
+    )
+    key = jax.random.key(1)
+
+    def drawn(first: int, last: int) -> list[float]:
+        """By a store of the groups ``first`` to ``last`` of 4, each of 3 lanes."""
+        part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, 3 * first : 3 * last], trajectory)
+        state = replay.insert(replay.init(3 * (last - first), steps, (1,), jnp.float32, 1), part)
+        count = last - first
+        return replay.sample(state, key, 5 * count, num_groups=count, first_group=first).teacher_q[:, 0].tolist()
+
+    whole = drawn(0, 4)
+    assert [int(lane) // 3 for lane in whole] == [group for group in range(4) for _ in range(5)]
+    assert len(set(whole)) > 6, "a group draws from all its lanes"
+    assert drawn(0, 1) + drawn(1, 3) + drawn(3, 4) == whole
+    with pytest.raises(ValueError, match="5 groups do not divide 12 lanes and a batch of 20"):
+        replay.sample(replay.init(12, steps, (1,), jnp.float32, 1), key, 20, num_groups=5)
+
+
 def test_vectors_are_returned_unstacked_and_unrounded() -> None:
     stream = Stream(2, lambda: 5, shape=(3,))
     state = filled(stream, 8, [6, 6], np.float32)

@@ -14,7 +14,7 @@ import pytest
 from helpers import checkpoint_steps, options, read_lines, state_digests, stop_when, succeed
 
 from pd_jax.config import (
-    CheckpointConfig,
+    DistillCheckpointConfig,
     DistillConfig,
     LearnerConfig,
     LossConfig,
@@ -46,7 +46,7 @@ def runs(out: Path, recording: Path, *, rounds: int = 3, **changes: Any) -> list
         replay=ReplayConfig(capacity=768),
         schedule=ScheduleConfig(rounds=rounds, steps_per_round=512, updates_per_round=60),
         evaluation=EVALUATION,
-        checkpoint=CheckpointConfig(every_updates=40),
+        checkpoint=DistillCheckpointConfig(every_updates=40),
         **changes,
     )
     return [

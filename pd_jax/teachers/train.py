@@ -24,6 +24,7 @@ from pd_jax.play import environment_options, fresh_seed
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.run_directory import RunDirectory
+from pd_jax.saving import SaveTimer
 from pd_jax.tasks import get_task
 from pd_jax.teachers.files import read_games
 from pd_jax.teachers.keepers import Keepers, Scores, curve_point
@@ -134,7 +135,8 @@ class _Training:
         self.keeper = Keepers(config, self.tasks, subject.networks, run.path)
         self.at = Progression(network=config.network)
         self.state = self._restore_or_init(start_from)
-        self.saved_steps = self.at.env_steps
+        checkpoint = config.checkpoint
+        self.timer = SaveTimer(checkpoint.every_steps, checkpoint.every_seconds, self.at.env_steps)
         self.steps = progress.add("steps", self.learning.total_steps, completed=self.at.env_steps)
 
     def run(self) -> dict[str, Any]:
@@ -186,7 +188,7 @@ class _Training:
                 is_end = self.at.env_steps >= learning.total_steps
                 if is_end or _passed(self._last_evaluated, self.at.env_steps, self.config.evaluation.every_steps):
                     self._evaluate_on_the_way()
-                if _passed(self.saved_steps, self.at.env_steps, self.config.checkpoint.every_steps):
+                if self.timer.is_due(self.at.env_steps):
                     self._save()
                 self.interrupts.check()
             self._save()
@@ -227,7 +229,7 @@ class _Training:
         is_scored = bool(self.at.curve) and self._last_evaluated == self.at.env_steps
         score = self.at.curve[-1]["mean"] if is_scored else None
         self.checkpointer.save(self.at.env_steps, self.state, metadata, score)
-        self.saved_steps = self.at.env_steps
+        self.timer.note_saved(self.at.env_steps)
 
     def _evaluate_on_the_way(self) -> None:
         """Adds a point to the learning curve, and writes the teacher file if it is the best so far."""

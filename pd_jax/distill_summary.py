@@ -1,0 +1,94 @@
+"""What is told of a distillation: the metrics of its games, its summary, its picture and its page."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pd_jax.preparation import Setting, temperatures
+from pd_jax.progression import Progression
+from pd_jax.reporting.html import write_report
+from pd_jax.reporting.plots import plot_run
+from pd_jax.reporting.progress import warn_if_unwritable
+from pd_jax.reporting.summary import Scores, build_summary, one_or_list
+from pd_jax.run_directory import RunDirectory
+
+
+def game_values(names: Sequence[str], metrics: Mapping[str, jax.Array | np.ndarray]) -> dict[str, float]:
+    """The metrics of each game, where there are several; of a game that no update has seen there are none.
+
+    Args:
+      names: the games'.
+      metrics: as `pd_jax.learner.Learner.update` gives them, without a device axis.
+    """
+    if len(names) == 1:
+        return {}
+    arrays = {name: np.asarray(metrics[f"game_{name}"]) for name in ("loss", "agreement", "kl")}
+    return {
+        f"{game}/{name}": float(array[index])
+        for index, game in enumerate(names)
+        for name, array in arrays.items()
+        if not np.isnan(array[index])
+    }
+
+
+def random_scores(setting: Setting) -> dict[str, float]:
+    """What random actions score, by game, where that is known."""
+    return {task.name: task.random_score for task in setting.tasks if task.random_score is not None}
+
+
+def summarise_distillation(
+    setting: Setting,
+    at: Progression,
+    teacher: Mapping[str, Scores],
+    student: Mapping[str, Scores],
+    student_parameters: int,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """The summary of a run.
+
+    Args:
+      setting: of the run.
+      at: where it stands at its end.
+      teacher, student: returns of whole episodes, by game.
+      student_parameters: how many the student has.
+      wall_seconds: that the run took, in all sessions together.
+    """
+    config = setting.config
+    summary = build_summary(
+        teacher,
+        student,
+        random_scores=random_scores(setting),
+        student_parameters=student_parameters,
+        teacher_parameters=sum(teacher.num_params for teacher in setting.teachers),
+        wall_seconds=wall_seconds,
+        env_steps=at.env_steps,
+        updates=at.updates,
+        student_network=config.student.network,
+        teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
+        teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
+        loss=config.loss.kind,
+        temperature=one_or_list(temperatures(setting)) if config.loss.kind == "kl" else None,
+        behaviour=config.behaviour.policy,
+        evaluation_epsilon=config.evaluation.epsilon,
+        max_noops=config.env.max_noops,
+        devices=setting.devices.size,
+        platform=setting.devices.devices[0].platform,
+    )
+    for game in at.games:
+        summary["games"][game.name] |= game.summarise(is_one_of_several=len(at.games) > 1)
+    return summary
+
+
+def draw_distillation(run: RunDirectory, picture: Path, title: str, summary: dict[str, Any]) -> None:
+    """Writes the picture and the page; a full disk is a warning."""
+    plot = functools.partial(plot_run, run.metrics_path, summary, picture)
+    page = functools.partial(write_report, run.report_path, title, summary, picture=picture, config=run.config_path)
+    for path, draw in ((picture, plot), (run.report_path, page)):
+        with warn_if_unwritable(path):
+            draw()
