@@ -17,6 +17,7 @@ from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import warn_if_unwritable
 from pd_jax.reporting.summary import Scores, build_summary, one_or_list
 from pd_jax.run_directory import RunDirectory
+from pd_jax.teachers.teacher import count_teachers_params
 
 
 def game_values(names: Sequence[str], metrics: Mapping[str, jax.Array | np.ndarray]) -> dict[str, float]:
@@ -65,7 +66,7 @@ def summarise_distillation(
         student,
         random_scores=random_scores(setting),
         student_parameters=student_parameters,
-        teacher_parameters=sum(teacher.num_params for teacher in setting.teachers),
+        teacher_parameters=count_teachers_params(setting.teachers),
         wall_seconds=wall_seconds,
         env_steps=at.env_steps,
         updates=at.updates,

@@ -140,9 +140,6 @@ class _Session:
         """Trains to the end, evaluates and reports."""
         run = self.run_directory
         if self.at.student_scored < self.config.schedule.rounds:
-            # The scores of a run that is taken further are no longer its scores.
-            for path in (run.summary_path, run.report_path, self.plot_path, self.setting.keeper.path):
-                path.unlink(missing_ok=True)
             self._train()
         summary = self._summarise()
         run.write_summary(summary)
@@ -191,6 +188,10 @@ class _Session:
                     self._teach(index + 1)
                     self._choose_target(index + 1)
                     self._play(index + 1)
+                # The scores of a run that is taken further are no longer its scores, once there is play to learn from.
+                run = self.run_directory
+                for path in (run.summary_path, run.report_path, self.plot_path, self.setting.keeper.path):
+                    path.unlink(missing_ok=True)
                 self._update_until((index + 1) * schedule.updates_per_round)
                 self._end_round(index + 1)
             self._save()

@@ -164,7 +164,9 @@ class RunDirectory:
                 f"{self.path}: holds a run of pd-jax {there.command}, not {self.command}; choose another --out"
             )
         ignored = {*NEVER_COMPARED, *may_change}
-        for key, old, new in _differences(there.config, self.config):
+        # Which games there are settles other settings that were left out: these are what to name.
+        differences = sorted(_differences(there.config, self.config), key=lambda one: one[0] not in ("game", "teacher"))
+        for key, old, new in differences:
             if not any(key == name or key.startswith(f"{name}.") for name in ignored):
                 raise UserError(
                     f"{self.path}: holds a different run: {key} is {_quote(old)} there and {_quote(new)} here; "
