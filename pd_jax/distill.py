@@ -160,7 +160,9 @@ class Session:
             training = stack.enter_context(contextlib.closing(self.training(lessons)))
             count = next(training, None)
             while count is not None:
-                self._state, metrics = self.learner.update_from_replay(self._state, lessons.stored, count)
+                self._state, metrics = self.learner.update_from_replay(
+                    self._state, lessons.stored, count, lessons.games
+                )
                 count = next_call(training, functools.partial(self.setting.devices.first, metrics))
 
     def _roll_back(self, error: DivergenceError) -> None:

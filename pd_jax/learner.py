@@ -29,6 +29,9 @@ LossFunction = Callable[[Array, Array], Array]
 A student of one game calls it without the game axis, which would change how XLA rounds the sums over a minibatch.
 """
 
+Games = tuple[int, ...] | None
+"""Places of the games that are learnt, in order; None is all of them."""
+
 
 @flax.struct.dataclass
 class LearnerState:
@@ -118,7 +121,7 @@ class Learner:
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.
         self._init = jax.jit(self._init_state)
         self._update = devices.map(self._device_update, donate=(0,))
-        self._update_many: dict[int, Callable[..., Any]] = {}
+        self._update_many: dict[tuple[int, Games], Callable[..., Any]] = {}
 
     def init(self, key: Array) -> LearnerState:
         """A fresh student, the same on every device."""
@@ -145,7 +148,7 @@ class Learner:
         return self._update(state, batch)
 
     def update_from_replay(
-        self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int
+        self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int, games: Games = None
     ) -> tuple[LearnerState, dict[str, Array]]:
         """``num_updates`` updates in one call, each from fresh minibatches of every device's own replays.
 
@@ -153,27 +156,28 @@ class Learner:
           state: with a device axis; donated.
           stored: a replay for each game, with a device axis. Lanes, capacity, length of vectors and number of actions
             may differ.
-          num_updates: a new number compiles anew.
+          num_updates: a new number compiles anew, as do other games.
+          games: places of those to learn; the replays of others may be empty. None learns all.
 
         Returns:
           the next state and the metrics of :meth:`update`, means over those updates that saw the game.
         """
         if len(stored) != self._num_games:
             raise ValueError(f"{len(stored)} replays for {self._num_games} games")
-        if num_updates not in self._update_many:
-            many = functools.partial(self.per_device_updates, num_updates=num_updates)
-            self._update_many[num_updates] = self._devices.map(many, donate=(0,))
-        return self._update_many[num_updates](state, stored)
+        if (num_updates, games) not in self._update_many:
+            many = functools.partial(self.per_device_updates, num_updates=num_updates, games=games)
+            self._update_many[num_updates, games] = self._devices.map(many, donate=(0,))
+        return self._update_many[num_updates, games](state, stored)
 
     def per_device_updates(
-        self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int
+        self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int, games: Games = None
     ) -> tuple[LearnerState, dict[str, Array]]:
         """One device's part of :meth:`update_from_replay`, to be mapped over the devices; without their axis."""
-        games = self._games_seen(state.updates + jnp.arange(num_updates))
-        state, metrics = lax.scan(lambda s, _: self._sampled_update(s, stored), state, length=num_updates)
+        seen = self._games_seen(state.updates + jnp.arange(num_updates), games)
+        state, metrics = lax.scan(lambda s, _: self._sampled_update(s, stored, games), state, length=num_updates)
         return state, {
             # Only the NaN of games that an update did not see is left out; others are to be noticed.
-            name: jnp.where(games, value, 0.0).sum(0) / games.sum(0) if value.ndim > 1 else jnp.mean(value)
+            name: jnp.where(seen, value, 0.0).sum(0) / seen.sum(0) if value.ndim > 1 else jnp.mean(value)
             for name, value in metrics.items()
         }
 
@@ -182,24 +186,31 @@ class Learner:
         variables = self._student.init(init_key)
         return LearnerState(variables, self._optimizer.init(variables), jnp.zeros((), jnp.int32), key)
 
-    def _games_seen(self, updates: Array) -> Array:
+    def _games_seen(self, updates: Array, games: Games) -> Array:
         """Which games the update after ``updates`` others sees: bool ``[..., G]``."""
-        games = jnp.arange(self._num_games)
+        places = jnp.arange(self._num_games)
         if self._alternating:
-            return updates[..., None] % self._num_games == games
-        return jnp.ones((*updates.shape, self._num_games), jnp.bool_)
+            return self._turn(updates, games)[..., None] == places
+        learnt = jnp.ones(self._num_games, jnp.bool_) if games is None else jnp.isin(places, jnp.array(games))
+        return jnp.broadcast_to(learnt, (*updates.shape, self._num_games))
+
+    def _turn(self, updates: Array, games: Games) -> Array:
+        """The game whose turn it is after ``updates`` others, where they alternate."""
+        return updates % self._num_games if games is None else jnp.array(games)[updates % len(games)]
 
     def _sampled_update(
-        self, state: LearnerState, stored: tuple[ReplayState, ...]
+        self, state: LearnerState, stored: tuple[ReplayState, ...], games: Games
     ) -> tuple[LearnerState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
         state = dataclasses.replace(state, key=key)
         samplers = [functools.partial(self._sample, stored, game) for game in range(self._num_games)]
         if self._alternating:
             # Replays differ in shape, so which of them is drawn from is a branch; what follows is the same for all.
-            return self._update_on_one(state, lax.switch(state.updates % self._num_games, samplers, sample_key))
+            batch = lax.switch(self._turn(state.updates, games), samplers, sample_key)
+            return self._update_on_one(state, batch, games)
+        # What an empty replay gives is not learnt from.
         batches = [sample(sample_key) for sample in samplers]
-        return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *batches))
+        return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *batches), games)
 
     def _sample(self, stored: tuple[ReplayState, ...], game: int, key: Array) -> Batch:
         """One device's slice ``[B / D, ...]`` of a game's minibatch, padded to what the games have in common.
@@ -220,18 +231,23 @@ class Learner:
             return self._update_on_one(state, jax.tree.map(lambda leaf: leaf[state.updates % self._num_games], batch))
         return self._update_on_all(state, batch)
 
-    def _update_on_all(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
+    def _update_on_all(
+        self, state: LearnerState, batch: Batch, games: Games = None
+    ) -> tuple[LearnerState, dict[str, Array]]:
         """An update from ``[G, B / D, ...]`` of every game."""
 
         def mean_loss(variables: Any) -> tuple[Array, dict[str, Array]]:
             measures = self._measure(self._student.apply(variables, batch.observations), batch.teacher_q)
-            return measures["loss"].mean(), measures
+            learnt = measures["loss"] if games is None else measures["loss"][jnp.array(games)]
+            return learnt.mean(), measures
 
-        return self._step(state, mean_loss)
+        return self._step(state, mean_loss, games)
 
-    def _update_on_one(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, dict[str, Array]]:
+    def _update_on_one(
+        self, state: LearnerState, batch: Batch, games: Games = None
+    ) -> tuple[LearnerState, dict[str, Array]]:
         """An update from ``[B / D, ...]`` of the game whose turn it is."""
-        game = state.updates % self._num_games
+        game = self._turn(state.updates, games)
         is_game = (jnp.arange(self._num_games) == game)[:, None, None]
 
         def loss_of_game(variables: Any) -> tuple[Array, dict[str, Array]]:
@@ -241,7 +257,7 @@ class Learner:
             measures = self._measure(jnp.where(is_game, outputs, 0.0), jnp.where(is_game, batch.teacher_q, 0.0))
             return measures["loss"][game], measures
 
-        return self._step(state, loss_of_game)
+        return self._step(state, loss_of_game, games)
 
     def _measure(self, outputs: Array, teacher_q: Array) -> dict[str, Array]:
         """Means over the minibatch, float32 ``[G]`` each."""
@@ -264,7 +280,7 @@ class Learner:
         return losses.mean(axis=1)
 
     def _step(
-        self, state: LearnerState, loss: Callable[[Any], tuple[Array, dict[str, Array]]]
+        self, state: LearnerState, loss: Callable[[Any], tuple[Array, dict[str, Array]]], games: Games
     ) -> tuple[LearnerState, dict[str, Array]]:
         """One device's part: gradients of its slice, averaged over all, then the same step everywhere."""
         (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(state.variables)
@@ -272,7 +288,7 @@ class Learner:
         flat, unravel = ravel_pytree((gradients, measures))
         gradients, measures = unravel(lax.pmean(flat, AXIS))
         changes, optimizer_state = self._optimizer.update(gradients, state.optimizer_state, state.variables)
-        seen = self._games_seen(state.updates)
+        seen = self._games_seen(state.updates, games)
         metrics = {name: jnp.where(seen, measures[name], 0.0).sum() / seen.sum() for name in ("loss", "agreement")}
         metrics["grad_norm"] = optax.tree.norm(gradients)
         metrics |= {f"game_{name}": jnp.where(seen, value, jnp.nan) for name, value in measures.items()}

@@ -13,6 +13,7 @@ import numpy as np
 from pd_jax import replay
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
+from pd_jax.learner import Games
 from pd_jax.play import LivePlay, Play, RecordedPlay, SideBySide, action_gap, first_unsound_step, fresh_seed
 from pd_jax.preparation import Setting
 from pd_jax.progression import GameProgression
@@ -66,6 +67,12 @@ class Lessons:
     def open(self) -> None:
         """Starts the teachers' play, or opens what was recorded of it."""
         self._play = SideBySide([self._open_play(game) for game in range(len(self._setting.tasks))])
+        for game, at in enumerate(self._at):
+            # A recording stops again where it did.
+            if at.stopped_at is not None and self._setting.datasets[game] is None:
+                self._play.stop(game)
+        for game in sorted(self._play.stopped) if len(self._play.stopped) < len(self._at) else ():
+            print_warning(f"{self._describe(game)}; it does not play again, and the other games go on")
 
     def close(self) -> None:
         """Ends the play; the replays stay."""
@@ -102,6 +109,17 @@ class Lessons:
                 play.let_act(student)
         self._values["student_share"] = float(student.share)
 
+    @property
+    def games(self) -> Games:
+        """Places of the games that there is something to learn of; None is all of them.
+
+        A game whose teacher gave NaN at once has nothing, nor has one whose live play stopped before a run was resumed.
+        """
+        assert self._play is not None
+        stopped = self._play.stopped
+        held = tuple(game for game in range(len(self._at)) if game not in stopped or self._holds_any(game))
+        return None if len(held) == len(self._at) else held
+
     def take_values(self) -> dict[str, float]:
         """Metrics of the play since they were last taken."""
         values, self._values = self._values, {}
@@ -131,7 +149,8 @@ class Lessons:
         self._note_play(play, latest if is_new else {})
         self._check_enough_is_left(play)
         for game in sorted(play.stopped - stopped_before):
-            print_warning(f"{self._describe(game)}; its play stops there, and the other games go on")
+            learnt = "" if self._holds_any(game) else ", nothing of it can be learnt"
+            print_warning(f"{self._describe(game)}; its play stops there{learnt}, and the other games go on")
         return steps
 
     def _store(self, game: int, trajectory: Trajectory) -> None:
@@ -145,9 +164,10 @@ class Lessons:
         if unsound is None:
             return False
         play.stop(game)
-        at = self._at[game]
+        at, is_news = self._at[game], self._at[game].stopped_at is None
         at.stopped_at = step + unsound * self._config.lanes[game]
-        self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
+        if is_news:
+            self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
         return True
 
     def _describe(self, game: int) -> str:
@@ -155,10 +175,7 @@ class Lessons:
         return f"{self._setting.names[game]}: teacher {source} gave NaN or infinite outputs at step {at.stopped_at:,}"
 
     def _check_enough_is_left(self, play: SideBySide) -> None:
-        """Raises unless some game goes on, and every game has something to learn from."""
-        for game in sorted(play.stopped):
-            if not self._holds_any(game):
-                raise UnsoundTeacherError(f"{self._describe(game)}, before there was anything to learn from")
+        """Raises unless some game goes on."""
         if len(play.stopped) == len(self._at):
             raise UnsoundTeacherError("; ".join(map(self._describe, sorted(play.stopped))))
 

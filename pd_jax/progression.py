@@ -113,7 +113,8 @@ class Progression:
                         "--accept-other-teacher goes on with it"
                     )
                 print_warning(f"{path}: goes on with another teacher file{of_game} {changed}")
-                game.teacher_sha256 = teacher.sha256
+                # The other one may well do better.
+                game.teacher_sha256, game.stopped_at = teacher.sha256, None
             _check_recording(game, setting.datasets[index], path, of_game)
 
 

@@ -326,18 +326,42 @@ def test_a_run_whose_only_teacher_gives_nan_is_saved_and_ends(
     assert capfd.readouterr().out.startswith("cartpole student: ")
 
 
-def test_a_teacher_that_gives_nothing_but_nan_ends_the_run(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schedule", ["together", "alternating"])
+def test_a_game_whose_teacher_gives_nothing_but_nan_is_left_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
     # A teacher file that is nothing but NaN is refused; one that only fails in the game itself would not be.
     monkeypatch.setattr("pd_jax.teachers.fitting._LARGE_WEIGHT", np.inf)
     teacher, out = write_overflowing_teacher(tmp_path / "wild.safetensors", -100.0), tmp_path / "run"
-    assert main(["distill", *options(UNSOUND | QUICK_EVALUATION | {"teacher": ["acrobot", teacher], "out": out})]) == 2
-    *_, last = capfd.readouterr().err.splitlines()
-    found = (
-        f"cartpole: teacher {teacher} gave NaN or infinite outputs at step 0, before there was anything to learn from"
-    )
-    assert last == f"pd-jax distill: {found}; {out} is saved at update 0"
+    values = {"teacher": ["acrobot", teacher], "learner.games": schedule, "schedule.rounds": 2, "out": out}
+    succeed("distill", UNSOUND | QUICK_EVALUATION | values)
+    found = f"cartpole: teacher {teacher} gave NaN or infinite outputs at step 0"
+    left_out = f"warning: {found}; its play stops there, nothing of it can be learnt, and the other games go on\n"
+    assert left_out in capfd.readouterr().err
+    lines = read_lines(out)
+    assert [line["step"] for line in lines] == list(range(10, 81, 10))
+    assert all(math.isfinite(line["acrobot/loss"]) for line in lines)
+    assert all(line["loss"] == pytest.approx(line["acrobot/loss"], rel=1e-5) for line in lines)
+    assert not any("cartpole/loss" in line for line in lines)
+
+
+def test_a_game_that_has_stopped_does_not_begin_again_when_the_run_is_resumed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    step = steps_until_right_of(0.15)
+    teacher, out = write_overflowing_teacher(tmp_path / "wild.safetensors", 0.15), tmp_path / "run"
+    values = UNSOUND | QUICK_EVALUATION | {"teacher": [teacher, "acrobot"], "out": out}
+    succeed("distill", values)
+    capfd.readouterr()
+    succeed("distill", values | {"schedule.rounds": 6, "resume": True})
+    found = f"cartpole: teacher {teacher} gave NaN or infinite outputs at step {step}"
+    assert f"warning: {found}; it does not play again, and the other games go on\n" in capfd.readouterr().err
+    games = json.loads((out / "summary.json").read_text())["games"]
+    assert (games["cartpole"]["env_steps"], games["acrobot"]["env_steps"]) == (256, 768)
+    assert games["cartpole"]["play_stopped_at"] == step
+    # Of live play nothing is kept: there is nothing left to learn of the game that stopped.
+    assert [line["step"] for line in read_lines(out) if "cartpole/loss" in line] == list(range(10, 161, 10))
+    assert [line["step"] for line in read_lines(out) if "acrobot/loss" in line] == list(range(10, 241, 10))
 
 
 def test_a_finished_run_that_cannot_be_taken_further_keeps_its_results(
@@ -349,7 +373,7 @@ def test_a_finished_run_that_cannot_be_taken_further_keeps_its_results(
     results = {name: (out / name).read_bytes() for name in ("summary.json", "report.html", "progress.png")}
     monkeypatch.setattr("pd_jax.lessons.first_unsound_step", lambda trajectory: 0)
     assert main(["distill", *options(run | {"schedule.rounds": 2, "resume": True})]) == 2
-    assert "before there was anything to learn from" in capfd.readouterr().err
+    assert "acrobot: teacher acrobot gave NaN or infinite outputs at step 128; " in capfd.readouterr().err
     assert {name: (out / name).read_bytes() for name in results} == results
 
 

@@ -131,7 +131,7 @@ def games(num_devices, schedule):
         with jax.transfer_guard("disallow"):
             state, metrics = learner.update_from_replay(state, tuple(stores), 3)
             jax.block_until_ready((state, metrics))
-        text = learner._update_many[3].lower(state, tuple(stores)).compile().as_text()
+        text = learner._update_many[3, None].lower(state, tuple(stores)).compile().as_text()
         report["all_reduces"].append(len(re.findall(r" all-reduce(?:-start)?[(]", text)))
         report["updates"] = np.asarray(state.updates).tolist()
         report["finite"] = bool(np.isfinite(flat(state, devices)).all() and np.isfinite(metrics["game_loss"]).all())

@@ -154,24 +154,29 @@ def drawn(stored: tuple[replay.ReplayState, ...], key: jax.Array, game: int) -> 
     return np.asarray(batch.observations), np.asarray(batch.teacher_q)
 
 
+@pytest.mark.parametrize("learnt", [None, (1,)], ids=["all", "one-left-out"])
 @pytest.mark.parametrize("games", ["together", "alternating"])
-def test_updates_from_replay_are_a_loop_over_minibatches_of_each_games_own_replay(games, stored):
-    updates = 5
+def test_updates_from_replay_are_a_loop_over_minibatches_of_each_games_own_replay(games, learnt, stored):
+    updates, of_turn = 5, learnt or (0, 1)
+    if learnt:
+        # Of a game that is left out nothing need be stored.
+        empty = replay.init(LANES[0], CAPACITIES[0], (SIZES[0],), jnp.float32, ACTIONS[0])
+        stored = (ONE.replicate(empty), stored[1])
     learner, state = make_learner(games)
     params, key = params_of(state), ONE.first(state.key)
     squares = jax.tree.map(np.zeros_like, params)
     seen: dict[int, list[tuple[float, float]]] = {0: [], 1: []}
     for update in range(updates):
         key, sample_key = jax.random.split(key)
-        turn = [0, 1] if games == "together" else [update % 2]
+        turn = of_turn if games == "together" else [of_turn[update % len(of_turn)]]
         results = {game: alone(params, game, *drawn(stored, sample_key, game)) for game in turn}
         for game, (loss, agreement, _) in results.items():
             seen[game].append((loss, agreement))
         gradients = jax.tree.map(lambda *g: sum(g) / len(g), *(result[2] for result in results.values()))
         params, squares = rmsprop(params, squares, gradients)
-    state, metrics = learner.update_from_replay(state, stored, updates)
+    state, metrics = learner.update_from_replay(state, stored, updates, learnt)
     assert_close(params_of(state), params)
-    means = np.array([np.mean(seen[game], axis=0) for game in range(2)])
+    means = np.array([np.mean(seen[game], axis=0) if game in of_turn else (np.nan, np.nan) for game in range(2)])
     np.testing.assert_allclose(metrics["game_loss"][0], means[:, 0], rtol=1e-4)
     np.testing.assert_allclose(metrics["game_agreement"][0], means[:, 1], rtol=1e-5)
     np.testing.assert_allclose(metrics["game_kl"][0], 2 * means[:, 0], rtol=1e-4)
