@@ -17,7 +17,12 @@ from pd_jax.errors import UserError
 from pd_jax.strict_yaml import read_yaml, write_yaml
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
-NEVER_COMPARED = frozenset({"out", "checkpoint", "env.num_threads", "env.stepping"})
+NEVER_COMPARED = frozenset(
+    {"out", "env.num_threads", "env.stepping"}
+    # One by one: the checkpoint that `evaluate` scores is a setting of that name.
+    | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
+    | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
+)
 _OF_ONE_START = ("resume", "accept_other_teacher")
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked."""
 
