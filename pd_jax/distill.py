@@ -15,10 +15,10 @@ import numpy as np
 
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
-from pd_jax.distill_summary import draw_distillation, game_values, random_scores, summarise_distillation
+from pd_jax.distill_scores import Scorer
+from pd_jax.distill_summary import draw_distillation, game_values, summarise_distillation
 from pd_jax.divergence import DivergenceError, check_loss, check_weights
 from pd_jax.errors import UserError
-from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState
 from pd_jax.lessons import Lessons, LessonsLike, UnsoundTeacherError
@@ -26,10 +26,8 @@ from pd_jax.networks import count_params
 from pd_jax.opening import open_run
 from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
 from pd_jax.progression import Progression
-from pd_jax.protocol import play_games
-from pd_jax.reporting.metrics import MetricsWriter, score_values
+from pd_jax.reporting.metrics import MetricsWriter
 from pd_jax.reporting.progress import Progress, print_warning
-from pd_jax.reporting.summary import Scores, mean_percent, summarise_scores
 from pd_jax.reporting.tables import print_summary
 from pd_jax.rollout import ActingStudent
 from pd_jax.run_directory import RunDirectory
@@ -112,7 +110,6 @@ class Session:
         self.setting = setting
         self.config = setting.config
         self.run_directory = run
-        self.plot_path = run.path / "progress.png"
         self.checkpointer = checkpointer
         self.metrics = metrics
         self.progress = progress
@@ -135,9 +132,7 @@ class Session:
         self.total_env_steps = setting.total_env_steps([game.recorded_steps for game in self.at.games])
         self.steps = progress.add("steps", sum(self.total_env_steps), completed=self.at.env_steps)
         self.updates = progress.add("updates", setting.total_updates, completed=self.at.updates)
-        self.games = progress.add("games", self.config.evaluation.episodes)
-        self.teacher_means: dict[str, float] | None = None
-        """The teachers' scores under the protocol of the evaluations on the way, once they are needed."""
+        self.scorer = Scorer(setting, progress, interrupts)
         self.unwritten: tuple[FetchMetrics, dict[str, float]] | None = None
         """Metrics of the call that ended at ``at.updates``, on the devices and beside them, until they are fetched."""
 
@@ -193,12 +188,16 @@ class Session:
 
     def finish(self) -> dict[str, Any]:
         """Evaluates and reports."""
-        summary = self._evaluate_both()
+        variables = self.first_state().variables
+        teacher, student = self.scorer.score_both(variables)
+        summary = summarise_distillation(
+            self.setting, self.at, teacher, student, count_params(variables), self._wall_seconds()
+        )
         if self.at.updates not in self.checkpointer.steps():
             # A disk that was full at the end of the training may have room by now.
             self._save()
         self.run_directory.write_summary(summary)
-        draw_distillation(self.run_directory, self.plot_path, self.setting.title, summary)
+        draw_distillation(self.run_directory, self.setting.title, summary)
         return summary
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
@@ -240,9 +239,8 @@ class Session:
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
                     lessons.play_round()
-                # The scores of a run that is taken further are no longer its scores, once there is play to learn from.
-                for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
-                    path.unlink(missing_ok=True)
+                # Not before: a run that finds nothing more to learn from keeps its results.
+                self.run_directory.remove_results()
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
@@ -312,26 +310,9 @@ class Session:
             self._save_if_due()
             return
         self._write_metrics()
-        means: dict[str, float] = {}
-        values: dict[str, float | None] = {}
-        for game, name in enumerate(self.setting.names):
-            scores = summarise_scores(self._play_games("student", game, evaluation.progress_episodes).returns)
-            values |= score_values(name, scores)
-            means[name] = scores["mean"]
-        score: float | None = means[self.setting.names[0]]
-        if len(means) > 1:
-            score = values["mean_percent"] = self._mean_percent(means)
+        values, score = self.scorer.score_on_the_way(self.first_state().variables)
         self.metrics.write(self.at.updates, values)
         self._save(score)
-
-    def _mean_percent(self, means: Mapping[str, float]) -> float | None:
-        """What says which checkpoint of several games is best."""
-        if self.teacher_means is None:
-            episodes, games = self.config.evaluation.progress_episodes, enumerate(self.setting.names)
-            self.teacher_means = {
-                name: float(self._play_games("teacher", game, episodes).returns.mean()) for game, name in games
-            }
-        return mean_percent(means, self.teacher_means, random_scores(self.setting))
 
     def _write_metrics(self) -> None:
         if self.unwritten is None:
@@ -364,38 +345,3 @@ class Session:
         if self.replays is not None:
             self.replays.save(self.at.updates)
         self.timer.note_saved(self.at.updates)
-
-    def _play_games(self, who: str, game: int, episodes: int) -> EpisodeScores:
-        """Scores student or teacher in one game; both meet the same seeds."""
-        setting = self.setting
-        of_game = f" in {setting.names[game]}" if len(setting.tasks) > 1 else ""
-        self.progress.status(f"evaluating the {who}{of_game}")
-        self.games.reset(episodes)
-        apply: Any
-        if who == "student":
-            apply, variables = setting.student.policy(game), self.first_state().variables
-        else:
-            apply, variables = setting.teachers[game].network.apply, setting.teachers[game].variables
-        return play_games(
-            apply,
-            variables,
-            setting.tasks[game],
-            self.config.evaluation,
-            self.config.env,
-            episodes=episodes,
-            seed=self.config.seed,
-            meter=self.games,
-            interrupts=self.interrupts,
-        )
-
-    def _evaluate_both(self) -> dict[str, Any]:
-        setting, episodes = self.setting, self.config.evaluation.episodes
-        student: dict[str, Scores] = {}
-        teacher: dict[str, Scores] = {}
-        for game, name in enumerate(setting.names):
-            student[name] = self._play_games("student", game, episodes).returns
-            known = setting.teacher_scores.get(name)
-            teacher[name] = known.scores if known else self._play_games("teacher", game, episodes).returns
-        return summarise_distillation(
-            setting, self.at, teacher, student, count_params(self.first_state().variables), self._wall_seconds()
-        )

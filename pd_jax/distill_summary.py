@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -86,10 +85,12 @@ def summarise_distillation(
     return summary
 
 
-def draw_distillation(run: RunDirectory, picture: Path, title: str, summary: dict[str, Any]) -> None:
+def draw_distillation(run: RunDirectory, title: str, summary: dict[str, Any]) -> None:
     """Writes the picture and the page; a full disk is a warning."""
-    plot = functools.partial(plot_run, run.metrics_path, summary, picture)
-    page = functools.partial(write_report, run.report_path, title, summary, picture=picture, config=run.config_path)
-    for path, draw in ((picture, plot), (run.report_path, page)):
+    plot = functools.partial(plot_run, run.metrics_path, summary, run.plot_path)
+    page = functools.partial(
+        write_report, run.report_path, title, summary, picture=run.plot_path, config=run.config_path
+    )
+    for path, draw in ((run.plot_path, plot), (run.report_path, page)):
         with warn_if_unwritable(path):
             draw()

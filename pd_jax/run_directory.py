@@ -39,7 +39,7 @@ class RunDirectory:
       path: the directory.
       command: the ``pd-jax`` subcommand that made it.
       config: the resolved configuration, plain YAML values.
-      config_path, metrics_path, summary_path, report_path: files in it, whether they exist yet or not.
+      config_path, metrics_path, summary_path, report_path, plot_path: files in it, whether they exist yet or not.
       checkpoints, tensorboard: directories in it, made by whoever writes there.
     """
 
@@ -52,6 +52,7 @@ class RunDirectory:
         self.metrics_path = self.path / "metrics.jsonl"
         self.summary_path = self.path / "summary.json"
         self.report_path = self.path / "report.html"
+        self.plot_path = self.path / "progress.png"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tb"
         self._lock: int | None = None
@@ -134,6 +135,11 @@ class RunDirectory:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{self.summary_path}: is not a summary: {error}") from error
+
+    def remove_results(self) -> None:
+        """Removes summary, page and picture: of a run that is taken further they are no longer the results."""
+        for path in (self.summary_path, self.report_path, self.plot_path):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Gives up the lock."""
