@@ -312,8 +312,8 @@ def _temperature(summary: Mapping[str, Any], loss: Mapping[str, Any], where: str
     numbers = [number({"temperature": value}, "temperature", f"{where}loss.") for value in values]
     if len(set(numbers)) == 1:
         return numbers[0]
-    told = [value for value in numbers if value is not None]
-    return tuple(told) if len(told) == len(numbers) else None
+    known = [value for value in numbers if value is not None]
+    return tuple(known) if len(known) == len(numbers) else None
 
 
 def _settings(run: RunDirectory) -> dict[str, Any]:
