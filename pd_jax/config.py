@@ -214,7 +214,7 @@ class SweepConfig(DistillConfig):
     record: Count | None = None
     """Control steps to record of each game, once, for all cells to learn from."""
     together: bool | None = None
-    """Train students of one shape in one program; None does so on accelerators."""
+    """Train students of one shape in one program; None does so on accelerators, unless they may be rolled back."""
     grid: GridConfig = dataclasses.field(default_factory=GridConfig)
 
     @property

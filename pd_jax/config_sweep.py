@@ -110,6 +110,8 @@ def sweep_conflicts(config: SweepConfig) -> Iterator[tuple[str, str]]:
         yield "hosts", "a sweep runs in one process; start one on each host, with other seeds and another --out"
     if config.together and config.data is None and config.record is None:
         yield "together", "students that learn together share a recording; set record or data"
+    if config.together and config.checkpoint.on_divergence == "roll_back":
+        yield "together", "true, and checkpoint.on_divergence is 'roll_back', which is for students that learn alone"
     losses = config.grid.losses or (config.loss.kind,)
     if config.grid.temperatures is not None and "kl" not in losses:
         yield "grid.temperatures", f"only the loss kl has a temperature, and the grid has {', '.join(losses)}"

@@ -120,7 +120,6 @@ class Session:
         self.setting = setting
         self.config = setting.config
         self.run_directory = run
-        self.plot_path = run.path / "progress.png"
         self.checkpointer = checkpointer
         self.metrics = metrics
         self.progress = progress
@@ -213,7 +212,7 @@ class Session:
             # A disk that was full at the end of the training may have room by now.
             self._save()
         self.run_directory.write_summary(summary)
-        draw_distillation(self.run_directory, self.plot_path, self.setting.title, summary)
+        draw_distillation(self.run_directory, self.setting.title, summary)
         return summary
 
     def _restore_or_init(self) -> tuple[LearnerState, Progression]:
@@ -268,10 +267,8 @@ class Session:
                 # Here, and not in the next all-reduce, whose patience is shorter than a slow emulator's.
                 hosts.wait_for_all(self._once(f"play of round {index}"))
                 if hosts.is_primary():
-                    # The scores of a run that is taken further are no longer its scores, once there is play to learn
-                    # from.
-                    for path in (self.run_directory.summary_path, self.run_directory.report_path, self.plot_path):
-                        path.unlink(missing_ok=True)
+                    # Not before: a run that finds nothing more to learn from keeps its results.
+                    self.run_directory.remove_results()
                 if index + 1 < schedule.rounds:
                     lessons.play_ahead()
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)

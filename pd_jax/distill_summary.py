@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from pd_jax.reporting.plots import plot_run
 from pd_jax.reporting.progress import warn_if_unwritable
 from pd_jax.reporting.summary import Scores, build_summary, one_or_list
 from pd_jax.run_directory import RunDirectory
+from pd_jax.teachers.teacher import count_teachers_params
 
 
 def game_values(names: Sequence[str], metrics: Mapping[str, jax.Array | np.ndarray]) -> dict[str, float]:
@@ -65,7 +65,7 @@ def summarise_distillation(
         student,
         random_scores=random_scores(setting),
         student_parameters=student_parameters,
-        teacher_parameters=sum(teacher.num_params for teacher in setting.teachers),
+        teacher_parameters=count_teachers_params(setting.teachers),
         wall_seconds=wall_seconds,
         env_steps=at.env_steps,
         updates=at.updates,
@@ -85,10 +85,12 @@ def summarise_distillation(
     return summary
 
 
-def draw_distillation(run: RunDirectory, picture: Path, title: str, summary: dict[str, Any]) -> None:
+def draw_distillation(run: RunDirectory, title: str, summary: dict[str, Any]) -> None:
     """Writes the picture and the page; a full disk is a warning."""
-    plot = functools.partial(plot_run, run.metrics_path, summary, picture)
-    page = functools.partial(write_report, run.report_path, title, summary, picture=picture, config=run.config_path)
-    for path, draw in ((picture, plot), (run.report_path, page)):
+    plot = functools.partial(plot_run, run.metrics_path, summary, run.plot_path)
+    page = functools.partial(
+        write_report, run.report_path, title, summary, picture=run.plot_path, config=run.config_path
+    )
+    for path, draw in ((run.plot_path, plot), (run.report_path, page)):
         with warn_if_unwritable(path):
             draw()

@@ -103,7 +103,6 @@ class _Session:
         self.setting = setting
         self.config = setting.config
         self.run_directory = run
-        self.plot_path = run.path / "progress.png"
         self.checkpointer = checkpointer
         self.metrics = metrics
         self.progress = progress
@@ -140,16 +139,13 @@ class _Session:
         """Trains to the end, evaluates and reports."""
         run = self.run_directory
         if self.at.student_scored < self.config.schedule.rounds:
-            # The scores of a run that is taken further are no longer its scores.
-            for path in (run.summary_path, run.report_path, self.plot_path, self.setting.keeper.path):
-                path.unlink(missing_ok=True)
             self._train()
         summary = self._summarise()
         run.write_summary(summary)
         self._draw(summary)
         with warn_if_unwritable(run.report_path):
             title = f"{self.setting.task.name} into {self.config.student.network}, online"
-            write_report(run.report_path, title, summary, picture=self.plot_path, config=run.config_path)
+            write_report(run.report_path, title, summary, picture=run.plot_path, config=run.config_path)
         return summary
 
     def _restore_or_init(self) -> OnlineState:
@@ -191,6 +187,9 @@ class _Session:
                     self._teach(index + 1)
                     self._choose_target(index + 1)
                     self._play(index + 1)
+                # Not before: a run that finds nothing more to learn from keeps its results.
+                self.run_directory.remove_results()
+                self.setting.keeper.path.unlink(missing_ok=True)
                 self._update_until((index + 1) * schedule.updates_per_round)
                 self._end_round(index + 1)
             self._save()
@@ -396,5 +395,5 @@ class _Session:
         )
 
     def _draw(self, summary: Mapping[str, Any] | None = None) -> None:
-        with warn_if_unwritable(self.plot_path):
-            plot_online(self.run_directory.metrics_path, self.setting.task.name, summary, self.plot_path)
+        with warn_if_unwritable(self.run_directory.plot_path):
+            plot_online(self.run_directory.metrics_path, self.setting.task.name, summary, self.run_directory.plot_path)

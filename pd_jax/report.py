@@ -27,7 +27,7 @@ def run_report(config: ReportConfig) -> Report:
     """Prints the tables of finished runs, and writes them if the configuration says where.
 
     Raises:
-      UserError: a directory is missing, holds no run or a damaged one, no run has ended, or ``out`` holds something
+      UserError: a directory is missing or holds no run, no run has ended and can be read, or ``out`` holds something
         else; nothing was written.
     """
     report = read_report(config.runs)
@@ -44,24 +44,33 @@ def run_report(config: ReportConfig) -> Report:
 
 
 def read_report(paths: Sequence[str]) -> Report:
-    """The report of the runs that ``paths`` are or hold.
+    """The report of the runs that ``paths`` are or hold; what cannot be read is named in its warnings.
 
     Raises:
-      UserError: a directory is missing, holds no run or a damaged one, or no run has ended.
+      UserError: a directory is missing or holds no run, or no run has ended and can be read.
     """
     warnings: list[str] = []
     results: list[Result] = []
     unfinished = []
-    for run in find_runs(paths, warnings.append):
-        found = read_results(run, warnings.append)
+    unreadable: list[UserError] = []
+    for run in find_runs(paths, warnings.append, unreadable.append):
+        try:
+            found = read_results(run, warnings.append)
+        except UserError as error:
+            unreadable.append(error)
+            continue
         if found is None:
             unfinished.append(printable(str(run.path)))
         else:
             results += found
+    if not results and unreadable:
+        more = len(unreadable) + len(unfinished) - 1
+        raise UserError(f"{unreadable[0]}" + (f"; nor can {more} more be reported" if more else ""))
     if not results:
         others = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
         raise UserError(f"{unfinished[0]}{others}: no summary.json: the run has not ended, and nothing else is left")
     warnings += [f"{name}: has no summary.json yet: the run has not ended, and is left out" for name in unfinished]
+    warnings += [f"{error}; the run is left out" for error in unreadable]
     return build_report(results, warnings)
 
 

@@ -17,7 +17,12 @@ from pd_jax.errors import UserError
 from pd_jax.strict_yaml import read_yaml, write_yaml
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
-NEVER_COMPARED = frozenset({"out", "checkpoint", "env.num_threads", "env.stepping"})
+NEVER_COMPARED = frozenset(
+    {"out", "env.num_threads", "env.stepping"}
+    # One by one: the checkpoint that `evaluate` scores is a setting of that name.
+    | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
+    | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
+)
 _OF_ONE_START = ("resume", "accept_other_teacher", "hosts")
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
 wait for others."""
@@ -35,7 +40,7 @@ class RunDirectory:
       path: the directory.
       command: the ``pd-jax`` subcommand that made it.
       config: the resolved configuration, plain YAML values.
-      config_path, metrics_path, summary_path, report_path: files in it, whether they exist yet or not.
+      config_path, metrics_path, summary_path, report_path, plot_path: files in it, whether they exist yet or not.
       checkpoints, tensorboard: directories in it, made by whoever writes there.
     """
 
@@ -48,6 +53,7 @@ class RunDirectory:
         self.metrics_path = self.path / "metrics.jsonl"
         self.summary_path = self.path / "summary.json"
         self.report_path = self.path / "report.html"
+        self.plot_path = self.path / "progress.png"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tb"
         self._lock: int | None = None
@@ -131,6 +137,11 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.summary_path}: is not a summary: {error}") from error
 
+    def remove_results(self) -> None:
+        """Removes summary, page and picture: of a run that is taken further they are no longer the results."""
+        for path in (self.summary_path, self.report_path, self.plot_path):
+            path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Gives up the lock."""
         if self._lock is not None:
@@ -165,7 +176,9 @@ class RunDirectory:
                 f"{self.path}: holds a run of pd-jax {there.command}, not {self.command}; choose another --out"
             )
         ignored = {*NEVER_COMPARED, *may_change}
-        for key, old, new in _differences(there.config, self.config):
+        # Which games there are settles other settings that were left out: these are what to name.
+        differences = sorted(_differences(there.config, self.config), key=lambda one: one[0] not in ("game", "teacher"))
+        for key, old, new in differences:
             if not any(key == name or key.startswith(f"{name}.") for name in ignored):
                 raise UserError(
                     f"{self.path}: holds a different run: {key} is {_quote(old)} there and {_quote(new)} here; "

@@ -29,6 +29,7 @@ from pd_jax.students import Student, make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.fitting import build_student
+from pd_jax.teachers.teacher import count_teachers_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +247,7 @@ def _summarise(
     if trained is not None:
         about |= {"run": config.run, "student_network": trained.network}
         about |= {"env_steps": trained.progression.env_steps, "updates": trained.progression.updates}
-    teacher_parameters = sum(teacher.num_params for teacher in playing)
+    teacher_parameters = count_teachers_params(playing)
     if not playing or trained is None:
         ((who, only),) = scores.items()
         return {

@@ -152,7 +152,9 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
     # The other axes make no difference to what is checked here.
     settings = {shape: _prepared(cell) for shape, cell in {cell.shape: cell for cell in cells}.items()}
     is_recorded = config.record is not None or config.data is not None
-    together = is_recorded and (jax.default_backend() != "cpu" if config.together is None else config.together)
+    # What trains together cannot be rolled back by one.
+    may_share = config.checkpoint.on_divergence == "stop" and jax.default_backend() != "cpu"
+    together = is_recorded and (may_share if config.together is None else config.together)
     memories = [setting.memory for setting in settings.values()]
     if together:
         memories = [_memory(setting, sum(cell.shape == shape for cell in cells)) for shape, setting in settings.items()]

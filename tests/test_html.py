@@ -76,6 +76,15 @@ def test_several_games_end_in_their_geometric_mean() -> None:
     assert rows[-1][3:5] == ["75.0 %", "–"], "breakout has no random score here"
 
 
+def test_the_mean_counts_what_is_no_better_than_random_as_one_percent_as_all_tables_do() -> None:
+    summary = summary_of("pong", "qbert")
+    for game, percent in (("pong", -10.0), ("qbert", 100.0)):
+        summary["games"][game]["percent_of_teacher_normalised"] = percent
+    page = report_page("two games", summary, picture=None, config="")
+    assert Page(page).rows[-1][4] == "10.0 %"
+    assert "1 % stands for students no better than random, or hardly so (pong)" in page
+
+
 @pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", "</pre><img src=x>", "&amp;"])
 def test_nothing_that_is_shown_becomes_markup(hostile: str) -> None:
     page = Page(report_page(hostile, summary_of(hostile), picture=None, config=hostile))

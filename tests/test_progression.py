@@ -69,3 +69,14 @@ def test_another_teacher_is_named_with_its_game_where_there_are_several() -> Non
         "run: was begun with another teacher file for qbert (aaaaaaaaaaaa, now bbbbbbbbbbbb); "
         "--accept-other-teacher goes on with it"
     )
+
+
+def test_a_game_whose_teacher_failed_plays_again_only_with_another_teacher() -> None:
+    at = Progression.begin(a_setting("pong", "qbert"))
+    at.games[1].stopped_at = 7
+    at.check_goes_on(a_setting("pong", "qbert"), Path("run"))
+    assert at.games[1].stopped_at == 7
+    setting = a_setting("pong", "qbert")
+    setting.config.accept_other_teacher, setting.teachers[1].sha256 = True, "b" * 64
+    at.check_goes_on(setting, Path("run"))
+    assert (at.games[1].teacher_sha256, at.games[1].stopped_at) == ("b" * 64, None)

@@ -135,9 +135,36 @@ def test_bad_runs_are_one_line_and_nothing_is_written(runs: Path, tmp_path: Path
     assert refusal(capfd, "report", *out).endswith("runs: missing; set it in the configuration file or give RUNS")
     assert refusal(capfd, "report", "none", *out) == "pd-jax report: none: no such directory"
     (runs / "net3-1" / "summary.json").write_text("{")
-    said = refusal(capfd, "report", str(runs), *out)
+    assert refusal(capfd, "report", str(runs), "none", *out) == "pd-jax report: none: no such directory"
+    said = refusal(capfd, "report", str(runs / "net3-1"), *out)
     assert said.startswith(f"pd-jax report: {runs / 'net3-1' / 'summary.json'}: is not a summary: ")
+    for name in ("net1-0", "net1-1", "net3-0"):
+        (runs / name / "summary.json").write_text("[]")
+    said = refusal(capfd, "report", str(runs), *out)
+    assert said == (
+        f"pd-jax report: {runs / 'net1-0' / 'summary.json'}: is not a summary: it holds a list, not a mapping; "
+        "nor can 3 more be reported"
+    )
     assert not (tmp_path / "report").exists()
+
+
+def test_runs_that_cannot_be_read_are_named_with_their_reason_and_the_others_are_reported(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "net1-0" / "summary.json").write_text('{"accuracy": 1}')
+    (runs / "net1-1" / "summary.json").write_text("[]")
+    (runs / "net3-0" / "config.yaml").write_text("# pd-jax distill\n: : [\n")
+    assert main(["report", str(runs), "--out", str(tmp_path / "report")]) == 0
+    said = written(tmp_path / "report")
+    assert said["runs"] == [str(runs / "net3-1")]
+    reasons = sorted(said["warnings"])
+    files = (runs / "net1-0" / "summary.json", runs / "net1-1" / "summary.json", runs / "net3-0" / "config.yaml")
+    assert [reason.split(": ")[0] for reason in reasons] == list(map(str, files))
+    assert reasons[1].endswith(": is not a summary: it holds a list, not a mapping; the run is left out")
+    assert all(reason.endswith("; the run is left out") for reason in reasons)
+    shown = capfd.readouterr().err.splitlines()
+    assert sorted(shown) == [f"warning: {reason}" for reason in reasons]
+    assert "net1-1/summary.json: is not a summary" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_an_evaluation_with_more_games_replaces_its_runs_own(

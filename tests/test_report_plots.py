@@ -91,10 +91,10 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
 
 
 def test_one_wide_interval_does_not_flatten_the_rest(tmp_path: Path, drawn: list[Figure]) -> None:
-    wide = [result(seed=seed, student=mean) for seed, mean in enumerate((10.0, 30.0))]
+    wide = [result(seed=seed, student=mean) for seed, mean in enumerate((10.0, 20.0, 30.0))]
     assert plot_scores(section(*wide, result(network="net1", student=19.0)), tmp_path / "scores.png")
     bottom, top = drawn[0].axes[0].get_ylim()
-    # t with one degree of freedom: the interval of 100 % is of 635 points to either side.
+    # t with two degrees of freedom is 4.303: the interval of 100 % is of 124 points to either side.
     assert (bottom, top < 150) == (0.0, True)
 
 

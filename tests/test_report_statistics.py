@@ -10,15 +10,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pd_jax.reporting.report_statistics import (
-    FLOOR_PERCENT,
-    Percent,
-    geometric,
-    percent_with_interval,
-    pool_games,
-    pool_seeds,
-)
+from pd_jax.reporting.report_statistics import Percent, geometric, percent_with_interval, pool_games, pool_seeds
 from pd_jax.reporting.report_values import Score
+from pd_jax.reporting.summary import FLOOR_PERCENT
 
 
 def score(mean: float, half: float | None = 1.0, error: float | None = 0.5, episodes: int = 30) -> Score:
@@ -34,6 +28,13 @@ def test_three_seeds_have_students_t_interval() -> None:
     assert pooled.high == pytest.approx(13 + 4.302653 * math.sqrt(13 / 3), rel=1e-6)
     assert pooled.low == pytest.approx(13 - 4.302653 * math.sqrt(13 / 3), rel=1e-6)
     assert pooled.episodes == 90
+
+
+def test_two_seeds_have_their_range_for_t_would_say_nothing() -> None:
+    pooled = pool_seeds([score(18.0), score(12.0)])
+    # t of one degree of freedom is 12.706: it would reach from -23 to 53.
+    assert (pooled.mean, pooled.low, pooled.high, pooled.episodes) == (15.0, 12.0, 18.0, 60)
+    assert pooled.standard_error == pytest.approx(3.0)
 
 
 def test_one_seed_keeps_the_interval_of_its_games() -> None:

@@ -57,6 +57,16 @@ def test_seeds_show_their_spread() -> None:
     assert any("Student's t over seeds" in note for note in scores.notes)
 
 
+def test_two_seeds_show_their_range_and_say_so() -> None:
+    scores, means = grids(*(result(seed=seed, student=mean) for seed, mean in enumerate((15.0, 18.0))))
+    (row,) = rows(scores)
+    assert (row["interval"], row["spread"]) == ("15.0 to 18.0", "2.1")
+    assert "95 % interval" not in row
+    note = "two seeds: the interval is from the lower to the higher of their scores, and no 95 % interval"
+    assert note in scores.notes and note in means.notes
+    assert not any("Student's t" in note for note in scores.notes)
+
+
 def test_the_footnote_says_which_mean_and_why() -> None:
     _, means = grids(result(student=18.0, random_score=0.0))
     assert means.notes[0] == "¹ the mean to compare by: of raw scores, as in the paper, for all of them are positive"

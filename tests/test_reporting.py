@@ -333,6 +333,23 @@ def test_the_table_shows_each_game_and_the_geometric_mean() -> None:
     assert "0:01:00 for 1,000 environment steps and 500 updates" in text
 
 
+def test_a_game_played_worse_than_random_counts_as_one_percent_and_is_named() -> None:
+    summary = make_summary(
+        teacher_scores={"pong": [19.0, 21.0], "breakout": [100.0]},
+        student_scores={"pong": [-21.0], "breakout": [100.0]},
+        random_scores={"pong": -20.0, "breakout": 0.0},
+    )
+    assert summary["geometric_mean_percent_normalised"] is None, "of the percentages as they are"
+    assert summary["geometric_mean_percent_normalised_floored"] == pytest.approx(10.0)
+    assert summary["floored_games"] == ["pong"]
+    before = {key: value for key, value in summary.items() if "floored" not in key}
+    for content in (summary, before):
+        text = printed(content)
+        (mean,) = [line.split() for line in text.splitlines() if line.split()[:3] == ["geometric", "mean", "–"]]
+        assert mean == ["geometric", "mean", "–", "10.0", "%"]
+        assert "geometric mean above random: 1 % stands for students no better than random, or hardly so (pong)" in text
+
+
 def test_one_game_has_no_mean_and_an_undefined_percentage_is_explained() -> None:
     text = printed(make_summary(teacher_scores={"pong": [-5.0]}, student_scores={"pong": [-12.0]}))
     assert "geometric" not in text

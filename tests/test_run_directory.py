@@ -84,9 +84,10 @@ def test_the_same_run_needs_resume(tmp_path: Path) -> None:
         ({**CONFIG, "seed": False}, "seed is 0 there and False here"),
         ({**CONFIG, "data": "play"}, "data is absent there and 'play' here"),
         ({key: value for key, value in CONFIG.items() if key != "seed"}, "seed is 0 there and absent here"),
+        ({**CONFIG, "seed": 1, "game": ["pong"]}, "game is absent there and ['pong'] here"),
     ],
 )
-def test_a_different_run_is_refused_by_its_first_difference_and_left_alone(
+def test_a_different_run_is_refused_by_its_games_or_first_difference_and_left_alone(
     tmp_path: Path, config: dict[str, Any], message: str, resume: bool
 ) -> None:
     RunDirectory.create(tmp_path / "run", "distill", CONFIG).close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import helpers
+import jax
 import pytest
 from helpers import checkpoint_steps, contents, options, read_lines, refusal, state_digests, stop_when, succeed
 
@@ -262,6 +263,18 @@ def test_bad_settings_are_one_line_and_leave_nothing_behind(tmp_path: Path, capf
     assert refused(grid__seeds=["2000000"]).startswith(
         "--grid.seeds: 2000000 is out of reach: all cells are scored on "
     )
+    assert refused(together=True, record=1024, checkpoint__on_divergence="roll_back") == (
+        "--together: true, and checkpoint.on_divergence is 'roll_back', which is for students that learn alone"
+    )
+
+
+@pytest.mark.parametrize(("answer", "together"), [("stop", True), ("roll_back", False)])
+def test_on_an_accelerator_students_train_together_unless_one_may_be_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, together: bool
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    argv = options(QUICK | {"checkpoint.on-divergence": answer, "out": tmp_path / "sweep"})
+    assert make_plan(load_config(SweepConfig, argv, "sweep")).together is together
 
 
 def test_recordings_that_do_not_fit_are_refused(

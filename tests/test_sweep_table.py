@@ -65,6 +65,20 @@ def test_a_game_without_a_finished_cell_leaves_no_geometric_mean() -> None:
     assert row["geometric_mean_percent"] is None
 
 
+def test_a_student_no_better_than_random_counts_as_one_percent_in_the_mean_and_below_the_table() -> None:
+    table = build_table([cell("net3", "pong", 0, -24.0), cell("net3", "enduro", 0, 300.0), cell("net1", "pong", 0, 20)])
+    net3, net1 = table["rows"]
+    assert (net3["geometric_mean_percent_normalised"], net3["floored_games"]) == (None, ["pong"])
+    # -10 % above random counts as 1 %, beside 100 %.
+    assert net3["geometric_mean_percent_normalised_floored"] == pytest.approx(10.0)
+    assert net1["geometric_mean_percent_normalised_floored"] is None, "a game without a cell is not a bad game"
+    text = format_table(table)
+    (row,) = [line for line in text.splitlines() if "net3" in line and "geometric mean" in line]
+    assert [part.strip() for part in row.split("|")][-3:-1] == ["–", "10.0 %"]
+    note = "Geometric mean above random: 1 % stands for students no better than random, or hardly so (net3 in pong).\n"
+    assert note in text
+
+
 def test_the_text_has_every_cell_and_every_row() -> None:
     lines = format_table(build_table(CELLS)).splitlines()
     assert len({len(line) for line in lines[:10]}) == 1, "columns stand below one another"

@@ -132,6 +132,20 @@ def test_the_network_is_scored_against_teachers_as_a_student_is(
     assert "DQN on rewards" in capfd.readouterr().out
 
 
+def test_a_network_that_teaches_both_games_counts_once(short_run: Path, tmp_path: Path) -> None:
+    quick = {"evaluation.episodes": 2, "evaluation.num-lanes": 2, "evaluation.max-episode-steps": 40}
+    tiny = {"schedule.rounds": 1, "schedule.steps-per-round": 64, "schedule.updates-per-round": 2, "env.num-lanes": 2}
+    teacher, out = short_run / "teacher.safetensors", tmp_path / "run"
+    student = {"student.network": "mlp", "student.mlp-hidden": 8, "replay.capacity": 128}
+    succeed("distill", quick | tiny | student | {"teacher": [teacher, teacher], "game": GAMES, "out": out})
+    summary = json.loads((out / "summary.json").read_text())
+    # 6 inputs, 8; for each game 8 to 4 to its actions.
+    torso, heads = 7 * 8, 2 * 9 * 4 + 5 * (2 + 3)
+    assert summary["teacher_parameters"] == torso + heads
+    succeed("evaluate", quick | {"teacher": [teacher, teacher], "run": out, "out": tmp_path / "scores"})
+    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["teacher_parameters"] == torso + heads
+
+
 def test_a_run_that_has_not_ended_or_is_of_one_game_has_no_student(
     short_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

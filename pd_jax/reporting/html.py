@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pd_jax.reporting.tables import format_percent, format_score, summary_notes
+from pd_jax.reporting.tables import format_percent, format_score, mean_above_random, summary_notes
 from pd_jax.run_directory import write_atomically
 
 _STYLE = """
@@ -69,7 +69,8 @@ def _scores(summary: Mapping[str, Any]) -> str:
             )
         )
     if len(summary["games"]) > 1:
-        raw, normalised = summary["geometric_mean_percent"], summary.get("geometric_mean_percent_normalised")
+        raw, above = summary["geometric_mean_percent"], mean_above_random(summary)
+        normalised = above["geometric_mean_percent_normalised_floored"]
         rows.append(_row("th", "geometric mean", "", "", format_percent(raw), format_percent(normalised), ""))
     return f"<table>\n{''.join(rows)}</table>\n"
 

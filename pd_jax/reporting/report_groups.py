@@ -12,16 +12,9 @@ import numpy as np
 from pd_jax.config_fields import printable
 from pd_jax.reporting.paper import PaperFigure, figure_for_game, figure_for_mean
 from pd_jax.reporting.report_runs import Protocol, Recipe, Result
-from pd_jax.reporting.report_statistics import (
-    FLOOR_PERCENT,
-    Percent,
-    geometric,
-    percent_with_interval,
-    pool_games,
-    pool_seeds,
-)
+from pd_jax.reporting.report_statistics import Percent, geometric, percent_with_interval, pool_games, pool_seeds
 from pd_jax.reporting.report_values import Score, show_setting
-from pd_jax.reporting.summary import geometric_mean
+from pd_jax.reporting.summary import FLOOR_PERCENT, geometric_mean
 from pd_jax.tasks import PAPER_GAMES
 
 _NETWORKS = ("dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp")
@@ -76,6 +69,12 @@ class Cell:
     raw: Percent
     normalised: Percent
     paper: PaperFigure | None
+
+    @property
+    def interval_kind(self) -> Literal["of episodes", "range of two seeds", "t over seeds"]:
+        """What the student's interval is, and with it that of its percentages."""
+        seeds = len(self.results)
+        return "of episodes" if seeds == 1 else "range of two seeds" if seeds == 2 else "t over seeds"
 
     @property
     def compression(self) -> float | None:

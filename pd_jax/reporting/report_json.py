@@ -8,7 +8,7 @@ from typing import Any
 from pd_jax.reporting.paper import PaperFigure
 from pd_jax.reporting.report_groups import Cell, Design, Mean, Report, Section
 from pd_jax.reporting.report_runs import Result
-from pd_jax.reporting.report_statistics import FLOOR_PERCENT
+from pd_jax.reporting.summary import FLOOR_PERCENT
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "teacher_name": cell.teacher_name,
         "teacher": None if cell.teacher is None else dataclasses.asdict(cell.teacher),
         "student": dataclasses.asdict(cell.student),
+        "student_interval": cell.interval_kind,
         "random_score": cell.random_score,
         "percent_of_teacher": dataclasses.asdict(cell.raw),
         "percent_of_teacher_normalised": dataclasses.asdict(cell.normalised),

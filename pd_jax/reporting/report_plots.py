@@ -56,7 +56,7 @@ def plot_scores(section: Section, out_png: str | os.PathLike[str]) -> bool:
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         title = "Students against their teachers" if several else f"Students against their teacher, {games[0]}"
-        axes.set(title=f"{title} (95 % intervals)", ylabel=_LABELS[section.measure])
+        axes.set(title=f"{title} ({_intervals(section)})", ylabel=_LABELS[section.measure])
         axes.grid(False, axis="x")
         for index, mean in enumerate(section.means):
             percents = [heights.get((game, mean.design), Percent(None)) for game in games]
@@ -102,7 +102,7 @@ def plot_compression(section: Section, out_png: str | os.PathLike[str]) -> bool:
         axes = figure.subplots()
         averaged = "geometric mean of\n" if any(len(mean.cells) > 1 for mean in means) else ""
         axes.set(
-            title="Score over compression (95 % intervals)",
+            title=f"Score over compression ({_intervals(section)})",
             xlabel="times smaller than the teacher",
             ylabel=f"{averaged}{_LABELS[section.measure]}",
             xscale="log",
@@ -129,6 +129,11 @@ def _draw_bars(axes: Axes, at: np.ndarray, percents: Sequence[Percent], step: fl
     axes.bar([x for x, _ in known], heights, width=0.92 * step, **_fill(index), zorder=2)
     for x, percent in known:
         _draw_interval(axes, x, percent, _INK)
+
+
+def _intervals(section: Section) -> str:
+    has_ranges = any(cell.interval_kind == "range of two seeds" for cell in section.cells)
+    return "95 % intervals; of two seeds their range" if has_ranges else "95 % intervals"
 
 
 def _draw_interval(axes: Axes, x: float, percent: Percent, colour: str) -> None:

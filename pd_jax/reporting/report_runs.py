@@ -107,26 +107,38 @@ class Result:
     updates: int | None
 
 
-def find_runs(paths: Sequence[str | os.PathLike[str]], warn: Callable[[str], None]) -> list[RunDirectory]:
+def find_runs(
+    paths: Sequence[str | os.PathLike[str]],
+    warn: Callable[[str], None],
+    skip: Callable[[UserError], None] | None = None,
+) -> list[RunDirectory]:
     """The runs that ``paths`` are, or hold one or two levels below them.
 
     Args:
       paths: directories. What is not a run is looked into; a run is not.
       warn: is told of what was left out.
+      skip: is told why a run cannot be read, and the others are returned; without it, that is raised.
 
     Returns:
       The runs with scores, each once, in the order they were named; those of one directory by name.
 
     Raises:
-      UserError: there is no such directory, or no such run in it.
+      UserError: there is no such directory, or no such run in it, not even one that cannot be read.
     """
     runs: dict[str, RunDirectory] = {}
+    unreadable: list[UserError] = []
     for path in map(Path, paths):
         where = printable(str(path))
         if not path.is_dir():
             raise UserError(f"{where}: {'is a file, not a run directory' if path.exists() else 'no such directory'}")
-        found = list(_runs_below(path, _DEPTH))
-        if not found:
+        unreadable.clear()
+        found = list(_runs_below(path, _DEPTH, unreadable))
+        if unreadable and skip is None:
+            raise unreadable[0]
+        for error in unreadable:
+            assert skip is not None  # It would have been raised.
+            skip(error)
+        if not found and not unreadable:
             raise UserError(f"{where}: holds no run of pd-jax {', '.join(SCORED_COMMANDS)}, nor do directories in it")
         for run in found:
             real = os.path.realpath(run.path)
@@ -136,9 +148,13 @@ def find_runs(paths: Sequence[str | os.PathLike[str]], warn: Callable[[str], Non
     return list(runs.values())
 
 
-def _runs_below(path: Path, depth: int) -> Iterator[RunDirectory]:
+def _runs_below(path: Path, depth: int, unreadable: list[UserError]) -> Iterator[RunDirectory]:
     if _has_our_header(path / "config.yaml"):
-        run = read_run(path)
+        try:
+            run = read_run(path)
+        except UserError as error:
+            unreadable.append(error)
+            return
         if run.command in SCORED_COMMANDS:
             yield run
             return
@@ -149,7 +165,7 @@ def _runs_below(path: Path, depth: int) -> Iterator[RunDirectory]:
     except OSError as error:
         raise UserError(f"{printable(str(path))}: cannot be read: {error.strerror}") from error
     for entry in entries:
-        yield from _runs_below(entry, depth - 1)
+        yield from _runs_below(entry, depth - 1, unreadable)
 
 
 def _has_our_header(path: Path) -> bool:
@@ -296,8 +312,8 @@ def _temperature(summary: Mapping[str, Any], loss: Mapping[str, Any], where: str
     numbers = [number({"temperature": value}, "temperature", f"{where}loss.") for value in values]
     if len(set(numbers)) == 1:
         return numbers[0]
-    told = [value for value in numbers if value is not None]
-    return tuple(told) if len(told) == len(numbers) else None
+    known = [value for value in numbers if value is not None]
+    return tuple(known) if len(known) == len(numbers) else None
 
 
 def _settings(run: RunDirectory) -> dict[str, Any]:

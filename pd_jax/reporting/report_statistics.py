@@ -12,9 +12,6 @@ from scipy.special import stdtrit
 from pd_jax.reporting.report_values import Score
 from pd_jax.reporting.summary import geometric_mean, percent_of_teacher
 
-FLOOR_PERCENT = 1.0
-"""The least that a student counts for in a geometric mean of scores above random; at or below random, it has none."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Percent:
@@ -29,7 +26,8 @@ def pool_seeds(scores: Sequence[Score]) -> Score:
     """The mean over students of different seeds.
 
     Its standard error and interval (Student's t, for they are few) come from the spread between the seeds' means, in
-    which the chance of their games is contained. A single seed keeps its own, which know of that chance alone.
+    which the chance of their games is contained. A single seed keeps its own, which know of that chance alone. Of two
+    seeds t would give 12.7 standard errors to either side, which says nothing: they have their range instead.
 
     Args:
       scores: one per seed, at least one.
@@ -38,8 +36,10 @@ def pool_seeds(scores: Sequence[Score]) -> Score:
         return scores[0]
     means = np.array([score.mean for score in scores])
     error = float(means.std(ddof=1) / math.sqrt(means.size))
-    half = float(stdtrit(means.size - 1, 0.975)) * error
     mean = float(means.mean())
+    if means.size == 2:
+        return Score(mean, error, float(means.min()), float(means.max()), sum(score.episodes for score in scores))
+    half = float(stdtrit(means.size - 1, 0.975)) * error
     return Score(mean, error, mean - half, mean + half, sum(score.episodes for score in scores))
 
 
@@ -83,19 +83,17 @@ def geometric(percents: Sequence[Percent], floor: float | None = None) -> Percen
       percents: one per game.
       floor: what smaller values are raised to; without it, a value that is not positive leaves no mean.
     """
-    known = [percent.value for percent in percents if percent.value is not None]
-    values = known if floor is None else [max(floor, value) for value in known]
-    if len(values) < len(percents) or not values or min(values) <= 0:
+    mean = geometric_mean([percent.value for percent in percents], floor)
+    if not mean:
         return Percent(None)
-    if values == [percent.value for percent in percents] and len(percents) == 1:
+    is_raised = floor is not None and any(percent.value is not None and percent.value < floor for percent in percents)
+    if len(percents) == 1 and not is_raised:
         return percents[0]
-    mean = geometric_mean(values)
-    assert mean is not None  # All values are positive.
     widths = []
-    for percent, value in zip(percents, values, strict=True):
-        if percent.low is None or percent.high is None or percent.low <= 0 or value != percent.value:
+    for percent in percents:
+        if percent.value is None or percent.low is None or percent.high is None or percent.low <= 0 or is_raised:
             return Percent(mean)
-        widths.append((percent.high - percent.low) / 2 / value)
+        widths.append((percent.high - percent.low) / 2 / percent.value)
     factor = math.exp(math.hypot(*widths) / len(widths))
     return Percent(mean, mean / factor, mean * factor)
 

@@ -17,8 +17,9 @@ from rich.text import Text
 from pd_jax.reporting.paper import PaperFigure
 from pd_jax.reporting.report_groups import Design, Mean, Report, Section
 from pd_jax.reporting.report_runs import Result
-from pd_jax.reporting.report_statistics import FLOOR_PERCENT, Percent
+from pd_jax.reporting.report_statistics import Percent
 from pd_jax.reporting.report_values import Score
+from pd_jax.reporting.summary import floor_note
 from pd_jax.reporting.tables import format_percent, format_score
 
 _UNDEFINED = "–"
@@ -26,6 +27,7 @@ _UNDEFINED = "–"
 _UNLIMITED = 1_000
 _LOSSES = {"kl": "KL", "nll": "NLL", "mse": "MSE", "pqn": "PQN", "dqn": "DQN"}
 _UNVERIFIED = "†"
+_RANGE_NOTE = "two seeds: the interval is from the lower to the higher of their scores, and no 95 % interval"
 Row = TypeVar("Row")
 
 
@@ -66,6 +68,8 @@ def report_grids(report: Report) -> list[tuple[Section | None, list[Grid]]]:
 def scores_grid(section: Section) -> Grid:
     """A row per game and design: scores, their interval, percentages, and the paper's figure."""
     cells = section.cells
+    kinds = {cell.interval_kind for cell in cells}
+    has_ranges = "range of two seeds" in kinds
     twice = Counter((cell.game, cell.design) for cell in cells)
     columns = [
         _column("game", cells, lambda cell: cell.game, "left"),
@@ -73,7 +77,9 @@ def scores_grid(section: Section) -> Grid:
         _column("teacher", cells, lambda cell: cell.teacher_name if twice[cell.game, cell.design] > 1 else "", "left"),
         _column("teacher's score", cells, lambda cell: _score(cell.teacher), dispensable=4),
         _column("student's score", cells, lambda cell: _score(cell.student)),
-        _column("95 % interval", cells, lambda cell: _interval(cell.student), dispensable=3),
+        _column(
+            "interval" if has_ranges else "95 % interval", cells, lambda cell: _interval(cell.student), dispensable=3
+        ),
         _column("seeds", cells, lambda cell: f"{len(cell.results)}", dispensable=2),
         _column("spread", cells, lambda cell: "" if cell.spread is None else _plain(cell.spread), dispensable=5),
         _column("episodes", cells, lambda cell: f"{cell.student.episodes:,}", dispensable=6),
@@ -86,10 +92,9 @@ def scores_grid(section: Section) -> Grid:
         "± is one standard error of the mean; intervals are of 95 %, those of percentages with the teacher's share"
     ]
     if any(cell.spread is not None for cell in cells):
-        notes.append(
-            "several seeds: mean of their scores, spread is the standard deviation between them, and the interval is "
-            "Student's t over seeds"
-        )
+        t = ", and the interval is Student's t over seeds" if "t over seeds" in kinds else ""
+        notes.append(f"several seeds: mean of their scores, spread is the standard deviation between them{t}")
+    notes += [_RANGE_NOTE] if has_ranges else []
     notes.append("above random: 0 % plays as badly as random actions, 100 % as well as the teacher")
     if any(cell.raw.value is None for cell in cells):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive, or that nobody took, means nothing")
@@ -117,6 +122,7 @@ def means_grid(section: Section) -> Grid:
         _column("paper", means, lambda mean: _paper(mean.paper, len(mean.cells))),
     ]
     notes = [f"¹ {_measure_note(section)}"]
+    notes += [_RANGE_NOTE] if any(cell.interval_kind == "range of two seeds" for cell in section.cells) else []
     notes += [f"{describe_design(mean.design)}: no mean: {mean.problem}" for mean in means if mean.problem]
     if any(mean.paper and mean.paper.games != len(mean.cells) for mean in means):
         notes.append(
@@ -212,7 +218,7 @@ def _measure_note(section: Section) -> str:
     )
     floored = [f"{describe_design(mean.design)} in {game}" for mean in section.means for game in mean.floored]
     if floored:
-        note += f"; {FLOOR_PERCENT:g} % stands for students no better than random, or hardly so ({'; '.join(floored)})"
+        note += f"; {floor_note(floored)}"
     return note
 
 

@@ -25,7 +25,7 @@ class Score:
     Attributes:
       mean: of undiscounted, unclipped returns.
       standard_error: of the mean, None where it is not known (one game).
-      low, high: its 95 % interval, None likewise.
+      low, high: its 95 % interval, None likewise; of two pooled seeds the range of theirs.
       episodes: games played.
     """
 

@@ -11,6 +11,8 @@ import numpy as np
 # Indices drawn at a time; keeps thousands of episodes within tens of megabytes.
 _BOOTSTRAP_CHUNK = 2_000_000
 
+FLOOR_PERCENT = 1.0
+"""The least that a student counts for in a geometric mean of scores above random; at or below random, it has none."""
 
 T = TypeVar("T")
 Scores = Sequence[float] | np.ndarray | Mapping[str, Any]
@@ -95,12 +97,44 @@ def mean_percent(
     return float(np.mean(known)) if known else None
 
 
-def geometric_mean(percentages: Sequence[float | None]) -> float | None:
-    """Geometric mean; None if there is nothing to average, or anything negative or undefined."""
-    if not percentages or any(value is None or value < 0 for value in percentages):
+def geometric_mean(percentages: Sequence[float | None], floor: float | None = None) -> float | None:
+    """Geometric mean; None if there is nothing to average, or anything negative or undefined.
+
+    Args:
+      percentages: one per game.
+      floor: what smaller values are raised to; without it, a negative one leaves no mean.
+    """
+    known = [value for value in percentages if value is not None]
+    values = known if floor is None else [max(floor, value) for value in known]
+    if len(known) < len(percentages) or not values or min(values) < 0:
         return None
     with np.errstate(divide="ignore"):
-        return float(np.exp(np.mean(np.log(np.asarray(percentages, float)))))
+        return float(np.exp(np.mean(np.log(np.asarray(values, float)))))
+
+
+def floored_mean(percentages: Mapping[str, float | None]) -> dict[str, Any]:
+    """The geometric mean over games of scores above random that all tables show, and what was raised for it.
+
+    Args:
+      percentages: of what the teacher's score lies above random, by game.
+
+    Returns:
+      ``geometric_mean_percent_normalised_floored``, in which no game counts for less than ``FLOOR_PERCENT``, and
+      ``floored_games``, those that would.
+    """
+    return {
+        "geometric_mean_percent_normalised_floored": geometric_mean(list(percentages.values()), FLOOR_PERCENT),
+        "floored_games": [game for game, value in percentages.items() if value is not None and value < FLOOR_PERCENT],
+    }
+
+
+def floor_note(floored: Sequence[str]) -> str:
+    """What tables say below themselves where they raised something for the mean.
+
+    Args:
+      floored: whatever was raised, at least one.
+    """
+    return f"{FLOOR_PERCENT:g} % stands for students no better than random, or hardly so ({'; '.join(floored)})"
 
 
 def build_summary(
@@ -130,7 +164,7 @@ def build_summary(
 
     Returns:
       A mapping that JSON can hold. ``games`` has an entry per game; a percentage that is undefined is None, and so is
-      a geometric mean over it.
+      a geometric mean over it. Beside the means of the percentages as they are stands what `floored_mean` gives.
     """
     if teacher_scores.keys() != student_scores.keys() or not teacher_scores:
         raise ValueError(f"teachers play {sorted(teacher_scores)} and the student plays {sorted(student_scores)}")
@@ -155,6 +189,7 @@ def build_summary(
         "geometric_mean_percent_normalised": geometric_mean(
             [game["percent_of_teacher_normalised"] for game in games.values()]
         ),
+        **floored_mean({name: game["percent_of_teacher_normalised"] for name, game in games.items()}),
         "student_parameters": int(student_parameters),
         "teacher_parameters": int(teacher_parameters),
         "compression": teacher_parameters / student_parameters,

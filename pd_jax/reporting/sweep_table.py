@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pd_jax.reporting.summary import geometric_mean, percent_of_teacher
+from pd_jax.reporting.summary import floor_note, floored_mean, geometric_mean, percent_of_teacher
 from pd_jax.reporting.tables import format_percent, format_score
 
 AXES = ("network", "loss", "temperature", "learning_rate")
@@ -27,7 +27,8 @@ def build_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     Returns:
       ``cells`` as given, and ``rows``: the ``AXES``; by game the number of ``seeds``, the mean ``student_score`` over
       them, its ``standard_error`` over them (None for one), ``teacher_score`` and the mean's percentages of it; and
-      their geometric means over the games, None where a game lacks a cell or a percentage.
+      their geometric means over the games, None where a game lacks a cell or a percentage, beside what
+      `pd_jax.reporting.summary.floored_mean` gives.
     """
     games = list(dict.fromkeys(cell["game"] for cell in cells))
     rows = []
@@ -42,6 +43,7 @@ def build_table(cells: Sequence[Mapping[str, Any]]) -> Table:
                 f"geometric_mean_{name}": geometric_mean([mean[name] if mean else None for mean in by_game.values()])
                 for name in ("percent", "percent_normalised")
             }
+            | floored_mean({game: mean["percent_normalised"] if mean else None for game, mean in by_game.items()})
             | {"failed": sum("failure" in cell for cell in own)}
         )
     return {"cells": [dict(cell) for cell in cells], "rows": rows}
@@ -60,6 +62,8 @@ def format_table(table: Table) -> str:
         header = [*axes, "game", "seeds", "student", "teacher", "of teacher", "above random"]
         lines += ["", *_markdown(header, (texts for row in rows for texts in _row_texts(row, axes, games)))]
     lines += ["", "±: one standard error, of a cell's mean over its games and of a row's mean over its seeds."]
+    floored = [f"{_describe(row, axes)} in {game}" for row in rows if games > 1 for game in row["floored_games"]]
+    lines += [f"Geometric mean above random: {floor_note(floored)}."] if floored else []
     lines += [f"Failed: {cell['cell']}: {cell['failure']}" for cell in cells if "failure" in cell]
     return "\n".join(lines) + "\n"
 
@@ -99,14 +103,23 @@ def _cell_texts(cell: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _values(row: Mapping[str, Any], axes: Sequence[str]) -> list[str]:
+    return ["" if row[name] is None else f"{row[name]:g}" if name in AXES[2:] else row[name] for name in axes]
+
+
+def _describe(row: Mapping[str, Any], axes: Sequence[str]) -> str:
+    return ", ".join(filter(None, _values(row, axes)))
+
+
 def _row_texts(row: Mapping[str, Any], axes: Sequence[str], games: int) -> Iterable[list[str]]:
-    values = ["" if row[name] is None else f"{row[name]:g}" if name in AXES[2:] else row[name] for name in axes]
+    values = _values(row, axes)
     for game, mean in row["games"].items():
         student = format_score(mean["student_score"], mean["standard_error"])
         percentages = [format_percent(mean[name]) for name in ("percent", "percent_normalised")]
         yield [*values, game, str(mean["seeds"]), student, format_score(mean["teacher_score"], None), *percentages]
     if games > 1:
-        percentages = [format_percent(row[f"geometric_mean_{name}"]) for name in ("percent", "percent_normalised")]
+        names = ("percent", "percent_normalised_floored")
+        percentages = [format_percent(row[f"geometric_mean_{name}"]) for name in names]
         yield [*values, "geometric mean", "", "", "", *percentages]
 
 

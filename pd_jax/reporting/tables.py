@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pd_jax.reporting.progress import format_seconds
+from pd_jax.reporting.summary import floor_note, floored_mean
 
 _UNDEFINED = "–"
 
@@ -32,7 +33,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     mean = format_percent(summary["geometric_mean_percent"])
     table.add_column("of\nteacher", justify="right", footer=mean, no_wrap=True)
     if normalised:
-        mean = format_percent(summary.get("geometric_mean_percent_normalised"))
+        mean = format_percent(mean_above_random(summary)["geometric_mean_percent_normalised_floored"])
         table.add_column("above\nrandom", justify="right", footer=mean, no_wrap=True)
     table.add_column("episodes", justify="right", no_wrap=True)
     for name, game in games.items():
@@ -65,6 +66,9 @@ def summary_notes(summary: Mapping[str, Any], *, with_cost: bool = True) -> list
         notes.insert(1, cost)
     if any(game.get("percent_of_teacher_normalised") is not None for game in games):
         notes.append("above random: 0 % plays as badly as random actions, 100 % as well as the teacher")
+    if len(games) > 1 and (mean := mean_above_random(summary))["geometric_mean_percent_normalised_floored"] is not None:
+        floored = mean["floored_games"]
+        notes += [f"geometric mean above random: {floor_note(floored)}"] if floored else []
     notes += [
         f"{name}: {stopped} {game['play_stopped_at']:,}; of its play from there on nothing was learnt"
         for name, game in summary["games"].items()
@@ -73,6 +77,11 @@ def summary_notes(summary: Mapping[str, Any], *, with_cost: bool = True) -> list
     if any(game["percent_of_teacher"] is None for game in games):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive means nothing")
     return notes
+
+
+def mean_above_random(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Worked out anew: a summary of an earlier version has no such entry."""
+    return floored_mean({name: game.get("percent_of_teacher_normalised") for name, game in summary["games"].items()})
 
 
 def print_summary(summary: Mapping[str, Any], *, with_cost: bool = True, file: TextIO | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -111,3 +111,8 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
     params, metadata = read_teacher(path, game)
     check_fits(params, metadata, text)
     return Teacher(metadata, params, text, fingerprint(path))
+
+
+def count_teachers_params(teachers: Iterable[Teacher]) -> int:
+    """Number of scalars of all teachers together; a network that several games share is one teacher."""
+    return sum({teacher.sha256: teacher.num_params for teacher in teachers}.values())
