@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from pd_jax import __version__, hosts
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
-from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now
+from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt
 
 _ABOUT: Mapping[str, str] = {
     "train-teacher": "train a teacher with PQN or DQN",
@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(command, str(error), 2)
     except Interrupted as interrupt:
-        hint = "; add --resume to go on" if _is_resumable(argv) else ""
-        return _fail(command, f"stopped by {interrupt}{hint}", 128 + interrupt.signal_number)
+        return _stopped(command, interrupt, argv)
     except KeyboardInterrupt:
         hint = "; --resume goes on from the last checkpoint" if _is_resumable(argv) else ""
         return _fail(command, f"stopped at once{hint}", 130)
@@ -72,15 +71,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
         return _fail(command, f"{where}{error.strerror or error}", 2)
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         # A collective fails at once when a process is lost; which one, the watching thread finds out.
         hosts.for_all(lambda among: among.wait_to_be_told())
-        if is_out_of_memory(error):
+        if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
             return _fail(command, OUT_OF_MEMORY, 2)
+        if (raised := raised_interrupt()) is not None:
+            return _stopped(command, raised, argv)
         raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _stopped(command: str, interrupt: Interrupted, argv: Sequence[str]) -> int:
+    hint = "; add --resume to go on" if _is_resumable(argv) else ""
+    return _fail(command, f"stopped by {interrupt}{hint}", 128 + interrupt.signal_number)
 
 
 def _name_of_command(argv: Sequence[str]) -> str:

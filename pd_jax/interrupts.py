@@ -35,6 +35,15 @@ def interrupt_now(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
+def raised_interrupt() -> Interrupted | None:
+    """What :func:`interrupt_now` has raised since this command began, if anything.
+
+    For those to whom another error came in its stead: CPython's parser, for one, answers an exception raised inside it
+    with a SystemError.
+    """
+    return None if _raised is None else Interrupted(_raised)
+
+
 def forget_interrupts() -> None:
     """Another command begins in this process."""
     global _raised

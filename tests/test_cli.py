@@ -110,6 +110,20 @@ def test_a_signal_at_the_wrong_moment_is_one_line(
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_that_others_turn_into_an_error_of_theirs_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(*_: Any) -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as interrupted:
+            raise SystemError("AST constructor recursion depth mismatch (before=192, after=213)") from interrupted
+
+    monkeypatch.setattr("pd_jax.config_loading.load_config", parse)
+    assert main(["distill"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "pd-jax distill: stopped by SIGTERM; add --resume to go on\n"
+
+
 class SignalsItselfAsItGoes:
     """Python drops what is raised while it is in a destructor."""
 

@@ -175,8 +175,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, *poisoned_calls: int) -> None:
     """Makes all weights NaN after certain calls of updates, counted from 1 over all that this process makes."""
     real, calls = Learner.update_from_replay, iter(range(1, 1_000_000))
 
-    def update_from_replay(self: Learner, state: Any, stored: Any, num_updates: int) -> Any:
-        state, metrics = real(self, state, stored, num_updates)
+    def update_from_replay(self: Learner, state: Any, stored: Any, num_updates: int, games: Any = None) -> Any:
+        state, metrics = real(self, state, stored, num_updates, games)
         if next(calls) in poisoned_calls:
             state = state.replace(variables=jax.tree.map(lambda leaf: leaf * np.nan, state.variables))
         return state, metrics
