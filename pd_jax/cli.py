@@ -35,9 +35,11 @@ def run() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     code = main()
-    hosts.for_all(hosts.Hosts.leave)
-    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
-        # After a failed save (a full disk) Orbax's threads wait for one another for minutes; all is said and written.
+    hosts.for_all(lambda among: among.leave(code))
+    waits = any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
+    if waits or hosts.current() is not None:
+        # After a failed save (a full disk) Orbax's threads wait for one another for minutes, and JAX's client aborts if
+        # another process is gone when it says goodbye; all is said and written.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

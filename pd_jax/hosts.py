@@ -113,6 +113,8 @@ def _give_up_waiting(arrived: threading.Event, config: HostsConfig) -> None:
 
 
 def _lost_coordinator() -> None:
+    if _hosts is not None and _hosts.code is not None:
+        os._exit(_hosts.code)
     _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
 
 
@@ -182,12 +184,14 @@ class Hosts:
 
     Attributes:
       leaving: whether the end of another process is expected.
+      code: by which this process ends, once it is known.
     """
 
     def __init__(self, client: Any, process_id: int, num_processes: int) -> None:
         self.process_id = process_id
         self.num_processes = num_processes
         self.leaving = False
+        self.code: int | None = None
         self._client = client
         self._names: dict[int, str] = {}
         self._meetings: dict[str, _Meeting] = {}
@@ -256,16 +260,23 @@ class Hosts:
     def say_ended(self, code: int, message: str) -> None:
         """Tells the others that this process ends on its own, and why."""
         if not self.leaving:
+            self.code = code
             with contextlib.suppress(Exception):
                 self._tell(f"ended/{self.process_id}", f"{code} {message}")
                 # They read it from process 0, which must not be gone by then.
                 time.sleep(3 * _BEAT_SECONDS if self.process_id == 0 else 0)
 
-    def leave(self) -> None:
-        """Waits for the others to have ended their work, process 0 longest: it answers for all."""
+    def leave(self, code: int) -> None:
+        """Waits for the others to have ended their work, unless they have been told of an end of this process alone.
+
+        Args:
+          code: by which this process is about to end.
+        """
         self.leaving = True
-        with contextlib.suppress(Exception):
-            self._client.wait_at_barrier("pd/leave", timeout_in_ms=60_000)
+        if self.code is None:
+            self.code = code
+            with contextlib.suppress(Exception):
+                self._client.wait_at_barrier("pd/leave", timeout_in_ms=60_000)
 
     def wait_to_be_told(self) -> None:
         """Gives the watching thread the time to find out whom this process has lost, and to end it."""
