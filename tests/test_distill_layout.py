@@ -94,6 +94,7 @@ def test_with_room_for_one_rollout_the_play_waits_and_no_bit_changes(tmp_path: P
     same_run(tmp_path / "true", tmp_path / "false")
 
 
+@pytest.mark.slow
 def test_games_that_play_on_devices_of_their_own_play_the_same(tmp_path: Path) -> None:
     settings = LIVE | {"learner.num-devices": 6}
     ended = run(
