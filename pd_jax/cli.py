@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from pd_jax import __version__
+from pd_jax import __version__, hosts
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
 from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt
 
@@ -35,8 +35,11 @@ def run() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     code = main()
-    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
-        # After a failed save (a full disk) Orbax's threads wait for one another for minutes; all is said and written.
+    hosts.for_all(lambda among: among.leave(code))
+    waits = any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
+    if waits or hosts.current() is not None:
+        # After a failed save (a full disk) Orbax's threads wait for one another for minutes, and JAX's client aborts if
+        # another process is gone when it says goodbye; all is said and written.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -71,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
         return _fail(command, f"{where}{error.strerror or error}", 2)
     except Exception as error:
+        # A collective fails at once when a process is lost; which one, the watching thread finds out.
+        hosts.for_all(lambda among: among.wait_to_be_told())
         if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
             return _fail(command, OUT_OF_MEMORY, 2)
         if (raised := raised_interrupt()) is not None:
@@ -133,6 +138,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def _fail(command: str, message: str, code: int) -> int:
     print(f"{' '.join(filter(None, ('pd-jax', command)))}: {message}", file=sys.stderr)
+    hosts.for_all(lambda among: among.say_ended(code, message))
     return code
 
 
@@ -144,6 +150,9 @@ def _run(command: str, config: Any) -> None:
         run_report(config)
         return
     _ignore_warnings_of_envpool()
+    if command == "distill":
+        # Before anything of JAX's is touched.
+        hosts.join(config.hosts)
     if config.resume and config.out is not None and not os.path.exists(os.path.join(config.out, "config.yaml")):
         # No error: a job that is restarted from outside needs one command.
         print(f"pd-jax {command}: {config.out}: nothing to resume; begins afresh", file=sys.stderr)

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
+from pd_jax.config_algorithms import DQNConfig, PQNConfig, QLearningConfig
 from pd_jax.config_base import CommandConfig, Settings
 from pd_jax.config_conflicts import (
+    actor_conflicts,
     check_devices,
     check_games,
     check_network,
@@ -29,20 +31,19 @@ from pd_jax.config_conflicts import (
 from pd_jax.config_fields import Choice
 from pd_jax.config_online import OnlineConfig
 from pd_jax.config_sections import (
+    ActorsConfig,
     BehaviourConfig,
     CheckpointConfig,
     Count,
     DistillCheckpointConfig,
-    DQNConfig,
     EmulatorConfig,
     EnvConfig,
     EvaluationConfig,
+    HostsConfig,
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
-    PQNConfig,
     Probability,
-    QLearningConfig,
     ReplayConfig,
     RunDirectories,
     ScheduleConfig,
@@ -59,6 +60,7 @@ from pd_jax.config_sweep import GridConfig, Variant, cell_settings, sweep_confli
 
 __all__ = [
     "COMMANDS",
+    "ActorsConfig",
     "BehaviourConfig",
     "CheckpointConfig",
     "CollectConfig",
@@ -115,6 +117,7 @@ class DistillConfig(CommandConfig):
     """Chance of a random action in the play, whoever acts."""
     behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    actors: ActorsConfig = dataclasses.field(default_factory=ActorsConfig)
     student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
@@ -122,6 +125,7 @@ class DistillConfig(CommandConfig):
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
     checkpoint: DistillCheckpointConfig = dataclasses.field(default_factory=DistillCheckpointConfig)
+    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
 
     @property
     def num_games(self) -> int:
@@ -151,9 +155,15 @@ class DistillConfig(CommandConfig):
         """Steps of each lane of a game that the replay keeps."""
         return self.replay.capacity // self.lanes[game]
 
+    @property
+    def plays_ahead(self) -> bool:
+        """Whether a round is played while the updates of the round before run."""
+        return self.actors.overlap is not False and not self.behaviour.student_acts
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         counts = list(uneven(self))
         yield from counts
+        yield from actor_conflicts(self)
         capacity = self.replay.capacity
         if self.learner.batch_size > capacity:
             yield "learner.batch_size", f"{self.learner.batch_size} is more than replay.capacity ({capacity})"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pd_jax.config_sections import DQNConfig, PQNConfig
+from pd_jax.config_algorithms import DQNConfig, PQNConfig
 from pd_jax.errors import UserError
 from pd_jax.tasks import Task, get_task
 
@@ -34,9 +34,35 @@ def device_conflicts(config: DistillConfig, num_devices: int) -> Iterator[tuple[
     lanes = ((config.lanes_key, number) for number in dict.fromkeys(config.lanes))
     for key, number in (*lanes, ("learner.batch_size", config.learner.batch_size)):
         if number % num_devices:
-            below = number // num_devices * num_devices
-            fitting = f"{below} and {below + num_devices} do" if below else f"{num_devices} does"
-            yield key, f"{number} does not split evenly over {num_devices} devices; {fitting}"
+            yield key, f"{number} does not split evenly over {num_devices} devices; {_fitting(number, num_devices)}"
+    batch_size, accumulate = config.learner.batch_size, config.learner.accumulate
+    parts = num_devices * accumulate
+    if batch_size % num_devices == 0 and batch_size % parts:
+        yield (
+            "learner.batch_size",
+            f"{batch_size} does not split evenly into learner.accumulate {accumulate} parts on each of {num_devices} "
+            f"devices; {_fitting(batch_size, parts)}",
+        )
+
+
+def _fitting(number: int, parts: int) -> str:
+    below = number // parts * parts
+    return f"{below} and {below + parts} do" if below else f"{parts} does"
+
+
+def actor_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
+    """Yields what is impossible in where and when the play takes place."""
+    actors, games = config.actors, config.num_games
+    if actors.overlap and config.behaviour.student_acts:
+        yield (
+            "actors.overlap",
+            f"true, and behaviour.policy is {config.behaviour.policy!r}: the student that acts in a round is the one "
+            "that the round before has made; leave it out",
+        )
+    if actors.num_devices > games:
+        yield "actors.num_devices", f"{actors.num_devices} for {_count(games, 'game')}; each game plays on one device"
+    if actors.num_devices and config.data is not None:
+        yield "actors.num_devices", f"{actors.num_devices}, and data is a recording, which needs none; leave one out"
 
 
 def check_games(tasks: Sequence[Task], *, one_student: bool = True) -> None:

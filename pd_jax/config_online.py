@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pd_jax.config_algorithms import PQNConfig
 from pd_jax.config_base import CommandConfig
 from pd_jax.config_fields import Choice
 from pd_jax.config_sections import (
+    ActorsConfig,
     CheckpointConfig,
     Count,
     CountOrZero,
@@ -18,7 +20,6 @@ from pd_jax.config_sections import (
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
-    PQNConfig,
     Probability,
     ReplayConfig,
     ScheduleConfig,
@@ -123,6 +124,8 @@ class OnlineConfig(CommandConfig):
             seed=self.seed,
             game=self.game,
             epsilon=self.epsilon,
+            # The target of a round is the best teacher that the rounds before have made.
+            actors=ActorsConfig(overlap=False),
             env=EnvConfig(**{field.name: getattr(self.env, field.name) for field in _fields(self.env)}),
             student=self.student,
             loss=self.loss,

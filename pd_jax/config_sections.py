@@ -135,6 +135,21 @@ class BehaviourConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorsConfig:
+    """Where and when the play takes place. It changes nothing in what is played."""
+
+    overlap: bool | None = None
+    """Play a round while the updates of the round before run; None does so wherever the play does not wait for the
+    student."""
+    queue_mib: Count = 1024
+    """Memory for play that is ahead of the updates, in MiB, for all games together; at least one rollout of each game.
+    Full, the play waits."""
+    num_devices: CountOrZero = 0
+    """Devices that only play, besides those of the learner, which they follow; each game is played on one of them. 0
+    plays on the learner's first."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What the student is asked to match."""
 
@@ -161,6 +176,9 @@ class LearnerConfig:
 
     batch_size: Count = 32
     """Samples in a minibatch, on all devices together."""
+    accumulate: Count = 1
+    """Parts of a minibatch that every device goes through one after another, adding up gradients: for a minibatch whose
+    layers are more than the memory, or a CPU's cache, holds."""
     optimizer: Annotated[Literal["rmsprop", "adam"], Choice("an optimizer")] = "rmsprop"
     """RMSProp is the paper's."""
     learning_rate: Positive = 2.5e-4
@@ -178,7 +196,7 @@ class LearnerConfig:
     updates_per_call: Count = 50
     """Updates in one jitted call."""
     num_devices: Lanes | None = None
-    """Devices to share lanes and minibatches; None is all there are."""
+    """Devices to share lanes and minibatches; None is all there are, but for actors.num_devices."""
 
     def learning_rate_after(self, updates: int, total_updates: int) -> float:
         """The learning rate of the next update, as `pd_jax.learner` has it, without asking a device that is busy."""
@@ -246,6 +264,22 @@ class TeacherEvaluationConfig(EvaluationConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+    """One program on several hosts. Slurm's srun, Open MPI and TPU pods on GKE say by themselves who takes part."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, for all to meet at."""
+    num_processes: Lanes | None = None
+    """Processes that take part."""
+    process_id: CountOrZero | None = None
+    """Which of them this one is, from 0."""
+    detect: bool = False
+    """Have JAX find out who takes part, as on TPU pods without GKE."""
+    start_timeout: Annotated[int, Bounds(1, 86_400)] = 300
+    """Seconds to wait for all processes to start."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """When the student is saved."""
 
@@ -280,120 +314,3 @@ class TeacherCheckpointConfig:
     """Save as well once the last checkpoint is this old; None goes by the steps alone."""
     keep: Count = 3
     """Newest checkpoints kept."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QLearningConfig:
-    """What every algorithm that trains a teacher takes."""
-
-    total_steps: Count = 10_000_000
-    """Control steps in all lanes of all games together, rounded up to whole rollouts."""
-    num_lanes: Lanes = 128
-    """Environments of each game that play side by side."""
-    rollout_length: Count = 32
-    """Steps per lane between updates."""
-    gamma: Probability = 0.99
-    """Discount per control step."""
-    learning_rate: Positive = 2.5e-4
-    """Of the optimizer."""
-    epsilon_start: Probability = 1.0
-    """Chance of a random action at the start."""
-    epsilon_end: Probability = 0.001
-    """Chance of a random action once it has decayed."""
-    epsilon_decay_fraction: Probability = 0.1
-    """Share of the training in which it decays."""
-    clip_rewards: bool = True
-    """Learn from the sign of rewards."""
-    episodic_life: bool = True
-    """Let the loss of a life end an episode in training (Atari only)."""
-
-    @property
-    def steps_per_rollout(self) -> int:
-        """Control steps of one rollout in all lanes together."""
-        return self.num_lanes * self.rollout_length
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PQNConfig(QLearningConfig):
-    """Parallelised Q-learning: Q(lambda) on vectorised environments, without replay or target network.
-
-    The defaults are its authors' for Atari (Gallici et al. 2024).
-    """
-
-    epochs: Count = 2
-    """Passes over each rollout."""
-    minibatches: Count = 32
-    """Parts a rollout is split into, each with equally many steps of every game; they must divide num_lanes x
-    rollout_length."""
-    td_lambda: Probability = 0.65
-    """The lambda of Q(lambda): 0 is one-step Q-learning, 1 the whole return."""
-    learning_rate: Positive = 2.5e-4
-    """Of the RAdam optimizer."""
-    learning_rate_decay: bool = True
-    """Let the learning rate fall linearly to 0."""
-    max_grad_norm: Positive = 10.0
-    """Gradients with a larger global norm are scaled down to it."""
-
-    @property
-    def updates_per_rollout(self) -> int:
-        """Minibatch updates after each rollout."""
-        return self.epochs * self.minibatches
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DQNConfig(QLearningConfig):
-    """Deep Q-learning from a replay, with a target network.
-
-    The defaults are those of Mnih et al. (2015), in control steps and updates, but for the lanes: there was one.
-    """
-
-    total_steps: Count = 50_000_000
-    """Control steps in all lanes of all games together, rounded up to whole rollouts."""
-    num_lanes: Lanes = 32
-    """Environments of each game that play side by side."""
-    rollout_length: Count = 8
-    """Steps per lane between updates: the policy that plays is that much older than in strict alternation."""
-    steps_per_update: Count = 4
-    """Control steps in all lanes of all games together for each update; must divide num_lanes x rollout_length x
-    games."""
-    games: Annotated[Literal["together", "alternating"], Choice("a schedule of games")] = "together"
-    """Of several games: whether every update sees a minibatch of each, or of one game after another, as the paper has
-    it."""
-    batch_size: Count = 32
-    """Transitions in a minibatch; with all games together, of each game."""
-    replay_capacity: Count = 1_000_000
-    """Control steps kept of each game, in all its lanes together (7.1 GB of Atari)."""
-    learning_starts: Count = 50_000
-    """Control steps of each game the replay must hold before updates begin, or go on in a run that is resumed."""
-    target_every: Count = 10_000
-    """Updates between copies of the network into the target network."""
-    double: bool = False
-    """Double Q-learning: the network chooses what the target network values (van Hasselt et al. 2016). The teachers of
-    the policy distillation paper were without."""
-    optimizer: Annotated[Literal["rmsprop", "adam"], Choice("an optimizer")] = "rmsprop"
-    """RMSProp, centred by the mean gradient as in the paper, or Adam."""
-    learning_rate_decay: bool = False
-    """Let the learning rate fall linearly to 0 over the updates of the training."""
-    rmsprop_decay: Probability = 0.95
-    """Share of the old means of gradients and squared gradients that is kept at each update."""
-    rmsprop_epsilon: Positive = 0.01 / 32**2
-    """Added under the root to the gradients' variance. The paper's is 0.01 for gradients summed over 32 samples; here
-    they are averaged."""
-    adam_epsilon: Positive = 1.5e-4
-    """Added to the root of the mean of squared gradients (1.5e-4: Hessel et al. 2018)."""
-    max_grad_norm: Positive | None = None
-    """Gradients with a larger global norm are scaled down to it; None leaves them to the Huber loss."""
-    epsilon_end: Probability = 0.1
-    """Chance of a random action once it has decayed."""
-    epsilon_decay_fraction: Probability = 0.02
-    """Share of the training in which it decays (1 of 50 million steps)."""
-
-    @property
-    def updates_per_rollout(self) -> int:
-        """Minibatch updates after each rollout, once there are enough steps in the replay."""
-        return self.steps_per_rollout // self.steps_per_update
-
-    @property
-    def capacity_per_lane(self) -> int:
-        """Steps of each lane that the replay keeps."""
-        return self.replay_capacity // self.num_lanes

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pd_jax.config_conflicts import uneven
-from pd_jax.config_sections import Loss, LossConfig, Positive, Seed, StudentNetwork
+from pd_jax.config_sections import HostsConfig, Loss, LossConfig, Positive, Seed, StudentNetwork
 
 if TYPE_CHECKING:
     from pd_jax.config import SweepConfig
@@ -106,6 +106,8 @@ def sweep_conflicts(config: SweepConfig) -> Iterator[tuple[str, str]]:
     for key, axis in (("teacher", config.teacher), *((f"grid.{key}", axis) for key, axis in vars(config.grid).items())):
         for value in duplicates(axis or ()):
             yield key, f"{value!r} is there twice"
+    if config.hosts != HostsConfig():
+        yield "hosts", "a sweep runs in one process; start one on each host, with other seeds and another --out"
     if config.together and config.data is None and config.record is None:
         yield "together", "students that learn together share a recording; set record or data"
     if config.together and config.checkpoint.on_divergence == "roll_back":

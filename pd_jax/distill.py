@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pd_jax import hosts
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import DistillConfig
 from pd_jax.distill_scores import Scorer
@@ -26,7 +28,7 @@ from pd_jax.networks import count_params
 from pd_jax.opening import open_run
 from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
 from pd_jax.progression import Progression
-from pd_jax.reporting.metrics import MetricsWriter
+from pd_jax.reporting.metrics import MetricsWriter, NoMetrics
 from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.reporting.tables import print_summary
 from pd_jax.rollout import ActingStudent
@@ -63,16 +65,24 @@ def distill(
     """
     setting = prepare(config, teacher, teacher_scores)
     with open_run(setting) as run:
+        if not hosts.is_primary():
+            # Checkpoints are opened once process 0 has made the directory and tidied it.
+            hosts.for_all(lambda among: among.wait_for_primary("directory"))
+            hosts.log_to_file(run.path)
         with (
             Interrupts() as interrupts,
             Progress(f"distill {setting.title}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
-            MetricsWriter(run.path) as metrics,
+            MetricsWriter(run.path) if hosts.is_primary() else NoMetrics() as metrics,
         ):
+            hosts.for_all(lambda among: among.wait_for_primary("directory"))
             session = Session(setting, run, checkpointer, metrics, progress, interrupts)
             if tells_memory:
                 setting.memory.tell()
             summary = session.run()
+        hosts.for_all(lambda among: among.wait_for_primary("end"))
+        if not hosts.is_primary():
+            return summary
         print_summary(summary)
         print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
@@ -103,7 +113,7 @@ class Session:
         setting: Setting,
         run: RunDirectory,
         checkpointer: Checkpointer,
-        metrics: MetricsWriter,
+        metrics: MetricsWriter | NoMetrics,
         progress: Progress,
         interrupts: Interrupts,
     ) -> None:
@@ -123,6 +133,8 @@ class Session:
             total_updates=setting.total_updates,
             divergence=make_divergence(setting) if len(setting.tasks) > 1 else None,
         )
+        self.roll_backs_here = 0
+        """Of this process; ``at.roll_backs`` counts those of all sessions."""
         self._state: Any
         self._state, self.at = self._restore_or_init()
         self.first_state: Callable[[], LearnerState] = lambda: setting.devices.first(self._state)
@@ -169,6 +181,7 @@ class Session:
             raise UserError(f"{error}; it was rolled back {checkpoint.max_roll_backs} times before") from error
         print_warning(f"{error}; rolls back, {roll_backs} of at most {checkpoint.max_roll_backs} times")
         self.unwritten = None
+        self.roll_backs_here += 1
         state, self.at = self._restore_or_init()
         self.at.roll_backs = roll_backs
         # Other minibatches than those that led there.
@@ -187,13 +200,15 @@ class Session:
         return self.at.updates >= self.setting.total_updates
 
     def finish(self) -> dict[str, Any]:
-        """Evaluates and reports."""
+        """Evaluates and reports; process 0 does, and the others have nothing to say."""
+        if not hosts.is_primary():
+            return {}
         variables = self.first_state().variables
         teacher, student = self.scorer.score_both(variables)
         summary = summarise_distillation(
             self.setting, self.at, teacher, student, count_params(variables), self._wall_seconds()
         )
-        if self.at.updates not in self.checkpointer.steps():
+        if self.at.updates not in self.checkpointer.steps() and hosts.current() is None:
             # A disk that was full at the end of the training may have room by now.
             self._save()
         self.run_directory.write_summary(summary)
@@ -205,14 +220,24 @@ class Session:
         fresh = self.learner.init_single(jax.random.key(self.config.seed))
         restored = self.checkpointer.restore(fresh, network=setting.network)
         if restored is None:
+            self._check_same_start(0)
             self.metrics.truncate_after(-1)
             return setting.devices.replicate(fresh), Progression.begin(setting)
         state, metadata, step = restored
+        self._check_same_start(step)
         at = Progression.from_metadata(metadata)
         at.check_goes_on(setting, self.run_directory.path)
         self.metrics.truncate_after(step)
         self.progress.print(f"resumed at update {step:,}")
         return setting.devices.replicate(jax.tree.map(jnp.asarray, state)), at
+
+    def _check_same_start(self, step: int) -> None:
+        problem = f"{self.run_directory.path}: processes begin at different updates; it must be a directory they share"
+        hosts.for_all(lambda among: among.check_same(self._once("start"), str(step), problem))
+
+    def _once(self, words: str) -> str:
+        """Words that processes tell each other, which must not come up again after a roll-back."""
+        return f"{words} of attempt {self.roll_backs_here}"
 
     def training(self, lessons: LessonsLike) -> Generator[int, FetchMetrics, None]:
         """Trains to the end, leaving the updates themselves to whoever drives this.
@@ -239,8 +264,13 @@ class Session:
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
                     lessons.play_round()
-                # Not before: a run that finds nothing more to learn from keeps its results.
-                self.run_directory.remove_results()
+                # Here, and not in the next all-reduce, whose patience is shorter than a slow emulator's.
+                hosts.wait_for_all(self._once(f"play of round {index}"))
+                if hosts.is_primary():
+                    # Not before: a run that finds nothing more to learn from keeps its results.
+                    self.run_directory.remove_results()
+                if index + 1 < schedule.rounds:
+                    lessons.play_ahead()
                 yield from self._update_until((index + 1) * schedule.updates_per_round, lessons)
                 self._end_round(index + 1)
             self._save()
@@ -250,11 +280,15 @@ class Session:
             )
             raise DivergenceError(f"{error}; the state is kept in {kept}") from error
         except UnsoundTeacherError as error:
-            self._save()
-            raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.at.updates:,}") from error
+            if hosts.current() is None:
+                self._save()
+            # Of several processes only this one knows, and a checkpoint takes them all.
+            raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.timer.saved:,}") from error
         except Interrupted:
-            # Signals are only heeded between calls, where the state is whole.
-            self._save()
+            # Signals are only heeded between calls, where the state is whole. Of several processes one may stop alone
+            # while it evaluates, and a checkpoint takes them all.
+            if (among := hosts.current()) is None or among.leaving:
+                self._save()
             raise
         finally:
             lessons.close()
@@ -293,9 +327,9 @@ class Session:
                 "wall_seconds": self._wall_seconds(),
             }
             self.unwritten = fetch_metrics, beside
-            if self.at.updates < target:
-                self._save_if_due()
-            self.interrupts.check()
+            if self.at.updates < target and self.timer.is_due_for_all(self.at.updates):
+                self._save()
+            self.interrupts.check_together()
 
     @property
     def _call_size(self) -> int:
@@ -307,12 +341,23 @@ class Session:
         evaluation = self.config.evaluation
         every = evaluation.every_rounds
         if not every or rounds % every or rounds == self.config.schedule.rounds:
-            self._save_if_due()
+            if self.timer.is_due(self.at.updates):
+                self._save()
             return
         self._write_metrics()
+        if not hosts.is_primary():
+            # Here, and not in the next all-reduce, whose patience is shorter than an evaluation.
+            score = json.loads(hosts.from_primary(self._once(f"score of round {rounds}"), ""))
+            self._save(score)
+            return
+        self._save(self._score(rounds))
+
+    def _score(self, rounds: int) -> float | None:
+        """Plays some games on the way."""
         values, score = self.scorer.score_on_the_way(self.first_state().variables)
         self.metrics.write(self.at.updates, values)
-        self._save(score)
+        hosts.from_primary(self._once(f"score of round {rounds}"), json.dumps(score))
+        return score
 
     def _write_metrics(self) -> None:
         if self.unwritten is None:
@@ -331,10 +376,6 @@ class Session:
 
     def _wall_seconds(self) -> float:
         return self.at.wall_seconds + time.monotonic() - self.started
-
-    def _save_if_due(self) -> None:
-        if self.timer.is_due(self.at.updates):
-            self._save()
 
     def _save(self, score: float | None = None) -> None:
         self._write_metrics()

@@ -26,11 +26,36 @@ AXIS = "devices"
 class DeviceGroup:
     """Devices that run one program side by side. Every array they share has a leading axis of their number.
 
+    With several processes a group spans all of them, and every array that this process sees has a leading axis of the
+    group's devices in this process: its slices of what the devices share.
+
     Attributes:
-      devices: the devices, in order.
+      devices: the devices of all processes, in order.
     """
 
     devices: tuple[jax.Device, ...]
+
+    @classmethod
+    def everywhere(cls, num_devices: int | None = None) -> DeviceGroup:
+        """The first ``num_devices`` of all processes' devices, as many of each process, or all of them.
+
+        Raises:
+          UserError: there are not that many, or they are not the same number in every process.
+        """
+        processes = jax.process_count()
+        if processes == 1:
+            return cls.local(num_devices)
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        each = len(jax.local_devices()) if num_devices is None else num_devices // processes
+        chosen: list[jax.Device] = []
+        for process in range(processes):
+            own = [device for device in devices if device.process_index == process]
+            if len(own) < each or (num_devices is None and len(own) != each):
+                raise UserError(f"process {process} has {len(own)} devices, and each is to have {each}")
+            chosen += own[:each]
+        if num_devices is not None and (len(chosen) != num_devices or not chosen):
+            raise UserError(f"learner.num_devices: {num_devices} is no multiple of the {processes} processes")
+        return cls(tuple(chosen))
 
     @classmethod
     def local(cls, num_devices: int | None = None) -> DeviceGroup:
@@ -51,9 +76,19 @@ class DeviceGroup:
         return len(self.devices)
 
     @property
+    def here(self) -> DeviceGroup:
+        """The devices of this process: work on them starts no collective and waits for no other process."""
+        return DeviceGroup(tuple(d for d in self.devices if d.process_index == d.client.process_index()))
+
+    @property
+    def num_processes(self) -> int:
+        """Processes that the group spans."""
+        return self.size // self.here.size
+
+    @property
     def sharding(self) -> NamedSharding:
-        """Where arrays with a leading device axis live: one slice per device."""
-        return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(AXIS))
+        """Where this process's arrays with a leading device axis live: one slice per device."""
+        return NamedSharding(Mesh(np.array(self.here.devices), (AXIS,)), PartitionSpec(AXIS))
 
     def map(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
         """Compiles ``function`` to run on every device over its slice of each argument's leading axis.
@@ -73,16 +108,18 @@ class DeviceGroup:
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of every leaf on every device: ``[...]`` becomes ``[D, ...]``."""
+        size = self.here.size
         return jax.device_put(
-            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.size, *jnp.shape(leaf))), tree), self.sharding
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))), tree), self.sharding
         )
 
     def split(self, tree: Any, axis: int = 0) -> Any:
-        """Deals an axis out over the devices: ``[..., n, ...]`` becomes ``[D, ..., n / D, ...]``."""
+        """Deals an axis out over this process's devices: ``[..., n, ...]`` becomes ``[D, ..., n / D, ...]``."""
+        size = self.here.size
 
         def deal(leaf: Any) -> Any:
             shape = jnp.shape(leaf)
-            parts = leaf.reshape(*shape[:axis], self.size, shape[axis] // self.size, *shape[axis + 1 :])
+            parts = leaf.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
             return jnp.moveaxis(parts, axis, 0)
 
         return jax.device_put(jax.tree.map(deal, tree), self.sharding)

@@ -6,6 +6,8 @@ import signal
 from types import FrameType
 from typing import Any
 
+from pd_jax import hosts
+
 
 class Interrupted(BaseException):
     """The user, or a scheduler, asked for an end. ``signal_number`` says how.
@@ -67,6 +69,20 @@ class Interrupts:
         """Raises :class:`Interrupted` if a signal has come."""
         if self._received is not None:
             raise Interrupted(self._received)
+
+    def check_alone(self) -> None:
+        """As :meth:`check`, where stopping is safe only if there is no other process that would go on."""
+        if hosts.current() is None:
+            self.check()
+
+    def check_together(self) -> None:
+        """As :meth:`check`, after each call of updates: several processes stop after the same one."""
+        among = hosts.current()
+        if among is None:
+            self.check()
+        elif (number := among.meet("stop", None if self._received is None else str(self._received))) is not None:
+            among.leaving = True
+            raise Interrupted(int(number))
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):

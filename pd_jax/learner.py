@@ -95,7 +95,7 @@ class Learner:
       divergence: as ``loss``; measured and reported as ``game_kl``, not learnt from. None reports none.
 
     Raises:
-      ValueError: the minibatch does not split evenly over the devices.
+      ValueError: the minibatch does not split evenly over the devices, or not into as many parts on each.
     """
 
     def __init__(
@@ -110,7 +110,11 @@ class Learner:
     ) -> None:
         if config.batch_size % devices.size:
             raise ValueError(f"batch_size {config.batch_size} does not split evenly over {devices.size} devices")
+        if config.batch_size // devices.size % config.accumulate:
+            share = config.batch_size // devices.size
+            raise ValueError(f"{share} examples on each device do not split into {config.accumulate} parts")
         self._student = student
+        self._accumulate = config.accumulate
         self._num_games = student.num_games
         self._loss = loss
         self._divergence = divergence
@@ -236,12 +240,12 @@ class Learner:
     ) -> tuple[LearnerState, dict[str, Array]]:
         """An update from ``[G, B / D, ...]`` of every game."""
 
-        def mean_loss(variables: Any) -> tuple[Array, dict[str, Array]]:
+        def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
             measures = self._measure(self._student.apply(variables, batch.observations), batch.teacher_q)
             learnt = measures["loss"] if games is None else measures["loss"][jnp.array(games)]
             return learnt.mean(), measures
 
-        return self._step(state, mean_loss, games)
+        return self._step(state, mean_loss, batch, axis=1, games=games)
 
     def _update_on_one(
         self, state: LearnerState, batch: Batch, games: Games = None
@@ -250,14 +254,46 @@ class Learner:
         game = self._turn(state.updates, games)
         is_game = (jnp.arange(self._num_games) == game)[:, None, None]
 
-        def loss_of_game(variables: Any) -> tuple[Array, dict[str, Array]]:
+        def loss_of_game(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
             outputs = self._student.apply_game(variables, batch.observations, game)
             # The loss knows temperatures and masks by their places on the game axis. Zeros stand for the other games:
             # these outputs, with -inf where this game has no action, would give them infinite losses.
             measures = self._measure(jnp.where(is_game, outputs, 0.0), jnp.where(is_game, batch.teacher_q, 0.0))
             return measures["loss"][game], measures
 
-        return self._step(state, loss_of_game, games)
+        return self._step(state, loss_of_game, batch, axis=0, games=games)
+
+    def _gradients(
+        self, variables: Any, loss: Callable[[Any, Batch], tuple[Array, dict[str, Array]]], batch: Batch, axis: int
+    ) -> tuple[Any, dict[str, Array]]:
+        """Gradients and measures, float32 means over a device's examples, which are along ``axis``.
+
+        Parts of the minibatch, if there are to be several, are of one size: the mean of their means is that of all.
+        """
+
+        def of_part(part: Batch) -> tuple[Any, dict[str, Array]]:
+            (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(variables, part)
+            return gradients, measures
+
+        parts = self._accumulate
+        if parts == 1:
+            return of_part(batch)
+
+        def deal(leaf: Array) -> Array:
+            shape = (*leaf.shape[:axis], parts, leaf.shape[axis] // parts, *leaf.shape[axis + 1 :])
+            return jnp.moveaxis(leaf.reshape(shape), axis, 0)
+
+        def add(total: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_part(part)), None
+
+        dealt = jax.tree.map(deal, batch)
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(of_part, jax.tree.map(lambda leaf: leaf[0], dealt)),
+        )
+        total, _ = lax.scan(add, zeros, dealt)
+        mean: tuple[Any, dict[str, Array]] = jax.tree.map(lambda leaf: leaf / parts, total)
+        return mean
 
     def _measure(self, outputs: Array, teacher_q: Array) -> dict[str, Array]:
         """Means over the minibatch, float32 ``[G]`` each."""
@@ -280,10 +316,15 @@ class Learner:
         return losses.mean(axis=1)
 
     def _step(
-        self, state: LearnerState, loss: Callable[[Any], tuple[Array, dict[str, Array]]], games: Games
+        self,
+        state: LearnerState,
+        loss: Callable[[Any, Batch], tuple[Array, dict[str, Array]]],
+        batch: Batch,
+        axis: int,
+        games: Games,
     ) -> tuple[LearnerState, dict[str, Array]]:
         """One device's part: gradients of its slice, averaged over all, then the same step everywhere."""
-        (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(state.variables)
+        gradients, measures = self._gradients(state.variables, loss, batch, axis)
         # One vector, so that an update costs exactly one all-reduce on every backend.
         flat, unravel = ravel_pytree((gradients, measures))
         gradients, measures = unravel(lax.pmean(flat, AXIS))

@@ -8,12 +8,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import jax
 import numpy as np
 
 from pd_jax import replay
+from pd_jax.ahead import PlayAhead
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
 from pd_jax.learner import Games
+from pd_jax.memory_parts import rollouts_ahead
 from pd_jax.play import LivePlay, Play, RecordedPlay, SideBySide, action_gap, first_unsound_step, fresh_seed
 from pd_jax.preparation import Setting
 from pd_jax.progression import GameProgression
@@ -34,6 +37,7 @@ class LessonsLike(Protocol):
     def close(self) -> None: ...
     def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None: ...
     def play_round(self) -> None: ...
+    def play_ahead(self) -> None: ...
     def take_values(self) -> dict[str, float]: ...
 
 
@@ -59,7 +63,7 @@ class Lessons:
         self._at = at
         self._meter = meter
         self._interrupts = interrupts
-        self._insert = setting.devices.map(replay.insert, donate=(0,))
+        self._insert = setting.devices.here.map(replay.insert, donate=(0,))
         self._values: dict[str, float] = {}
         self._play: SideBySide | None = None
         self.stored: tuple[ReplayState, ...] = tuple(map(self._empty_replay, range(len(setting.tasks))))
@@ -100,6 +104,13 @@ class Lessons:
         before = [at.env_steps for at in self._at]
         for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
             at.env_steps += steps
+
+    def play_ahead(self) -> None:
+        """Lets the teachers begin with the round to come, if they are to play while the updates of this one run."""
+        assert self._play is not None
+        for game, play in enumerate(self._play.plays):
+            if isinstance(play, PlayAhead) and game not in self._play.stopped:
+                play.expect(self._config.rollouts_per_round(game))
 
     def let_act(self, student: ActingStudent) -> None:
         """Has the student act in the rounds to come, in all games."""
@@ -145,7 +156,7 @@ class Lessons:
                     steps[game] += config.steps_per_rollout(game)
                     if is_new:
                         self._meter.advance(config.steps_per_rollout(game))
-                self._interrupts.check()
+                self._interrupts.check_alone()
         self._note_play(play, latest if is_new else {})
         self._check_enough_is_left(play)
         for game in sorted(play.stopped - stopped_before):
@@ -168,6 +179,9 @@ class Lessons:
         at.stopped_at = step + unsound * self._config.lanes[game]
         if is_news:
             self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
+        if self._setting.devices.num_processes > 1:
+            # The other processes do not know, and would count what is not stored.
+            raise UnsoundTeacherError(self._describe(game))
         return True
 
     def _describe(self, game: int) -> str:
@@ -185,7 +199,7 @@ class Lessons:
     def _note_play(self, play: SideBySide, latest: dict[int, Trajectory]) -> None:
         for game, source in enumerate(play.plays):
             prefix = self._prefix(game)
-            if isinstance(source, LivePlay) and source.finished_returns:
+            if source.finished_returns:
                 returns, source.finished_returns = source.finished_returns, []
                 # Of play in which the student acts, even now and then, the returns are not the teacher's.
                 who = "play" if self._config.behaviour.student_acts else "teacher"
@@ -204,20 +218,35 @@ class Lessons:
             task.observation_dtype,
             task.num_actions,
         )
-        stored: ReplayState = devices.map(lambda _: init())(np.zeros(devices.size))
+        stored: ReplayState = devices.here.map(lambda _: init())(np.zeros(devices.here.size))
         return stored
 
     def _open_play(self, game: int) -> Play:
+        play = self._open_source(game)
+        if not self._config.plays_ahead:
+            return play
+        return PlayAhead(play, rollouts_ahead(self._config, self._setting.tasks[game], game))
+
+    def _open_source(self, game: int) -> Play:
         setting, config = self._setting, self._config
         dataset, length = setting.datasets[game], config.schedule.rollout_length
+        lanes = config.lanes[game] // setting.devices.num_processes
+        first_lane = lanes * jax.process_index()
         if dataset is not None:
-            return RecordedPlay(dataset, rollout_length=length, num_steps=self._at[game].recorded_steps)
+            return RecordedPlay(
+                dataset,
+                rollout_length=length,
+                num_steps=self._at[game].recorded_steps,
+                lanes=slice(first_lane, first_lane + lanes),
+            )
         return LivePlay(
             setting.teachers[game],
             setting.tasks[game],
-            dataclasses.replace(config.env, num_lanes=config.lanes[game], lanes=None),
+            dataclasses.replace(config.env, num_lanes=lanes, lanes=None),
             rollout_length=length,
             epsilon=config.epsilon,
-            seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game),
+            # Lane i of a process has its seed plus i.
+            seed=fresh_seed(config.seed, sum(at.env_steps for at in self._at), game) + first_lane,
             student=setting.student.policy(game) if config.behaviour.student_acts else None,
+            device=setting.actor(game),
         )

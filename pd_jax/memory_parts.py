@@ -59,6 +59,8 @@ def distillation_parts(
     if is_live:
         activations.append(play_part(config, student, teachers, state.variables))
     environments = [(task, own) for task, own in zip(tasks, lanes, strict=True) if is_live]
+    # The sum of an update's gradients, besides those of the part in hand.
+    sums = 2 + (config.learner.accumulate > 1)
     num_params = count_params(state.variables)
     training = f"training {config.student.network}'s {num_params:,} parameters{_times(students)} takes"
     return (
@@ -66,12 +68,13 @@ def distillation_parts(
         # Every device has a whole student: with the state come the gradients and what they change.
         Part(
             "student",
-            (tree_bytes(state) + 2 * tree_bytes(state.variables)) * devices.size * students,
+            (tree_bytes(state) + sums * tree_bytes(state.variables)) * devices.size * students,
             f"student.network: {training}",
         ),
         largest(activations),
         weights_part("teachers", [variables for _, variables in teachers]),
         rollout_part(config.lanes_key, list(zip(tasks, lanes, strict=True)), config.schedule.rollout_length),
+        *([ahead_part(config, tasks)] if config.plays_ahead else []),
         emulators_part(config.lanes_key, environments, config.evaluation, tasks),
         checkpoint_part("student.network", state, num_params, students),
         programs_part(),
@@ -125,7 +128,12 @@ def replay_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
 def minibatch_part(config: DistillConfig, student: Student, devices: DeviceGroup, students: int) -> Part:
     """The student's layers, forwards and backwards, for a minibatch on every device, and the minibatch itself."""
     batch, is_one_game = config.learner.batch_size, config.learner.games == "alternating"
-    total = minibatch_bytes(student, batch // devices.size, is_one_game) * devices.size * students
+    accumulate = config.learner.accumulate
+    total = minibatch_bytes(student, batch // devices.size // accumulate, is_one_game) * devices.size * students
+    if accumulate > 1:
+        # Drawn whole, and then learnt from part by part.
+        seen = 1 if is_one_game else student.num_games
+        total += 2 * seen * batch * students * tree_bytes(_observations(student.tasks[0], 1))
     of_each = "" if is_one_game or student.num_games == 1 else f" of each of {student.num_games} games"
     return Part("activations", total, f"learner.batch_size: {batch} samples{of_each} take")
 
@@ -163,6 +171,22 @@ def rollout_part(key: str, lanes: Sequence[tuple[Task, int]], length: int) -> Pa
     for task, own in lanes:
         total += _ROLLOUTS * tree_bytes(_trajectory(task, own, length)) + 2 * tree_bytes(_observations(task, own))
     return Part("rollout", total, f"{key}: rollouts of {sum(own for _, own in lanes)} lanes x {length} steps take")
+
+
+def rollouts_ahead(config: DistillConfig, task: Task, game: int) -> int:
+    """Rollouts of a game that may be played before the round that they are for: a round of them, if there is room."""
+    room = config.actors.queue_mib * 2**20 // config.num_games
+    size = tree_bytes(_trajectory(task, config.lanes[game], config.schedule.rollout_length))
+    return max(1, min(config.rollouts_per_round(game), room // size))
+
+
+def ahead_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
+    """Play of all games that waits for the round that it is for."""
+    total = 0
+    for game, task in enumerate(tasks):
+        size = tree_bytes(_trajectory(task, config.lanes[game], config.schedule.rollout_length))
+        total += size * rollouts_ahead(config, task, game)
+    return Part("play ahead", total, f"actors.queue_mib: play of {spell_games(tasks)} ahead of the updates takes")
 
 
 def emulators_part(

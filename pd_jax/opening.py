@@ -6,15 +6,16 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from pd_jax import hosts
 from pd_jax.config import DistillConfig
 from pd_jax.config_loading import to_mapping
 from pd_jax.errors import UserError
 from pd_jax.preparation import Setting
 from pd_jax.run_directory import RunDirectory
 
-_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "teacher", "data"})
-"""What a resumed run may set anew: how long it goes on, how it is scored, on how many devices, and where its teachers
-and recordings lie. That they are the same ones is checked by their fingerprints."""
+_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data"})
+"""What a resumed run may set anew: how long it goes on, how it is scored, on which devices and how far ahead it plays,
+and where its teachers and recordings lie. That they are the same ones is checked by their fingerprints."""
 _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 
 
@@ -28,6 +29,7 @@ def open_run(setting: Setting) -> RunDirectory:
         resume=config.resume,
         may_change=_MAY_CHANGE,
         check=functools.partial(check_resumed, config),
+        is_primary=hosts.is_primary(),
     )
 
 

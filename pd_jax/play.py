@@ -20,9 +20,15 @@ from pd_jax.types import Trajectory
 
 
 class Play(Protocol):
-    """A source of consecutive rollouts, ``[T, L, ...]`` each."""
+    """A source of consecutive rollouts, ``[T, L, ...]`` each.
+
+    Attributes:
+      num_lanes: L.
+      finished_returns: unclipped returns of the games that ended since the list was last cleared; none of a recording.
+    """
 
     num_lanes: int
+    finished_returns: list[float]
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """The next ``count`` rollouts, or as many as are left."""
@@ -81,6 +87,7 @@ class LivePlay:
       epsilon: chance of a random action.
       seed: of the emulators and the exploration.
       student: the student's policy of this task, if it is to act once :meth:`let_act` has said how.
+      device: that decides, and that the rollouts are left on; the default device if None.
 
     Attributes:
       finished_returns: unclipped returns of the games that ended since the list was last cleared.
@@ -96,14 +103,17 @@ class LivePlay:
         epsilon: float,
         seed: int,
         student: rollout.PolicyApply | None = None,
+        device: jax.Device | None = None,
     ) -> None:
         self.num_lanes = env.num_lanes
+        self._device = device
         self._acting: rollout.ActingStudent | None = None
         self.finished_returns: list[float] = []
         self._teacher = teacher
+        self._own_variables: tuple[Any, Any] = (None, None)
         self._epsilon = epsilon
         self._environment = Environment(task, env.num_lanes, seed, **environment_options(env))
-        self._lanes = rollout.start(self._environment, jax.random.key(seed))
+        self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
         self._rollout = rollout.make_rollout(
             self._environment, teacher.network.apply, rollout_length, stepping=env.stepping, student=student
         )
@@ -112,7 +122,7 @@ class LivePlay:
         """Plays ``count`` rollouts, each going on where the one before ended."""
         for _ in range(count):
             self._lanes, trajectory, finished = self._rollout(
-                self._teacher.variables, self._lanes, self._epsilon, self._acting
+                self._teachers_variables(), self._lanes, self._epsilon, self._acting
             )
             returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
             self.finished_returns.extend(map(float, returns))
@@ -120,10 +130,23 @@ class LivePlay:
 
     def let_act(self, student: rollout.ActingStudent) -> None:
         """Has the student act, as it is now, from the next call of :meth:`rollouts` on; until then the teacher acts."""
-        self._acting = student
+        self._acting = student = self._put(student)
         # What comes out of a rollout is committed to the device that the student is committed to. Lanes that differed
         # in that before the first rollout would have the second one compiled anew.
         self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
+
+    def _teachers_variables(self) -> Any:
+        """Those of now, on the device: a teacher that learns is given new ones."""
+        given, own = self._own_variables
+        if given is not self._teacher.variables:
+            given = self._teacher.variables
+            own = self._put(given)
+            self._own_variables = given, own
+        return own
+
+    def _put(self, tree: Any) -> Any:
+        """Commits to the device, if one was named; computation follows what it is given."""
+        return tree if self._device is None else jax.device_put(tree, self._device)
 
     def close(self) -> None:
         """Waits for the last step and ends EnvPool's threads."""
@@ -138,13 +161,17 @@ class RecordedPlay:
       dataset: an open recording.
       rollout_length: time steps per rollout; what is left at the end and shorter is not used.
       num_steps: time steps per lane to use, however far the recording has grown since; all by default.
+      lanes: those to read; all by default.
     """
 
-    def __init__(self, dataset: Dataset, *, rollout_length: int, num_steps: int | None = None) -> None:
-        self.num_lanes = dataset.header.num_lanes
+    def __init__(
+        self, dataset: Dataset, *, rollout_length: int, num_steps: int | None = None, lanes: slice = slice(None)
+    ) -> None:
+        self.num_lanes = len(range(dataset.header.num_lanes)[lanes])
+        self.finished_returns: list[float] = []
         usable = dataset.num_steps if num_steps is None else min(num_steps, dataset.num_steps)
         self._left = usable // rollout_length
-        self._trajectories = dataset.trajectories(rollout_length)
+        self._trajectories = dataset.trajectories(rollout_length, lanes=lanes)
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """The next ``count`` rollouts of the recording, or as many as are left."""

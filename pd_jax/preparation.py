@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -33,10 +34,11 @@ class Setting:
       teachers: who play, or played.
       tasks: what they play.
       datasets: the recorded play, None for live play.
-      devices: that share the work.
+      devices: that share the updates.
       student: of all the games.
       memory: what the run takes, which there is.
       teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
+      actors: devices that only play; none if the play shares the devices of the updates.
     """
 
     config: DistillConfig
@@ -47,6 +49,11 @@ class Setting:
     student: Student
     memory: MemoryEstimate
     teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
+    actors: tuple[jax.Device, ...] = ()
+
+    def actor(self, game: int) -> jax.Device | None:
+        """The device that plays a game: games are dealt out over the actors. None is the default device."""
+        return self.actors[game % len(self.actors)] if self.actors else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,18 +121,55 @@ def prepare(
         for recording, teacher, task in zip(recordings, teachers, tasks, strict=True):
             check_recording(recording, teacher, task, config)
         config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
-    devices = DeviceGroup.local(config.learner.num_devices)
+    devices, actors = lay_out(config)
     check_devices(config, devices.size)
+    if devices.num_processes > 1 and config.checkpoint.replay:
+        raise UserError(f"checkpoint.replay: true, and there are {devices.num_processes} processes; it is for one")
     check_stacks_fit(config, tasks)
     student = make_student(config.student, tasks)
     policies = [(player.network.apply, player.variables) for player in teachers]
-    memory = MemoryEstimate(distillation_parts(config, student, policies, devices), devices)
+    own = _share_of_process(config, devices.num_processes)
+    memory = MemoryEstimate(distillation_parts(own, student, policies, devices.here), devices.here)
     memory.check()
     scores = teacher_scores or {}
     for task, player in zip(tasks, teachers, strict=True):
         if task.name in scores:
             scores[task.name].check_fits(config, task, player)
-    return Setting(config, teachers, tasks, datasets, devices, student, memory, scores)
+    return Setting(config, teachers, tasks, datasets, devices, student, memory, scores, actors)
+
+
+def _share_of_process(config: DistillConfig, count: int) -> DistillConfig:
+    """What one of several processes keeps in memory."""
+    if count == 1:
+        return config
+    return dataclasses.replace(
+        config,
+        env=dataclasses.replace(config.env, lanes=tuple(lanes // count for lanes in config.lanes)),
+        learner=dataclasses.replace(config.learner, batch_size=config.learner.batch_size // count),
+        replay=dataclasses.replace(config.replay, capacity=config.replay.capacity // count),
+    )
+
+
+def lay_out(config: DistillConfig) -> tuple[DeviceGroup, tuple[jax.Device, ...]]:
+    """The devices that share the updates, and those that only play (Hessel et al. 2021), which follow them.
+
+    Of several processes each has actors of its own, as many as ``actors.num_devices`` says.
+
+    Raises:
+      UserError: there are not that many.
+    """
+    num_actors, num_learners = config.actors.num_devices, config.learner.num_devices
+    if not num_actors:
+        return DeviceGroup.everywhere(num_learners), ()
+    there, processes = jax.local_devices(), jax.process_count()
+    each = len(there) - num_actors if num_learners is None else num_learners // processes
+    if each < 1 or each + num_actors > len(there):
+        raise UserError(
+            f"actors.num_devices: {num_actors} besides {max(each, 1)} for the learner wanted, "
+            f"{len(there)} {there[0].platform} found"
+        )
+    learners = DeviceGroup.everywhere(each * processes if num_learners is None else num_learners)
+    return learners, tuple(there[each : each + num_actors])
 
 
 def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:

@@ -23,8 +23,9 @@ NEVER_COMPARED = frozenset(
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
 )
-_OF_ONE_START = ("resume", "accept_other_teacher")
-"""What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked."""
+_OF_ONE_START = ("resume", "accept_other_teacher", "hosts")
+"""What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
+wait for others."""
 
 _LOCK = ".lock"
 _UNFINISHED = ".unfinished"

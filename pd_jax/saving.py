@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pd_jax import hosts
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
@@ -25,6 +26,9 @@ class SaveTimer:
       interval: what may be done between checkpoints, in updates or steps.
       seconds: how old the last checkpoint may become; None goes by ``interval`` alone.
       done: where the run stands.
+
+    Attributes:
+      saved: where it stood at the last checkpoint.
     """
 
     def __init__(self, interval: int, seconds: float | None, done: int) -> None:
@@ -34,12 +38,32 @@ class SaveTimer:
     def note_saved(self, done: int) -> None:
         """A checkpoint has just been saved."""
         # Never the wall clock, which may be set back or forward by hours.
-        self._saved, self._saved_at = done, time.monotonic()
+        self.saved, self._saved_at = done, time.monotonic()
 
     def is_due(self, done: int) -> bool:
-        """Whether a multiple of the interval was passed since the last checkpoint, or that one is too old."""
-        is_old = self._seconds is not None and time.monotonic() - self._saved_at >= self._seconds
-        return done // self._interval > self._saved // self._interval or (is_old and done > self._saved)
+        """Whether a multiple of the interval was passed since the last checkpoint, or that one is too old.
+
+        Of several processes each has a clock of its own: there, what has been done counts alone.
+        """
+        return self._is_passed(done) or (hosts.current() is None and self.is_old(done))
+
+    def is_old(self, done: int) -> bool:
+        """Whether more has been done since the last checkpoint, and that one is too old."""
+        if self._seconds is None or done <= self.saved:
+            return False
+        return time.monotonic() - self._saved_at >= self._seconds
+
+    def is_due_for_all(self, done: int) -> bool:
+        """As :meth:`is_due`, after each call of updates: several processes save after the same one."""
+        among = hosts.current()
+        if among is None or self._seconds is None:
+            return self.is_due(done)
+        # The clock of process 0 counts.
+        wish = "save" if among.process_id == 0 and self.is_old(done) else None
+        return among.meet("save", wish) is not None or self._is_passed(done)
+
+    def _is_passed(self, done: int) -> bool:
+        return done // self._interval > self.saved // self._interval
 
 
 class ReplayKeeper:
@@ -98,10 +122,14 @@ class ReplayKeeper:
 def keep_for_inspection(run: Path, step: int, state: Any, metadata: Mapping[str, Any]) -> Path:
     """Saves a state that went wrong as a checkpoint in a directory of its own, which it returns."""
     parent = run / "diverged"
-    number = 1 + sum(1 for _ in parent.iterdir()) if parent.is_dir() else 1
-    with Checkpointer(parent / str(number)) as checkpointer:
+    count = sum(1 for _ in parent.iterdir()) if parent.is_dir() else 0
+    # Several processes save together, and to one place.
+    number = hosts.from_primary(
+        f"diverged at update {step} after {metadata.get('roll_backs', 0)} roll-backs", str(count + 1)
+    )
+    with Checkpointer(parent / number) as checkpointer:
         checkpointer.save(step, state, metadata)
-    return parent / str(number)
+    return parent / number
 
 
 def _fold(leaf: Any) -> np.ndarray:

@@ -198,6 +198,10 @@ class _SharedLessons:
         for own, first in zip(self._at, self._shared.at, strict=True):
             own.env_steps, own.stopped_at = first.env_steps, first.stopped_at
 
+    def play_ahead(self) -> None:
+        """Lets the next round begin."""
+        self._take(self._shared.lessons.play_ahead)
+
     def take_values(self) -> dict[str, float]:
         """Metrics of the play since they were last taken."""
         return dict(self._take(self._shared.lessons.take_values))

@@ -79,6 +79,8 @@ TINY: dict[str, dict[str, Any]] = {
 OWN: dict[str, dict[str, Any]] = {
     "quick/cartpole_acrobot.yaml": {"env.lanes": [2, 2]},
     "quick/sweep_cartpole.yaml": {"grid.temperatures": 0.1},
+    # Other files run the other networks.
+    "quick/compression.yaml": {"grid.networks": "net1"},
 }
 
 

@@ -137,6 +137,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_student_of_two_games_acts_in_both_on_eight_devices(tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = LIVE | {

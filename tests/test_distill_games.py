@@ -149,6 +149,7 @@ def test_a_run_of_several_games_that_is_stopped_ends_with_the_same_bits(
     assert learning[0] == learning[1]
 
 
+@pytest.mark.slow
 def test_lanes_of_live_play_are_each_games_own_and_ctrl_c_ends_its_threads(
     tmp_path: Path, two_games: dict[str, Any]
 ) -> None:

@@ -254,6 +254,7 @@ def test_another_teacher_is_accepted_if_that_is_asked_for_and_from_then_on(
     assert "another teacher" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_live_run_finds_its_replay_again_on_another_number_of_devices(tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = LIVE | {"schedule.rounds": 20, "checkpoint.replay": True, "out": out, "resume": "auto"}

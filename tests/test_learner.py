@@ -15,12 +15,12 @@ import pytest
 from jax import lax
 
 from pd_jax import replay
-from pd_jax.config import LearnerConfig
+from pd_jax.config import LearnerConfig, StudentConfig
 from pd_jax.distributed import AXIS, DeviceGroup
 from pd_jax.learner import Learner, LearnerState, make_optimizer
 from pd_jax.losses import kl_loss, mse_loss
 from pd_jax.networks import make_network
-from pd_jax.students import Student
+from pd_jax.students import Student, make_student
 from pd_jax.tasks import get_task
 from pd_jax.types import Batch, Trajectory
 
@@ -129,7 +129,60 @@ def test_gradients_are_scaled_down_to_the_bound_on_their_norm_and_reported_whole
     assert np.linalg.norm(kernels[1] - kernels[0]) == pytest.approx(norm / 1e3, rel=0.02)
 
 
+@pytest.mark.parametrize("parts", [2, 8])
+def test_gradients_of_parts_add_up_to_those_of_the_whole_minibatch(parts: int) -> None:
+    config = LearnerConfig(batch_size=8, learning_rate=3e-3, rmsprop_epsilon=1e-4, max_grad_norm=0.5)
+    whole, whole_metrics = updates(config, 4)
+    kernels, metrics = updates(dataclasses.replace(config, accumulate=parts), 4)
+    assert np.abs(whole[4] - whole[0]).max() > 1e-3
+    np.testing.assert_allclose(kernels, whole, atol=1e-6)
+    for index in range(4):
+        assert metrics[index] == pytest.approx(whole_metrics[index], rel=1e-5)
+    # The norm is of the sum, not a sum of norms.
+    norm = np.linalg.norm(mse_gradient(kernels[0], minibatch(8, 0)))
+    assert metrics[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_parts_of_a_minibatch_are_gone_through_one_after_another() -> None:
+    """Eight times as many parts take much less memory; that is what they are for."""
+    student = Student(make_network("net3", 6), (get_task("pong"),))
+    batch = Batch(jnp.zeros((1, 1, 64, 84, 84, 4), jnp.uint8), jnp.zeros((1, 1, 64, 6)))
+
+    def temporary_bytes(parts: int) -> int:
+        config = LearnerConfig(batch_size=64, accumulate=parts)
+        learner = Learner(student, mse_loss, config, ONE, total_updates=TOTAL_UPDATES)
+        state = learner.init(jax.random.key(0))
+        return int(learner._update.lower(state, batch).compile().memory_analysis().temp_size_in_bytes)
+
+    assert temporary_bytes(8) < temporary_bytes(1) / 3
+
+
+def test_bfloat16_is_for_activations_and_the_student_learns_in_float32() -> None:
+    student = make_student(StudentConfig(network="mlp", mlp_hidden=(16,), compute_dtype="bfloat16"), [TASK])
+    config = LearnerConfig(batch_size=8, optimizer="adam", learning_rate=1e-6)
+    learner = Learner(student, mse_loss, config, ONE, total_updates=TOTAL_UPDATES)
+    state = learner.init(jax.random.key(0))
+    batch = jax.tree.map(lambda leaf: leaf[None, None], minibatch(8, 0))
+    assert "bf16" in learner._update.lower(state, batch).as_text()
+    outputs = np.asarray(student.apply(ONE.first(state.variables), batch.observations[0])[0], np.float64)
+    before = numbers(state)
+    state, metrics = learner.update(state, batch)
+    for leaf in jax.tree.leaves((state.variables, state.optimizer_state)):
+        assert leaf.dtype in (jnp.float32, jnp.int32)
+    # The loss is a float32 number of these very outputs; bfloat16 has two and a half digits.
+    expected = ((outputs - np.asarray(batch.teacher_q[0, 0], np.float64)) ** 2).sum(1).mean()
+    assert metrics["loss"].dtype == jnp.float32
+    assert float(metrics["loss"][0]) == pytest.approx(expected, rel=1e-6)
+    for _ in range(9):
+        state, _ = learner.update(state, batch)
+    # Adam's steps are of the learning rate: far below what a bfloat16 weight of 0.1 could take, ten of them add up.
+    moved = max(np.abs(after - first).max() for first, after in zip(before[:4], numbers(state)[:4], strict=True))
+    assert moved == pytest.approx(10 * 1e-6, rel=0.05)
+
+
 def test_a_batch_that_does_not_split_evenly_is_refused():
+    with pytest.raises(ValueError, match="8 examples on each device do not split into 3 parts"):
+        Learner(LINEAR, mse_loss, LearnerConfig(batch_size=8, accumulate=3), ONE, total_updates=TOTAL_UPDATES)
     three = dataclasses.replace(ONE, devices=ONE.devices * 3)
     with pytest.raises(ValueError, match="batch_size 8 does not split evenly over 3 devices"):
         Learner(LINEAR, mse_loss, LearnerConfig(batch_size=8), three, total_updates=TOTAL_UPDATES)

@@ -15,9 +15,11 @@ from helpers import QUICK_EVALUATION, options, write_teacher
 from pd_jax import memory, replay
 from pd_jax.cli import main
 from pd_jax.config import (
+    ActorsConfig,
     CollectConfig,
     DistillConfig,
     DQNConfig,
+    EnvConfig,
     EvaluationConfig,
     OneGameEnvConfig,
     OnlineConfig,
@@ -32,7 +34,7 @@ from pd_jax.errors import UserError
 from pd_jax.learner import Learner
 from pd_jax.lessons import Lessons
 from pd_jax.memory import MemoryEstimate, Part
-from pd_jax.memory_parts import collection_memory, evaluation_memory, rollout_part
+from pd_jax.memory_parts import collection_memory, evaluation_memory, rollout_part, rollouts_ahead
 from pd_jax.online_setting import prepare_online
 from pd_jax.play import LivePlay
 from pd_jax.preparation import make_loss, prepare
@@ -104,6 +106,22 @@ def test_a_rollout_takes_four_of_what_is_played() -> None:
     environment.close()
     part = rollout_part("env.num_lanes", [(task, lanes)], length)
     assert part.num_bytes == 4 * allocated(trajectory) + 2 * timestep.observations.nbytes
+
+
+def test_play_that_is_ahead_takes_a_round_or_what_there_is_room_for() -> None:
+    # CartPole: 4 floats, 2 flags, action, reward and 2 outputs are 34 bytes a step.
+    config = two_games(teacher="cartpole", game="cartpole", env=EnvConfig(num_lanes=1000))
+    schedule = dataclasses.replace(config.schedule, rollout_length=10, steps_per_round=100_000)
+    config = dataclasses.replace(
+        config, schedule=schedule, replay=ReplayConfig(capacity=200_000), actors=ActorsConfig(queue_mib=2)
+    )
+    task, (part,) = get_task("cartpole"), [p for p in prepare(config).memory.parts if p.name == "play ahead"]
+    # Ten rollouts of 340,000 bytes in a round; 2 MiB hold six of them.
+    assert (rollouts_ahead(config, task, 0), part.num_bytes) == (6, 6 * 340_000)
+    roomy = dataclasses.replace(config, actors=ActorsConfig(queue_mib=4))
+    assert rollouts_ahead(roomy, task, 0) == 10
+    by_turns = dataclasses.replace(config, actors=ActorsConfig(overlap=False))
+    assert prepare(by_turns).memory.bytes_of("play ahead") == 0
 
 
 def test_students_that_train_together_take_as_much_as_each_alone(

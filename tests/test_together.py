@@ -101,6 +101,7 @@ def test_what_trains_together_is_what_trains_alone(alone: Path, recording: Path,
         assert [line["step"] for line in read_lines(tmp_path / str(seed)) if "score/cartpole" in line] == [120]
 
 
+@pytest.mark.slow
 def test_what_was_begun_alone_goes_on_together_wherever_each_stands(
     alone: Path, recording: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,11 @@ def test_a_run_holds_what_it_should(short_run: Path) -> None:
     assert [line for line in lines if "loss" in line][-1]["epsilon"] == pytest.approx(0.001, rel=1e-4)
 
 
-@pytest.mark.parametrize(("short", "algorithm"), [(SHORT, "pqn"), (SHORT_DQN, "dqn")], ids=["pqn", "dqn"])
+@pytest.mark.parametrize(
+    ("short", "algorithm"),
+    [(SHORT, "pqn"), pytest.param(SHORT_DQN, "dqn", marks=pytest.mark.slow)],
+    ids=["pqn", "dqn"],
+)
 def test_training_that_was_stopped_goes_on_and_can_be_made_longer(
     short: dict[str, Any], algorithm: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

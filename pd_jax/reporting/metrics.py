@@ -124,6 +124,23 @@ class MetricsWriter:
             raise
 
 
+class NoMetrics:
+    """A `MetricsWriter` that writes nothing, for processes beside the one that does."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def truncate_after(self, step: int) -> int:
+        """Drops nothing."""
+        return 0
+
+    def __enter__(self) -> NoMetrics:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """There is nothing to close."""
+
+
 class _TensorBoardEvents:
     """Scalars as TensorBoard events, written in the calling thread.
 

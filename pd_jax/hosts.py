@@ -1,0 +1,355 @@
+"""One program on several hosts: who takes part, who has been lost, and where all stop together.
+
+Arrays are `pd_jax.distributed`'s affair. Here the processes exchange words, through the key-value store that
+`jax.distributed` keeps on process 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pd_jax.config_sections import HostsConfig
+from pd_jax.errors import UserError
+
+LOST = 3
+"""Exit code of a process that ended because another was lost."""
+_BEAT_SECONDS = 1.0
+_LOST_AFTER_SECONDS = 20.0
+# JAX's own patience must outlast ours: what it does at its end is to abort the process without naming anybody.
+_JAX_PATIENCE_SECONDS = 100
+
+_hosts: Hosts | None = None
+_abort_handler: Any = None
+"""Kept from the garbage collector: C calls it."""
+
+
+def current() -> Hosts | None:
+    """This process's place among several; None where it is the only one."""
+    return _hosts
+
+
+def is_primary() -> bool:
+    """Whether this process writes and prints: process 0, or the only one."""
+    return _hosts is None or _hosts.process_id == 0
+
+
+def is_launched_with_others(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher says that this process is one of several.
+
+    Slurm's batch script and a login shell have ``SLURM_NTASKS`` too; only a step of ``srun`` counts its own tasks.
+    """
+    counts = (environment.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    many_tasks = any(count.isdigit() and int(count) > 1 for count in counts)
+    return many_tasks or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def join(config: HostsConfig) -> None:
+    """Joins the other processes, if there are any. To be called before JAX looks for devices.
+
+    Raises:
+      UserError: the settings are incomplete, or the environment does not say what they leave open.
+    """
+    global _hosts
+    explicit = (config.coordinator, config.num_processes, config.process_id)
+    if explicit == (None, None, None) and not config.detect and not is_launched_with_others(os.environ):
+        return
+    if explicit != (None, None, None):
+        _check_explicit(config)
+        if config.num_processes == 1:
+            return
+    import jax
+    from jax._src import distributed
+
+    arrived = threading.Event()
+    threading.Thread(target=_give_up_waiting, args=(arrived, config), daemon=True).start()
+    try:
+        jax.distributed.initialize(
+            *explicit,
+            cluster_detection_method="deactivate" if None not in explicit else None,
+            initialization_timeout=config.start_timeout + 60,
+            heartbeat_timeout_seconds=_JAX_PATIENCE_SECONDS,
+        )
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"hosts: cannot join the other processes: {line}") from error
+    finally:
+        arrived.set()
+    state = distributed.global_state
+    if state.num_processes > 1:
+        _hosts = Hosts(state.client, state.process_id, state.num_processes)
+        if state.process_id > 0 and state.coordinator_address is not None:
+            _name_process_0_in_aborts(state.coordinator_address)
+
+
+def _check_explicit(config: HostsConfig) -> None:
+    names = ("coordinator", "num_processes", "process_id")
+    missing = [f"hosts.{name}" for name in names if getattr(config, name) is None]
+    if missing:
+        raise UserError(f"{missing[0]}: missing; coordinator, num_processes and process_id go together")
+    assert config.coordinator is not None and config.num_processes is not None and config.process_id is not None
+    host, _, port = config.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"hosts.coordinator: {config.coordinator!r} is not HOST:PORT")
+    if config.process_id >= config.num_processes:
+        raise UserError(f"hosts.process_id: {config.process_id} is not below hosts.num_processes")
+
+
+def _give_up_waiting(arrived: threading.Event, config: HostsConfig) -> None:
+    if not arrived.wait(config.start_timeout):
+        wanted = "all" if config.num_processes is None else f"all {config.num_processes}"
+        where = f" at {config.coordinator}" if config.coordinator else ""
+        _end_at_once(f"hosts.start_timeout: not {wanted} processes met{where} within {config.start_timeout} s", 2)
+
+
+def _lost_coordinator() -> None:
+    if _hosts is not None and _hosts.code is not None:
+        os._exit(_hosts.code)
+    _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
+
+
+def _name_process_0_in_aborts(coordinator: str) -> None:
+    """Ends this process by :data:`LOST` and a line where JAX would abort it because process 0 is gone.
+
+    JAX's client lives in a thread of C++, which ends the process by ``abort`` as soon as its connection breaks. It
+    takes a Python function to be called instead, but cannot call it (jaxlib 0.10 raises ``std::bad_cast``). A handler
+    of Python's `signal` would not do: these wait for the main thread.
+    """
+
+    def end(number: int) -> None:
+        if not _answers(coordinator):
+            _lost_coordinator()
+        # Something else is wrong. Back in abort(), the signal is raised again.
+        library.signal(number, None)
+
+    global _abort_handler
+    handler_type = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    _abort_handler = handler_type(end)
+    library = ctypes.CDLL(None)
+    library.signal.restype, library.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    library.signal(signal.SIGABRT, ctypes.cast(_abort_handler, ctypes.c_void_p))
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _end_at_once(message: str, code: int) -> NoReturn:
+    # Not sys.exit: the main thread may wait for a collective that never ends.
+    with contextlib.suppress(OSError):
+        os.write(2, f"pd-jax: {message}\n".encode())
+    os._exit(code)
+
+
+@dataclasses.dataclass
+class _Meeting:
+    """What processes agree to do together, again and again.
+
+    Attributes:
+      boundaries: calls of updates that have ended.
+      held: times it has been done.
+      planned: after how many calls it is to be done next, and what.
+    """
+
+    boundaries: int = 0
+    held: int = 0
+    planned: tuple[int, str] | None = None
+
+
+class Hosts:
+    """This process among several.
+
+    A thread of each tells the others every second that it lives, and ends the process by :data:`LOST` when one of them
+    has been silent for 20 s, or has said that it ended.
+
+    Args:
+      client: of JAX's coordination service.
+      process_id: this process's number.
+      num_processes: of all.
+
+    Attributes:
+      leaving: whether the end of another process is expected.
+      code: by which this process ends, once it is known.
+    """
+
+    def __init__(self, client: Any, process_id: int, num_processes: int) -> None:
+        self.process_id = process_id
+        self.num_processes = num_processes
+        self.leaving = False
+        self.code: int | None = None
+        self._client = client
+        self._names: dict[int, str] = {}
+        self._meetings: dict[str, _Meeting] = {}
+        self._tell(f"name/{process_id}", socket.gethostname())
+        threading.Thread(target=self._watch, daemon=True, name="hosts").start()
+
+    def wait_for_primary(self, what: str) -> None:
+        """Returns once process 0 has called this with the same words, which are used once in a run; it never waits."""
+        self.from_primary(what, "here")
+
+    def wait_for_all(self, what: str) -> None:
+        """Returns once every process has called this with the same words, which are used once in a run."""
+        self._tell(f"here/{what}/{self.process_id}", "1")
+        for process in range(self.num_processes):
+            self.ask(f"here/{what}/{process}")
+
+    def from_primary(self, what: str, value: str) -> str:
+        """The value that process 0 calls this with, by words that are used once in a run; it never waits."""
+        if self.process_id > 0:
+            return self.ask(f"value/{what}")
+        self._tell(f"value/{what}", value)
+        return value
+
+    def check_same(self, what: str, value: str, problem: str) -> None:
+        """Raises a UserError that tells the ``problem`` unless process 0 has the same value."""
+        if (first := self.from_primary(what, value)) != value:
+            raise UserError(f"{problem} ({first} in process 0, {value} in process {self.process_id})")
+
+    def meet(self, what: str, wish: str | None) -> str | None:
+        """What all processes do now of what one of them has wished for, if anything.
+
+        To be called once after each call of updates. A call ends when all have dispatched it, and its metrics are
+        fetched after the next is dispatched: processes are at most two calls apart. So one that has a wish proposes the
+        third call from here, and all the others read that before they get there. Until then further wishes are lost.
+
+        Args:
+          what: the kind of wish.
+          wish: of this process.
+        """
+        meeting = self._meetings.setdefault(what, _Meeting())
+        meeting.boundaries += 1
+        if meeting.planned is None:
+            key = f"meet/{what}/{meeting.held}"
+            said = self._look(key)
+            if said is None and wish is not None:
+                with contextlib.suppress(Exception):  # Another process was first.
+                    self._client.key_value_set(f"pd/{key}", f"{meeting.boundaries + 3} {wish}")
+                said = self.ask(key)
+            if said is None:
+                return None
+            boundary, agreed = said.split(" ", 1)
+            meeting.planned = int(boundary), agreed
+        boundary_of_all, agreed = meeting.planned
+        if meeting.boundaries < boundary_of_all:
+            return None
+        meeting.planned = None
+        meeting.held += 1
+        return agreed
+
+    def ask(self, key: str) -> str:
+        """What another process says under a key, once it does."""
+        while (said := self._look(key)) is None:
+            time.sleep(0.05)
+        return said
+
+    def say_ended(self, code: int, message: str) -> None:
+        """Tells the others that this process ends on its own, and why."""
+        if not self.leaving:
+            self.code = code
+            with contextlib.suppress(Exception):
+                self._tell(f"ended/{self.process_id}", f"{code} {message}")
+                # They read it from process 0, which must not be gone by then.
+                time.sleep(3 * _BEAT_SECONDS if self.process_id == 0 else 0)
+
+    def leave(self, code: int) -> None:
+        """Waits for the others to have ended their work, unless they have been told of an end of this process alone.
+
+        Args:
+          code: by which this process is about to end.
+        """
+        self.leaving = True
+        if self.code is None:
+            self.code = code
+            with contextlib.suppress(Exception):
+                self._client.wait_at_barrier("pd/leave", timeout_in_ms=60_000)
+
+    def wait_to_be_told(self) -> None:
+        """Gives the watching thread the time to find out whom this process has lost, and to end it."""
+        time.sleep(_LOST_AFTER_SECONDS + 10)
+
+    def _watch(self) -> None:
+        others = [process for process in range(self.num_processes) if process != self.process_id]
+        seen = {process: ("", time.monotonic()) for process in others}
+        count = 0
+        while True:
+            count += 1
+            try:
+                self._client.key_value_set(f"pd/beat/{self.process_id}", str(count), allow_overwrite=True)
+                for process in others:
+                    self._look_after(process, seen)
+            except Exception as error:
+                if self.leaving:
+                    return
+                if "NOT_FOUND" not in str(error):
+                    _lost_coordinator()
+            time.sleep(_BEAT_SECONDS)
+
+    def _look_after(self, process: int, seen: dict[int, tuple[str, float]]) -> None:
+        ended = self._look(f"ended/{process}")
+        if ended is not None and not self.leaving:
+            code, message = ended.split(" ", 1)
+            _end_at_once(f"process {process} has ended: {message}", int(code))
+        beat, now = self._look(f"beat/{process}") or "", time.monotonic()
+        if beat != seen[process][0]:
+            seen[process] = beat, now
+        elif now - seen[process][1] > _LOST_AFTER_SECONDS and not self.leaving:
+            name = self._look(f"name/{process}") or "unknown host"
+            message = f"process {process} ({name}) has been lost: silent for {_LOST_AFTER_SECONDS:.0f} s"
+            _end_at_once(f"{message}; run the same command again with --resume on all hosts", LOST)
+
+    def _look(self, key: str) -> str | None:
+        try:
+            said: str = self._client.key_value_try_get(f"pd/{key}")
+            return said
+        except Exception as error:
+            if "NOT_FOUND" in str(error):
+                return None
+            raise
+
+    def _tell(self, key: str, value: str) -> None:
+        self._client.key_value_set(f"pd/{key}", value, allow_overwrite=True)
+
+
+def log_to_file(path: Path) -> None:
+    """Has all that this process prints from now on go to a file, unless it is process 0."""
+    if _hosts is None or _hosts.process_id == 0:
+        return
+    logs = path / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    file = os.open(logs / f"process-{_hosts.process_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+
+
+def wait_for_all(what: str) -> None:
+    """:meth:`Hosts.wait_for_all`, where there are several processes."""
+    if _hosts is not None:
+        _hosts.wait_for_all(what)
+
+
+def from_primary(what: str, value: str) -> str:
+    """:meth:`Hosts.from_primary`, where there are several processes."""
+    return value if _hosts is None else _hosts.from_primary(what, value)
+
+
+def for_all(function: Callable[[Hosts], None]) -> None:
+    """Calls the function with this process's place, where there are several."""
+    if _hosts is not None:
+        function(_hosts)
