@@ -68,6 +68,7 @@ def distill(
         if not hosts.is_primary():
             # Checkpoints are opened once process 0 has made the directory and tidied it.
             hosts.for_all(lambda among: among.wait_for_primary("directory"))
+            hosts.wait_for_shared(run.config_path)
             hosts.log_to_file(run.path)
         with (
             Interrupts() as interrupts,

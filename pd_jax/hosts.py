@@ -7,9 +7,10 @@ Arrays are `pd_jax.distributed`'s affair. Here the processes exchange words, thr
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
+import functools
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,19 +20,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pd_jax.aborts import before_aborting
 from pd_jax.config_sections import HostsConfig
 from pd_jax.errors import UserError
 
 LOST = 3
 """Exit code of a process that ended because another was lost."""
+SHARED_WITHIN_SECONDS = 90.0
+"""How long a host may take to see what another has written; NFS keeps what it knows of a directory for a minute."""
 _BEAT_SECONDS = 1.0
 _LOST_AFTER_SECONDS = 20.0
 # JAX's own patience must outlast ours: what it does at its end is to abort the process without naming anybody.
 _JAX_PATIENCE_SECONDS = 100
 
 _hosts: Hosts | None = None
-_abort_handler: Any = None
-"""Kept from the garbage collector: C calls it."""
 
 
 def current() -> Hosts | None:
@@ -71,8 +73,14 @@ def join(config: HostsConfig) -> None:
     import jax
     from jax._src import distributed
 
+    # Its handler would take the place of ours, and only note a SIGTERM that nobody asks it about.
+    jax.config.update("jax_enable_preemption_service", False)
     arrived = threading.Event()
-    threading.Thread(target=_give_up_waiting, args=(arrived, config), daemon=True).start()
+    signalled, wake = socket.socketpair()
+    wake.setblocking(False)
+    # The main thread will be in C++, where no handler of Python's runs.
+    before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_give_up_waiting, args=(arrived, signalled, config), daemon=True).start()
     try:
         jax.distributed.initialize(
             *explicit,
@@ -85,11 +93,14 @@ def join(config: HostsConfig) -> None:
         raise UserError(f"hosts: cannot join the other processes: {line}") from error
     finally:
         arrived.set()
+        signal.set_wakeup_fd(before)
+        wake.close()
     state = distributed.global_state
     if state.num_processes > 1:
         _hosts = Hosts(state.client, state.process_id, state.num_processes)
         if state.process_id > 0 and state.coordinator_address is not None:
-            _name_process_0_in_aborts(state.coordinator_address)
+            # JAX's client ends the process by abort() as soon as its connection to process 0 breaks.
+            before_aborting(functools.partial(_end_unless_answered, state.coordinator_address))
 
 
 def _check_explicit(config: HostsConfig) -> None:
@@ -105,11 +116,24 @@ def _check_explicit(config: HostsConfig) -> None:
         raise UserError(f"hosts.process_id: {config.process_id} is not below hosts.num_processes")
 
 
-def _give_up_waiting(arrived: threading.Event, config: HostsConfig) -> None:
-    if not arrived.wait(config.start_timeout):
-        wanted = "all" if config.num_processes is None else f"all {config.num_processes}"
-        where = f" at {config.coordinator}" if config.coordinator else ""
-        _end_at_once(f"hosts.start_timeout: not {wanted} processes met{where} within {config.start_timeout} s", 2)
+def _give_up_waiting(arrived: threading.Event, signalled: socket.socket, config: HostsConfig) -> None:
+    """Ends the process when the others do not come in time, or on a signal, whose number ``signalled`` receives."""
+    until = time.monotonic() + config.start_timeout
+    while not arrived.is_set():
+        if time.monotonic() > until:
+            wanted = "all" if config.num_processes is None else f"all {config.num_processes}"
+            where = f" at {config.coordinator}" if config.coordinator else ""
+            _end_at_once(f"hosts.start_timeout: not {wanted} processes met{where} within {config.start_timeout} s", 2)
+        if select.select([signalled], [], [], 0.1)[0]:
+            for number in signalled.recv(64):
+                if number in (signal.SIGINT, signal.SIGTERM):
+                    name = signal.Signals(number).name
+                    _end_at_once(
+                        f"stopped by {name} before all processes met; --resume begins or goes on", 128 + number
+                    )
+            if not arrived.is_set():
+                time.sleep(0.1)
+    signalled.close()
 
 
 def _lost_coordinator() -> None:
@@ -118,26 +142,9 @@ def _lost_coordinator() -> None:
     _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
 
 
-def _name_process_0_in_aborts(coordinator: str) -> None:
-    """Ends this process by :data:`LOST` and a line where JAX would abort it because process 0 is gone.
-
-    JAX's client lives in a thread of C++, which ends the process by ``abort`` as soon as its connection breaks. It
-    takes a Python function to be called instead, but cannot call it (jaxlib 0.10 raises ``std::bad_cast``). A handler
-    of Python's `signal` would not do: these wait for the main thread.
-    """
-
-    def end(number: int) -> None:
-        if not _answers(coordinator):
-            _lost_coordinator()
-        # Something else is wrong. Back in abort(), the signal is raised again.
-        library.signal(number, None)
-
-    global _abort_handler
-    handler_type = ctypes.CFUNCTYPE(None, ctypes.c_int)
-    _abort_handler = handler_type(end)
-    library = ctypes.CDLL(None)
-    library.signal.restype, library.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
-    library.signal(signal.SIGABRT, ctypes.cast(_abort_handler, ctypes.c_void_p))
+def _end_unless_answered(address: str) -> None:
+    if not _answers(address):
+        _lost_coordinator()
 
 
 def _answers(address: str) -> bool:
@@ -185,6 +192,7 @@ class Hosts:
     Attributes:
       leaving: whether the end of another process is expected.
       code: by which this process ends, once it is known.
+      check_signals: raises if this process has been asked to stop; of whoever handles its signals.
     """
 
     def __init__(self, client: Any, process_id: int, num_processes: int) -> None:
@@ -192,6 +200,7 @@ class Hosts:
         self.num_processes = num_processes
         self.leaving = False
         self.code: int | None = None
+        self.check_signals: Callable[[], None] = lambda: None
         self._client = client
         self._names: dict[int, str] = {}
         self._meetings: dict[str, _Meeting] = {}
@@ -252,8 +261,18 @@ class Hosts:
         return agreed
 
     def ask(self, key: str) -> str:
-        """What another process says under a key, once it does."""
+        """What another process says under a key, once it does.
+
+        A signal does not end the wait at once: the others are likely to come, and then all can stop and save together.
+        """
+        patient_until: float | None = None
         while (said := self._look(key)) is None:
+            try:
+                self.check_signals()
+            except BaseException:
+                patient_until = patient_until or time.monotonic() + _LOST_AFTER_SECONDS
+                if time.monotonic() > patient_until:
+                    raise
             time.sleep(0.05)
         return said
 
@@ -323,6 +342,22 @@ class Hosts:
 
     def _tell(self, key: str, value: str) -> None:
         self._client.key_value_set(f"pd/{key}", value, allow_overwrite=True)
+
+
+def wait_for_shared(path: Path) -> None:
+    """Returns once this process sees a file that process 0 has written; network file systems may take a while.
+
+    Raises:
+      UserError: it does not within :data:`SHARED_WITHIN_SECONDS`.
+    """
+    until = time.monotonic() + SHARED_WITHIN_SECONDS
+    while not path.exists():
+        if time.monotonic() > until:
+            raise UserError(
+                f"{path}: process 0 has written it, and this process ({socket.gethostname()}) does not see it; "
+                "--out must be in a file system that all hosts share"
+            )
+        time.sleep(0.1)
 
 
 def log_to_file(path: Path) -> None:

@@ -87,6 +87,8 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._note)
+        if (among := hosts.current()) is not None:
+            among.check_signals = self.check
         return self
 
     def __exit__(self, *_: object) -> None:

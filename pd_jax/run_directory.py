@@ -23,7 +23,7 @@ NEVER_COMPARED = frozenset(
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
 )
-_OF_ONE_START = ("resume", "accept_other_teacher", "hosts")
+OF_ONE_START = ("resume", "accept_other_teacher", "hosts")
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
 wait for others."""
 
@@ -89,7 +89,7 @@ class RunDirectory:
             in it was changed.
         """
         _check_is_local(path)
-        config = {key: value for key, value in to_plain(config).items() if key not in _OF_ONE_START}
+        config = {key: value for key, value in to_plain(config).items() if key not in OF_ONE_START}
         run = cls(path, command, config)
         if not is_primary:
             return run
@@ -177,11 +177,11 @@ class RunDirectory:
             )
         ignored = {*NEVER_COMPARED, *may_change}
         # Which games there are settles other settings that were left out: these are what to name.
-        differences = sorted(_differences(there.config, self.config), key=lambda one: one[0] not in ("game", "teacher"))
-        for key, old, new in differences:
+        different = sorted(differences(there.config, self.config), key=lambda one: one[0] not in ("game", "teacher"))
+        for key, old, new in different:
             if not any(key == name or key.startswith(f"{name}.") for name in ignored):
                 raise UserError(
-                    f"{self.path}: holds a different run: {key} is {_quote(old)} there and {_quote(new)} here; "
+                    f"{self.path}: holds a different run: {key} is {quote(old)} there and {quote(new)} here; "
                     "choose another --out"
                 )
         return True
@@ -306,15 +306,17 @@ def _make_directory(path: Path) -> None:
         raise UserError(f"{path}: cannot be made: {error.strerror}") from error
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys of nested mappings of plain values that are not alike, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             dotted = f"{key}.{name}" if key else str(name)
-            yield from _differences(old.get(name, _ABSENT), new.get(name, _ABSENT), dotted)
+            yield from differences(old.get(name, _ABSENT), new.get(name, _ABSENT), dotted)
     # True is not 1, though Python says so; 1.0 is.
     elif old != new or isinstance(old, bool) != isinstance(new, bool):
         yield key, old, new
 
 
-def _quote(value: Any) -> str:
+def quote(value: Any) -> str:
+    """A value of :func:`differences` for a message."""
     return "absent" if value is _ABSENT else repr(value)

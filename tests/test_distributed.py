@@ -21,7 +21,7 @@ from pd_jax.types import Trajectory
 ONE = DeviceGroup.local(1)
 
 EIGHT_DEVICES = """
-import dataclasses, json, re
+import dataclasses, functools, json, re
 import jax, jax.numpy as jnp, numpy as np
 from pd_jax import replay
 from pd_jax.config import LearnerConfig, StudentConfig
@@ -63,8 +63,8 @@ def train(num_devices, updates, dtype):
         state = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.dtype == "float32" else leaf, state)
         before = flat(state, devices)
         for _ in range(updates):
-            frames = rng.integers(0, 256, (BATCH, 84, 84, 4)).astype(np.uint8)
-            batch = Batch(frames[None], rng.standard_normal((1, BATCH, ACTIONS)).astype(np.float32))
+            frames = rng.integers(0, 256, (8, 84, 84, 4)).astype(np.uint8)
+            batch = Batch(frames[None], rng.standard_normal((1, 8, ACTIONS)).astype(np.float32))
             batch = devices.split(batch, axis=1)
             state, metrics = learner.update(state, batch)
         text = learner._update.lower(state, batch).compile().as_text()
@@ -113,6 +113,7 @@ def from_replay():
     return {"bits_that_differ": bits_that_differ(state), "updates": updates, "lanes_drawn": lanes_drawn}
 
 
+@functools.cache
 def games(num_devices, schedule, accumulate=1):
     # A student of two games that differ in everything, from given minibatches and then from replays.
     rng = np.random.default_rng(1)

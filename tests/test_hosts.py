@@ -20,6 +20,7 @@ from helpers import QUICK_EVALUATION, Ended, checkpoint_steps, finish, options, 
 from pd_jax import hosts
 from pd_jax.config import COMMANDS
 from pd_jax.config_loading import load_config
+from pd_jax.errors import UserError
 
 
 def start_with_devices(num_devices: int, values: dict[str, Any]) -> subprocess.Popen[str]:
@@ -35,16 +36,20 @@ def free_port() -> int:
         return port
 
 
-def start_two(values: dict[str, Any]) -> list[subprocess.Popen[str]]:
+def start_two(values: dict[str, Any], seconds_between: float = 0.0) -> list[subprocess.Popen[str]]:
     meet = {"hosts.coordinator": f"localhost:{free_port()}", "hosts.num-processes": 2}
-    return [start_with_devices(2, values | meet | {"hosts.process-id": process}) for process in range(2)]
+    first = start_with_devices(2, values | meet | {"hosts.process-id": 0})
+    time.sleep(seconds_between)
+    return [first, start_with_devices(2, values | meet | {"hosts.process-id": 1})]
 
 
 def run_two(
-    values: dict[str, Any], do: Callable[[list[subprocess.Popen[str]]], None] = lambda processes: None
+    values: dict[str, Any],
+    do: Callable[[list[subprocess.Popen[str]]], None] = lambda processes: None,
+    seconds_between: float = 0.0,
 ) -> list[Ended]:
     """Two processes of two devices to their end, after something was done to them."""
-    processes = start_two(values)
+    processes = start_two(values, seconds_between)
     try:
         do(processes)
         return [finish(process) for process in processes]
@@ -68,7 +73,8 @@ def test_two_processes_of_two_devices_learn_what_one_of_four_learns(
 ) -> None:
     short = {"schedule.rounds": 2, "schedule.updates-per-round": 25, "learner.updates-per-call": 1}
     values = recorded_run_options | QUICK_EVALUATION | short
-    two = run_two(values | {"out": tmp_path / "two"})
+    # A host that is late is waited for.
+    two = run_two(values | {"out": tmp_path / "two"}, seconds_between=5)
     one = finish(start_with_devices(4, values | {"out": tmp_path / "one"}))
     assert [ended.code for ended in (*two, one)] == [0, 0, 0], [ended.stderr[-1000:] for ended in (*two, one)]
     assert len(losses(tmp_path / "one")) == 50
@@ -141,6 +147,36 @@ def test_a_signal_to_one_process_saves_the_run_of_both(tmp_path: Path, recorded_
     assert checkpoint_steps(out)[-1] == read_lines(out)[-1]["step"] > 0
 
 
+def test_a_signal_during_start_up_is_not_lost(tmp_path: Path, recorded_run_options: dict[str, Any]) -> None:
+    out = tmp_path / "run"
+
+    def stop(processes: list[subprocess.Popen[str]]) -> None:
+        wait_until(out.exists, processes[0])
+        processes[1].send_signal(signal.SIGTERM)
+
+    ended = run_two(recorded_run_options | {"schedule.updates-per-round": 20_000, "out": out}, stop)
+    assert [process.code for process in ended] == [143, 143], told(out, ended)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_process_that_waits_for_others_to_start_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port()
+    meet = {"hosts.coordinator": f"localhost:{port}", "hosts.num-processes": 2, "hosts.process-id": 0}
+    values = {"teacher": "cartpole", "student.network": "mlp", "out": tmp_path / "run"}
+    process = start_with_devices(1, values | meet)
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("localhost", port)) == 0
+
+    wait_until(listens, process)
+    process.send_signal(number)
+    ended = finish(process)
+    assert (
+        ended.code == 128 + number and f"stopped by {number.name}" in ended.stderr and not (tmp_path / "run").exists()
+    )
+
+
 def test_what_one_process_finds_wrong_is_said_by_all(tmp_path: Path) -> None:
     """A teacher that is not the same file everywhere: only one process sees that it is broken."""
     values = {"teacher": "cartpole", "student.network": "mlp", "env.num-lanes": 8, "out": tmp_path / "run"}
@@ -155,6 +191,29 @@ def test_what_one_process_finds_wrong_is_said_by_all(tmp_path: Path) -> None:
     assert [process.code for process in ended] == [2, 2], [process.stderr for process in ended]
     assert "process 1 has ended" in ended[0].stderr and "broken.safetensors" in ended[0].stderr
     assert "Traceback" not in ended[0].stderr + ended[1].stderr
+
+
+def test_processes_that_were_given_different_runs_say_so_and_write_nothing(tmp_path: Path) -> None:
+    values = {"teacher": "cartpole", "student.network": "mlp", "env.num-lanes": 8, "out": tmp_path / "run"}
+    meet = {"hosts.coordinator": f"localhost:{free_port()}", "hosts.num-processes": 2}
+    processes = [
+        start_with_devices(1, values | meet | {"hosts.process-id": process, "learner.batch-size": batch})
+        for process, batch in enumerate((32, 64))
+    ]
+    ended = [finish(process) for process in processes]
+    message = "learner.batch_size: is 32 in process 0 and 64 in process 1; all processes of a run need the same"
+    assert [process.code for process in ended] == [2, 2], [process.stderr for process in ended]
+    assert ended[1].stderr.splitlines()[-1] == f"pd-jax distill: {message}"
+    assert ended[0].stderr.splitlines()[-1] == f"pd-jax: process 1 has ended: {message}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_is_not_shared_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "SHARED_WITHIN_SECONDS", 0.3)
+    with pytest.raises(UserError, match=r"config\.yaml: process 0 has written it, .* file system that all hosts share"):
+        hosts.wait_for_shared(tmp_path / "run" / "config.yaml")
+    (tmp_path / "config.yaml").touch()
+    hosts.wait_for_shared(tmp_path / "config.yaml")
 
 
 def test_a_host_that_never_starts_is_a_message_after_the_timeout(tmp_path: Path) -> None:
