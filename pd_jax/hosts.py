@@ -114,6 +114,14 @@ def _check_explicit(config: HostsConfig) -> None:
         raise UserError(f"hosts.coordinator: {config.coordinator!r} is not HOST:PORT")
     if config.process_id >= config.num_processes:
         raise UserError(f"hosts.process_id: {config.process_id} is not below hosts.num_processes")
+    if config.process_id == 0 and config.num_processes > 1:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", int(port)))
+            except (OSError, OverflowError) as error:
+                # JAX would crash.
+                raise UserError(f"hosts.coordinator: cannot listen at port {port}: {error}") from error
 
 
 def _give_up_waiting(arrived: threading.Event, signalled: socket.socket, config: HostsConfig) -> None:

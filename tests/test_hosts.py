@@ -216,6 +216,18 @@ def test_a_directory_that_is_not_shared_is_the_users_error(tmp_path: Path, monke
     hosts.wait_for_shared(tmp_path / "config.yaml")
 
 
+def test_a_port_that_another_program_listens_at_is_the_users_error(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("localhost", 0))
+        other.listen()
+        address = f"localhost:{other.getsockname()[1]}"
+        meet = {"hosts.coordinator": address, "hosts.num-processes": 2, "hosts.process-id": 0}
+        values = {"teacher": "cartpole", "student.network": "mlp", "out": tmp_path / "run"}
+        ended = finish(start_with_devices(1, values | meet))
+    assert ended.code == 2 and "hosts.coordinator: cannot listen at port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_host_that_never_starts_is_a_message_after_the_timeout(tmp_path: Path) -> None:
     meet = {"hosts.coordinator": f"localhost:{free_port()}", "hosts.num-processes": 2, "hosts.process-id": 1}
     values = {"teacher": "cartpole", "student.network": "mlp", "out": tmp_path / "run", "hosts.start-timeout": 1}
