@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from pd_jax.aborts import before_aborting
 from pd_jax.config_sections import HostsConfig
@@ -136,11 +136,7 @@ def _give_up_waiting(arrived: threading.Event, signalled: socket.socket, config:
             for number in signalled.recv(64):
                 if number in (signal.SIGINT, signal.SIGTERM):
                     name = signal.Signals(number).name
-                    _end_at_once(
-                        f"stopped by {name} before all processes met; --resume begins or goes on", 128 + number
-                    )
-            if not arrived.is_set():
-                time.sleep(0.1)
+                    _end_at_once(f"stopped by {name} before all processes met; add --resume to go on", 128 + number)
     signalled.close()
 
 
@@ -186,6 +182,14 @@ class _Meeting:
     planned: tuple[int, str] | None = None
 
 
+class Stopping(Protocol):
+    """What is needed here of `pd_jax.interrupts.Interrupts`."""
+
+    @property
+    def requested(self) -> bool: ...
+    def check(self) -> None: ...
+
+
 class Hosts:
     """This process among several.
 
@@ -200,7 +204,7 @@ class Hosts:
     Attributes:
       leaving: whether the end of another process is expected.
       code: by which this process ends, once it is known.
-      check_signals: raises if this process has been asked to stop; of whoever handles its signals.
+      stopping: knows whether this process has been asked to stop, once somebody notes its signals.
     """
 
     def __init__(self, client: Any, process_id: int, num_processes: int) -> None:
@@ -208,9 +212,8 @@ class Hosts:
         self.num_processes = num_processes
         self.leaving = False
         self.code: int | None = None
-        self.check_signals: Callable[[], None] = lambda: None
+        self.stopping: Stopping | None = None
         self._client = client
-        self._names: dict[int, str] = {}
         self._meetings: dict[str, _Meeting] = {}
         self._tell(f"name/{process_id}", socket.gethostname())
         threading.Thread(target=self._watch, daemon=True, name="hosts").start()
@@ -275,12 +278,10 @@ class Hosts:
         """
         patient_until: float | None = None
         while (said := self._look(key)) is None:
-            try:
-                self.check_signals()
-            except BaseException:
+            if self.stopping is not None and self.stopping.requested:
                 patient_until = patient_until or time.monotonic() + _LOST_AFTER_SECONDS
                 if time.monotonic() > patient_until:
-                    raise
+                    self.stopping.check()
             time.sleep(0.05)
         return said
 

@@ -88,7 +88,7 @@ class Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._note)
         if (among := hosts.current()) is not None:
-            among.check_signals = self.check
+            among.stopping = self
         return self
 
     def __exit__(self, *_: object) -> None:
