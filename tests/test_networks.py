@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pd_jax.convolutions import matmul_convolution, native_convolution
 from pd_jax.errors import UserError
 from pd_jax.losses import kl_loss
-from pd_jax.networks import count_params, make_network, matmul_convolution, native_convolution
+from pd_jax.networks import count_params, make_network
 from pd_jax.tasks import PAPER_GAMES, get_task
 
 PAPER_PARAMETERS = {"dqn": 1_693_362, "net1": 427_874, "net2": 113_346, "net3": 61_954}
