@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from pd_jax import __version__, hosts
+from pd_jax import __version__, compilation_cache, hosts
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
 from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt
 
@@ -150,6 +150,7 @@ def _run(command: str, config: Any) -> None:
         run_report(config)
         return
     _ignore_warnings_of_envpool()
+    compilation_cache.turn_on()
     if command == "distill":
         # Before anything of JAX's is touched.
         hosts.join(config.hosts)

@@ -1,0 +1,68 @@
+"""JAX's persistent compilation cache, on by default: the second run of a command starts without compiling."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+VARIABLE = "PD_JAX_COMPILATION_CACHE"
+"""Environment variable: a directory, or ``off``."""
+_JAX_DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
+# A program of 0.1 s is worth reading back, smaller ones are not. EnvPool's in-jit step has an address in it and is new in
+# every process, so that without a bound the cache would grow with every run.
+_JAX_DEFAULTS = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),
+}
+
+
+def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
+    """Has JAX keep compiled programs in a directory of the user's, unless one is set already or it cannot be written.
+
+    To be called before JAX is imported: it is told through its own environment variables, which win if they are set.
+
+    Args:
+      environment: ``os.environ`` by default.
+
+    Returns:
+      the directory, or None if JAX was left as it is.
+    """
+    environment = os.environ if environment is None else environment
+    wanted = environment.get(VARIABLE, "")
+    if wanted.lower() in ("off", "0", "false", "no") or _JAX_DIRECTORY in environment or "jax" in sys.modules:
+        return None
+    directory = Path(wanted).expanduser() if wanted else _default_directory(environment) / _machine()
+    if not _can_write(directory):
+        return None
+    environment[_JAX_DIRECTORY] = os.fspath(directory)
+    for name, value in _JAX_DEFAULTS.items():
+        environment.setdefault(name, value)
+    return directory
+
+
+def _default_directory(environment: MutableMapping[str, str]) -> Path:
+    home = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "pd_jax" / "compiled"
+
+
+def _machine() -> str:
+    """A name for what programs are compiled for: on a home directory that machines share, CPUs differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        described = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        described = ""
+    text = f"{platform.machine()} {platform.processor()} {described}"
+    return f"{platform.machine()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _can_write(directory: Path) -> bool:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return False
+    return os.access(directory, os.W_OK | os.X_OK)
