@@ -254,6 +254,7 @@ def test_a_peer_that_hangs_is_ended(tmp_path: Path, libraries: None, monkeypatch
         (["--sb3-distill", "there", "--python", "absent/python"], "--python absent/python: no such program"),
         (["--sb3-distill", "there", "--turns", "0"], "--seconds and --turns must be more than 0"),
         (["--sb3-distill", "there", "--config", "absent.yaml"], "absent.yaml: no such file"),
+        (["--sb3-distill", "there", "--config", "net3.yaml"], "net3.yaml: the peers distil the teacher pong into net2"),
     ],
 )
 def test_what_is_missing_is_said_before_anything_runs(
@@ -266,6 +267,7 @@ def test_what_is_missing_is_said_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     write(Path("there"), {"sb3_distill/teacher_distill.py": ""})
+    write(Path(), {"net3.yaml": "teacher: pong\nout: unused\nstudent:\n  network: net3\n"})
     monkeypatch.setattr(subprocess, "Popen", None)
     with pytest.raises(SystemExit) as ended:
         peers.main(argv)

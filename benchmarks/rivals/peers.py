@@ -71,15 +71,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         python = find_python(options.python)
         if min(options.seconds, options.turns) <= 0 or options.warm_up_seconds < 0:
             raise UserError("--seconds and --turns must be more than 0, and --warm-up-seconds no less than 0")
-        config = read_config(DistillConfig, options.config)
+        config = _read_same_job(options.config)
         turns, reports = _take_turns(options, peers, python, config)
     except UserError as error:
         parser.error(str(error))
     results = {
         "settings": {
-            "game": " ".join(config.game or config.teacher),
-            "teacher": "dqn",
-            "student": config.student.network,
+            "game": "pong",
+            "teacher": "dqn; ours with layer normalisation",
+            "student": "net2",
             "batch_size": config.learner.batch_size,
             **{name: getattr(options, name) for name in ("seconds", "warm_up_seconds", "turns")},
             "our options": _our_settings(config),
@@ -90,6 +90,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     _print(results)
     print(record.write(options.name, results))
+
+
+def _read_same_job(path: Path) -> DistillConfig:
+    config = read_config(DistillConfig, path)
+    job = config.teacher, config.game or ("pong",), config.student.network, config.data
+    if job != (("pong",), ("pong",), "net2", None):
+        raise UserError(f"{path}: the peers distil the teacher pong into net2 from live play; so must ours")
+    return config
 
 
 def chosen_peers(sb3_distill: Path | None, cleanrl: Path | None, qdagger: Sequence[str]) -> list[Peer]:
