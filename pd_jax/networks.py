@@ -48,7 +48,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType({"relu": 
 """What an ``mlp`` may apply to its hidden layers, by name."""
 _KERNEL_SIZES = (8, 4, 3)
 _STRIDES = (4, 2, 1)
-# Of a batch on a CPU: what fits into the cache of a core, and cores work on parts at the same time. On two cores training
+# Of a batch on a CPU: they fit into the cache of a core, and cores work on several at once. On two cores training
 # on 32 examples is 1.1 to 1.2x as fast in four parts as in one or in eight; inference on fewer is faster in one.
 _CPU_PARTS = 4
 _FEWEST_IN_PARTS = 32
