@@ -1,0 +1,2 @@
+def describe_trace(directory, seconds):
+    return f"traced {directory} {seconds}"
