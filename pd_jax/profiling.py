@@ -16,12 +16,15 @@ from pd_jax.config_base import ProfiledConfig
 from pd_jax.reporting.profile import describe_trace
 from pd_jax.reporting.progress import print_warning
 
+_BEGINNINGS = 3
+"""The third time that a stage begins all of it is compiled: what fetches its results is on the second."""
+
 
 class Profiler:
     """Traces each stage of a run once, for a few seconds, while the run goes on.
 
-    A stage is traced from the second time on that it begins: the first one compiles. One that begins while another is
-    being traced is traced with it. A thread ends the window on time, however long the calls are, reads the trace and
+    A stage is traced when it begins for the third time: all is compiled by then. One that begins while another is being
+    traced is traced with it. A thread ends the window on time, however long the calls are, reads the trace and
     says what took the time. Whatever goes wrong with it is a warning, and there are no more windows.
 
     Args:
@@ -51,7 +54,7 @@ class Profiler:
     def stage(self, name: str) -> None:
         """A stage begins: its window too, if it is time for it."""
         self._begun[name] += 1
-        if self._begun[name] < 2 or name in self._traced or self._is_closing.is_set():
+        if self._begun[name] < _BEGINNINGS or name in self._traced or self._is_closing.is_set():
             return
         if self._window is not None and self._window.is_alive():
             # With less than half a window left there is little to see of it; it has its own later.
@@ -68,7 +71,7 @@ class Profiler:
         if self._window is not None:
             self._window.join()
         if is_first_call and not self._traced:
-            self._warn("profile: the run ended before anything had run twice; nothing was traced")
+            self._warn("profile: the run ended before anything had begun three times; nothing was traced")
 
     def __enter__(self) -> Profiler:
         return self
