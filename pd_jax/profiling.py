@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from pd_jax import hosts
 from pd_jax.config_base import ProfiledConfig
-from pd_jax.reporting.profile import describe_trace
+from pd_jax.reporting.profile import describe_trace, loaded_programs
 from pd_jax.reporting.progress import print_warning
 
 _BEGINNINGS = 3
@@ -94,15 +95,19 @@ class Profiler:
             return
         begin = time.monotonic()
         self._ends = begin + self._seconds
-        self._window = threading.Thread(target=self._finish, args=(directory, begin), name="profile")
+        # A run that ends in the window lets go of its programs, and they are to be asked what was traced.
+        programs = loaded_programs()
+        self._window = threading.Thread(target=self._finish, args=(directory, begin, programs), name="profile")
         self._window.start()
 
-    def _finish(self, directory: Path, begin: float) -> None:
+    def _finish(self, directory: Path, begin: float, programs: list[Any]) -> None:
         self._is_closing.wait(self._seconds)
         seconds = time.monotonic() - begin
         try:
+            # With those that were compiled meanwhile.
+            programs += loaded_programs()
             jax.profiler.stop_trace()
-            self._say(describe_trace(directory, seconds))
+            self._say(describe_trace(directory, seconds, programs))
         # A thread that dies of an error would tell it as a traceback, and the run is not to suffer from being watched.
         except Exception as error:
             self._give_up(directory, error)

@@ -56,12 +56,13 @@ class Trace:
     host: Sequence[Span]
 
 
-def describe_trace(directory: Path, seconds: float) -> str:
+def describe_trace(directory: Path, seconds: float, programs: Sequence[Any]) -> str:
     """The tables of the newest trace below a directory, as text.
 
     Args:
       directory: where `jax.profiler.start_trace` was to write.
       seconds: wall time of the window.
+      programs: that may have run in it, as of :func:`loaded_programs`.
 
     Raises:
       FileNotFoundError: there is no trace.
@@ -71,7 +72,7 @@ def describe_trace(directory: Path, seconds: float) -> str:
     if not files:
         raise FileNotFoundError(2, "the profiler left no trace", str(directory))
     trace = read_trace(files[-1])
-    paths = Paths(span for spans in trace.operations.values() for span in spans)
+    paths = Paths((span for spans in trace.operations.values() for span in spans), programs)
     text = io.StringIO()
     console = Console(file=text, width=_WIDTH, highlight=False)
     for device, spans in trace.operations.items():
@@ -173,20 +174,21 @@ def _own_time(events: Sequence[Any], thread: str) -> Iterator[Span]:
 
 
 class Paths:
-    """What operations belong to: the scopes of the package and of its networks, from the programs that are loaded.
+    """What operations belong to: the scopes of the package and of its networks, which compiled programs know.
 
     A trace has the names of programs and operations alone. Programs may share a name; which one is meant is seen from
     the operations it has.
 
     Args:
       spans: the operations that were traced.
+      programs: theirs, and any others.
     """
 
-    def __init__(self, spans: Iterable[Span]) -> None:
+    def __init__(self, spans: Iterable[Span], programs: Iterable[Any]) -> None:
         traced: dict[str, set[str]] = collections.defaultdict(set)
         for span in spans:
             traced[span.program].add(span.name)
-        loaded = _loaded_programs({program.split(" ")[0] for program in traced})
+        loaded = _paths_in(programs, {program.split(" ")[0] for program in traced})
         self._paths: dict[str, Mapping[str, str]] = {}
         for program, names in traced.items():
             candidates = loaded.get(program.split(" ")[0], [])
@@ -215,15 +217,20 @@ def _scope(part: str) -> str:
     return part.rstrip(")").rpartition("(")[2]
 
 
-def _loaded_programs(names: set[str]) -> dict[str, list[Mapping[str, str]]]:
+def loaded_programs() -> list[Any]:
+    """The compiled programs there are, which stay loaded for as long as the list does."""
+    clients = {device.platform: device.client for device in jax.local_devices()}
+    return [program for client in clients.values() for program in client.live_executables()]
+
+
+def _paths_in(programs: Iterable[Any], names: set[str]) -> dict[str, list[Mapping[str, str]]]:
     """For each name the programs that have it: paths by operation."""
     found: dict[str, list[Mapping[str, str]]] = collections.defaultdict(list)
-    for platform in {device.platform: device for device in jax.local_devices()}.values():
-        for executable in platform.client.live_executables():
-            for module in executable.hlo_modules():
-                if module.name in names:
-                    lines = map(_OPERATION.match, module.to_string().splitlines())
-                    found[module.name].append({match[1]: match[2] for match in lines if match})
+    for program in programs:
+        for module in program.hlo_modules():
+            if module.name in names:
+                lines = map(_OPERATION.match, module.to_string().splitlines())
+                found[module.name].append({match[1]: match[2] for match in lines if match})
     return found
 
 
