@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pd_jax.config_algorithms import DQNConfig, PQNConfig, QLearningConfig
-from pd_jax.config_base import CommandConfig, Settings
+from pd_jax.config_base import CommandConfig, ProfiledConfig, Settings
 from pd_jax.config_conflicts import (
     actor_conflicts,
     check_devices,
@@ -96,7 +96,7 @@ __all__ = [
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillConfig(CommandConfig):
+class DistillConfig(ProfiledConfig):
     """Distil teachers into a student: one teacher, or several of different games."""
 
     teacher: Words
@@ -261,7 +261,7 @@ class CollectConfig(CommandConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(CommandConfig):
+class EvaluateConfig(ProfiledConfig):
     """Score a teacher, a student, or a student against its teacher."""
 
     teacher: Words | None = None
@@ -285,6 +285,8 @@ class EvaluateConfig(CommandConfig):
             yield "teacher", "missing, and run too; give --teacher NAME_OR_FILE, --run DIR or both"
         if self.run is None and self.checkpoint != "newest":
             yield "checkpoint", f"{self.checkpoint!r} of no run; give --run DIR"
+        if self.profile and self.out is None:
+            yield "profile", "true, and out is missing, where the trace would go; give --out DIR"
         if self.teacher is not None and self.game is not None:
             yield from not_one_each("game", self.game, self.teacher)
         yield from games_conflicts(self.game or ())
@@ -303,7 +305,7 @@ class ReportConfig(CommandConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainTeacherConfig(CommandConfig):
+class TrainTeacherConfig(ProfiledConfig):
     """Train a teacher."""
 
     game: Words

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from pd_jax.config_fields import make_tuples
-from pd_jax.config_sections import Seed
+from pd_jax.config_sections import Seed, WindowSeconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,3 +31,13 @@ class CommandConfig(Settings):
 
     seed: Seed = 0
     """Seed of everything random."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfiledConfig(CommandConfig):
+    """What every command that keeps devices busy for long takes."""
+
+    profile: bool = False
+    """Trace a few seconds of the run with JAX's profiler into profile/, and print what took the time."""
+    profile_seconds: WindowSeconds = 3.0
+    """How long; each stage of the run that does not fall into another's window is traced for as long."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pd_jax.config_algorithms import PQNConfig
-from pd_jax.config_base import CommandConfig
+from pd_jax.config_base import ProfiledConfig
 from pd_jax.config_fields import Choice
 from pd_jax.config_sections import (
     ActorsConfig,
@@ -52,7 +52,7 @@ class OnlineEvaluationConfig(EvaluationConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OnlineConfig(CommandConfig):
+class OnlineConfig(ProfiledConfig):
     """Distil a teacher into a student while the teacher is still learning."""
 
     out: str

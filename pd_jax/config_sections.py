@@ -22,6 +22,8 @@ Probability = Annotated[float, Bounds(0.0, 1.0)]
 # Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
 Seconds = Annotated[float, Bounds(1e-3, 1e9)]
+# A second of a busy CPU is tens of megabytes of trace.
+WindowSeconds = Annotated[float, Bounds(0.1, 60.0)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]

@@ -108,6 +108,8 @@ def sweep_conflicts(config: SweepConfig) -> Iterator[tuple[str, str]]:
             yield key, f"{value!r} is there twice"
     if config.hosts != HostsConfig():
         yield "hosts", "a sweep runs in one process; start one on each host, with other seeds and another --out"
+    if config.profile:
+        yield "profile", "true; a sweep is not traced, but one of its cells can be, by pd-jax distill"
     if config.together and config.data is None and config.record is None:
         yield "together", "students that learn together share a recording; set record or data"
     if config.together and config.checkpoint.on_divergence == "roll_back":

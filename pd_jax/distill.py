@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,10 +23,12 @@ from pd_jax.divergence import DivergenceError, check_loss, check_weights
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import Learner, LearnerState
+from pd_jax.ledger import SCORING, Ledger
 from pd_jax.lessons import Lessons, LessonsLike, UnsoundTeacherError
 from pd_jax.networks import count_params
 from pd_jax.opening import open_run
 from pd_jax.preparation import Setting, make_divergence, make_loss, prepare
+from pd_jax.profiling import profiling
 from pd_jax.progression import Progression
 from pd_jax.reporting.metrics import MetricsWriter, NoMetrics
 from pd_jax.reporting.progress import Progress, print_warning
@@ -75,9 +77,10 @@ def distill(
             Progress(f"distill {setting.title}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) if hosts.is_primary() else NoMetrics() as metrics,
+            profiling(config, run.path, progress.print) as on_stage,
         ):
             hosts.for_all(lambda among: among.wait_for_primary("directory"))
-            session = Session(setting, run, checkpointer, metrics, progress, interrupts)
+            session = Session(setting, run, checkpointer, metrics, progress, interrupts, Ledger(on_stage))
             if tells_memory:
                 setting.memory.tell()
             summary = session.run()
@@ -107,6 +110,7 @@ class Session:
       at: where the run stands.
       first_state: gives the newest state, without a device axis.
       steps: meter of the play.
+      ledger: where the time goes.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class Session:
         metrics: MetricsWriter | NoMetrics,
         progress: Progress,
         interrupts: Interrupts,
+        ledger: Ledger,
     ) -> None:
         self.setting = setting
         self.config = setting.config
@@ -125,6 +130,7 @@ class Session:
         self.metrics = metrics
         self.progress = progress
         self.interrupts = interrupts
+        self.ledger = ledger
         self.started = time.monotonic()
         self.learner = Learner(
             setting.student,
@@ -159,7 +165,7 @@ class Session:
         return self.finish()
 
     def _train(self) -> None:
-        lessons = Lessons(self.setting, self.at.games, self.steps, self.interrupts)
+        lessons = Lessons(self.setting, self.at.games, self.steps, self.interrupts, self.ledger)
         with contextlib.ExitStack() as stack:
             if self.config.checkpoint.replay:
                 self.replays = ReplayKeeper(self.run_directory.path, lessons, self.setting.devices, self.at.updates)
@@ -168,10 +174,9 @@ class Session:
             training = stack.enter_context(contextlib.closing(self.training(lessons)))
             count = next(training, None)
             while count is not None:
-                self._state, metrics = self.learner.update_from_replay(
-                    self._state, lessons.stored, count, lessons.games
-                )
-                count = next_call(training, functools.partial(self.setting.devices.first, metrics))
+                state, games, update = self._state, lessons.games, self.learner.update_from_replay
+                self._state, metrics = self.ledger.update(partial(update, state, lessons.stored, count, games))
+                count = next_call(training, partial(self.setting.devices.first, metrics))
 
     def _roll_back(self, error: DivergenceError) -> None:
         """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
@@ -212,6 +217,7 @@ class Session:
         if self.at.updates not in self.checkpointer.steps() and hosts.current() is None:
             # A disk that was full at the end of the training may have room by now.
             self._save()
+        summary |= self.ledger.summarise()
         self.run_directory.write_summary(summary)
         draw_distillation(self.run_directory, self.setting.title, summary)
         return summary
@@ -261,6 +267,7 @@ class Session:
                 else:
                     lessons.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
             for index in range(first_round, schedule.rounds):
+                self.ledger.begin_round(index)
                 self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
                 if index > first_round or offset == 0:
                     self._let_student_act(index, lessons)
@@ -355,7 +362,8 @@ class Session:
 
     def _score(self, rounds: int) -> float | None:
         """Plays some games on the way."""
-        values, score = self.scorer.score_on_the_way(self.first_state().variables)
+        with self.ledger.during(SCORING):
+            values, score = self.scorer.score_on_the_way(self.first_state().variables)
         self.metrics.write(self.at.updates, values)
         hosts.from_primary(self._once(f"score of round {rounds}"), json.dumps(score))
         return score
@@ -373,7 +381,8 @@ class Session:
         self.updates.set(self.at.updates)
         check_loss(values["loss"], f"update {self.at.updates:,}", _REMEDY)
         self.metrics.write(self.at.updates, values | more)
-        self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
+        status = f"loss {values['loss']:.4f}", f"agreement {100 * values['agreement']:.1f} %", self.ledger.describe()
+        self.progress.status(", ".join(filter(None, status)))
 
     def _wall_seconds(self) -> float:
         return self.at.wall_seconds + time.monotonic() - self.started

@@ -7,6 +7,7 @@ from typing import Any
 
 import envpool
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -145,6 +146,7 @@ class Environment:
         )
         return jnp.asarray(self._handle), timestep
 
+    @jax.named_scope("stepping")
     def step(self, handle: Array, actions: Array, previous: TimeStep) -> tuple[Array, TimeStep]:
         """Steps every lane from inside jit.
 

@@ -216,6 +216,7 @@ class Learner:
         batches = [sample(sample_key) for sample in samplers]
         return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *batches), games)
 
+    @jax.named_scope("sample")
     def _sample(self, stored: tuple[ReplayState, ...], game: int, key: Array) -> Batch:
         """One device's slice ``[B / D, ...]`` of a game's minibatch, padded to what the games have in common.
 
@@ -324,18 +325,22 @@ class Learner:
         games: Games,
     ) -> tuple[LearnerState, dict[str, Array]]:
         """One device's part: gradients of its slice, averaged over all, then the same step everywhere."""
-        gradients, measures = self._gradients(state.variables, loss, batch, axis)
+        with jax.named_scope("loss"):
+            gradients, measures = self._gradients(state.variables, loss, batch, axis)
         # One vector, so that an update costs exactly one all-reduce on every backend.
         flat, unravel = ravel_pytree((gradients, measures))
-        gradients, measures = unravel(lax.pmean(flat, AXIS))
-        changes, optimizer_state = self._optimizer.update(gradients, state.optimizer_state, state.variables)
+        with jax.named_scope("all_reduce"):
+            gradients, measures = unravel(lax.pmean(flat, AXIS))
+        with jax.named_scope("optimizer"):
+            changes, optimizer_state = self._optimizer.update(gradients, state.optimizer_state, state.variables)
+            variables = optax.apply_updates(state.variables, changes)
         seen = self._games_seen(state.updates, games)
         metrics = {name: jnp.where(seen, measures[name], 0.0).sum() / seen.sum() for name in ("loss", "agreement")}
         metrics["grad_norm"] = optax.tree.norm(gradients)
         metrics |= {f"game_{name}": jnp.where(seen, value, jnp.nan) for name, value in measures.items()}
         return (
             LearnerState(
-                variables=optax.apply_updates(state.variables, changes),
+                variables=variables,
                 optimizer_state=optimizer_state,
                 updates=state.updates + 1,
                 key=state.key,

@@ -16,8 +16,10 @@ from pd_jax.ahead import PlayAhead
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupts
 from pd_jax.learner import Games
+from pd_jax.ledger import INPUT, PLAY, Ledger
 from pd_jax.memory_parts import rollouts_ahead
 from pd_jax.play import LivePlay, Play, RecordedPlay, SideBySide, action_gap, first_unsound_step, fresh_seed
+from pd_jax.playtime import InferenceTimer
 from pd_jax.preparation import Setting
 from pd_jax.progression import GameProgression
 from pd_jax.replay import ReplayState
@@ -52,12 +54,22 @@ class Lessons:
       at: where each game stands; ``env_steps`` and ``stopped_at`` are kept up to date.
       meter: counts the steps that are new to the run.
       interrupts: heeded after every rollout.
+      ledger: is told what the training waits for; one of its own by default.
 
     Attributes:
       stored: a replay for each game, with a device axis.
+      ledger: the same.
     """
 
-    def __init__(self, setting: Setting, at: Sequence[GameProgression], meter: Meter, interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        at: Sequence[GameProgression],
+        meter: Meter,
+        interrupts: Interrupts,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.ledger = ledger or Ledger()
         self._setting = setting
         self._config = setting.config
         self._at = at
@@ -66,11 +78,15 @@ class Lessons:
         self._insert = setting.devices.here.map(replay.insert, donate=(0,))
         self._values: dict[str, float] = {}
         self._play: SideBySide | None = None
+        self._live: list[LivePlay] = []
+        self._timer = InferenceTimer(self._live)
         self.stored: tuple[ReplayState, ...] = tuple(map(self._empty_replay, range(len(setting.tasks))))
 
     def open(self) -> None:
         """Starts the teachers' play, or opens what was recorded of it."""
+        self._live.clear()
         self._play = SideBySide([self._open_play(game) for game in range(len(self._setting.tasks))])
+        self.ledger.plays = [play.time for play in self._live]
         for game, at in enumerate(self._at):
             # A recording stops again where it did.
             if at.stopped_at is not None and self._setting.datasets[game] is None:
@@ -81,8 +97,10 @@ class Lessons:
     def close(self) -> None:
         """Ends the play; the replays stay."""
         if self._play is not None:
+            self._timer.close()
             self._play.close()
             self._play = None
+        self.ledger.close()
 
     def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None:
         """Brings the replays back: from recordings exactly as they were, from live play with fresh episodes.
@@ -101,9 +119,13 @@ class Lessons:
 
     def play_round(self) -> None:
         """Stores the play of one more round."""
+        if self._live and not self._config.plays_ahead:
+            self.ledger.on_stage(PLAY)
         before = [at.env_steps for at in self._at]
         for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
             at.env_steps += steps
+        if self._config.schedule.rounds > 1:
+            self._timer.note_round()
 
     def play_ahead(self) -> None:
         """Lets the teachers begin with the round to come, if they are to play while the updates of this one run."""
@@ -132,9 +154,9 @@ class Lessons:
         return None if len(held) == len(self._at) else held
 
     def take_values(self) -> dict[str, float]:
-        """Metrics of the play since they were last taken."""
+        """Metrics of the play, and of where the time went, since they were last taken."""
         values, self._values = self._values, {}
-        return values
+        return values | self.ledger.take_values()
 
     def _prefix(self, game: int) -> str:
         """What the names of a game's metrics begin with: nothing if there is only one."""
@@ -148,8 +170,8 @@ class Lessons:
         latest: dict[int, Trajectory] = {}
         self._meter.reset(completed=self._meter.completed)
         counts = [rounds * config.rollouts_per_round(game) for game in range(len(self._at))]
-        with contextlib.closing(play.rollouts(counts)) as rollouts:
-            for game, trajectory in rollouts:
+        with contextlib.closing(play.rollouts(counts)) as rollouts, self.ledger.during(INPUT):
+            for game, trajectory in self.ledger.waits(rollouts, PLAY if self._live else INPUT):
                 if game not in play.stopped and not self._stops(play, game, trajectory, before[game] + steps[game]):
                     self._store(game, trajectory)
                     latest[game] = trajectory
@@ -239,7 +261,7 @@ class Lessons:
                 num_steps=self._at[game].recorded_steps,
                 lanes=slice(first_lane, first_lane + lanes),
             )
-        return LivePlay(
+        live = LivePlay(
             setting.teachers[game],
             setting.tasks[game],
             dataclasses.replace(config.env, num_lanes=lanes, lanes=None),
@@ -250,3 +272,5 @@ class Lessons:
             student=setting.student.policy(game) if config.behaviour.student_acts else None,
             device=setting.actor(game),
         )
+        self._live.append(live)
+        return live

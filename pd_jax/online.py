@@ -18,20 +18,21 @@ import jax.numpy as jnp
 
 from pd_jax.checkpoint import Checkpointer
 from pd_jax.config import OnlineConfig
-from pd_jax.config_loading import to_mapping
 from pd_jax.divergence import check_loss, check_weights
 from pd_jax.errors import UserError
 from pd_jax.evaluation import EpisodeScores
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.labels import Labels
 from pd_jax.learner import Learner, LearnerState
+from pd_jax.ledger import SCORING, TEACHER, Ledger
 from pd_jax.lessons import Lessons, UnsoundTeacherError
 from pd_jax.networks import count_params
-from pd_jax.online_setting import OnlineSetting, check_goes_on, prepare_online
+from pd_jax.online_setting import OnlineSetting, open_online_run, prepare_online
 from pd_jax.online_state import OnlineProgression, OnlineState
 from pd_jax.online_summary import keep_target, summarise_online
 from pd_jax.play import fresh_seed
 from pd_jax.preparation import make_loss
+from pd_jax.profiling import profiling
 from pd_jax.progression import GameProgression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.html import write_report
@@ -48,10 +49,6 @@ from pd_jax.teachers.learning import LearningTeacher, snapshot
 COMPARISON_SEED_OFFSET = FINAL_SEED_OFFSET // 2
 """Where the target's and the student's games on the way start. The best snapshot was the luckiest, too, in the games
 that chose it; in others it owes nothing to luck, and neither do the final games."""
-_MAY_CHANGE = frozenset(
-    {"schedule.rounds", "evaluation", "learner.num_devices", "pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end"}
-)
-"""What a resumed run may set anew: how long it goes on, how it is scored, how fast the teacher learns."""
 _REMEDY = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
 
 
@@ -64,21 +61,15 @@ def online(config: OnlineConfig) -> dict[str, Any]:
     """
     setting = prepare_online(config)
     title = f"{setting.task.name} into {setting.config.student.network}"
-    with RunDirectory.create(
-        config.out,
-        "online",
-        to_mapping(setting.config),
-        resume=config.resume,
-        may_change=_MAY_CHANGE,
-        check=functools.partial(check_goes_on, setting.config),
-    ) as run:
+    with open_online_run(setting) as run:
         with (
             Interrupts() as interrupts,
             Progress(f"online {title}") as progress,
             Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
             MetricsWriter(run.path) as metrics,
+            profiling(config, run.path, progress.print) as on_stage,
         ):
-            session = _Session(setting, run, checkpointer, metrics, progress, interrupts)
+            session = _Session(setting, run, checkpointer, metrics, progress, interrupts, Ledger(on_stage))
             setting.student_side.memory.tell()
             summary = session.run()
         print_summary(summary)
@@ -99,6 +90,7 @@ class _Session:
         metrics: MetricsWriter,
         progress: Progress,
         interrupts: Interrupts,
+        ledger: Ledger,
     ) -> None:
         self.setting = setting
         self.config = setting.config
@@ -107,6 +99,7 @@ class _Session:
         self.metrics = metrics
         self.progress = progress
         self.interrupts = interrupts
+        self.ledger = ledger
         self.started = time.monotonic()
         student_side = setting.student_side
         self.devices = student_side.devices
@@ -130,7 +123,7 @@ class _Session:
         steps = progress.add("steps", play_steps, completed=self.at.play.env_steps)
         self.updates = progress.add("updates", student_side.total_updates, completed=self.at.updates)
         self.games = progress.add("games", self.config.evaluation.episodes)
-        self.lessons = Lessons(student_side, [self.at.play], steps, interrupts)
+        self.lessons = Lessons(student_side, [self.at.play], steps, interrupts, ledger)
         self.labels = Labels(self.config, setting.network.apply, self.devices, self.at.relabelling)
         self.unwritten: tuple[dict[str, jax.Array], dict[str, float]] | None = None
         """Metrics of the call that ended at ``at.updates``, on the devices and beside them, until they are fetched."""
@@ -140,7 +133,7 @@ class _Session:
         run = self.run_directory
         if self.at.student_scored < self.config.schedule.rounds:
             self._train()
-        summary = self._summarise()
+        summary = self._summarise() | self.ledger.summarise()
         run.write_summary(summary)
         self._draw(summary)
         with warn_if_unwritable(run.report_path):
@@ -183,6 +176,7 @@ class _Session:
             if self.at.updates > 0:
                 self._refill(first_round, in_mid_round=offset > 0)
             for index in range(first_round, schedule.rounds):
+                self.ledger.begin_round(index)
                 if index > first_round or offset == 0:
                     self._teach(index + 1)
                     self._choose_target(index + 1)
@@ -209,7 +203,9 @@ class _Session:
         until = self.config.teacher_steps_after(rounds)
         self.taught.reset(completed=self.at.teacher_env_steps)
         while self.at.teacher_env_steps < until:
-            numbers = self.teacher.iterate()
+            self.ledger.on_stage(TEACHER)
+            with self.ledger.during(TEACHER):
+                numbers = self.teacher.iterate()
             self.at.teacher_env_steps = self.teacher.env_steps
             self.taught.set(self.at.teacher_env_steps)
             self.progress.status(f"round {rounds} of {self.config.schedule.rounds}: the teacher learns")
@@ -284,7 +280,8 @@ class _Session:
         stale_share = self.labels.stale_share(stored)
         while self.at.updates < target:
             count = min(learner.updates_per_call, self.config.checkpoint.every_updates, target - self.at.updates)
-            self.student, metrics = self.learner.update_from_replay(self.student, self.lessons.stored, count)
+            update = functools.partial(self.learner.update_from_replay, self.student, self.lessons.stored, count)
+            self.student, metrics = self.ledger.update(update)
             # Those of the call before are fetched while this one runs.
             self._write_metrics()
             self.at.updates += count
@@ -306,7 +303,8 @@ class _Session:
         self.updates.set(self.at.updates)
         check_loss(values["loss"], f"update {self.at.updates:,}", f"the student diverged; {_REMEDY}")
         self._write(values | beside)
-        self.progress.status(f"loss {values['loss']:.4f}, agreement {100 * values['agreement']:.1f} %")
+        status = f"loss {values['loss']:.4f}", f"agreement {100 * values['agreement']:.1f} %", self.ledger.describe()
+        self.progress.status(", ".join(filter(None, status)))
 
     def _write(self, values: Mapping[str, Any]) -> None:
         """Writes a line of metrics, with where both of them stand."""
@@ -357,7 +355,8 @@ class _Session:
         self.timer.note_saved(self.at.updates)
 
     def _score(self, who: str, episodes: int, seed_offset: int = 0) -> dict[str, Any]:
-        return summarise_scores(self._play_games(who, episodes, seed_offset).returns)
+        with self.ledger.during(SCORING):
+            return summarise_scores(self._play_games(who, episodes, seed_offset).returns)
 
     def _play_games(self, who: str, episodes: int, seed_offset: int) -> EpisodeScores:
         """Whole games of ``teacher``, ``target`` or ``student``."""

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pd_jax.config import OnlineConfig, check_devices, check_network
+from pd_jax.config_loading import to_mapping
 from pd_jax.distributed import DeviceGroup
 from pd_jax.errors import UserError
 from pd_jax.online_memory import online_memory
 from pd_jax.opening import check_resumed
 from pd_jax.preparation import Setting, check_stacks_fit, task_of
+from pd_jax.run_directory import RunDirectory
 from pd_jax.students import make_student
 from pd_jax.tasks import Task, get_task
 from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.keeping import Keeper
 from pd_jax.teachers.learning import init_state, make_teacher_network
 from pd_jax.teachers.pqn import PQNState, warm_start
+
+_MAY_CHANGE = frozenset(
+    {"schedule.rounds", "evaluation", "learner.num_devices", "pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end"}
+)
+"""What a resumed run may set anew: how long it goes on, how it is scored, how fast the teacher learns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +103,23 @@ def prepare_online(config: OnlineConfig) -> OnlineSetting:
     target = Teacher(keeper.metadata({}, env_steps=0, curve=[]), {}, f"(the {config.target} snapshot)", "", network)
     student_side = Setting(distillation, (target,), (task,), (None,), devices, student, memory)
     return OnlineSetting(config, student_side, None if teacher is None else teacher.variables, keeper)
+
+
+def open_online_run(setting: OnlineSetting) -> RunDirectory:
+    """The run's directory, made or taken up.
+
+    Raises:
+      UserError: something else is there.
+    """
+    config = setting.config
+    return RunDirectory.create(
+        config.out,
+        "online",
+        to_mapping(config),
+        resume=config.resume,
+        may_change=_MAY_CHANGE,
+        check=functools.partial(check_goes_on, config),
+    )
 
 
 def check_goes_on(config: OnlineConfig, there: Mapping[str, Any]) -> None:

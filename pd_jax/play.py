@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from pd_jax import rollout
 from pd_jax.config import EmulatorConfig, OneGameEnvConfig
 from pd_jax.dataset import Dataset
 from pd_jax.envs import Environment
+from pd_jax.playtime import InferenceProbe, PlayTime
 from pd_jax.tasks import Task
 from pd_jax.teachers import Teacher
 from pd_jax.types import Trajectory
@@ -91,6 +93,7 @@ class LivePlay:
 
     Attributes:
       finished_returns: unclipped returns of the games that ended since the list was last cleared.
+      time: that the rollouts took.
     """
 
     def __init__(
@@ -106,11 +109,14 @@ class LivePlay:
         device: jax.Device | None = None,
     ) -> None:
         self.num_lanes = env.num_lanes
+        self.time = PlayTime()
         self._device = device
         self._acting: rollout.ActingStudent | None = None
         self.finished_returns: list[float] = []
         self._teacher = teacher
         self._own_variables: tuple[Any, Any] = (None, None)
+        self._student = student
+        self._rollout_length = rollout_length
         self._epsilon = epsilon
         self._environment = Environment(task, env.num_lanes, seed, **environment_options(env))
         self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
@@ -121,10 +127,13 @@ class LivePlay:
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended."""
         for _ in range(count):
-            self._lanes, trajectory, finished = self._rollout(
-                self._teachers_variables(), self._lanes, self._epsilon, self._acting
-            )
-            returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
+            started = time.monotonic()
+            with jax.profiler.TraceAnnotation("rollout"):
+                self._lanes, trajectory, finished = self._rollout(
+                    self._teachers_variables(), self._lanes, self._epsilon, self._acting
+                )
+                returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
+            self.time.count(time.monotonic() - started)
             self.finished_returns.extend(map(float, returns))
             yield trajectory
 
@@ -134,6 +143,21 @@ class LivePlay:
         # What comes out of a rollout is committed to the device that the student is committed to. Lanes that differed
         # in that before the first rollout would have the second one compiled anew.
         self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
+
+    def probe_inference(self) -> InferenceProbe | None:
+        """What times the decisions of the play alone; None for a function of the user's, which only the play calls."""
+        if self._teacher.metadata.source_format == "function":
+            return None
+        policies = [(self._teacher.network.apply, self._teachers_variables())]
+        if self._student is not None and self._acting is not None:
+            policies.append((self._student, self._acting.variables))
+        return InferenceProbe(tuple(policies), self._lanes.timestep.observations)
+
+    def note_inference(self, seconds: float) -> None:
+        """Sets the share of inference in the play's time, where one decision takes so many seconds."""
+        usual = self.time.usual_seconds
+        if usual is not None:
+            self.time.inference_share = min(1.0, self._rollout_length * seconds / usual)
 
     def _teachers_variables(self) -> Any:
         """Those of now, on the device: a teacher that learns is given new ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pd_jax.config import EmulatorConfig, EvaluationConfig
@@ -24,6 +25,7 @@ def play_games(
     seed: int,
     meter: Meter,
     interrupts: Interrupts,
+    on_steps: Callable[[], None] = lambda: None,
 ) -> EpisodeScores:
     """Plays whole games of one task.
 
@@ -37,6 +39,7 @@ def play_games(
       seed: of the run.
       meter: counts them.
       interrupts: heeded every few steps.
+      on_steps: called as often.
 
     Raises:
       Interrupted: a signal came; there is no score.
@@ -49,6 +52,7 @@ def play_games(
         meter.total = wanted
         meter.set(finished)
         interrupts.check()
+        on_steps()
 
     return evaluate(
         apply,

@@ -151,6 +151,7 @@ def insert(state: ReplayState, trajectory: Trajectory) -> ReplayState:
     return append(state, trajectory.observations, flags, teacher_q=trajectory.teacher_q)
 
 
+@jax.named_scope("insert")
 def append(state: R, observations: Array, flags: Array, **columns: Array) -> R:
     """As ``insert``, for rings of any kind.
 

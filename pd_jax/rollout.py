@@ -102,12 +102,15 @@ def act(
     ``q`` is always what ``apply`` gives; the actions are those of ``student`` where it is ``acting``.
     """
     key, action_key = jax.random.split(state.key)
-    q_values = outputs = apply(variables, state.timestep.observations)
+    with jax.named_scope("inference"):
+        q_values = outputs = apply(variables, state.timestep.observations)
     if student is not None and acting is not None:
         # Beside the two keys that epsilon_greedy splits off, which stay what they are without a student: folding in 0
         # or 1 would give those very keys.
         share_key = jax.random.fold_in(action_key, 2)
-        outputs = mix(share_key, q_values, student(acting.variables, state.timestep.observations), acting.share)
+        with jax.named_scope("inference"):
+            student_outputs = student(acting.variables, state.timestep.observations)
+        outputs = mix(share_key, q_values, student_outputs, acting.share)
     return epsilon_greedy(action_key, outputs, epsilon), q_values, key
 
 

@@ -23,9 +23,9 @@ NEVER_COMPARED = frozenset(
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
 )
-OF_ONE_START = ("resume", "accept_other_teacher", "hosts")
+OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds")
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
-wait for others."""
+wait for others. That a run is traced makes it no other run."""
 
 _LOCK = ".lock"
 _UNFINISHED = ".unfinished"

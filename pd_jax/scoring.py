@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pd_jax.checkpoint import Checkpointer
@@ -20,6 +22,7 @@ from pd_jax.memory_parts import evaluation_memory
 from pd_jax.networks import count_params
 from pd_jax.online_state import OnlineProgression, state_template
 from pd_jax.preparation import check_teacher_plays, network_label
+from pd_jax.profiling import profiling
 from pd_jax.progression import GameProgression, Progression
 from pd_jax.protocol import play_games
 from pd_jax.reporting.progress import Progress
@@ -212,7 +215,11 @@ def _score_all(
     """Scores by ``"teacher"`` and ``"student"``, those who are there, and by game."""
     scores: dict[str, dict[str, EpisodeScores]] = {}
     title = ", ".join(task.name for task in tasks)
-    with Interrupts() as interrupts, Progress(f"evaluate on {title}") as progress:
+    with (
+        Interrupts() as interrupts,
+        Progress(f"evaluate on {title}") as progress,
+        profiling(config, Path(config.out or ""), progress.print) as on_stage,
+    ):
         for task in tasks:
             for who, (apply, variables) in _policies(task, teachers, trained).items():
                 game = f"{who}'s games" if len(tasks) == 1 else f"{who}'s games of {task.name}"
@@ -226,6 +233,7 @@ def _score_all(
                     seed=config.seed,
                     meter=progress.add(game, config.evaluation.episodes),
                     interrupts=interrupts,
+                    on_steps=functools.partial(on_stage, who if len(tasks) == 1 else f"{who}-{task.name}"),
                 )
     return scores
 

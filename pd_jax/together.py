@@ -19,6 +19,7 @@ from pd_jax.ensemble import EnsembleLearner, fetch_members
 from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.learner import LossFunction
+from pd_jax.ledger import Ledger
 from pd_jax.lessons import Lessons
 from pd_jax.opening import open_run
 from pd_jax.preparation import Setting, make_loss, prepare
@@ -55,12 +56,12 @@ def distill_together(
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         progress = stack.enter_context(_SharedMeters(f"distill {settings[0].title}, {len(configs)} together"))
-        sessions = []
+        sessions, ledger = [], Ledger()
         for setting in settings:
             run = stack.enter_context(open_run(setting))
             checkpointer = stack.enter_context(Checkpointer(run.checkpoints, keep=setting.config.checkpoint.keep))
             metrics = stack.enter_context(MetricsWriter(run.path))
-            sessions.append(Session(setting, run, checkpointer, metrics, progress, interrupts))
+            sessions.append(Session(setting, run, checkpointer, metrics, progress, interrupts, ledger))
         failures: dict[int, UserError] = {}
         untrained = [index for index, session in enumerate(sessions) if not session.is_trained]
         # Runs that were stopped at different times cannot share what is played between them.
@@ -92,7 +93,8 @@ class _Group:
         self._states = self._ensemble.stack([session.first_state() for session in sessions.values()])
         for place, session in enumerate(sessions.values()):
             session.forget_state(functools.partial(self._state_of, place))
-        self._shared = _Shared(Lessons(first.setting, first.at.games, first.steps, interrupts), first.at.games)
+        lessons = Lessons(first.setting, first.at.games, first.steps, interrupts, first.ledger)
+        self._shared = _Shared(lessons, first.at.games)
 
     def train(self) -> dict[int, UserError]:
         """Trains all to the end; returns why some failed."""
@@ -116,9 +118,10 @@ class _Group:
                     return failures
                 (count,) = counts
                 assert count is not None
-                self._states, metrics = self._ensemble.update_from_replay(
-                    self._states, self._shared.lessons.stored, count
+                update = functools.partial(
+                    self._ensemble.update_from_replay, self._states, self._shared.lessons.stored, count
                 )
+                self._states, metrics = self._shared.lessons.ledger.update(update)
                 fetches = [*fetch_members(self._devices, metrics, len(places))]
         finally:
             for training in trainings.values():

@@ -131,7 +131,9 @@ def read_lines(run: Path) -> list[dict[str, Any]]:
 
 
 def without_time(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if name not in ("time", "wall_seconds")} for line in lines]
+    """The lines without what no two runs have alike."""
+    timed = ("time", "wall_seconds", "seconds/")
+    return [{name: value for name, value in line.items() if not name.startswith(timed)} for line in lines]
 
 
 def write_teacher(path: Path, game: str, **changes: Any) -> Path:

@@ -236,6 +236,7 @@ def make_updates(
     The metrics are the sums of the updates' own over their number, which is ``updates``.
     """
 
+    @jax.named_scope("targets")
     def targets(state: DQNState, batch: Transitions, game: Any) -> Array:
         online_q = lessons.apply(state.variables, batch.next_observations, game) if config.double else None
         target_q = lessons.apply(state.target_variables, batch.next_observations, game)
@@ -243,7 +244,8 @@ def make_updates(
 
     def update(state: DQNState, stored: Any) -> tuple[DQNState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
-        batch, game = lessons.draw(stored, sample_key, state.updates)
+        with jax.named_scope("sample"):
+            batch, game = lessons.draw(stored, sample_key, state.updates)
         wanted = targets(state, batch, game)
 
         def loss(variables: Any) -> tuple[Array, dict[str, Array]]:
@@ -252,9 +254,11 @@ def make_updates(
             losses = optax.huber_loss(value_of(q_values, batch.actions), wanted, delta=1.0)
             return losses.mean(), lessons.describe(losses, q_values, game)
 
-        gradients, metrics = jax.grad(loss, has_aux=True)(state.variables)
-        changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.variables)
-        variables = optax.apply_updates(state.variables, changes)
+        with jax.named_scope("loss"):
+            gradients, metrics = jax.grad(loss, has_aux=True)(state.variables)
+        with jax.named_scope("optimizer"):
+            changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.variables)
+            variables = optax.apply_updates(state.variables, changes)
         updates = state.updates + 1
         target_variables = optax.periodic_update(variables, state.target_variables, updates, config.target_every)
         return DQNState(variables, target_variables, optimizer_state, state.env_steps, updates, key), metrics

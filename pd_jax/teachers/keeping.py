@@ -16,6 +16,7 @@ from pd_jax.evaluation import Evaluator
 from pd_jax.play import environment_options
 from pd_jax.reporting.plots import plot_learning_curve
 from pd_jax.reporting.summary import summarise_scores
+from pd_jax.run_directory import OF_ONE_START
 from pd_jax.tasks import Task
 from pd_jax.teachers.files import TeacherMetadata, save_teacher
 
@@ -159,7 +160,7 @@ def run_settings(config: TrainTeacherConfig) -> dict[str, Any]:
 
     A run of a single game says nothing of what is for several: runs from before there was such a thing go on.
     """
-    left_out = {config.other_algorithm, "resume"}
+    left_out = {config.other_algorithm, *OF_ONE_START}
     settings = to_mapping(config)
     if config.num_games == 1:
         left_out |= {"channels", "hidden", "head_hidden"}

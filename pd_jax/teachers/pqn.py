@@ -62,6 +62,7 @@ class Transitions:
     weight: Array
 
 
+@jax.named_scope("targets")
 def lambda_returns(
     rewards: Array, next_value: Array, terminated: Array, is_last: Array, *, gamma: float, td_lambda: float
 ) -> Array:
@@ -264,9 +265,11 @@ def make_fit(
 
     def update(carry: tuple[Any, Any], samples: Samples) -> tuple[tuple[Any, Any], dict[str, Array]]:
         variables, optimizer_state = carry
-        gradients, metrics = jax.grad(loss, has_aux=True)(variables, samples)
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables)
-        return (optax.apply_updates(variables, updates), optimizer_state), metrics
+        with jax.named_scope("loss"):
+            gradients, metrics = jax.grad(loss, has_aux=True)(variables, samples)
+        with jax.named_scope("optimizer"):
+            updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables)
+            return (optax.apply_updates(variables, updates), optimizer_state), metrics
 
     def fit(
         carry: tuple[Any, Any], order: Any, take: Callable[[Any], Samples]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pd_jax.errors import UserError
 from pd_jax.interrupts import Interrupted, Interrupts
 from pd_jax.networks import count_params
 from pd_jax.play import environment_options, fresh_seed
+from pd_jax.profiling import profiling
 from pd_jax.reporting.metrics import MetricsWriter, score_values
 from pd_jax.reporting.progress import Progress, print_warning
 from pd_jax.run_directory import RunDirectory
@@ -92,8 +93,9 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         Progress(f"train {', '.join(config.game)} with {config.algorithm}") as progress,
         Checkpointer(run.checkpoints, keep=config.checkpoint.keep) as checkpointer,
         MetricsWriter(run.path) as metrics,
+        profiling(config, run.path, progress.print) as on_stage,
     ):
-        training = _Training(config, subject, run, checkpointer, metrics, progress, interrupts, start_from)
+        training = _Training(config, subject, run, checkpointer, metrics, progress, interrupts, start_from, on_stage)
         memory.tell()
         summary = training.run()
         run.write_summary(summary)
@@ -113,6 +115,7 @@ class _Training:
         progress: Progress,
         interrupts: Interrupts,
         start_from: Any,
+        on_stage: Callable[[str], None],
     ) -> None:
         self.config = config
         self.subject = subject
@@ -122,6 +125,7 @@ class _Training:
         self.metrics = metrics
         self.progress = progress
         self.interrupts = interrupts
+        self.on_stage = on_stage
         self.started = time.monotonic()
         self.pace = Pace()
         self.speed: dict[str, Any] = {}
@@ -182,6 +186,8 @@ class _Training:
                 self.state, play, values = iterate(self.state, play)
                 values = jax.device_get(values)
                 self.pace.count(steps, time.monotonic() - started, updates=int(values["updates"]))
+                if values["updates"]:
+                    self.on_stage("training")
                 self.at.env_steps += steps
                 self._write_metrics(values)
                 self.steps.advance(steps)
