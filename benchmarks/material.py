@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -66,35 +66,36 @@ def random_play(task: Task, num_steps: int) -> Trajectory:
 
 def fill(devices: DeviceGroup, task: Task, play: Trajectory, capacity: int) -> ReplayState:
     """A replay of ``capacity`` control steps with a device axis, filled with the play over and over."""
-    empty = functools.partial(
-        replay.init,
-        LANES // devices.size,
-        capacity // LANES,
-        task.frame_shape,
-        task.observation_dtype,
-        task.num_actions,
-    )
-    stored: ReplayState = devices.map(lambda _: empty())(np.zeros(devices.size))
-    insert = devices.map(replay.insert, donate=(0,))
-    length = min(len(play.actions), capacity // LANES)
-    dealt = devices.split(jax.tree.map(lambda leaf: jnp.asarray(leaf[:length]), play), axis=1)
-    for _ in range(-(-(capacity // LANES) // length)):
-        stored = insert(stored, dealt)
+    slots = capacity // LANES
+    stored: ReplayState = _allocator(
+        devices, LANES // devices.size, slots, task.frame_shape, task.observation_dtype, task.num_actions
+    )(np.zeros(devices.size))
+    length = min(len(play.actions), slots)
+    dealt = devices.split(jax.tree.map(lambda leaf: np.asarray(leaf[:length]), play), axis=1)
+    for _ in range(-(-slots // length)):
+        stored = inserter(devices)(stored, dealt)
     return stored
+
+
+@functools.cache
+def _allocator(devices: DeviceGroup, *sizes: Any) -> Callable[..., Any]:
+    """Makes empty replays on the devices; cached, as compiling it takes longer than running it."""
+    return devices.map(lambda _: replay.init(*sizes))
+
+
+@functools.cache
+def inserter(devices: DeviceGroup) -> Callable[..., Any]:
+    """:func:`pd_jax.replay.insert` over the devices, as a run maps it."""
+    return devices.map(replay.insert, donate=(0,))
+
+
+_sample = jax.jit(replay.sample, static_argnums=2)
 
 
 def draw_batch(stored: ReplayState, batch_size: int, seed: int = 0) -> Batch:
     """A minibatch ``[B, ...]`` from one device's replay (without a device axis)."""
-    sample = jax.jit(replay.sample, static_argnums=2)
-    batch: Batch = sample(stored, jax.random.key(seed), batch_size)
+    batch: Batch = _sample(stored, jax.random.key(seed), batch_size)
     return batch
-
-
-def stacks(play: Trajectory, task: Task, batch_size: int, count: int) -> np.ndarray:
-    """``count`` minibatches of real observations, uint8 ``[count, B, 84, 84, 4]``, in the host's memory."""
-    stored = jax.tree.map(lambda leaf: leaf[0], fill(DeviceGroup.local(1), task, play, play.actions.size))
-    drawn = (draw_batch(stored, batch_size, seed).observations for seed in range(count))
-    return np.stack([np.asarray(observations) for observations in drawn])
 
 
 def make_learner(
@@ -157,9 +158,17 @@ class Material:
         """A full replay on these devices."""
         return fill(self.devices, self.task, self.play, self.capacity)
 
+    @functools.cached_property
+    def _once(self) -> ReplayState:
+        """The play, stored once on the default device; without a device axis."""
+        devices = DeviceGroup.local(1)
+        once: ReplayState = devices.first(fill(devices, self.task, self.play, self.play.actions.size))
+        return once
+
     def stacks(self, batch_size: int, count: int) -> np.ndarray:
-        """Minibatches of observations, see :func:`stacks`."""
-        return stacks(self.play, self.task, batch_size, count)
+        """``count`` minibatches of observations, uint8 ``[count, B, 84, 84, 4]``, in the host's memory."""
+        drawn = [draw_batch(self._once, batch_size, seed).observations for seed in range(count)]
+        return np.stack([np.asarray(observations) for observations in drawn])
 
     def frames_cost(self, flops: float, dtype: str = "float32") -> Cost:
         """Of a sample: some operations on one stack of frames, each of which is read once."""

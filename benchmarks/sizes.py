@@ -18,7 +18,8 @@ class Size:
     Attributes:
       name: of the size.
       turns: that competitors take.
-      start_up_turns: likewise, of the start-up stage, each of which starts two processes.
+      live_turns: likewise, of the live loop.
+      start_up_turns: likewise, of the start-up stage, each of which starts three processes.
       call_flops: operations of one timed call of a network, by which it is seen how many batches a call goes through.
       call_env_steps: control steps of one timed call of EnvPool.
       matrix_size, array_bytes: of the ceilings' matrix product and pass over memory.
@@ -42,6 +43,7 @@ class Size:
 
     name: str
     turns: int
+    live_turns: int
     start_up_turns: int
     call_flops: float
     call_env_steps: int
@@ -69,20 +71,21 @@ class Size:
 _TOY = Size(
     name="toy",
     turns=2,
+    live_turns=1,
     start_up_turns=1,
     call_flops=1e7,
     call_env_steps=16,
     matrix_size=256,
     array_bytes=2**20,
     play_steps=512,
-    capacity=1024,
+    capacity=512,
     networks=("net3",),
     batches=(4, 8),
-    more_batches=(16,),
+    more_batches=(),
     growing_networks=("net3",),
     bfloat16_batches=(4,),
     lanes=(2, 4),
-    rollout_lanes=(2, 4),
+    rollout_lanes=(2,),
     games=(1, 2),
     devices=(1, 2),
     per_device_batch=4,
@@ -95,6 +98,7 @@ _TOY = Size(
 _SMALL = Size(
     name="small",
     turns=5,
+    live_turns=5,
     start_up_turns=3,
     call_flops=2e10,
     call_env_steps=1024,
@@ -114,7 +118,7 @@ _SMALL = Size(
     per_device_batch=32,
     latency_calls=300,
     episodes=10,
-    max_episode_steps=300,
+    max_episode_steps=600,
     live=("pong", "net2", 1024, 450),
     start_up_config="pong.yaml",
 )

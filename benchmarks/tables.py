@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -11,7 +12,7 @@ from benchmarks.growth import Growth
 from benchmarks.measure import Spread
 from benchmarks.rows import Against, Row
 
-_WIDTH_OF_A_PIPE = 180
+_WIDTH_OF_A_PIPE = 220
 
 
 def print_rows(rows: Sequence[Row], growth: Sequence[Growth], notes: Sequence[str]) -> None:
@@ -32,7 +33,7 @@ def _table(rows: Sequence[Row]) -> Table:
         if previous not in (None, row.stage):
             table.add_section()
         previous = row.stage
-        setting = " ".join(f"{name}={value}" for name, value in row.setting.items())
+        setting = _setting(row.setting)
         limit, limit_ratio = _cells(row.limit, names)
         rival, rival_ratio = _cells(row.rival, names)
         table.add_row(
@@ -66,12 +67,17 @@ def _growth_table(growth: Sequence[Growth]) -> Table:
     table.add_column("exponent (1 is linear)", justify="right")
     table.add_column("an item's cost, worst step", justify="right")
     for series in growth:
-        setting = " ".join(f"{name}={value}" for name, value in series.setting.items())
+        setting = _setting(series.setting)
         points = "  ".join(f"{size}: {_number(rate)}" for size, rate in zip(series.sizes, series.rates, strict=True))
         table.add_row(
             series.stage, series.axis, setting, points, f"{series.exponent:.2f}", f"x {series.worst_step:.2f}"
         )
     return table
+
+
+def _setting(setting: Mapping[str, Any]) -> str:
+    """Numbers with their names; words speak for themselves."""
+    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in setting.items())
 
 
 def _spread(spread: Spread) -> str:

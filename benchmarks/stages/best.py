@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.rows import Measured, Row, make_row
 
-BEST = "best"
+BEST = "best batch"
 
 
 def best_rows(
@@ -19,7 +19,7 @@ def best_rows(
     measured: Callable[[list[float] | None], Measured],
     **options: Any,
 ) -> list[Row]:
-    """A row for each batch, and one whose batch is ``"best"``: each side's best by its median.
+    """A row for each batch and, of several, one whose batch is ``BEST``: each side's best by its median.
 
     Args:
       stage, setting, unit: of all rows.
@@ -42,6 +42,8 @@ def best_rows(
         )
         for batch, values in ours.items()
     ]
+    if len(ours) == 1:
+        return rows
     best, best_rival = _best(ours), _best(rivals)
     note = f"ours at {best}" + (f", the rival at {best_rival}" if best_rival else "")
     values = rivals[best_rival] if best_rival else None

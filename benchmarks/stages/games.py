@@ -13,15 +13,16 @@ from benchmarks.stages.update import updates
 from pd_jax.networks import make_network
 from pd_jax.tasks import PAPER_GAMES, get_task
 
-_PLAY_STEPS = 1024
+_MOST_PLAY_STEPS = 1024
 
 
 def run(context: Context) -> list[Row]:
     """The paper's games, one minibatch of each in every update, from replays of random play."""
     size, devices = context.size, context.material.devices
+    steps = min(_MOST_PLAY_STEPS, size.play_steps)
     network, batch = size.growing_networks[-1], size.per_device_batch * devices.size
     tasks = [get_task(name) for name in PAPER_GAMES[: max(size.games)]]
-    stored = [fill(devices, task, random_play(task, _PLAY_STEPS), _PLAY_STEPS) for task in tasks]
+    stored = [fill(devices, task, random_play(task, steps), steps) for task in tasks]
     shape = tasks[0].observation_shape
     works: dict[int, Work] = {}
     flops, items = {}, {}

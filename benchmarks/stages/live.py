@@ -61,7 +61,7 @@ def run(context: Context) -> list[Row]:
         with parts(prepare(config("alone"))) as (play, update):
             play()
             update()
-            for turn in range(context.turns):
+            for turn in range(min(context.turns, context.size.live_turns)):
                 timed = {"play": time_rounds(play, _ROUNDS), "updates": time_rounds(update, _ROUNDS)}
                 turns.append(timed | {"live": live_round(config(str(turn)))})
     bounds = [round_bound(turn["play"].seconds, turn["updates"].seconds) for turn in turns]

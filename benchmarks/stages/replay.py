@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks.floors import Cost, frame_bytes
-from benchmarks.material import LANES, ROLLOUT_LENGTH, draw_batch, fill, make_learner
+from benchmarks.material import LANES, ROLLOUT_LENGTH, draw_batch, fill, inserter, make_learner
 from benchmarks.measure import Work, rates, take_turns
 from benchmarks.rows import Measured, Row, make_row
 from benchmarks.stages.context import Context, PyTorch
@@ -43,7 +43,7 @@ def _insertion(context: Context) -> Row:
     material, devices = context.material, context.material.devices
     stored = fill(devices, material.task, material.play, material.capacity)
     rollout = jax.tree.map(lambda leaf: jnp.asarray(leaf[:ROLLOUT_LENGTH]), material.play)
-    insert = devices.map(replay.insert, donate=(0,))
+    insert = inserter(devices)
     environment = Environment(material.task, LANES, 0)
     steps = max(1, context.size.call_env_steps // LANES)
 

@@ -33,7 +33,7 @@ def run(context: Context) -> list[Row]:
                 )
     rows = [make_row("startup", {"until": "imports are done"}, "s", seconds["imports"])]
     for cache in ("empty", "filled"):
-        setting = {"until": "first updates", "run": config.removesuffix(".yaml"), "compilation cache": cache}
+        setting = {"until": "first updates", "run": config.removesuffix(".yaml"), "cache": f"{cache} compilation cache"}
         rows.append(make_row("startup", setting, "s", seconds[cache], note="one rollout and one call of updates"))
     return rows
 
