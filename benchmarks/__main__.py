@@ -24,8 +24,10 @@ from rich.console import Console
 from benchmarks.floors import measure_ceilings
 from benchmarks.growth import find_growth
 from benchmarks.material import Material
+from benchmarks.peers import COMMAND, FILE, STAGE, read_peers
 from benchmarks.plots import draw
 from benchmarks.record import RESULTS
+from benchmarks.rows import Row
 from benchmarks.sizes import Size, find_size
 from benchmarks.stages import ABOUT, STAGES
 from benchmarks.stages.context import Context
@@ -124,15 +126,15 @@ def _measure(stages: Sequence[str], store: Store, context: Context) -> int:
 
 
 def _report(store: Store) -> None:
-    rows = store.rows
+    rows = store.rows + read_peers(store.path.parent)
     growth = find_growth(rows)
     figure = store.path.with_suffix(".png")
     draw(rows, growth, figure)
-    print_rows(rows, growth, _notes(store))
+    print_rows(rows, growth, _notes(store, rows))
     print(f"{store.path}, {figure}")
 
 
-def _notes(store: Store) -> list[str]:
+def _notes(store: Store, rows: Sequence[Row]) -> list[str]:
     machine = store.machine
     notes = [f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['devices'])}"]
     revisions = {stage["revision"] for stage in store.stages.values() if "revision" in stage}
@@ -141,6 +143,8 @@ def _notes(store: Store) -> list[str]:
     missing = [name for name in STAGES if name not in store.stages]
     if failed:
         notes.append(f"failed: {', '.join(failed)}")
+    if not any(row.stage == STAGE for row in rows):
+        notes.append(f"peers' loops: no {FILE} in {store.path.parent}; {COMMAND} measures them")
     if missing:
         notes.append(f"not measured: {', '.join(missing)}")
     return notes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
+import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +15,6 @@ import numpy as np
 
 from benchmarks.floors import Ceilings
 from benchmarks.material import Material
-from benchmarks.rivals import find_pytorch
 from benchmarks.rows import Measured
 from benchmarks.sizes import Size
 
@@ -67,10 +68,15 @@ class PyTorch:
     @functools.cache
     def find(cls) -> PyTorch:
         """Looks for it once, and sets it up."""
-        module, missing = find_pytorch()
-        if module is not None:
-            module.prepare(cls.device())
-        return cls(module, missing)
+        if importlib.util.find_spec("torch") is None:
+            return cls(None, "PyTorch is not installed")
+        module = importlib.import_module("benchmarks.rivals.pytorch")
+        if jax.default_backend() not in ("cpu", "gpu"):
+            return cls(None, f"PyTorch has no {jax.default_backend()} here")
+        if cls.device() == "cuda" and not module.has_cuda():
+            return cls(None, "PyTorch is installed without CUDA")
+        module.prepare(cls.device())
+        return cls(module, "")
 
     @staticmethod
     def device() -> str:
