@@ -102,7 +102,6 @@ def _context(size: Size, options: argparse.Namespace) -> Context:
         turns=options.turns or size.turns,
         ceilings=measure_ceilings(size.matrix_size, size.array_bytes),
         material=Material(size.play_steps, size.capacity),
-        out=options.out,
     )
 
 

@@ -16,12 +16,12 @@ from benchmarks.rows import Row
 from benchmarks.stages.best import BEST
 from pd_jax.reporting.plots import CYCLE, GREY, STYLE
 
-_PANELS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("update", "batch", "samples/s", ("network", "dtype", "optimizer")),
-    ("inference", "batch", "samples/s", ("network",)),
-    ("lanes", "lanes", "steps/s", ()),
-    ("games", "games", "samples/s, all games", ("network",)),
-    ("devices", "devices", "samples/s, all devices", ("network",)),
+_PANELS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    ("updates by batch (x: rival)", "update", "batch", "samples/s", ("network", "dtype", "optimizer")),
+    ("inference by batch (x: rival)", "inference", "batch", "samples/s", ("network",)),
+    ("play by lanes", "lanes", "lanes", "steps/s", ()),
+    ("updates by games of the student", "games", "games", "samples/s, all games", ("network",)),
+    ("updates by devices", "devices", "devices", "samples/s, all devices", ("network",)),
 )
 _LANE_STAGES = ("envpool", "teacher", "rollout")
 
@@ -32,11 +32,11 @@ def draw(rows: Sequence[Row], growth: Sequence[Growth], path: Path) -> None:
         figure = Figure(figsize=(12, 7), layout="constrained")
         FigureCanvasAgg(figure)
         axes = list(figure.subplots(2, 3).flat)
-        for panel, (stage, axis, unit, names) in zip(axes, _PANELS, strict=False):
+        for panel, (title, stage, axis, unit, names) in zip(axes, _PANELS, strict=False):
             belongs: Callable[[str], bool] = _LANE_STAGES.__contains__ if stage == "lanes" else stage.__eq__
             series = [one for one in growth if belongs(one.stage) and one.axis == axis]
             _draw_growth(panel, series, names)
-            panel.set(title=f"{'play' if stage == 'lanes' else stage} by {axis}", xlabel=axis, ylabel=unit)
+            panel.set(title=title, xlabel=axis, ylabel=unit)
             _draw_rivals(panel, [row for row in rows if row.stage == stage], axis)
         _draw_ratios(axes[-1], rows)
         figure.savefig(path, dpi=130, metadata={"Software": None})
@@ -56,6 +56,11 @@ def _draw_growth(panel: Axes, series: Sequence[Growth], names: tuple[str, ...]) 
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.yaxis.set_major_formatter(EngFormatter(sep=""))
+        rates = [rate for one in series for rate in one.rates]
+        if max(rates) < 10 * min(rates):
+            # Noise is not to look like a slope, nor are ticks within a decade to be written as powers.
+            panel.set_ylim(min(rates) / 1.5, 1.5 * max(rates))
+            panel.yaxis.set_minor_formatter(EngFormatter(sep=""))
         panel.legend(fontsize=6)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +30,6 @@ class Context:
       turns: that competitors take.
       ceilings: of this machine.
       material: play, batches and replays.
-      out: where results are, such as those of the peers.
       pytorch_store: PyTorch's replay, once it is made.
     """
 
@@ -39,7 +37,6 @@ class Context:
     turns: int
     ceilings: Ceilings
     material: Material
-    out: Path
     pytorch_store: Any = None
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import envpool
@@ -83,17 +82,31 @@ def host_stepping(environment: Environment, num_steps: int) -> Work:
     return work
 
 
-def _async_stepping(task: Task, lanes: int, num_steps: int) -> Callable[[], None]:
-    """Random play in which half of the lanes are waited for, whichever are done first."""
+def _async_stepping(task: Task, lanes: int, num_steps: int) -> Work:
+    """Random play in which half of the lanes are waited for, whichever are done first.
+
+    Every call begins and ends with all lanes at rest: what is done between two calls would not be timed.
+    """
     half = lanes // 2
     options = {"stack_num": 4, "frame_skip": 4, "reward_clip": False}
     pool: Any = envpool.make(task.env_id, env_type="gymnasium", num_envs=lanes, batch_size=half, seed=0, **options)
     pool.async_reset()
     generator = np.random.default_rng(0)
+    ready = [_recv(pool) for _ in range(lanes // half)]
+
+    def send(lane_numbers: np.ndarray) -> None:
+        pool.send(generator.integers(0, task.num_actions, len(lane_numbers), dtype=np.int32), lane_numbers)
 
     def work() -> None:
-        for _ in range(num_steps * lanes // half):
-            ready = pool.recv()[-1]["env_id"]
-            pool.send(generator.integers(0, task.num_actions, len(ready), dtype=np.int32), ready)
+        for lane_numbers in ready:
+            send(lane_numbers)
+        for _ in range((num_steps - 1) * lanes // half):
+            send(_recv(pool))
+        ready[:] = [_recv(pool) for _ in ready]
 
     return work
+
+
+def _recv(pool: Any) -> np.ndarray:
+    lane_numbers: np.ndarray = pool.recv()[-1]["env_id"]
+    return lane_numbers

@@ -47,14 +47,16 @@ def _measure(context: Context, name: str, network: Any, variables: Any) -> Row:
         "ours": lambda: evaluator.run(variables),
         "stepping": host_stepping(environment, per_lane),
     }
+    repeats = max(1, per_lane // MOST_BATCHES)
     if context.shares_cores:
-        works["inference"] = scanned_inference(network, variables, context.material.stacks(lanes, MOST_BATCHES))
+        observations = context.material.stacks(lanes, MOST_BATCHES)
+        works["inference"] = scanned_inference(network, variables, observations, repeats)
     seconds = take_turns(works, context.turns)
     environment.close()
     alone = rates(per_lane * lanes, seconds["stepping"])
     limit = Measured("stepping alone", tuple(alone))
     if context.shares_cores:
-        inference = rates(lanes * MOST_BATCHES, seconds["inference"])
+        inference = rates(lanes * repeats * MOST_BATCHES, seconds["inference"])
         limit = Measured("stepping + inference, each alone, on shared cores", tuple(together(alone, inference)))
     return make_row(
         "evaluation",

@@ -18,6 +18,8 @@ from benchmarks.stages.best import best_rows
 from benchmarks.stages.context import MOST_BATCHES, Context, PyTorch
 from pd_jax.networks import make_network
 
+_MOST_DECISIONS = 512
+
 
 def run_teacher(context: Context) -> list[Row]:
     """The bundled teacher on every lane's frames, step after step inside one scan: a rollout without EnvPool."""
@@ -26,11 +28,13 @@ def run_teacher(context: Context) -> list[Row]:
     rival = pytorch.student(teacher.variables)
     rows = []
     for lanes in context.size.lanes:
-        count = context.batches_per_call(flops, lanes, MOST_BATCHES)
-        observations = material.stacks(lanes, count)
-        works = {"ours": scanned_inference(teacher.network, teacher.variables, observations)}
+        count = context.batches_per_call(flops, lanes, _MOST_DECISIONS)
+        observations = material.stacks(lanes, min(count, MOST_BATCHES))
+        repeats = count // len(observations)
+        count = repeats * len(observations)
+        works = {"ours": scanned_inference(teacher.network, teacher.variables, observations, repeats)}
         if rival is not None:
-            works["PyTorch"] = _pytorch_inference(rival, observations)
+            works["PyTorch"] = _pytorch_inference(rival, observations, count)
         seconds = take_turns(works, context.turns)
         speed = {name: rates(lanes * count, values) for name, values in seconds.items()}
         rows.append(
@@ -47,11 +51,11 @@ def run_teacher(context: Context) -> list[Row]:
     return rows
 
 
-def scanned_inference(network: Any, variables: Any, observations: np.ndarray) -> Work:
-    """A policy's outputs for ``[T, L, ...]``, one step after another in one compiled scan."""
+def scanned_inference(network: Any, variables: Any, observations: np.ndarray, repeats: int) -> Work:
+    """A policy's outputs for ``[T, L, ...]``, one step after another in one compiled scan; all of it some times."""
     many = jax.jit(lambda variables, steps: lax.map(lambda step: network.apply(variables, step), steps))
     steps = jnp.asarray(observations)
-    return lambda: many(variables, steps)
+    return lambda: [many(variables, steps) for _ in range(repeats)]
 
 
 def run_bulk(context: Context) -> list[Row]:
@@ -95,9 +99,9 @@ def _repeat(function: Callable[[Any], Any], batches: list[Any], count: int) -> W
     return lambda: [function(batches[index % len(batches)]) for index in range(count)]
 
 
-def _pytorch_inference(rival: Any, observations: np.ndarray, count: int | None = None) -> Work:
+def _pytorch_inference(rival: Any, observations: np.ndarray, count: int) -> Work:
     batches = [rival.frames(frames) for frames in observations]
-    infer = _repeat(rival.infer, batches, count or len(batches))
+    infer = _repeat(rival.infer, batches, count)
 
     def work() -> None:
         infer()

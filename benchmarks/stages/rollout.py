@@ -26,7 +26,7 @@ def run(context: Context) -> list[Row]:
 
 def _measure(context: Context, lanes: int, stepping: Any) -> Row:
     teacher, task = context.material.teacher, context.material.task
-    count = max(1, context.size.call_env_steps // (lanes * ROLLOUT_LENGTH))
+    count = max(1, 2 * context.size.call_env_steps // (lanes * ROLLOUT_LENGTH))
     steps = count * ROLLOUT_LENGTH
     play = LivePlay(
         teacher,
@@ -41,17 +41,18 @@ def _measure(context: Context, lanes: int, stepping: Any) -> Row:
         "ours": lambda: [jax.block_until_ready(rollout) for rollout in play.rollouts(count)],
         "stepping": (jit_stepping if stepping == "jit" else host_stepping)(environment, steps),
     }
-    inferences = min(steps, MOST_BATCHES)
+    # Rollouts are a multiple of these long.
+    repeats = steps // MOST_BATCHES
     if context.shares_cores:
-        observations = context.material.stacks(lanes, inferences)
-        works["inference"] = scanned_inference(teacher.network, teacher.variables, observations)
+        observations = context.material.stacks(lanes, MOST_BATCHES)
+        works["inference"] = scanned_inference(teacher.network, teacher.variables, observations, repeats)
     seconds = take_turns(works, context.turns)
     play.close()
     environment.close()
     alone = rates(lanes * steps, seconds["stepping"])
     limit = Measured("stepping alone", tuple(alone))
     if context.shares_cores:
-        inference = rates(lanes * inferences, seconds["inference"])
+        inference = rates(lanes * repeats * MOST_BATCHES, seconds["inference"])
         limit = Measured("stepping + inference, each alone, on shared cores", tuple(together(alone, inference)))
     return make_row(
         "rollout",
