@@ -92,9 +92,14 @@ def inserter(devices: DeviceGroup) -> Callable[..., Any]:
 _sample = jax.jit(replay.sample, static_argnums=2)
 
 
-def draw_batch(stored: ReplayState, batch_size: int, seed: int = 0) -> Batch:
+@functools.partial(jax.jit, static_argnums=2)
+def _draw_stacks(stored: ReplayState, key: jax.Array, batch_size: int) -> jax.Array:
+    return replay.gather(stored, *replay.draw(stored, key, batch_size))
+
+
+def draw_batch(stored: ReplayState, batch_size: int) -> Batch:
     """A minibatch ``[B, ...]`` from one device's replay (without a device axis)."""
-    batch: Batch = _sample(stored, jax.random.key(seed), batch_size)
+    batch: Batch = _sample(stored, jax.random.key(0), batch_size)
     return batch
 
 
@@ -167,7 +172,7 @@ class Material:
 
     def stacks(self, batch_size: int, count: int) -> np.ndarray:
         """``count`` minibatches of observations, uint8 ``[count, B, 84, 84, 4]``, in the host's memory."""
-        drawn = [draw_batch(self._once, batch_size, seed).observations for seed in range(count)]
+        drawn = [_draw_stacks(self._once, jax.random.key(seed), batch_size) for seed in range(count)]
         return np.stack([np.asarray(observations) for observations in drawn])
 
     def frames_cost(self, flops: float, dtype: str = "float32") -> Cost:

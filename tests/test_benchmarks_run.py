@@ -18,8 +18,8 @@ from benchmarks.stages import STAGES
 ROOT = Path(__file__).parents[1]
 # What runs processes of its own, or a whole run, beside what does not: together they take half of the time.
 HALVES = (
-    ("games", "devices", "live", "startup"),
-    ("envpool", "teacher", "rollout", "replay", "update", "evaluation", "inference", "latency"),
+    ("devices", "live", "evaluation", "startup"),
+    ("envpool", "teacher", "rollout", "replay", "update", "games", "inference", "latency"),
 )
 
 
