@@ -17,8 +17,8 @@ from benchmarks.stages.best import BEST
 from pd_jax.reporting.plots import CYCLE, GREY, STYLE
 
 _PANELS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
-    ("updates by batch (x: rival)", "update", "batch", "samples/s", ("network", "dtype", "optimizer")),
-    ("inference by batch (x: rival)", "inference", "batch", "samples/s", ("network",)),
+    ("updates by batch (dotted: PyTorch)", "update", "batch", "samples/s", ("network", "dtype", "optimizer")),
+    ("inference by batch (dotted: PyTorch)", "inference", "batch", "samples/s", ("network",)),
     ("play by lanes", "lanes", "lanes", "steps/s", ()),
     ("updates by games of the student", "games", "games", "samples/s, all games", ("network",)),
     ("updates by devices", "devices", "devices", "samples/s, all devices", ("network",)),
@@ -29,25 +29,29 @@ _LANE_STAGES = ("envpool", "teacher", "rollout")
 def draw(rows: Sequence[Row], growth: Sequence[Growth], path: Path) -> None:
     """Writes the figure as a PNG file; panels of stages that were not measured stay empty."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12, 7), layout="constrained")
+        figure = Figure(figsize=(13, 9), layout="constrained")
         FigureCanvasAgg(figure)
         axes = list(figure.subplots(2, 3).flat)
         for panel, (title, stage, axis, unit, names) in zip(axes, _PANELS, strict=False):
             belongs: Callable[[str], bool] = _LANE_STAGES.__contains__ if stage == "lanes" else stage.__eq__
             series = [one for one in growth if belongs(one.stage) and one.axis == axis]
-            _draw_growth(panel, series, names)
+            _draw_growth(panel, series, names, rows)
             panel.set(title=title, xlabel=axis, ylabel=unit)
-            _draw_rivals(panel, [row for row in rows if row.stage == stage], axis)
         _draw_ratios(axes[-1], rows)
         figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
-def _draw_growth(panel: Axes, series: Sequence[Growth], names: tuple[str, ...]) -> None:
-    for one, (colour, dash) in zip(series, CYCLE, strict=False):
+def _draw_growth(panel: Axes, series: Sequence[Growth], names: tuple[str, ...], rows: Sequence[Row]) -> None:
+    """Rates over sizes; those of the rival at the same settings dotted, in the same colour."""
+    rates: list[float] = []
+    for one, (colour, _) in zip(series, CYCLE, strict=False):
         label = " ".join(str(one.setting[name]) for name in names if name in one.setting)
         if one.stage in _LANE_STAGES:
             label = " ".join((one.stage, str(one.setting.get("stepping", ""))))
-        panel.plot(one.sizes, one.rates, color=colour, linestyle=dash, marker="o", markersize=3, label=label)
+        panel.plot(one.sizes, one.rates, color=colour, marker="o", markersize=3, label=label)
+        rival = _rivals(one, rows)
+        panel.plot(list(rival), list(rival.values()), color=colour, marker="x", markersize=4, linestyle=":")
+        rates += [*one.rates, *rival.values()]
     if series:
         sizes = sorted({size for one in series for size in one.sizes})
         panel.set_xscale("log", base=2)
@@ -56,7 +60,6 @@ def _draw_growth(panel: Axes, series: Sequence[Growth], names: tuple[str, ...]) 
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.yaxis.set_major_formatter(EngFormatter(sep=""))
-        rates = [rate for one in series for rate in one.rates]
         if max(rates) < 10 * min(rates):
             # Noise is not to look like a slope, nor are ticks within a decade to be written as powers.
             panel.set_ylim(min(rates) / 1.5, 1.5 * max(rates))
@@ -64,12 +67,16 @@ def _draw_growth(panel: Axes, series: Sequence[Growth], names: tuple[str, ...]) 
         panel.legend(fontsize=6)
 
 
-def _draw_rivals(panel: Axes, rows: Sequence[Row], axis: str) -> None:
-    """Small crosses: the rival's rate at the same setting."""
+def _rivals(series: Growth, rows: Sequence[Row]) -> dict[int, float]:
+    """The rival's rates at the sizes of a series."""
+    rates = {}
     for row in rows:
-        size = row.setting.get(axis)
-        if isinstance(size, int) and row.rival is not None and row.rival.value is not None:
-            panel.plot(size, row.rival.value.median, color=GREY, marker="x", markersize=4, linestyle="")
+        rest = {name: value for name, value in row.setting.items() if name != series.axis}
+        if row.stage == series.stage and rest == series.setting and row.rival is not None:
+            size, value = row.setting.get(series.axis), row.rival.value
+            if isinstance(size, int) and value is not None:
+                rates[size] = value.median
+    return rates
 
 
 def _draw_ratios(panel: Axes, rows: Sequence[Row]) -> None:
