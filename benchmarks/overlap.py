@@ -13,48 +13,19 @@ time: where it is well below the number of cores, others were at work and ratios
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
-from pd_jax.config import (
-    ActorsConfig,
-    DistillCheckpointConfig,
-    DistillConfig,
-    EnvConfig,
-    LearnerConfig,
-    ReplayConfig,
-    ScheduleConfig,
-    StudentConfig,
-    StudentEvaluationConfig,
-)
-from pd_jax.distill import distill
-from pd_jax.interrupts import Interrupts
-from pd_jax.learner import Learner
-from pd_jax.lessons import Lessons
-from pd_jax.preparation import Setting, make_loss, prepare
-from pd_jax.progression import Progression
-from pd_jax.reporting.metrics import read_metrics
-from pd_jax.reporting.progress import Progress
-
-
-@dataclasses.dataclass(frozen=True)
-class _Timed:
-    """Seconds of a round, and of processor time in it."""
-
-    seconds: float
-    cpu_seconds: float
+from benchmarks.stages.live import Timed, bound_name, live_config, live_round, parts, round_bound, time_rounds
+from pd_jax.config import DistillConfig
+from pd_jax.preparation import prepare
 
 
 def main() -> None:
@@ -86,105 +57,49 @@ def main() -> None:
     print(record.write(options.name, results))
 
 
-def _measure(options: argparse.Namespace, directory: Path) -> list[dict[str, _Timed]]:
-    config = _config(options, directory / "alone")
-    with _parts(prepare(config)) as (play, updates):
+def _measure(options: argparse.Namespace, directory: Path) -> list[dict[str, Timed]]:
+    with parts(prepare(_config(options, directory / "alone", False))) as (play, updates):
         play()
         updates()
         turns = []
         for turn in range(options.turns):
-            timed = {"play alone": _time(play, options.rounds), "updates alone": _time(updates, options.rounds)}
+            timed = {
+                "play alone": time_rounds(play, options.rounds),
+                "updates alone": time_rounds(updates, options.rounds),
+            }
             for name, overlap in (("live, by turns", False), ("live, overlapped", True)):
                 out = directory / f"{turn}-{overlap}"
-                timed[name] = _live(dataclasses.replace(_config(options, out), actors=ActorsConfig(overlap=overlap)))
+                timed[name] = live_round(_config(options, out, overlap))
             print("  ".join(f"{name} {value.seconds:.2f} s" for name, value in timed.items()), flush=True)
             turns.append(timed)
     return turns
 
 
-def _config(options: argparse.Namespace, out: Path) -> DistillConfig:
-    rounds = options.rounds + 2
-    return DistillConfig(
-        teacher=options.teacher,
-        out=str(out),
-        env=EnvConfig(num_lanes=options.lanes, stepping=options.stepping),
-        actors=ActorsConfig(overlap=False),
-        student=StudentConfig(network=options.network),
-        learner=LearnerConfig(optimizer="adam"),
-        replay=ReplayConfig(capacity=rounds * options.steps),
-        schedule=ScheduleConfig(
-            rounds=rounds, steps_per_round=options.steps, updates_per_round=options.updates, rollout_length=32
-        ),
-        evaluation=StudentEvaluationConfig(episodes=2, num_lanes=2, max_episode_steps=50),
-        checkpoint=DistillCheckpointConfig(every_updates=rounds * options.updates),
+def _config(options: argparse.Namespace, out: Path, overlap: bool) -> DistillConfig:
+    return live_config(
+        options.teacher,
+        options.network,
+        out,
+        steps=options.steps,
+        updates=options.updates,
+        rounds=options.rounds,
+        lanes=options.lanes,
+        stepping=options.stepping,
+        overlap=overlap,
     )
 
 
-@contextlib.contextmanager
-def _parts(setting: Setting) -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
-    """A round's play into the replays, and a round's updates from them, each alone."""
-    config, at = setting.config, Progression.begin(setting)
-    learner = Learner(
-        setting.student, make_loss(setting), config.learner, setting.devices, total_updates=setting.total_updates
-    )
-    state = learner.init(jax.random.key(config.seed))
-    with Interrupts() as interrupts, Progress("") as progress:
-        lessons = Lessons(setting, at.games, progress.add("steps", 1), interrupts)
-        lessons.open()
-
-        def play() -> None:
-            lessons.play_round()
-            jax.block_until_ready(lessons.stored)
-
-        def updates() -> None:
-            nonlocal state
-            left = config.schedule.updates_per_round
-            while left:
-                count = min(left, config.learner.updates_per_call)
-                state, _ = learner.update_from_replay(state, lessons.stored, count)
-                left -= count
-            jax.block_until_ready(state)
-
-        try:
-            yield play, updates
-        finally:
-            lessons.close()
-
-
-def _time(part: Callable[[], Any], rounds: int) -> _Timed:
-    started, cpu_started = time.perf_counter(), time.process_time()
-    for _ in range(rounds):
-        part()
-    return _Timed((time.perf_counter() - started) / rounds, (time.process_time() - cpu_started) / rounds)
-
-
-def _live(config: DistillConfig) -> _Timed:
-    """A round of a run, without its first and its last."""
-    started, cpu_started = time.perf_counter(), time.process_time()
-    with contextlib.redirect_stdout(None):
-        distill(config, tells_memory=False)
-    wall, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-    each = config.schedule.updates_per_round
-    lines = read_metrics(Path(config.out) / "metrics.jsonl")
-    ends = {line["step"]: line["wall_seconds"] for line in lines if "loss" in line}
-    rounds = config.schedule.rounds - 2
-    seconds = (ends[(rounds + 1) * each] - ends[each]) / rounds
-    return _Timed(seconds, seconds * cpu / wall)
-
-
-def _summarise(turns: list[dict[str, _Timed]]) -> dict[str, Any]:
-    is_shared = jax.local_devices()[0].platform == "cpu"
+def _summarise(turns: list[dict[str, Timed]]) -> dict[str, Any]:
     live = [name for name in turns[0] if name.startswith("live")]
 
-    def bound(turn: dict[str, _Timed]) -> float:
-        parts = turn["play alone"].seconds, turn["updates alone"].seconds
-        return sum(parts) if is_shared else max(parts)
+    def bound(turn: dict[str, Timed]) -> float:
+        return round_bound(turn["play alone"].seconds, turn["updates alone"].seconds)
 
     def spread(values: list[float]) -> dict[str, float]:
         return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
     return {
-        "bound": "play alone + updates alone" if is_shared else "the slower of play alone and updates alone",
+        "bound": bound_name(),
         "load_average": os.getloadavg(),
         "seconds_per_round": {name: spread([turn[name].seconds for turn in turns]) for name in turns[0]},
         "cpu": {name: spread([turn[name].cpu_seconds / turn[name].seconds for turn in turns]) for name in turns[0]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -13,14 +14,12 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("jax", "flax", "optax", "envpool", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "envpool", "orbax-checkpoint", "numpy")
+_OPTIONAL_PACKAGES = ("torch",)
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores, devices, versions and git revision."""
-    revision = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent, check=False
-    )
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.processor())
     return {
@@ -28,9 +27,29 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "devices": [str(device.device_kind) for device in jax.local_devices()],
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "revision": revision.stdout.strip() or None,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | _optional_versions(),
+        "revision": revision(),
     }
+
+
+def revision() -> str | None:
+    """The short git revision, with a ``+`` where tracked files differ from it; None outside of a repository."""
+
+    def git(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=RESULTS.parent, check=False)
+
+    name = git("rev-parse", "--short", "HEAD").stdout.strip()
+    # Results that are written in the meantime are no change of what is measured.
+    changed = git("diff", "--quiet", "HEAD", "--", ":/", f":(exclude,top)benchmarks/{RESULTS.name}").returncode == 1
+    return name + "+" * changed if name else None
+
+
+def _optional_versions() -> dict[str, str]:
+    versions = {}
+    for name in _OPTIONAL_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def write(name: str, results: Any) -> Path:

@@ -1,0 +1,153 @@
+"""Measures every stage against its own limit and against what a user would pick instead, in one run.
+
+    python -m benchmarks
+    python -m benchmarks --stages update inference   # these anew, the others as the result file has them
+    python -m benchmarks --resume                    # go on with a run that was interrupted
+
+Prints one table (ours, limit, rival, ratios, shares of what this machine was seen to do), and writes it with
+machine, versions and git revision to benchmarks.json, and a plot to benchmarks.png. Competitors take turns, so that
+a machine whose speed drifts favours nobody; each figure is the median over the turns. Stop it with Ctrl-C at any
+time: stages that have ended are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.floors import measure_ceilings
+from benchmarks.growth import find_growth
+from benchmarks.material import Material
+from benchmarks.peers import COMMAND, FILE, STAGE, read_peers
+from benchmarks.plots import draw
+from benchmarks.record import RESULTS
+from benchmarks.rows import Row
+from benchmarks.sizes import Size, find_size
+from benchmarks.stages import ABOUT, STAGES
+from benchmarks.stages.context import Context
+from benchmarks.store import Store
+from benchmarks.tables import print_rows
+from pd_jax.errors import UserError, nearest
+from pd_jax.interrupts import Interrupted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 1 if a stage failed, 2 for a user's error, 130 after Ctrl-C."""
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"python -m benchmarks: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, STAGES))
+    epilog = "stages:\n" + "\n".join(f"  {name:{width}}  {ABOUT[name]}" for name in STAGES)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--size",
+        default="auto",
+        metavar="SIZE",
+        help="toy (a minute; shows that all of it runs), small (for two CPU cores), full (for an accelerator), "
+        "or auto, the default: full with an accelerator, small without",
+    )
+    parser.add_argument("--stages", nargs="+", metavar="NAME", help="only these; the file keeps what it has of others")
+    parser.add_argument("--turns", type=int, help="turns that competitors take; by default the size's")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="of the results (benchmarks/results)")
+    parser.add_argument("--resume", action="store_true", help="leave out stages that the result file has already")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    for name in options.stages or ():
+        if name not in STAGES:
+            raise UserError(f"--stages: {name!r} is not a stage{nearest(name, STAGES)} ({', '.join(STAGES)})")
+    if options.turns is not None and options.turns < 1:
+        raise UserError(f"--turns: must be at least 1, got {options.turns}")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out: {options.out} is not a directory")
+    size = find_size(options.size)
+    name = "benchmarks" if size.name != "toy" else "benchmarks_toy"
+    store = Store(options.out / f"{name}.json", size, keeps=options.resume or options.stages is not None)
+    chosen = [name for name in STAGES if options.stages is None or name in options.stages]
+    pending = [name for name in chosen if not (options.resume and store.has(name))]
+    code = 0
+    try:
+        if pending:
+            code = _measure(pending, store, _context(size, options))
+    except (KeyboardInterrupt, Interrupted):
+        # A live run has handlers of its own.
+        print("stopped; --resume goes on with the stages that are left", file=sys.stderr)
+        code = 130
+    if store.rows:
+        _report(store)
+    return code
+
+
+def _context(size: Size, options: argparse.Namespace) -> Context:
+    return Context(
+        size=size,
+        turns=options.turns or size.turns,
+        ceilings=measure_ceilings(size.matrix_size, size.array_bytes),
+        material=Material(size.play_steps, size.capacity),
+    )
+
+
+def _measure(stages: Sequence[str], store: Store, context: Context) -> int:
+    """Runs the stages one after another; one that fails does not keep the others from theirs."""
+    console, code = Console(stderr=True), 0
+    for number, name in enumerate(stages, 1):
+        console.print(f"{number}/{len(stages)} {name}: {ABOUT[name]}")
+        started = time.monotonic()
+        try:
+            rows = STAGES[name](context)
+        except Exception as error:
+            traceback.print_exc()
+            store.add_failure(name, f"{type(error).__name__}: {error}")
+            code = 1
+            continue
+        seconds = time.monotonic() - started
+        store.add(name, rows, seconds=seconds, turns=context.turns, ceilings=context.ceilings)
+        console.print(f"    {len(rows)} rows in {seconds:.0f} s")
+    return code
+
+
+def _report(store: Store) -> None:
+    rows = store.rows + read_peers(store.path.parent)
+    growth = find_growth(rows)
+    figure = store.path.with_suffix(".png")
+    draw(rows, growth, figure)
+    print_rows(rows, growth, _notes(store, rows))
+    print(f"{store.path}, {figure}")
+
+
+def _notes(store: Store, rows: Sequence[Row]) -> list[str]:
+    machine = store.machine
+    notes = [f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['devices'])}"]
+    revisions = {stage["revision"] for stage in store.stages.values() if "revision" in stage}
+    notes.append(f"revision {', '.join(sorted(map(str, revisions)))}")
+    failed = [name for name, stage in store.stages.items() if "error" in stage]
+    missing = [name for name in STAGES if name not in store.stages]
+    if failed:
+        notes.append(f"failed: {', '.join(failed)}")
+    if not any(row.stage == STAGE for row in rows):
+        notes.append(f"peers' loops: no {FILE} in {store.path.parent}; {COMMAND} measures them")
+    if missing:
+        notes.append(f"not measured: {', '.join(missing)}")
+    return notes
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""Evaluation: whole games of teacher and student, against stepping and inference alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.floors import forward_flops
+from benchmarks.measure import Work, rates, take_turns, together
+from benchmarks.rows import Measured, Row, make_row
+from benchmarks.stages.context import MOST_BATCHES, Context
+from benchmarks.stages.envpool import host_stepping
+from benchmarks.stages.inference import scanned_inference
+from pd_jax.envs import Environment
+from pd_jax.evaluation import Evaluator
+from pd_jax.networks import make_network
+
+
+def run(context: Context) -> list[Row]:
+    """The teacher, and an untrained student, over games that are cut short; the emulators' start is included."""
+    task, teacher = context.material.task, context.material.teacher
+    name = context.size.growing_networks[-1]
+    network = make_network(name, task.num_actions)
+    variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *task.observation_shape), jnp.uint8))
+    return [
+        _measure(context, "teacher", teacher.network, teacher.variables),
+        _measure(context, name, network, variables),
+    ]
+
+
+def _measure(context: Context, name: str, network: Any, variables: Any) -> Row:
+    task, lanes, length = context.material.task, context.size.episodes, context.size.max_episode_steps
+    evaluator = Evaluator(
+        task,
+        network.apply,
+        episodes=lanes,
+        num_lanes=lanes,
+        environment_options={"max_episode_steps": length},
+    )
+    # Every run plays the same games.
+    steps = int(evaluator.run(variables).lengths.sum())
+    environment = Environment(task, lanes, 0)
+    per_lane = max(1, steps // lanes)
+    works: dict[str, Work] = {
+        "ours": lambda: evaluator.run(variables),
+        "stepping": host_stepping(environment, per_lane),
+    }
+    repeats = max(1, per_lane // MOST_BATCHES)
+    if context.shares_cores:
+        observations = context.material.stacks(lanes, MOST_BATCHES)
+        works["inference"] = scanned_inference(network, variables, observations, repeats)
+    seconds = take_turns(works, context.turns)
+    environment.close()
+    alone = rates(per_lane * lanes, seconds["stepping"])
+    limit = Measured("stepping alone", tuple(alone))
+    if context.shares_cores:
+        inference = rates(lanes * repeats * MOST_BATCHES, seconds["inference"])
+        limit = Measured("stepping + inference, each alone, on shared cores", tuple(together(alone, inference)))
+    return make_row(
+        "evaluation",
+        {"policy": name, "lanes": lanes, "games of steps": length},
+        "steps/s",
+        rates(steps, seconds["ours"]),
+        limit=limit,
+        cost=context.material.frames_cost(forward_flops(network, task.observation_shape)),
+        ceilings=context.ceilings,
+    )

@@ -1,0 +1,107 @@
+"""The result file of ``python -m benchmarks``: stage by stage, each with when and at which revision it was measured."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+from benchmarks.floors import Ceilings
+from benchmarks.growth import find_growth
+from benchmarks.rows import Row
+from benchmarks.sizes import Size
+from benchmarks.stages import STAGES
+from pd_jax.errors import UserError
+
+FORMAT_VERSION = 1
+
+
+class Store:
+    """What was measured so far; every stage is written as soon as it ends.
+
+    Args:
+      path: of the file.
+      size: of this run.
+      keeps: whether to go on with what the file holds.
+
+    Attributes:
+      stages: by name: ``rows``, ``measured_at``, ``revision``, ``seconds``, ``turns``, ``ceilings``, ``load_average``;
+        or, of one that failed, ``error`` instead of the rows.
+
+    Raises:
+      UserError: the file is to be kept but is not a result file, or is of another machine or size.
+    """
+
+    def __init__(self, path: Path, size: Size, *, keeps: bool) -> None:
+        self.path = path
+        self.machine = record.machine()
+        self.stages: dict[str, dict[str, Any]] = {}
+        self._size = size.name
+        if keeps and path.exists():
+            self.stages = self._read()
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of all stages, in their order."""
+        return [
+            Row.from_json(row) for name in STAGES if name in self.stages for row in self.stages[name].get("rows", [])
+        ]
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage was measured to its end."""
+        return "rows" in self.stages.get(stage, {})
+
+    def add(self, stage: str, rows: list[Row], *, seconds: float, turns: int, ceilings: Ceilings) -> None:
+        """Takes a stage in, in the place of what there was of it, and writes the file."""
+        self.stages[stage] = {
+            "rows": [row.to_json() for row in rows],
+            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "revision": self.machine["revision"],
+            "seconds": seconds,
+            "turns": turns,
+            "ceilings": ceilings.to_json(),
+            "load_average": os.getloadavg(),
+        }
+        self.write()
+
+    def add_failure(self, stage: str, error: str) -> None:
+        """Notes that a stage failed. What there was of it before is kept."""
+        if not self.has(stage):
+            self.stages[stage] = {"error": error}
+            self.write()
+
+    def write(self) -> None:
+        """Writes all of it, in the place of the file only once it is whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format_version": FORMAT_VERSION,
+            "size": self._size,
+            "machine": self.machine,
+            "stages": {name: self.stages[name] for name in STAGES if name in self.stages},
+            "growth": [growth.to_json() for growth in find_growth(self.rows)],
+        }
+        unfinished = self.path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")
+        unfinished.replace(self.path)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            content = json.loads(self.path.read_text())
+            version, size, machine, stages = (content[key] for key in ("format_version", "size", "machine", "stages"))
+        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path} is not a result file of python -m benchmarks") from error
+        if version != FORMAT_VERSION:
+            raise UserError(f"{self.path} is of format {version}, and this is format {FORMAT_VERSION}")
+        if size != self._size:
+            raise UserError(f"{self.path} is of size {size}, not {self._size}: choose another --out")
+        for key in ("processor", "cores", "devices"):
+            if machine.get(key) != self.machine[key]:
+                raise UserError(
+                    f"{self.path} is of another machine ({key}: {machine.get(key)}, here {self.machine[key]}): "
+                    "choose another --out"
+                )
+        kept: dict[str, dict[str, Any]] = {name: stage for name, stage in stages.items() if name in STAGES}
+        return kept

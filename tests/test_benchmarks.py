@@ -1,0 +1,284 @@
+"""The measuring of ``python -m benchmarks``: turns, ratios, floors, growth, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import benchmarks.__main__ as command
+from benchmarks import store as store_module
+from benchmarks.floors import Ceilings, Cost, forward_flops, measure_ceilings, training_flops
+from benchmarks.growth import find_growth
+from benchmarks.measure import Spread, percentile, rates, ratios, take_turns, together
+from benchmarks.peers import read_peers
+from benchmarks.rows import Measured, Row, make_row
+from benchmarks.sizes import find_size
+from benchmarks.stages import ABOUT, STAGES
+from benchmarks.stages.best import BEST, best_rows
+from benchmarks.store import Store
+from pd_jax.errors import UserError
+from pd_jax.networks import make_network
+
+FRAMES = (84, 84, 4)
+
+
+def test_competitors_take_turns_and_nobody_always_follows_the_same_neighbour():
+    calls: list[str] = []
+    seconds = take_turns({name: lambda name=name: calls.append(name) for name in "abc"}, 3)
+    assert calls[:3] == ["a", "b", "c"]  # warm-up
+    assert calls[3:] == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_a_timed_call_is_waited_for():
+    class Dispatched:
+        waits = 0
+
+        def block_until_ready(self) -> None:
+            Dispatched.waits += 1
+
+    take_turns({"ours": lambda: {"result": Dispatched()}}, 4)
+    assert Dispatched.waits == 5
+
+
+def test_rates_ratios_and_limits_are_worked_out_turn_by_turn():
+    assert rates(100, [0.5, 2.0]) == [200.0, 50.0]
+    # The machine slows down to a quarter; the quotient of two medians of other turns would not be a half.
+    assert ratios([8.0, 4.0, 2.0], [16.0, 8.0, 4.0]) == [0.5, 0.5, 0.5]
+    # 10 ms of stepping and 20 ms of inference for every item.
+    assert together([100.0], [50.0]) == [pytest.approx(1 / 0.030)]
+    assert percentile([float(value) for value in range(101)], 99) == pytest.approx(99.0)
+    assert Spread.of([3.0, 1.0, 2.0, 10.0]) == Spread(median=2.5, lowest=1.0, highest=10.0, turns=4)
+
+
+def test_dqn_costs_what_counting_by_hand_gives():
+    convolutions = 2 * (20 * 20 * 32 * 8 * 8 * 4 + 9 * 9 * 64 * 4 * 4 * 32 + 7 * 7 * 64 * 3 * 3 * 64)
+    dense = 2 * (7 * 7 * 64 * 512 + 512 * 6)
+    network = make_network("dqn", 6)
+    assert forward_flops(network, FRAMES) == convolutions + dense
+    assert training_flops(network, FRAMES) == 3 * (convolutions + dense) - 2 * 20 * 20 * 32 * 8 * 8 * 4
+
+
+@pytest.mark.parametrize("name", ["dqn", "net1", "net2", "net3", "multi3"])
+def test_operations_of_a_network_are_those_that_xla_counts(name: str):
+    network = make_network(name, 6, convolution="native")
+    frames = jnp.zeros((1, *FRAMES), jnp.uint8)
+    variables = jax.eval_shape(network.init, jax.random.key(0), frames)
+    counted = jax.jit(network.apply).lower(variables, frames).cost_analysis()["flops"]
+    # XLA counts biases, ReLUs and the scaling of the kernels as well: well under one in fifty of them all.
+    assert 0.97 < forward_flops(network, FRAMES) / counted <= 1.0
+
+
+def test_a_sample_of_several_games_goes_through_one_head():
+    of_each = [forward_flops(make_network("multi3", actions), FRAMES) for actions in (3, 18)]
+    together = forward_flops(make_network("multi3", (3, 18)), (2, *FRAMES))
+    assert together == sum(of_each) / 2
+
+
+def test_a_vector_network_has_a_cost_too():
+    network = make_network("mlp", 2, hidden_sizes=(16, 8))
+    forward = 2 * (4 * 16 + 16 * 8 + 8 * 2)
+    assert forward_flops(network, (4,), "float32") == forward
+    assert training_flops(network, (4,), "float32") == 3 * forward - 2 * 4 * 16
+
+
+def test_the_floor_is_the_slower_of_operations_and_bytes():
+    ceilings = Ceilings({"float32": 100.0, "bfloat16": 1000.0}, bytes=20.0)
+    floor = ceilings.floor(Cost(flops=10.0, bytes=4.0), seconds=0.4)
+    assert (floor.seconds, floor.flops_share, floor.bytes_share) == pytest.approx((0.2, 0.25, 0.5))
+    assert ceilings.floor(Cost(flops=10.0, dtype="bfloat16"), seconds=0.4).flops_share == pytest.approx(0.025)
+
+
+def test_ceilings_are_beyond_what_any_machine_does_in_python():
+    ceilings = measure_ceilings(128, 2**20)
+    assert set(ceilings.flops) == {"float32", "bfloat16"}
+    assert min(*ceilings.flops.values(), ceilings.bytes) > 1e7
+
+
+def test_a_row_compares_rates_and_times_the_same_way_round():
+    faster = make_row(
+        "update",
+        {"batch": 32},
+        "samples/s",
+        [20.0, 30.0],
+        limit=Measured("limit", (40.0, 40.0)),
+        rival=_rival(10.0, 10.0),
+    )
+    assert faster.limit is not None and faster.rival is not None
+    assert faster.limit.ratio == Spread(0.625, 0.5, 0.75, 2)
+    assert faster.rival.ratio == Spread(2.5, 2.0, 3.0, 2)
+    quicker = make_row("latency", {}, "ms", [1.0, 2.0], rival=_rival(4.0, 4.0))
+    assert quicker.rival is not None and quicker.rival.ratio == Spread(3.0, 2.0, 4.0, 2)
+
+
+def test_a_row_survives_the_result_file():
+    ceilings = Ceilings({"float32": 100.0}, bytes=20.0)
+    row = make_row(
+        "update",
+        {"network": "dqn", "batch": 32},
+        "samples/s",
+        [20.0, 30.0],
+        rival=Measured("PyTorch", missing="PyTorch is not installed"),
+        cost=Cost(1.0, 2.0),
+        ceilings=ceilings,
+        note="so",
+    )
+    assert Row.from_json(json.loads(json.dumps(row.to_json()))) == row
+    assert row.rival is not None and row.rival.value is None and row.rival.missing == "PyTorch is not installed"
+
+
+def _rival(*values: float) -> Measured:
+    return Measured("PyTorch", values)
+
+
+def test_each_side_is_compared_at_its_own_best_batch():
+    speed = {
+        ("ours", 32): [5.0, 7.0],
+        ("ours", 64): [2.0, 2.0],
+        ("PyTorch", 32): [1.0, 1.0],
+        ("PyTorch", 64): [3.0, 2.0],
+    }
+    *by_batch, best = best_rows("update", {}, "samples/s", speed, lambda values: _rival(*(values or ())))
+    assert [row.setting["batch"] for row in by_batch] == [32, 64]
+    assert best.setting["batch"] == BEST
+    assert best.rival is not None and best.rival.ratio == Spread.of([5.0 / 3.0, 7.0 / 2.0])
+    assert best.note == "ours at 32, the rival at 64"
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 1.5])
+def test_growth_finds_the_power_that_cost_follows(power: float):
+    # Seconds of a call are size ** power, so that size ** (1 - power) items are done in one.
+    rows = [_row("update", size ** (1 - power), batch=size, network="dqn") for size in (32, 64, 256)]
+    rows += [_row("update", 7.0, batch=BEST, network="dqn"), _row("update", 7.0, batch=32, network="net3")]
+    (growth,) = find_growth(rows)
+    assert (growth.sizes, growth.setting) == ((32, 64, 256), {"network": "dqn"})
+    assert growth.exponent == pytest.approx(power)
+    assert growth.worst_step == pytest.approx(max(2 ** (power - 1), 4 ** (power - 1)))
+
+
+def test_devices_are_compared_though_their_minibatch_grows():
+    rows = [_row("devices", 100.0, devices=count, batch=32 * count, network="net2") for count in (1, 2, 4)]
+    (growth,) = find_growth(rows)
+    assert growth.sizes == (1, 2, 4)
+    assert growth.exponent == pytest.approx(1.0)
+
+
+def _row(stage: str, rate: float, **setting: Any) -> Row:
+    return make_row(stage, setting, "samples/s", [rate])
+
+
+def test_results_of_another_machine_or_size_are_not_mixed_with_these(tmp_path: Path):
+    path, toy = tmp_path / "benchmarks.json", find_size("toy")
+    store = Store(path, toy, keeps=False)
+    store.add("envpool", [_row("envpool", 5.0, lanes=2)], seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
+    assert Store(path, toy, keeps=True).rows == store.rows
+    assert Store(path, toy, keeps=False).rows == []
+    with pytest.raises(UserError, match="of size toy, not small"):
+        Store(path, find_size("small"), keeps=True)
+    content = json.loads(path.read_text())
+    content["machine"]["cores"] = 12345
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"another machine \(cores: 12345"):
+        Store(path, toy, keeps=True)
+    path.write_text("[1]")
+    with pytest.raises(UserError, match="not a result file"):
+        Store(path, toy, keeps=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stages", "updat"], "'updat' is not a stage; did you mean 'update'?"),
+        (["--size", "smal"], "'smal' is not a size; did you mean 'small'?"),
+        (["--turns", "0"], "--turns: must be at least 1, got 0"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: Any):
+    assert command.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_results_is_refused(tmp_path: Path, capsys: Any):
+    (tmp_path / "out").write_text("")
+    assert command.main(["--size", "toy", "--out", str(tmp_path / "out")]) == 2
+    assert "is not a directory" in capsys.readouterr().err
+
+
+def test_finished_stages_outlast_failures_and_interruptions(tmp_path: Path, monkeypatch: Any, capsys: Any):
+    ran: list[str] = []
+    interrupts = iter([True, False])
+
+    def stage(name: str) -> Any:
+        def run(context: Any) -> list[Row]:
+            ran.append(name)
+            if name == "replay" and ran.count(name) == 1:
+                raise RuntimeError("out of luck")
+            if name == "update" and next(interrupts):
+                raise KeyboardInterrupt
+            return [_row(name, float(len(ran)), batch=8)]
+
+        return run
+
+    stages = MappingProxyType({name: stage(name) for name in ("envpool", "replay", "update", "games")})
+    monkeypatch.setattr(command, "STAGES", stages)
+    monkeypatch.setattr(store_module, "STAGES", stages)
+    options = ["--size", "toy", "--out", str(tmp_path)]
+    assert command.main(options) == 130
+    assert _stages(tmp_path) == {"envpool": True, "replay": False}
+    assert "failed: replay" in capsys.readouterr().out
+    assert command.main([*options, "--resume"]) == 0
+    assert ran == ["envpool", "replay", "update", "replay", "update", "games"]
+    assert command.main([*options, "--stages", "games"]) == 0
+    assert _stages(tmp_path) == dict.fromkeys(stages, True)
+    rows = json.loads((tmp_path / "benchmarks_toy.json").read_text())["stages"]["games"]["rows"]
+    assert [row["ours"]["median"] for row in rows] == [7.0]
+    assert "not measured" not in capsys.readouterr().out.splitlines()[-2]
+
+
+def _stages(directory: Path) -> dict[str, bool]:
+    stages = json.loads((directory / "benchmarks_toy.json").read_text())["stages"]
+    return {name: "rows" in stage for name, stage in stages.items()}
+
+
+def test_every_stage_is_explained_and_sizes_can_be_run():
+    assert list(ABOUT) == list(STAGES)
+    for name, field in itertools.product(("toy", "small", "full"), ("lanes", "batches", "games", "devices")):
+        assert sorted(getattr(find_size(name), field))[0] >= 1
+    for size in map(find_size, ("toy", "small", "full")):
+        assert max(size.games) <= 10 and all(16 % count == 0 for count in size.devices)
+        assert set(size.growing_networks) <= set(size.networks)
+
+
+def test_the_peers_loops_become_rows(tmp_path: Path):
+    assert read_peers(tmp_path) == []
+
+    def spread(median: float) -> dict[str, float]:
+        return {"median": median, "lowest": median / 2, "highest": median * 2}
+
+    def loop(steps: float, updates: float) -> dict[str, Any]:
+        return {"live": {"steps_per_second": spread(steps), "updates_per_second": spread(updates)}}
+
+    results = {
+        "settings": {"turns": 3, "student": "net2"},
+        "loops": {"theirs": loop(100.0, 10.0), "ours, 10 to 1": loop(700.0, 60.0)},
+        "ours_over_peer": {
+            "theirs": {"ours, 10 to 1": {"steps_per_second": spread(7.0), "updates_per_second": spread(6.0)}}
+        },
+    }
+    (tmp_path / "peers.json").write_text(json.dumps({"machine": {}, "results": results}))
+    steps, updates = read_peers(tmp_path)
+    assert (steps.unit, steps.ours.median) == ("steps/s", 700.0)
+    assert updates.rival is not None and updates.rival.name == "theirs"
+    assert updates.rival.value == Spread(10.0, 5.0, 20.0, 3) and updates.rival.ratio == Spread(6.0, 3.0, 12.0, 3)
+    (tmp_path / "peers.json").write_text("{}")
+    with pytest.raises(UserError, match="is not what"):
+        read_peers(tmp_path)
