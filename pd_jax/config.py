@@ -155,10 +155,11 @@ class DistillConfig(ProfiledConfig):
         """Steps of each lane of a game that the replay keeps."""
         return self.replay.capacity // self.lanes[game]
 
-    @property
-    def plays_ahead(self) -> bool:
-        """Whether a round is played while the updates of the round before run."""
-        return self.actors.overlap is not False and not self.behaviour.student_acts
+    def plays_ahead(self, platform: str) -> bool:
+        """Whether the round to come is played (or, of a recording, read) during updates on devices of this platform."""
+        if self.actors.overlap is not None or self.behaviour.student_acts:
+            return bool(self.actors.overlap)
+        return self.data is not None or platform != "cpu"
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         counts = list(uneven(self))

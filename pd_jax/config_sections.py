@@ -142,7 +142,7 @@ class ActorsConfig:
 
     overlap: bool | None = None
     """Play a round while the updates of the round before run; None does so wherever the play does not wait for the
-    student."""
+    student, but for live play beside updates on a CPU: both want its cores."""
     queue_mib: Count = 1024
     """Memory for play that is ahead of the updates, in MiB, for all games together; at least one rollout of each game.
     Full, the play waits."""

@@ -76,6 +76,11 @@ class DeviceGroup:
         return len(self.devices)
 
     @property
+    def platform(self) -> str:
+        """What the devices are: ``cpu``, ``gpu`` or ``tpu``."""
+        return self.devices[0].platform
+
+    @property
     def here(self) -> DeviceGroup:
         """The devices of this process: work on them starts no collective and waits for no other process."""
         return DeviceGroup(tuple(d for d in self.devices if d.process_index == d.client.process_index()))

@@ -72,6 +72,7 @@ class Lessons:
         self.ledger = ledger or Ledger()
         self._setting = setting
         self._config = setting.config
+        self._plays_ahead = setting.config.plays_ahead(setting.devices.platform)
         self._at = at
         self._meter = meter
         self._interrupts = interrupts
@@ -119,7 +120,7 @@ class Lessons:
 
     def play_round(self) -> None:
         """Stores the play of one more round."""
-        if self._live and not self._config.plays_ahead:
+        if self._live and not self._plays_ahead:
             self.ledger.on_stage(PLAY)
         before = [at.env_steps for at in self._at]
         for at, steps in zip(self._at, self._collect(1, before, is_new=True), strict=True):
@@ -245,7 +246,7 @@ class Lessons:
 
     def _open_play(self, game: int) -> Play:
         play = self._open_source(game)
-        if not self._config.plays_ahead:
+        if not self._plays_ahead:
             return play
         return PlayAhead(play, rollouts_ahead(self._config, self._setting.tasks[game], game))
 

@@ -21,8 +21,8 @@ def peak_bytes(function: Callable[..., Any], *arguments: Any) -> int:
     """The most that a function's intermediate arrays and results take at any time; its arguments are not counted.
 
     Operations are gone through in the order in which they were traced, and an array is let go of after its last use.
-    XLA makes no array at all of what it fuses into its consumer, and may keep others for longer, or in another layout:
-    on a CPU it takes 0.65 to 1 times as much for the gradients of the paper's networks (`tests/test_liveness.py`).
+    XLA makes no array at all of what it fuses into its consumer, and may keep others for longer, or in another layout
+    (`tests/test_liveness.py`).
 
     Args:
       function: of arrays; it is traced.

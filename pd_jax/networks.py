@@ -99,12 +99,16 @@ class AtariTorso(nn.Module):
     layer_norm: bool = False
     method: ConvolutionMethod = "auto"
     dtype: Any = jnp.float32
+    parts: int | None = None
+    """That a batch goes through the convolutions in; None is what suits the platform. Results are the same."""
 
     @nn.compact
     def __call__(self, observations: Array) -> Array:
         """Maps uint8 ``[N, 84, 84, 4]`` (oldest frame first) to features ``[N, hidden]``."""
         convolve = self._convolutions()
-        parts = _CPU_PARTS if _method(self.method) == "matmul" and len(observations) >= _FEWEST_IN_PARTS else 1
+        parts = self.parts
+        if parts is None:
+            parts = _CPU_PARTS if _method(self.method) == "matmul" and len(observations) >= _FEWEST_IN_PARTS else 1
         size = max(-(-len(observations) // parts), 1)
         features = [convolve(observations[start : start + size]) for start in range(0, len(observations), size)]
         x = jnp.concatenate(features) if len(features) > 1 else features[0]
@@ -300,6 +304,13 @@ def _torso_spec(name: str, channels: Sequence[int] | None, hidden: int | None) -
     if min(*spec.channels, spec.hidden) < 1:
         raise UserError(f"channels and hidden must be at least 1, got {spec.channels} and {spec.hidden}")
     return spec
+
+
+def in_one_part(network: PolicyNetwork | MultiGameNetwork) -> PolicyNetwork | MultiGameNetwork:
+    """The same network, whose batches are not divided: what all parts of a batch take at once is what this takes."""
+    if not isinstance(network.torso, AtariTorso):
+        return network
+    return network.clone(torso=network.torso.clone(parts=1))
 
 
 def count_params(params: Any) -> int:

@@ -113,12 +113,12 @@ def test_play_that_is_ahead_takes_a_round_or_what_there_is_room_for() -> None:
     config = two_games(teacher="cartpole", game="cartpole", env=EnvConfig(num_lanes=1000))
     schedule = dataclasses.replace(config.schedule, rollout_length=10, steps_per_round=100_000)
     config = dataclasses.replace(
-        config, schedule=schedule, replay=ReplayConfig(capacity=200_000), actors=ActorsConfig(queue_mib=2)
+        config, schedule=schedule, replay=ReplayConfig(capacity=200_000), actors=ActorsConfig(overlap=True, queue_mib=2)
     )
     task, (part,) = get_task("cartpole"), [p for p in prepare(config).memory.parts if p.name == "play ahead"]
     # Ten rollouts of 340,000 bytes in a round; 2 MiB hold six of them.
     assert (rollouts_ahead(config, task, 0), part.num_bytes) == (6, 6 * 340_000)
-    roomy = dataclasses.replace(config, actors=ActorsConfig(queue_mib=4))
+    roomy = dataclasses.replace(config, actors=ActorsConfig(overlap=True, queue_mib=4))
     assert rollouts_ahead(roomy, task, 0) == 10
     by_turns = dataclasses.replace(config, actors=ActorsConfig(overlap=False))
     assert prepare(by_turns).memory.bytes_of("play ahead") == 0
