@@ -145,8 +145,8 @@ def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
         assert 1 < estimate.bytes_of("replay") / (config.replay.capacity * 84 * 84 * games) < 1.05
 
 
-# Ten games are forty programs to compile.
-SLOW = ("quick/multi10.yaml",)
+# Ten games are forty programs to compile; of the others quicker files run the same commands and networks.
+SLOW = ("quick/compression.yaml", "quick/multi10.yaml", "quick/multi_dqn.yaml")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in QUICK])

@@ -81,7 +81,7 @@ def kill_and_rerun(out: Path, settings: dict[str, Any], *, kills: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kills", "updates_per_round"), [(3, 200), pytest.param(20, 4_000, marks=pytest.mark.slow)], ids=["3", "20"]
+    ("kills", "updates_per_round"), [(1, 100), pytest.param(20, 4_000, marks=pytest.mark.slow)], ids=["1", "20"]
 )
 def test_a_run_that_is_killed_at_random_moments_and_rerun_ends_with_the_same_bits(
     kills: int, updates_per_round: int, tmp_path: Path, recorded_run_options: dict[str, Any]
