@@ -208,5 +208,6 @@ def _usage() -> str:
             *lines,
             "",
             "pd-jax COMMAND --help lists a command's options; pd-jax --version prints the version.",
+            f"{compilation_cache.VARIABLE}=DIR (or off) says where compiled programs are kept for the next run.",
         ]
     )

@@ -9,6 +9,8 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from pd_jax.errors import UserError
+
 VARIABLE = "PD_JAX_COMPILATION_CACHE"
 """Environment variable: a directory, or ``off``."""
 _JAX_DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
@@ -20,16 +22,25 @@ _JAX_DEFAULTS = {
 }
 
 
-def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
-    """Has JAX keep compiled programs in a directory of the user's, unless one is set already or it cannot be written.
+JAX_VARIABLES = (_JAX_DIRECTORY, *_JAX_DEFAULTS)
+"""JAX's own, which win if they are set."""
 
-    To be called before JAX is imported: it is told through its own environment variables, which win if they are set.
+
+def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
+    """Has JAX keep compiled programs in a directory of the user's, unless it was told where to keep them.
+
+    Where the default directory cannot be written, nothing is kept.
+
+    To be called before JAX is imported: it is told through ``JAX_VARIABLES``.
 
     Args:
       environment: ``os.environ`` by default.
 
     Returns:
       the directory, or None if JAX was left as it is.
+
+    Raises:
+      UserError: the directory that the user wants cannot be written.
     """
     environment = os.environ if environment is None else environment
     wanted = environment.get(VARIABLE, "")
@@ -37,6 +48,8 @@ def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
         return None
     directory = Path(wanted).expanduser() if wanted else _default_directory(environment) / _machine()
     if not _can_write(directory):
+        if wanted:
+            raise UserError(f"{VARIABLE}: {directory} is no directory that can be written; off does without")
         return None
     environment[_JAX_DIRECTORY] = os.fspath(directory)
     for name, value in _JAX_DEFAULTS.items():

@@ -100,7 +100,8 @@ class AtariTorso(nn.Module):
     method: ConvolutionMethod = "auto"
     dtype: Any = jnp.float32
     parts: int | None = None
-    """That a batch goes through the convolutions in; None is what suits the platform. Results are the same."""
+    """That a batch goes through the convolutions in; None is what suits the platform. Results are the same but for
+    rounding."""
 
     @nn.compact
     def __call__(self, observations: Array) -> Array:

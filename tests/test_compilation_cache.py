@@ -7,6 +7,7 @@ import helpers
 import pytest
 
 from pd_jax import compilation_cache
+from pd_jax.errors import UserError
 
 COMMAND = ["-m", "pd_jax", "evaluate", "--teacher", "cartpole", "--evaluation.episodes", "2"]
 COMMAND += ["--evaluation.num-lanes", "2", "--evaluation.max-episode-steps", "20"]
@@ -66,11 +67,15 @@ def test_what_the_user_told_jax_wins(tmp_path, monkeypatch):
     assert environment["JAX_COMPILATION_CACHE_MAX_SIZE"] == "5"
 
 
-def test_a_directory_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+def test_a_default_directory_that_cannot_be_written_is_done_without_and_one_that_is_wanted_refused(
+    tmp_path, monkeypatch
+):
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    directory, environment = turned_on(monkeypatch, PD_JAX_COMPILATION_CACHE=str(in_the_way / "cache"))
+    directory, environment = turned_on(monkeypatch, XDG_CACHE_HOME=str(in_the_way))
     assert directory is None and "JAX_COMPILATION_CACHE_DIR" not in environment
+    with pytest.raises(UserError, match=r"PD_JAX_COMPILATION_CACHE: .*/file/cache is no directory"):
+        turned_on(monkeypatch, PD_JAX_COMPILATION_CACHE=str(in_the_way / "cache"))
 
 
 def test_a_program_that_has_imported_jax_keeps_its_own_settings(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from benchmarks.floors import Ceilings
 from benchmarks.material import Material
+from benchmarks.measure import rates, together
 from benchmarks.rows import Measured
 from benchmarks.sizes import Size
 
@@ -47,6 +49,20 @@ class Context:
     def batches_per_call(self, flops: float, batch_size: int, most: int = 50) -> int:
         """How many batches a timed call goes through, of samples of so many operations each."""
         return max(1, min(most, round(self.size.call_flops / (flops * batch_size))))
+
+
+def play_limit(stepping: list[float], decisions: int, seconds: Mapping[str, list[float]]) -> Measured:
+    """The steps a second that play is allowed: of stepping alone, or of both on shared cores.
+
+    Args:
+      stepping: steps a second, of each turn.
+      decisions: of a turn of ``inference``.
+      seconds: of each turn; of ``inference`` where cores are shared.
+    """
+    if "inference" not in seconds:
+        return Measured("stepping alone", tuple(stepping))
+    both = together(stepping, rates(decisions, seconds["inference"]))
+    return Measured("stepping + inference, each alone, on shared cores", tuple(both))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.floors import forward_flops
-from benchmarks.measure import Work, rates, take_turns, together
-from benchmarks.rows import Measured, Row, make_row
-from benchmarks.stages.context import MOST_BATCHES, Context
+from benchmarks.measure import Work, rates, take_turns
+from benchmarks.rows import Row, make_row
+from benchmarks.stages.context import MOST_BATCHES, Context, play_limit
 from benchmarks.stages.envpool import host_stepping
 from benchmarks.stages.inference import scanned_inference
 from pd_jax.envs import Environment
@@ -53,11 +53,7 @@ def _measure(context: Context, name: str, network: Any, variables: Any) -> Row:
         works["inference"] = scanned_inference(network, variables, observations, repeats)
     seconds = take_turns(works, context.turns)
     environment.close()
-    alone = rates(per_lane * lanes, seconds["stepping"])
-    limit = Measured("stepping alone", tuple(alone))
-    if context.shares_cores:
-        inference = rates(lanes * repeats * MOST_BATCHES, seconds["inference"])
-        limit = Measured("stepping + inference, each alone, on shared cores", tuple(together(alone, inference)))
+    limit = play_limit(rates(per_lane * lanes, seconds["stepping"]), lanes * repeats * MOST_BATCHES, seconds)
     return make_row(
         "evaluation",
         {"policy": name, "lanes": lanes, "games of steps": length},

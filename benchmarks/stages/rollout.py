@@ -8,9 +8,9 @@ import jax
 
 from benchmarks.floors import forward_flops
 from benchmarks.material import EPSILON, ROLLOUT_LENGTH
-from benchmarks.measure import Work, rates, take_turns, together
-from benchmarks.rows import Measured, Row, make_row
-from benchmarks.stages.context import MOST_BATCHES, Context
+from benchmarks.measure import Work, rates, take_turns
+from benchmarks.rows import Row, make_row
+from benchmarks.stages.context import MOST_BATCHES, Context, play_limit
 from benchmarks.stages.envpool import host_stepping, jit_stepping
 from benchmarks.stages.inference import scanned_inference
 from pd_jax.config import EnvConfig
@@ -49,11 +49,7 @@ def _measure(context: Context, lanes: int, stepping: Any) -> Row:
     seconds = take_turns(works, context.turns)
     play.close()
     environment.close()
-    alone = rates(lanes * steps, seconds["stepping"])
-    limit = Measured("stepping alone", tuple(alone))
-    if context.shares_cores:
-        inference = rates(lanes * repeats * MOST_BATCHES, seconds["inference"])
-        limit = Measured("stepping + inference, each alone, on shared cores", tuple(together(alone, inference)))
+    limit = play_limit(rates(lanes * steps, seconds["stepping"]), lanes * repeats * MOST_BATCHES, seconds)
     return make_row(
         "rollout",
         {"lanes": lanes, "stepping": stepping},
