@@ -39,21 +39,12 @@ def torch_student() -> Any:
     """The class that is net2 to a script that calls ``QNetwork(envs)``."""
     import torch
 
+    from benchmarks.rivals.net2 import torso
+
     class QNetwork(torch.nn.Module):
         def __init__(self, env: Any) -> None:
             super().__init__()
-            self.network = torch.nn.Sequential(
-                torch.nn.Conv2d(4, 16, 8, stride=4),
-                torch.nn.ReLU(),
-                torch.nn.Conv2d(16, 16, 4, stride=2),
-                torch.nn.ReLU(),
-                torch.nn.Conv2d(16, 16, 3),
-                torch.nn.ReLU(),
-                torch.nn.Flatten(),
-                torch.nn.Linear(7 * 7 * 16, 128),
-                torch.nn.ReLU(),
-                torch.nn.Linear(128, env.single_action_space.n),
-            )
+            self.network = torch.nn.Sequential(torso(), torch.nn.Linear(128, env.single_action_space.n))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.network(x / 255.0)

@@ -19,6 +19,7 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecNormalize
 
+from benchmarks.rivals.net2 import torso
 from benchmarks.rivals.window import Window, parser, write_report
 
 _PACKAGES = ("stable_baselines3", "torch", "gymnasium", "ale-py", "numpy")
@@ -30,17 +31,7 @@ class Net2(BaseFeaturesExtractor):
     def __init__(self, observation_space: Any, features_dim: int = 128) -> None:
         """Makes the torso for stacks of four 84x84 frames."""
         super().__init__(observation_space, features_dim)
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(observation_space.shape[0], 16, 8, stride=4),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 16, 4, stride=2),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 16, 3),
-            torch.nn.ReLU(),
-            torch.nn.Flatten(),
-            torch.nn.Linear(7 * 7 * 16, features_dim),
-            torch.nn.ReLU(),
-        )
+        self.layers = torso(observation_space.shape[0], features_dim)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """``[N, 4, 84, 84]`` float32 in [0, 1] to ``[N, 128]``."""
