@@ -104,3 +104,5 @@ def test_any_command_line_is_settings_or_a_one_line_error(command: str, tokens: 
         assert isinstance(load_config(TEACHERS_COMMANDS[command], tokens, command), TEACHERS_COMMANDS[command])
     except UserError as error:
         assert str(error).isprintable() and 0 < len(str(error)) < 1000  # noqa: PT017
+    except SystemExit as end:
+        assert end.code == 0 and {"-h", "--help"} & set(tokens)  # noqa: PT017

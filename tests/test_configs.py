@@ -146,7 +146,9 @@ def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
 
 
 # Ten games are forty programs to compile; of the others quicker files run the same commands and networks.
-SLOW = ("quick/compression.yaml", "quick/multi10.yaml", "quick/multi_dqn.yaml")
+SLOW = tuple(
+    f"quick/{name}.yaml" for name in ("compression", "dagger_net3", "losses", "multi10", "multi_dqn", "online_pong")
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in QUICK])
