@@ -48,10 +48,11 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType({"relu": 
 """What an ``mlp`` may apply to its hidden layers, by name."""
 _KERNEL_SIZES = (8, 4, 3)
 _STRIDES = (4, 2, 1)
-# Of a batch on a CPU: they fit into the cache of a core, and cores work on several at once. On two cores training
-# on 32 examples is 1.1 to 1.2x as fast in four parts as in one or in eight; inference on fewer is faster in one.
-_CPU_PARTS = 4
-_FEWEST_IN_PARTS = 32
+# Examples that a CPU takes through the convolutions at once: their activations fit into the cache of a core, while the
+# other cores work on the next ones. Fewer than two such parts are faster as one. More than eight would leave the caches
+# waiting for one another's activations, as XLA begins all of them: then eight at a time.
+_CPU_PART = 16
+_CPU_PARTS = 8
 
 
 def _he_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -106,17 +107,43 @@ class AtariTorso(nn.Module):
     @nn.compact
     def __call__(self, observations: Array) -> Array:
         """Maps uint8 ``[N, 84, 84, 4]`` (oldest frame first) to features ``[N, hidden]``."""
-        convolve = self._convolutions()
-        parts = self.parts
-        if parts is None:
-            parts = _CPU_PARTS if _method(self.method) == "matmul" and len(observations) >= _FEWEST_IN_PARTS else 1
-        size = max(-(-len(observations) // parts), 1)
-        features = [convolve(observations[start : start + size]) for start in range(0, len(observations), size)]
-        x = jnp.concatenate(features) if len(features) > 1 else features[0]
+        x = self._in_groups(observations)
         x = nn.Dense(self.spec.hidden, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name="fc1")(x)
         if self.layer_norm:
             x = nn.LayerNorm(dtype=self.dtype, name="norm4")(x)
         return nn.relu(x)
+
+    def _in_groups(self, observations: Array) -> Array:
+        """Maps observations to the last convolution's features ``[N, features]``, in groups of parts on a CPU."""
+        count, group = len(observations), _CPU_PART * _CPU_PARTS
+        if self.parts is not None or _method(self.method) != "matmul" or count <= group or count % group:
+            return self._in_parts(observations)
+
+        def next_group(torso: AtariTorso, _: None, planes: Array) -> tuple[None, Array]:
+            return None, torso._in_parts(planes.transpose(0, 2, 3, 1))
+
+        def in_turn(torso: AtariTorso, observations: Array) -> Array:
+            # With frames in front, as they come: see `pd_jax.convolutions`.
+            planes = observations.transpose(0, 3, 1, 2)
+            scan = nn.scan(next_group, variable_broadcast="params", split_rngs={"params": False})
+            _, features = scan(torso, None, planes.reshape(-1, group, *planes.shape[1:]))
+            return features.reshape(count, -1)
+
+        # What a gradient needs would have to be kept of every group, which takes longer than is won.
+        return nn.custom_vjp(
+            in_turn,
+            forward_fn=lambda torso, observations: nn.vjp(AtariTorso._in_parts, torso, observations),
+            backward_fn=lambda pull_back, gradient: pull_back(gradient),
+        )(self, observations)
+
+    def _in_parts(self, observations: Array) -> Array:
+        """As :meth:`_in_groups`, of one group."""
+        convolve, parts = self._convolutions(), self.parts
+        if parts is None:
+            parts = min(len(observations) // _CPU_PART, _CPU_PARTS) if _method(self.method) == "matmul" else 1
+        size = max(-(-len(observations) // max(parts, 1)), 1)
+        features = [convolve(observations[start : start + size]) for start in range(0, len(observations), size)]
+        return jnp.concatenate(features) if len(features) > 1 else features[0]
 
     def _convolutions(self) -> Callable[[Array], Array]:
         """All of them, as ``uint8 [N, 84, 84, 4] -> [N, features]``."""

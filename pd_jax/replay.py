@@ -279,6 +279,9 @@ def gather(state: FrameRings, lanes: Array, slots: Array) -> Array:
         return take(state.observations, lanes, slots)
     steps_back = jnp.minimum(jnp.arange(STACK - 1, -1, -1), _history(state, lanes, slots)[:, None])
     frames = take(state.observations, lanes[:, None], (slots[:, None] - steps_back) % state.flags.shape[1])
+    if jax.default_backend() == "cpu":
+        # Alone, a frame is copied in one go; fused with what turns the stacks, its bytes are looked up one by one.
+        frames = lax.optimization_barrier(frames)
     return frames.reshape(-1, STACK, *state.observation_shape).transpose(0, 2, 3, 1)
 
 
