@@ -158,17 +158,19 @@ class Environment:
         handle, outputs = self._xla_step(handle, actions)
         return handle, self._timestep(*outputs, is_first=previous.is_last)
 
-    def step_host(self, actions: np.ndarray, is_first: np.ndarray) -> TimeStep:
-        """Steps every lane from Python.
+    def step_host(self, actions: np.ndarray, is_first: np.ndarray, lanes: np.ndarray | None = None) -> TimeStep:
+        """Steps every lane from Python, or some of them.
 
         Args:
           actions: int ``[L]``.
           is_first: bool ``[L]``, :attr:`TimeStep.is_last` of the time step the actions answer.
+          lanes: those that are stepped, in rising order; the others stand still. Arguments and result are theirs alone.
 
         Returns:
           a time step of NumPy arrays.
         """
-        return self._timestep(*self._pool.step(np.asarray(actions, np.int32)), is_first=is_first)
+        lanes = None if lanes is None else np.asarray(lanes, np.int32)
+        return self._timestep(*self._pool.step(np.asarray(actions, np.int32), lanes), is_first=is_first)
 
     def close(self) -> None:
         """Ends the emulators and their threads.

@@ -85,12 +85,13 @@ class Evaluator:
         """
         environment = Environment(self.task, self.num_lanes, self.seed, **self._options)
         state = rollout.start(environment, jax.random.key(self.seed))
-        timestep = state.timestep
+        timestep, state = state.timestep, _without_observations(state)
         is_last: Any = np.zeros(self.num_lanes, bool)
         games: list[list[tuple[float, int]]] = [[] for _ in range(self.num_lanes)]
         steps = 0
         while True:
-            state, actions, finished = _settle_and_act(self._apply, variables, state, timestep, self.epsilon)
+            shown = dataclasses.replace(timestep, observations=_frames_first(timestep.observations))
+            state, actions, finished = _settle_and_act(self._apply, variables, state, shown, self.epsilon)
             mask = np.asarray(finished.mask)
             if mask.any():
                 self._note(games, mask, np.asarray(finished.returns), np.asarray(finished.lengths))
@@ -99,7 +100,8 @@ class Evaluator:
                 on_progress(done, self.episodes)
             if done == self.episodes:
                 break
-            timestep = environment.step_host(np.asarray(actions), is_last)
+            playing = np.array([len(lane) < self.episodes_per_lane for lane in games])
+            timestep = _step(environment, timestep, np.asarray(actions), is_last, playing)
             is_last = timestep.is_last
             steps += 1
         returns, lengths = zip(*(game for lane in games for game in lane), strict=True)
@@ -150,7 +152,42 @@ def evaluate(
 def _settle_and_act(
     apply: rollout.PolicyApply, variables: Any, state: rollout.LaneState, timestep: TimeStep, epsilon: float
 ) -> tuple[rollout.LaneState, Array, rollout.FinishedEpisodes]:
-    """Takes in what the lanes show, and decides what they do next."""
+    """Takes in what the lanes show, and decides what they do next.
+
+    ``state`` has no observations, and those of ``timestep`` have their frames in front.
+    """
+    observations = timestep.observations
+    if observations.ndim == 4:
+        observations = observations.transpose(0, 2, 3, 1)
+    timestep = dataclasses.replace(timestep, observations=observations)
     state, finished = rollout.advance(state, state.handle, timestep, state.key)
     actions, _, key = rollout.act(apply, variables, state, epsilon)
-    return dataclasses.replace(state, key=key), actions, finished
+    return dataclasses.replace(_without_observations(state), key=key), actions, finished
+
+
+def _step(
+    environment: Environment, timestep: TimeStep, actions: np.ndarray, is_last: np.ndarray, playing: np.ndarray
+) -> TimeStep:
+    """Steps the lanes that still play. The others keep showing what they showed: emulators take most of the time."""
+    if playing.all():
+        return environment.step_host(actions, is_last)
+    moved = environment.step_host(actions[playing], is_last[playing], np.flatnonzero(playing))
+
+    def merge(shown: np.ndarray, new: np.ndarray) -> np.ndarray:
+        merged = np.array(shown)
+        merged[playing] = new
+        return merged
+
+    merged: TimeStep = jax.tree.map(merge, timestep, moved)
+    return merged
+
+
+def _frames_first(observations: Any) -> Any:
+    """As EnvPool gives them, ``[L, 4, 84, 84]``: this way they go to the device as they lie in memory."""
+    return observations.transpose(0, 3, 1, 2) if observations.ndim == 4 else observations
+
+
+def _without_observations(state: rollout.LaneState) -> rollout.LaneState:
+    """The next step brings new ones; kept, a program would have to write them down."""
+    nothing: Any = np.zeros(0, np.uint8)
+    return dataclasses.replace(state, timestep=dataclasses.replace(state.timestep, observations=nothing))

@@ -44,6 +44,20 @@ def random_actions(num_actions: int, steps: int, num_lanes: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, num_actions, (steps, num_lanes)).astype(np.int32)
 
 
+@pytest.mark.parametrize("name", ["pong", "cartpole"])
+def test_lanes_that_are_stepped_alone_go_the_way_they_go_among_all(name):
+    task, lanes = get_task(name), 4
+    actions = random_actions(task.num_actions, 40, lanes)
+    together, some = (Environment(task, lanes, 3, max_episode_steps=15) for _ in range(2))
+    expected, is_first = play(together, actions), np.zeros(2, bool)
+    some.reset()
+    for row, all_lanes in zip(actions, expected[1:], strict=True):
+        found = some.step_host(row[1::2], is_first, np.array([1, 3]))
+        is_first = found.is_last
+        for own, others in zip(jax.tree.leaves(found), jax.tree.leaves(all_lanes), strict=True):
+            np.testing.assert_array_equal(own, np.asarray(others)[1::2])
+
+
 @pytest.mark.parametrize("episodic_life", [False, True])
 def test_breakout_games_agree_with_a_plain_loop_that_watches_the_lives(episodic_life):
     lanes, limit = 4, 190

@@ -29,12 +29,12 @@ class ScriptedGames:
 
     def __init__(self, lengths: list[list[int]]) -> None:
         self.lengths, self.num_lanes = lengths, len(lengths)
-        self.game, self.step = [0] * self.num_lanes, [0] * self.num_lanes
+        self.game, self.step, self.steps = [0] * self.num_lanes, [0] * self.num_lanes, [0] * self.num_lanes
 
     def _timestep(self, rewards: list[float], is_first: Any, ends: list[bool]) -> TimeStep:
         over = np.array(ends)
         return TimeStep(
-            observations=np.zeros((self.num_lanes, 4), np.float32),
+            observations=np.zeros((len(rewards), 4), np.float32),
             rewards=np.array(rewards, np.float32),
             is_first=np.asarray(is_first),
             terminated=over,
@@ -46,15 +46,19 @@ class ScriptedGames:
         zeros = [0.0] * self.num_lanes
         return jnp.zeros(8, jnp.uint8), self._timestep(zeros, [True] * self.num_lanes, [False] * self.num_lanes)
 
-    def step_host(self, actions: np.ndarray, is_first: np.ndarray) -> TimeStep:
+    def step_host(self, actions: np.ndarray, is_first: np.ndarray, lanes: np.ndarray | None = None) -> TimeStep:
         rewards, ends = [], []
-        for lane, lengths in enumerate(self.lengths):
-            if is_first[lane]:
+        stepped = range(self.num_lanes) if lanes is None else lanes
+        assert len(actions) == len(is_first) == len(stepped)
+        for lane, begins in zip(stepped, is_first, strict=True):
+            lengths = self.lengths[lane]
+            if begins:
                 self.step[lane] = 0
                 self.game[lane] += 1
             else:
                 self.step[lane] += 1
-            rewards.append(0.0 if is_first[lane] else 1.0)
+            self.steps[lane] += 1
+            rewards.append(0.0 if begins else 1.0)
             ends.append(self.step[lane] == lengths[self.game[lane] % len(lengths)])
         return self._timestep(rewards, is_first, ends)
 
@@ -69,6 +73,15 @@ def test_short_games_count_no_more_than_long_ones(monkeypatch):
     scores = score_scripted(monkeypatch, [[1], [30]], episodes=4)
     np.testing.assert_array_equal(scores.returns, [1, 1, 30, 30])
     np.testing.assert_array_equal(scores.lengths, [1, 1, 30, 30])
+
+
+def test_lanes_that_have_played_all_of_their_games_are_not_stepped(monkeypatch):
+    games = ScriptedGames([[1], [30], [4]])
+    monkeypatch.setattr(evaluation, "Environment", lambda *args: games)
+    scores = evaluate(no_policy, {}, CARTPOLE, episodes=6, num_lanes=3)
+    np.testing.assert_array_equal(scores.returns, [1, 1, 30, 30, 4, 4])
+    # Two games each, and the reset between them.
+    assert games.steps == [3, 61, 9]
 
 
 @settings(max_examples=25, deadline=None)
