@@ -9,10 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-
 from pd_jax.errors import UserError
 from pd_jax.reporting.progress import print_warning
 from pd_jax.run_directory import to_json, write_atomically
@@ -151,10 +147,15 @@ class _TensorBoardEvents:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.purge_step: int | None = None
-        self._writer: EventsWriter | None = None
+        self._writer: Any = None
         self._next_flush = 0.0
 
     def write(self, step: int, wall_time: float, values: Mapping[str, Any]) -> None:
+        # Where PyTorch is installed tensorboardX imports it, which takes seconds: not before there is something to write.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+
         if self._writer is None:
             self.directory.mkdir(exist_ok=True)
             # The name has the time in whole seconds only.
