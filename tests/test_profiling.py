@@ -148,12 +148,16 @@ def test_a_run_may_be_resumed_with_and_without_a_profile(
     assert "nothing was traced" in capfd.readouterr().err
 
 
-def test_other_commands_are_traced_as_well(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_is_traced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "scores"
     evaluation = {"evaluation.episodes": 4, "evaluation.num-lanes": 2, "profile": True, "profile-seconds": 0.2}
     succeed("evaluate", evaluation | {"teacher": "cartpole", "out": out})
     assert traces(out / "profile") == ["teacher"]
     assert "inference" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_teachers_training_is_traced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "training"
     training = {"game": "cartpole", "network": "mlp", "pqn.total-steps": 40_960, "pqn.num-lanes": 8}
     succeed("train-teacher", training | QUICK_EVALUATION | {"out": out, "profile": True, "profile-seconds": 1.0})

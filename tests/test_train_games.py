@@ -60,6 +60,7 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_cartpole_and_acrobot_are_learnt_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["train-teacher", "--config", str(CONFIGS / "multi_dqn_vector.yaml"), "--out", str(out)]) == 0
