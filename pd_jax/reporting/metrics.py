@@ -151,7 +151,7 @@ class _TensorBoardEvents:
         self._next_flush = 0.0
 
     def write(self, step: int, wall_time: float, values: Mapping[str, Any]) -> None:
-        # Where PyTorch is installed tensorboardX imports it, which takes seconds: not before there is something to write.
+        # Where PyTorch is installed tensorboardX imports it, which takes seconds: not before something is written.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
