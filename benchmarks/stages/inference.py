@@ -53,9 +53,19 @@ def run_teacher(context: Context) -> list[Row]:
 
 def scanned_inference(network: Any, variables: Any, observations: np.ndarray, repeats: int) -> Work:
     """A policy's outputs for ``[T, L, ...]``, one step after another in one compiled scan; all of it some times."""
-    many = jax.jit(lambda variables, steps: lax.map(lambda step: network.apply(variables, step), steps))
-    steps = jnp.asarray(observations)
+    apply = _of_frames_first(network)
+    many = jax.jit(lambda variables, steps: lax.map(lambda step: apply(variables, step), steps))
+    steps = _frames_first(observations)
     return lambda: [many(variables, steps) for _ in range(repeats)]
+
+
+def _frames_first(observations: np.ndarray) -> jax.Array:
+    """``[T, L, 4, 84, 84]`` on the device, as EnvPool and the replay hold them; PyTorch gets the order it prefers."""
+    return jnp.asarray(np.ascontiguousarray(np.moveaxis(observations, -1, 2)))
+
+
+def _of_frames_first(network: Any) -> Callable[[Any, Any], Any]:
+    return lambda variables, frames: network.apply(variables, frames.transpose(0, 2, 3, 1))
 
 
 def run_bulk(context: Context) -> list[Row]:
@@ -67,7 +77,7 @@ def _bulk(context: Context, name: str) -> list[Row]:
     material, pytorch = context.material, PyTorch.find()
     network = make_network(name, material.task.num_actions)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *material.task.observation_shape), jnp.uint8))
-    apply = jax.jit(network.apply)
+    apply = jax.jit(_of_frames_first(network))
     flops = forward_flops(network, material.task.observation_shape)
     rival = pytorch.student(variables)
     works: dict[tuple[str, int], Work] = {}
@@ -77,7 +87,7 @@ def _bulk(context: Context, name: str) -> list[Row]:
         items[batch] = count * batch
         observations = material.stacks(batch, min(count, MOST_BATCHES))
         works["ours", batch] = _repeat(
-            lambda frames: apply(variables, frames), [jnp.asarray(frames) for frames in observations], count
+            lambda frames: apply(variables, frames), list(_frames_first(observations)), count
         )
         if rival is not None:
             works["PyTorch", batch] = _pytorch_inference(rival, observations, count)
