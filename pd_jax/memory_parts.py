@@ -31,8 +31,6 @@ _EMULATOR_BYTES = {"atari": 1_700_000, "vector": 200_000}
 _PROGRAM_BYTES = 400 * 2**20
 # One that is played, the one before it, and two while that one is stored: split over devices, and turned lane by lane.
 _ROLLOUTS = 4
-# Measured: 1.4 (net2) to 2 (dqn) times what a minibatch has alive, because XLA's CPU works on all parts of it at once.
-_CPU_CONVOLUTIONS = 1.7
 # The state that is being written, and what Orbax makes of it.
 _CHECKPOINTS = 2
 
@@ -244,8 +242,6 @@ def minibatch_bytes(student: Student, batch: int, is_one_game: bool = False) -> 
         return (student.apply(variables, observations) ** 2).sum()
 
     layers = max(0, peak_bytes(jax.grad(loss), variables, observations) - tree_bytes(variables))
-    if len(student.observation_shape) == 3 and jax.default_backend() == "cpu":
-        layers = round(_CPU_CONVOLUTIONS * layers)
     return layers + 2 * tree_bytes(observations)
 
 
