@@ -180,7 +180,7 @@ class LearnerConfig:
     """Samples in a minibatch, on all devices together."""
     accumulate: Count = 1
     """Parts of a minibatch that every device goes through one after another, adding up gradients: for a minibatch whose
-    layers are more than the memory, or a CPU's cache, holds."""
+    layers are more than the memory holds. A CPU takes what its caches do not hold in more parts unasked."""
     optimizer: Annotated[Literal["rmsprop", "adam"], Choice("an optimizer")] = "rmsprop"
     """RMSProp is the paper's."""
     learning_rate: Positive = 2.5e-4

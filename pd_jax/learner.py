@@ -16,7 +16,7 @@ import optax
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
-from pd_jax import replay
+from pd_jax import networks, replay
 from pd_jax.config import LearnerConfig
 from pd_jax.distributed import AXIS, DeviceGroup
 from pd_jax.replay import ReplayState
@@ -82,6 +82,13 @@ def learner_template(student: Student, config: LearnerConfig) -> LearnerState:
     return template
 
 
+def gradient_parts(student: Student, config: LearnerConfig, devices: DeviceGroup) -> int:
+    """Parts that each device takes its gradients in: as many as are asked for, and those in what suits the platform."""
+    share = config.batch_size // devices.size // config.accumulate
+    seen = 1 if config.games == "alternating" else student.num_games
+    return config.accumulate * networks.gradient_parts(student.network, share, seen)
+
+
 class Learner:
     """Updates a student on every device of a group.
 
@@ -114,7 +121,7 @@ class Learner:
             share = config.batch_size // devices.size
             raise ValueError(f"{share} examples on each device do not split into {config.accumulate} parts")
         self._student = student
-        self._accumulate = config.accumulate
+        self._parts = gradient_parts(student, config, devices)
         self._num_games = student.num_games
         self._loss = loss
         self._divergence = divergence
@@ -276,7 +283,7 @@ class Learner:
             (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(variables, part)
             return gradients, measures
 
-        parts = self._accumulate
+        parts = self._parts
         if parts == 1:
             return of_part(batch)
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from pd_jax import replay
 from pd_jax.config import CollectConfig, DistillConfig, EvaluationConfig
 from pd_jax.distributed import DeviceGroup
-from pd_jax.learner import learner_template
+from pd_jax.learner import gradient_parts, learner_template
 from pd_jax.liveness import peak_bytes, tree_bytes
 from pd_jax.memory import MemoryEstimate, Part, largest
 from pd_jax.networks import count_params, in_one_part
@@ -61,7 +61,7 @@ def distillation_parts(
         activations.append(play_part(config, student, teachers, state.variables))
     environments = [(task, own) for task, own in zip(tasks, lanes, strict=True) if is_live]
     # The sum of an update's gradients, besides those of the part in hand.
-    sums = 2 + (config.learner.accumulate > 1)
+    sums = 2 + (gradient_parts(student, config.learner, devices) > 1)
     num_params = count_params(state.variables)
     training = f"training {config.student.network}'s {num_params:,} parameters{_times(students)} takes"
     return (
@@ -129,9 +129,9 @@ def replay_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
 def minibatch_part(config: DistillConfig, student: Student, devices: DeviceGroup, students: int) -> Part:
     """The student's layers, forwards and backwards, for a minibatch on every device, and the minibatch itself."""
     batch, is_one_game = config.learner.batch_size, config.learner.games == "alternating"
-    accumulate = config.learner.accumulate
-    total = minibatch_bytes(student, batch // devices.size // accumulate, is_one_game) * devices.size * students
-    if accumulate > 1:
+    parts = gradient_parts(student, config.learner, devices)
+    total = minibatch_bytes(student, batch // devices.size // parts, is_one_game) * devices.size * students
+    if parts > 1:
         # Drawn whole, and then learnt from part by part.
         seen = 1 if is_one_game else student.num_games
         total += 2 * seen * batch * students * tree_bytes(_observations(student.tasks[0], 1))

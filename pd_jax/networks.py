@@ -53,6 +53,9 @@ _STRIDES = (4, 2, 1)
 # waiting for one another's activations, as XLA begins all of them: then eight at a time.
 _CPU_PART = 16
 _CPU_PARTS = 8
+# What a gradient keeps of more examples than so many outgrows the caches that the cores share: then so many at a time.
+_CPU_GRADIENT = 128
+_CPU_GRADIENT_PART = 96
 
 
 def _he_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -332,6 +335,23 @@ def _torso_spec(name: str, channels: Sequence[int] | None, hidden: int | None) -
     if min(*spec.channels, spec.hidden) < 1:
         raise UserError(f"channels and hidden must be at least 1, got {spec.channels} and {spec.hidden}")
     return spec
+
+
+def gradient_parts(network: nn.Module, batch_size: int, num_games: int = 1) -> int:
+    """Parts of one size that the gradients of a minibatch are best taken in, one after another, on this platform.
+
+    Args:
+      network: whose gradients are taken.
+      batch_size: examples of each game.
+      num_games: that are learnt from at once.
+    """
+    torso, examples = getattr(network, "torso", None), batch_size * num_games
+    if not isinstance(torso, AtariTorso) or _method(torso.method) != "matmul" or examples <= _CPU_GRADIENT:
+        return 1
+    least = -(-examples // _CPU_GRADIENT_PART)
+    parts = next((count for count in range(least, batch_size) if batch_size % count == 0), batch_size)
+    # Of numbers with few divisors the parts would be too small to pay.
+    return parts if examples // parts >= _CPU_GRADIENT_PART // 3 else 1
 
 
 def in_one_part(network: PolicyNetwork | MultiGameNetwork) -> PolicyNetwork | MultiGameNetwork:

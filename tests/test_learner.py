@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,10 @@ import optax
 import pytest
 from jax import lax
 
-from pd_jax import replay
+from pd_jax import networks, replay
 from pd_jax.config import LearnerConfig, StudentConfig
 from pd_jax.distributed import AXIS, DeviceGroup
-from pd_jax.learner import Learner, LearnerState, make_optimizer
+from pd_jax.learner import Learner, LearnerState, gradient_parts, make_optimizer
 from pd_jax.losses import kl_loss, mse_loss
 from pd_jax.networks import make_network
 from pd_jax.students import Student, make_student
@@ -155,6 +156,42 @@ def test_parts_of_a_minibatch_are_gone_through_one_after_another() -> None:
         return int(learner._update.lower(state, batch).compile().memory_analysis().temp_size_in_bytes)
 
     assert temporary_bytes(8) < temporary_bytes(1) / 3
+
+
+def test_large_minibatches_of_frames_are_taken_in_parts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, vectors = make_network("net3", 6), make_network("mlp", 6)
+    assert [networks.gradient_parts(frames, size) for size in (1, 32, 128, 192, 256, 1_000, 4_096)] == [
+        1, 1, 1, 2, 4, 20, 64,
+    ]  # fmt: skip
+    assert [networks.gradient_parts(frames, 32, games) for games in (1, 4, 5, 10)] == [1, 1, 2, 4]
+    # Parts of one or two examples would be worse than none.
+    assert networks.gradient_parts(frames, 131) == networks.gradient_parts(frames, 2 * 101) == 1
+    assert networks.gradient_parts(vectors, 4_096) == 1
+    assert networks.gradient_parts(make_network("net3", 6, convolution="native"), 4_096) == 1
+    student = Student(frames, (get_task("pong"),))
+    assert gradient_parts(student, LearnerConfig(batch_size=1_024, accumulate=2), ONE) == 16
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert networks.gradient_parts(frames, 4_096) == 1
+
+
+def test_parts_taken_unasked_add_up_to_the_whole_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network("net3", 6, channels=(2, 3, 2), hidden=8)
+    learner_of = functools.partial(
+        Learner, Student(network, (get_task("pong"),)), mse_loss, LearnerConfig(batch_size=144), ONE
+    )
+    generator = np.random.default_rng(0)
+    batch = Batch(
+        generator.integers(0, 256, (1, 1, 144, 84, 84, 4), dtype=np.uint8),
+        generator.normal(size=(1, 1, 144, 6)).astype(np.float32),
+    )
+    results = []
+    for parts in (2, 1):
+        monkeypatch.setattr(networks, "gradient_parts", lambda *_, parts=parts: parts)
+        learner = learner_of(total_updates=TOTAL_UPDATES)
+        results.append(learner.update(learner.init(jax.random.key(0)), batch))
+    (state, metrics), (whole, whole_metrics) = results
+    chex.assert_trees_all_close(state.variables, whole.variables, atol=1e-6)
+    chex.assert_trees_all_close(metrics, whole_metrics, rtol=1e-4)
 
 
 def test_bfloat16_is_for_activations_and_the_student_learns_in_float32() -> None:
