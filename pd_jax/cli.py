@@ -157,7 +157,7 @@ def _run(command: str, config: Any) -> None:
     if config.resume and config.out is not None and not os.path.exists(os.path.join(config.out, "config.yaml")):
         # No error: a job that is restarted from outside needs one command.
         print(f"pd-jax {command}: {config.out}: nothing to resume; begins afresh", file=sys.stderr)
-    _runners()[command](config)
+    _runner(command)(config)
 
 
 def _ignore_warnings_of_envpool() -> None:
@@ -165,35 +165,46 @@ def _ignore_warnings_of_envpool() -> None:
     warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
 
 
-def _runners() -> Mapping[str, Callable[[Any], Any]]:
-    """The commands' functions, imported only now: a wrong option or ``--help`` needs no JAX."""
-    from pd_jax.collect import collect
-    from pd_jax.distill import distill
-    from pd_jax.online import online
-    from pd_jax.reporting.tables import print_evaluation, print_teacher
+def _runner(command: str) -> Callable[[Any], Any]:
+    """A command's function, imported only now: a wrong option or ``--help`` needs no JAX, and no command the others."""
+    if command == "train-teacher":
+        from pd_jax.reporting.tables import print_teacher
+        from pd_jax.teachers.train import train_teacher
+
+        return lambda config: print_teacher(train_teacher(config))
+    if command == "collect":
+        return _collect
+    if command == "distill":
+        from pd_jax.distill import distill
+
+        return distill
+    if command == "online":
+        from pd_jax.online import online
+
+        return online
+    if command == "sweep":
+        return _sweep
+    from pd_jax.reporting.tables import print_evaluation
     from pd_jax.scoring import run_evaluate
+
+    return lambda config: print_evaluation(run_evaluate(config))
+
+
+def _collect(config: Any) -> None:
+    from pd_jax.collect import collect
+
+    header = collect(config)
+    print(f"{config.out}: {header.steps * header.num_lanes:,} steps of {header.task}")
+
+
+def _sweep(config: Any) -> None:
     from pd_jax.sweep import sweep
-    from pd_jax.teachers.train import train_teacher
 
-    def run_collect(config: Any) -> None:
-        header = collect(config)
-        print(f"{config.out}: {header.steps * header.num_lanes:,} steps of {header.task}")
-
-    def run_sweep(config: Any) -> None:
-        cells = sweep(config)["cells"]
-        failed = [cell["cell"] for cell in cells if "failure" in cell]
-        if failed:
-            more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-            raise UserError(f"{len(failed)} of {len(cells)} cells failed: {failed[0]}{more}; table.md has the reasons")
-
-    return {
-        "train-teacher": lambda config: print_teacher(train_teacher(config)),
-        "collect": run_collect,
-        "distill": distill,
-        "online": online,
-        "sweep": run_sweep,
-        "evaluate": lambda config: print_evaluation(run_evaluate(config)),
-    }
+    cells = sweep(config)["cells"]
+    failed = [cell["cell"] for cell in cells if "failure" in cell]
+    if failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise UserError(f"{len(failed)} of {len(cells)} cells failed: {failed[0]}{more}; table.md has the reasons")
 
 
 def _usage() -> str:

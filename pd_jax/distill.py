@@ -85,10 +85,9 @@ def distill(
                 setting.memory.tell()
             summary = session.run()
         hosts.for_all(lambda among: among.wait_for_primary("end"))
-        if not hosts.is_primary():
-            return summary
-        print_summary(summary)
-        print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
+        if hosts.is_primary():
+            print_summary(summary)
+            print(f"{run.path}: summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/")
     return summary
 
 
@@ -260,6 +259,9 @@ class Session:
         self._tell_of_short_recordings()
         lessons.open()
         try:
+            if isinstance(lessons, Lessons) and lessons.games is None and hosts.current() is None:
+                # While XLA compiles the play, which EnvPool has done anew in every process.
+                self.learner.compile_ahead(self._state, lessons.stored, self._call_size)
             if self.at.updates > 0:
                 self._let_student_act(first_round, lessons)
                 if self.replays is not None and self.replays.restore(self.at.updates):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import chex
@@ -132,7 +134,8 @@ class Learner:
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.
         self._init = jax.jit(self._init_state)
         self._update = devices.map(self._device_update, donate=(0,))
-        self._update_many: dict[tuple[int, Games], Callable[..., Any]] = {}
+        self._update_many: dict[tuple[int, Games], Any] = {}
+        self._compiling: dict[tuple[int, Games], Future[None]] = {}
 
     def init(self, key: Array) -> LearnerState:
         """A fresh student, the same on every device."""
@@ -175,10 +178,42 @@ class Learner:
         """
         if len(stored) != self._num_games:
             raise ValueError(f"{len(stored)} replays for {self._num_games} games")
+        if (compiling := self._compiling.pop((num_updates, games), None)) is not None:
+            compiling.result()
+        return self._many(num_updates, games)(state, stored)
+
+    def compile_ahead(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> None:
+        """Compiles in a thread what :meth:`update_from_replay` will run; that waits for it, and raises what it raised.
+
+        Args:
+          state: with a device axis; only its shape is looked at.
+          stored: as ``state``.
+          num_updates: of a call, in which all games are learnt. If it was asked for before, nothing happens.
+        """
+        if (num_updates, None) in self._update_many:
+            return
+        many = self._many(num_updates, None)
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), (state, stored)
+        )
+        done: Future[None] = Future()
+
+        def compile_it() -> None:
+            try:
+                many.lower(*shapes).compile()
+                done.set_result(None)
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._compiling[num_updates, None] = done
+        threading.Thread(target=compile_it, name="compile-updates").start()
+
+    def _many(self, num_updates: int, games: Games) -> Any:
+        """Several updates over the devices, made at the first call."""
         if (num_updates, games) not in self._update_many:
             many = functools.partial(self.per_device_updates, num_updates=num_updates, games=games)
             self._update_many[num_updates, games] = self._devices.map(many, donate=(0,))
-        return self._update_many[num_updates, games](state, stored)
+        return self._update_many[num_updates, games]
 
     def per_device_updates(
         self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int, games: Games = None

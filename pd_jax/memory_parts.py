@@ -231,8 +231,8 @@ def minibatch_bytes(student: Student, batch: int, is_one_game: bool = False) -> 
       batch: samples of each game.
       is_one_game: whether an update is about one game only.
     """
-    student = dataclasses.replace(student, network=in_one_part(student.network))
     variables = jax.eval_shape(student.init, jax.random.key(0))
+    student = dataclasses.replace(student, network=in_one_part(student.network))
     leading = (batch,) if is_one_game else (student.num_games, batch)
     observations = jax.ShapeDtypeStruct((*leading, *student.observation_shape), jnp.dtype(student.observation_dtype))
 

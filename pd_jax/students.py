@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -55,8 +57,9 @@ class Student:
         """``"uint8"`` or ``"float32"``."""
         return self.tasks[0].observation_dtype
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> Any:
-        """Fresh variables."""
+        """Fresh variables. Traced once, whoever asks for them or for their shapes."""
         leading = (self.num_games, 1) if self._has_game_axis else (1,)
         return self.network.init(key, jnp.zeros((*leading, *self.observation_shape), self.observation_dtype))
 

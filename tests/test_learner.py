@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import no_compilation
 from jax import lax
 
 from pd_jax import networks, replay
@@ -295,6 +296,31 @@ def test_one_call_of_many_updates_equals_many_calls_of_one(stored):
         np.testing.assert_allclose(found, expected, atol=1e-6)
     assert len(set(losses)) == 6, "every update draws a minibatch of its own"
     assert float(metrics["loss"][0]) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_updates_compiled_ahead_are_not_compiled_again(stored):
+    learner, state = make_learner()
+    learner.compile_ahead(state, stored, 3)
+    learner._compiling[3, None].result()
+    with no_compilation():
+        ahead, _ = learner.update_from_replay(state, stored, 3)
+        learner.compile_ahead(ahead, stored, 3)
+    assert not learner._compiling, "once is enough"
+    other, state = make_learner()
+    expected, _ = other.update_from_replay(state, stored, 3)
+    for found, wanted in zip(numbers(ahead), numbers(expected), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_what_cannot_be_compiled_ahead_is_said_by_the_first_update(stored):
+    def loss(outputs: jax.Array, teacher_q: jax.Array) -> jax.Array:
+        raise ArithmeticError("no such loss")
+
+    learner = Learner(LINEAR, loss, LearnerConfig(batch_size=8), ONE, total_updates=TOTAL_UPDATES)
+    state = learner.init(jax.random.key(0))
+    learner.compile_ahead(state, stored, 2)
+    with pytest.raises(ArithmeticError, match="no such loss"):
+        learner.update_from_replay(state, stored, 2)
 
 
 def test_updates_move_nothing_between_host_and_device_and_take_over_the_states_memory(stored):
