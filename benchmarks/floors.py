@@ -114,7 +114,7 @@ def forward_flops(network: Any, observation_shape: tuple[int, ...], dtype: str =
       observation_shape: of one sample, with a leading game axis for networks of several games.
       dtype: of the observations.
     """
-    return sum(_layer_flops(network, observation_shape, dtype).values())
+    return sum(layer_flops(network, observation_shape, dtype).values())
 
 
 def training_flops(network: Any, observation_shape: tuple[int, ...], dtype: str = "uint8") -> float:
@@ -123,13 +123,13 @@ def training_flops(network: Any, observation_shape: tuple[int, ...], dtype: str 
     The backward pass takes as many operations again for the gradients of the weights, and for those of the layers'
     inputs; of the frames themselves none is needed, so the first layer is passed twice, not thrice.
     """
-    layers = _layer_flops(network, observation_shape, dtype)
+    layers = layer_flops(network, observation_shape, dtype)
     first = next(layers[name] for name in ("conv1", "fc1", "output") if name in layers)
     return 3.0 * sum(layers.values()) - first
 
 
-def _layer_flops(network: Any, observation_shape: tuple[int, ...], dtype: str) -> dict[str, float]:
-    """By layer; heads of several games, which are named ``output0`` and so on, together as their mean."""
+def layer_flops(network: Any, observation_shape: tuple[int, ...], dtype: str = "uint8") -> dict[str, float]:
+    """As :func:`forward_flops`, by layer; several games' heads (``output0`` and so on) together as their mean."""
     games = observation_shape[:1] if isinstance(network, MultiGameNetwork) else ()
     example = jnp.zeros((*games, 1, *observation_shape[len(games) :]), dtype)
     params = jax.eval_shape(network.init, jax.random.key(0), example)["params"]

@@ -18,6 +18,7 @@ from benchmarks.floors import Ceilings, Cost, forward_flops, measure_ceilings, t
 from benchmarks.growth import find_growth
 from benchmarks.measure import Spread, percentile, rates, ratios, take_turns, together
 from benchmarks.peers import read_peers
+from benchmarks.products import Part, parts_of
 from benchmarks.rows import Measured, Row, make_row
 from benchmarks.sizes import find_size
 from benchmarks.stages import ABOUT, STAGES
@@ -25,6 +26,7 @@ from benchmarks.stages.best import BEST, best_rows
 from benchmarks.store import Store
 from pd_jax.errors import UserError
 from pd_jax.networks import make_network
+from pd_jax.reporting.profile import Span
 
 FRAMES = (84, 84, 4)
 
@@ -282,3 +284,23 @@ def test_the_peers_loops_become_rows(tmp_path: Path):
     (tmp_path / "peers.json").write_text("{}")
     with pytest.raises(UserError, match="is not what"):
         read_peers(tmp_path)
+
+
+def test_operations_of_an_update_are_told_apart_by_layer_and_direction() -> None:
+    program = """
+  %dot.1 = f32[400,128]{1,0} dot(%x, %k), metadata={op_name="jit(f)/loss/jvp(Net)/torso/conv1/dot_general"}
+  %fusion.2 = f32[64,128]{1,0} fusion(%x), calls=%c, backend_config={"fusion_config":{"kind":"__ynn_fusion"}}, metadata={op_name="jit(f)/loss/transpose(jvp(Net))/torso/conv1/dot_general"}
+  ROOT %dot.3 = f32[400,64]{1,0} dot(%x, %k), metadata={op_name="jit(f)/loss/transpose(jvp(Net))/torso/conv1/dot_general"}
+  %add.4 = f32[400,128]{1,0} add(%x, %k), metadata={op_name="jit(f)/loss/jvp(Net)/torso/conv1/add"}
+  %add.5 = (f32[400,128]{1,0}) add(%x, %k), metadata={op_name="jit(f)/optimizer/add"}
+"""  # noqa: E501
+    spans = [Span(name, "f", 0.0, 2e6) for name in ("dot.1", "dot.1", "fusion.2", "dot.3", "add.4", "add.5", "gone.6")]
+    parts = parts_of(spans, program, {"conv1": 64 * 128}, {"conv1": 1e6}, count=2)
+    assert parts[0] == Part("conv1: forwards", 2e-3, 1e6)
+    assert set(parts[1:]) == {
+        Part("conv1: weights' gradient", 1e-3, 1e6),
+        Part("conv1: inputs' gradient", 1e-3, 1e6),
+        Part("layers, beside products", 1e-3),
+        Part("optimizer", 1e-3),
+        Part("other", 1e-3),
+    }
