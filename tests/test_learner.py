@@ -178,12 +178,12 @@ def test_large_minibatches_of_frames_are_taken_in_parts_on_a_cpu(monkeypatch: py
 def test_parts_taken_unasked_add_up_to_the_whole_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_network("net3", 6, channels=(2, 3, 2), hidden=8)
     learner_of = functools.partial(
-        Learner, Student(network, (get_task("pong"),)), mse_loss, LearnerConfig(batch_size=144), ONE
+        Learner, Student(network, (get_task("pong"),)), mse_loss, LearnerConfig(batch_size=6), ONE
     )
     generator = np.random.default_rng(0)
     batch = Batch(
-        generator.integers(0, 256, (1, 1, 144, 84, 84, 4), dtype=np.uint8),
-        generator.normal(size=(1, 1, 144, 6)).astype(np.float32),
+        generator.integers(0, 256, (1, 1, 6, 84, 84, 4), dtype=np.uint8),
+        generator.normal(size=(1, 1, 6, 6)).astype(np.float32),
     )
     results = []
     for parts in (2, 1):
