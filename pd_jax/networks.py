@@ -49,9 +49,10 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType({"relu": 
 _KERNEL_SIZES = (8, 4, 3)
 _STRIDES = (4, 2, 1)
 # Examples that a CPU takes through the convolutions at once: their activations fit into the cache of a core, while the
-# other cores work on the next ones. Fewer than two such parts are faster as one. More than eight would leave the caches
-# waiting for one another's activations, as XLA begins all of them: then eight at a time.
+# other cores work on the next ones. Fewer than two such parts are faster as one. XLA begins all of them together, and
+# many leave the caches waiting for one another's activations: without a gradient two at a time, with one at most eight.
 _CPU_PART = 16
+_CPU_GROUP = 2 * _CPU_PART
 _CPU_PARTS = 8
 # What a gradient keeps of more examples than so many outgrows the caches that the cores share: then so many at a time.
 _CPU_GRADIENT = 128
@@ -118,7 +119,7 @@ class AtariTorso(nn.Module):
 
     def _in_groups(self, observations: Array) -> Array:
         """Maps observations to the last convolution's features ``[N, features]``, in groups of parts on a CPU."""
-        count, group = len(observations), _CPU_PART * _CPU_PARTS
+        count, group = len(observations), _CPU_GROUP
         if self.parts is not None or _method(self.method) != "matmul" or count <= group or count % group:
             return self._in_parts(observations)
 

@@ -195,7 +195,7 @@ def test_gradients_of_both_formulations_agree(name):
 
 @pytest.mark.parametrize("count", [31, 32, 50, 256])
 def test_batches_that_go_through_in_parts_and_in_groups_of_them_are_the_same(count):
-    """The last part of 50 is smaller than the others; 256 are two groups, but for gradients."""
+    """The last part of 50 is smaller than the others; 256 are eight groups, but for gradients."""
     observations = frames(count)
     teacher_q = np.random.default_rng(1).standard_normal((count, 6)).astype(np.float32)
     network = make_network("net3", 6, convolution="matmul")
