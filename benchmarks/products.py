@@ -2,9 +2,10 @@
 
     python -m benchmarks.products
 
-Traces updates from a replay with JAX's profiler and adds up the operations that XLA ran. Of products the rate is told
-too, and what share that is of the highest at which one core was seen to multiply large matrices. PyTorch's updates,
-where it is installed, run by turns with ours, for scale.
+Traces updates from a replay with JAX's profiler and adds up the operations that XLA ran, on one core: with several,
+an operation's time holds that of others which it waits for. Of products the rate is told too, and what share that is
+of the highest at which the core was seen to multiply large matrices. PyTorch's updates, where it is installed, run by
+turns with ours, for scale.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Part:
 
     Attributes:
       name: such as ``conv2: weights' gradient``.
-      core_seconds: of all cores together, in one update.
+      core_seconds: in one update.
       flops: of an update, if these are products.
     """
 
@@ -86,7 +87,7 @@ def _kind(instruction: re.Match[str] | None, kernels: Mapping[str, int]) -> str:
     path = _PATH.search(instruction[3])
     scopes = path[1] if path else ""
     layer = _LAYERS.search(scopes)
-    if layer is None or not _PRODUCT.search(instruction[3]):
+    if layer is None or not _PRODUCT.search(instruction[3]) or scopes.endswith("/reduce_sum"):
         names = (name for name in ("sample", "optimizer", "all_reduce") if f"/{name}/" in f"/{scopes}/")
         return next(names, "layers, beside products" if layer else "other")
     if "transpose(" not in scopes:
@@ -106,11 +107,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.quick:
         options.networks, options.batch, options.updates, options.turns = ["net3"], 8, 2, 1
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX looks how many threads there may be
     if jax.default_backend() != "cpu":
         parser.error("this looks into updates on a CPU; for an accelerator's there is pd-jax distill --profile")
     material = Material(play_steps=512 if options.quick else 8_192, capacity=1_024 if options.quick else 16_384)
     ceilings = measure_ceilings(256 if options.quick else 2_048, 2**20, ("float32",))
-    ceiling = ceilings.flops["float32"] / (os.cpu_count() or 1)
+    ceiling = ceilings.flops["float32"]
     context = Context(find_size("toy" if options.quick else "small"), options.turns, ceilings, material)
     rows = [_measure(network, context, options, ceiling) for network in options.networks]
     name = "products_quick" if options.quick else "products"
@@ -164,7 +166,7 @@ def _measure(network: str, context: Context, options: argparse.Namespace, ceilin
 def _print(network: str, parts: Sequence[Part], seconds: Mapping[str, float], ceiling: float) -> None:
     total = sum(part.core_seconds for part in parts)
     said = ", ".join(f"{who} {1e3 * value:.1f} ms" for who, value in seconds.items())
-    table = Table("operations", "core-ms", "share", "GFLOP/s of a core", "of its best", title=f"{network}: {said}")
+    table = Table("operations", "ms", "share", "GFLOP/s", "of its best", title=f"{network}: {said}")
     for part in parts:
         rate = part.flops / part.core_seconds if part.flops else None
         told = (f"{rate / 1e9:.0f}", f"{100 * rate / ceiling:.0f} %") if rate else ("", "")
