@@ -145,10 +145,14 @@ def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
         assert 1 < estimate.bytes_of("replay") / (config.replay.capacity * 84 * 84 * games) < 1.05
 
 
-# Three games are a dozen programs to compile, ten are forty; quicker files run the same commands and networks.
+# Three games are a dozen programs to compile, ten are forty; quicker files and other tests run the same commands and
+# networks.
 SLOW = tuple(
     f"quick/{name}.yaml"
-    for name in ("compression", "dagger_net3", "losses", "multi3", "multi10", "multi_dqn", "online_pong")
+    for name in (
+        *("cartpole_acrobot", "compression", "dagger_net3", "losses", "multi3", "multi10", "multi_dqn"),
+        *("multi_dqn_vector", "online_cartpole", "online_pong"),
+    )
 )
 
 

@@ -95,11 +95,19 @@ def test_a_run_that_is_killed_at_random_moments_and_rerun_ends_with_the_same_bit
     assert without_time(read_lines(out)) == without_time(read_lines(whole))
 
 
-def test_a_run_goes_on_alike_on_eight_devices_then_four_then_one(
-    tmp_path: Path, recorded_run_options: dict[str, Any], finished_run: Path
+@pytest.mark.parametrize(
+    "rounds_and_devices",
+    [((4, 8), (5, 1)), pytest.param(((2, 8), (4, 4), (5, 1)), marks=pytest.mark.slow)],
+    ids=["8-1", "8-4-1"],
+)
+def test_a_run_goes_on_alike_on_fewer_devices(
+    rounds_and_devices: tuple[tuple[int, int], ...],
+    tmp_path: Path,
+    recorded_run_options: dict[str, Any],
+    finished_run: Path,
 ) -> None:
     out = tmp_path / "run"
-    for rounds, devices in ((2, 8), (4, 4), (5, 1)):
+    for rounds, devices in rounds_and_devices:
         settings = recorded_run_options | QUICK_EVALUATION | {"schedule.rounds": rounds, "out": out, "resume": "auto"}
         ended = run(
             [sys.executable, "-m", "pd_jax", "distill", *options(settings | {"learner.num-devices": devices})],

@@ -25,16 +25,18 @@ from pd_jax.replay import ReplayState
 
 _INSERTS = 8
 _SAMPLES = 8
-_UPDATES = 8
+# Of 32 examples; of more, fewer. What a draw costs is far less than a turn differs from the next: hence many turns.
+_UPDATES = 24
+_MORE_TURNS = 5
 
 
 def run(context: Context) -> list[Row]:
-    """Insertion; sampling by batch; and updates that draw their minibatches beside updates of a given one."""
+    """Insertion; sampling by batch; and updates that draw their minibatches beside updates of given ones."""
     batches = context.size.batches[:: max(1, len(context.size.batches) - 1)]
     return [
         _insertion(context),
         *(_sampling(context, batch) for batch in batches),
-        *(_share(context, network, batches[0]) for network in context.size.networks),
+        *(_share(context, network, batch) for network in context.size.networks for batch in batches),
     ]
 
 
@@ -113,15 +115,16 @@ def _pytorch_samples(store: Any, batch: int) -> Work:
 def _share(context: Context, network: str, batch: int) -> Row:
     """One update that draws its minibatch; its limit is one whose minibatch is given."""
     material, devices = context.material, context.material.devices
+    count = max(1, _UPDATES * 32 // max(32, batch))
     learners = [make_learner(network, [material.task], devices, batch) for _ in range(2)]
     works = {"ours": updates(learners[0], (material.stored,), 1), "given": _given(context, learners[1], batch)}
-    seconds = take_turns({name: _repeat(work, _UPDATES) for name, work in works.items()}, context.turns)
+    seconds = take_turns({name: _repeat(work, count) for name, work in works.items()}, _MORE_TURNS * context.turns)
     return make_row(
         "replay",
         {"work": "update", "network": network, "batch": batch, "devices": devices.size},
         "samples/s",
-        rates(_UPDATES * batch, seconds["ours"]),
-        limit=Measured("updates of a given minibatch", tuple(rates(_UPDATES * batch, seconds["given"]))),
+        rates(count * batch, seconds["ours"]),
+        limit=Measured("updates of a given minibatch", tuple(rates(count * batch, seconds["given"]))),
         note="one update a call, both",
     )
 
