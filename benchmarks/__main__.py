@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -83,6 +84,8 @@ def _run(options: argparse.Namespace) -> int:
     store = Store(options.out / f"{name}.json", size, keeps=options.resume or options.stages is not None)
     chosen = [name for name in STAGES if options.stages is None or name in options.stages]
     pending = [name for name in chosen if not (options.resume and store.has(name))]
+    if pending:
+        _check_writable(options.out)
     code = 0
     try:
         if pending:
@@ -94,6 +97,15 @@ def _run(options: argparse.Namespace) -> int:
     if store.rows:
         _report(store)
     return code
+
+
+def _check_writable(directory: Path) -> None:
+    """Finds out before anything is measured."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise UserError(f"--out: nothing can be written to {directory}: {error.strerror}") from error
 
 
 def _context(size: Size, options: argparse.Namespace) -> Context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -32,7 +33,7 @@ class Store:
         or, of one that failed, ``error`` instead of the rows.
 
     Raises:
-      UserError: the file is to be kept but is not a result file, or is of another machine or size.
+      UserError: the file is to be kept but cannot be read, is not a result file, or is of another machine or size.
     """
 
     def __init__(self, path: Path, size: Size, *, keeps: bool) -> None:
@@ -74,8 +75,11 @@ class Store:
             self.write()
 
     def write(self) -> None:
-        """Writes all of it, in the place of the file only once it is whole."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes all of it, in the place of the file only once it is whole.
+
+        Raises:
+          UserError: it cannot be written; the file is as it was.
+        """
         content = {
             "format_version": FORMAT_VERSION,
             "size": self._size,
@@ -84,15 +88,25 @@ class Store:
             "growth": [growth.to_json() for growth in find_growth(self.rows)],
         }
         unfinished = self.path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(content, indent=1) + "\n")
-        unfinished.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(content, indent=1) + "\n")
+            unfinished.replace(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
             content = json.loads(self.path.read_text())
             version, size, machine, stages = (content[key] for key in ("format_version", "size", "machine", "stages"))
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+            if not (isinstance(machine, dict) and isinstance(stages, dict)):
+                raise TypeError("machine and stages are objects")
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path} is not a result file of python -m benchmarks") from error
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
         if version != FORMAT_VERSION:
             raise UserError(f"{self.path} is of format {version}, and this is format {FORMAT_VERSION}")
         if size != self._size:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +25,7 @@ from benchmarks.rows import Measured, Row, make_row
 from benchmarks.sizes import find_size
 from benchmarks.stages import ABOUT, STAGES
 from benchmarks.stages.best import BEST, best_rows
+from benchmarks.stages.context import PyTorch
 from benchmarks.store import Store
 from pd_jax.errors import UserError
 from pd_jax.networks import make_network
@@ -189,9 +192,10 @@ def test_results_of_another_machine_or_size_are_not_mixed_with_these(tmp_path: P
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"another machine \(cores: 12345"):
         Store(path, toy, keeps=True)
-    path.write_text("[1]")
-    with pytest.raises(UserError, match="not a result file"):
-        Store(path, toy, keeps=True)
+    for damaged in ("[1]", '{"half":', json.dumps(content | {"machine": []}), json.dumps(content | {"stages": 3})):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="not a result file"):
+            Store(path, toy, keeps=True)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +217,38 @@ def test_a_file_in_the_place_of_the_results_is_refused(tmp_path: Path, capsys: A
     (tmp_path / "out").write_text("")
     assert command.main(["--size", "toy", "--out", str(tmp_path / "out")]) == 2
     assert "is not a directory" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(capsys: Any):
+    assert command.main(["--size", "toy", "--out", "/proc/nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert "nothing can be written to /proc/nowhere" in error and error.count("\n") == 1
+
+
+def test_a_disk_that_fills_up_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: Any):
+    store = Store(tmp_path / "benchmarks.json", find_size("toy"), keeps=False)
+    first = [_row("envpool", 5.0, lanes=2)]
+    store.add("envpool", first, seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
+
+    def fail(path: Path, text: str) -> None:
+        with path.open("w") as file:
+            file.write(text[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(UserError, match=r"benchmarks.json cannot be written: No space left"):
+        store.add("replay", [_row("replay", 5.0)], seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.json"]
+    assert Store(tmp_path / "benchmarks.json", find_size("toy"), keeps=True).rows == first
+
+
+def test_a_pytorch_that_cannot_be_imported_is_named_as_missing(monkeypatch: Any):
+    monkeypatch.setitem(sys.modules, "benchmarks.rivals.pytorch", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    PyTorch.find.cache_clear()
+    found = PyTorch.find()
+    PyTorch.find.cache_clear()
+    assert found.module is None and found.missing.startswith("PyTorch cannot be imported: import of benchmarks")
 
 
 def test_finished_stages_outlast_failures_and_interruptions(tmp_path: Path, monkeypatch: Any, capsys: Any):

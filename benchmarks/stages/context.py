@@ -83,7 +83,12 @@ class PyTorch:
         """Looks for it once, and sets it up."""
         if importlib.util.find_spec("torch") is None:
             return cls(None, "PyTorch is not installed")
-        module = importlib.import_module("benchmarks.rivals.pytorch")
+        try:
+            module = importlib.import_module("benchmarks.rivals.pytorch")
+        except (ImportError, OSError) as error:
+            # Such as one without the libraries that it was built against.
+            reason, _, _ = str(error).partition("\n")
+            return cls(None, f"PyTorch cannot be imported: {reason}")
         if jax.default_backend() not in ("cpu", "gpu"):
             return cls(None, f"PyTorch has no {jax.default_backend()} here")
         if cls.device() == "cuda" and not module.has_cuda():
