@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
@@ -16,6 +15,7 @@ from benchmarks.rows import Row
 from benchmarks.sizes import Size
 from benchmarks.stages import STAGES
 from pd_jax.errors import UserError
+from pd_jax.run_directory import write_atomically
 
 FORMAT_VERSION = 1
 
@@ -87,23 +87,20 @@ class Store:
             "stages": {name: self.stages[name] for name in STAGES if name in self.stages},
             "growth": [growth.to_json() for growth in find_growth(self.rows)],
         }
-        unfinished = self.path.with_suffix(".tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(content, indent=1) + "\n")
-            unfinished.replace(self.path)
+            write_atomically(self.path, json.dumps(content, indent=1) + "\n")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
             raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
             content = json.loads(self.path.read_text())
             version, size, machine, stages = (content[key] for key in ("format_version", "size", "machine", "stages"))
-            if not (isinstance(machine, dict) and isinstance(stages, dict)):
-                raise TypeError("machine and stages are objects")
-        except (ValueError, KeyError, TypeError) as error:
+            here_and_there = {key: (self.machine[key], machine.get(key)) for key in ("processor", "cores", "devices")}
+            for stage in stages.values():
+                list(map(Row.from_json, stage.get("rows", [])))
+        except (AttributeError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path} is not a result file of python -m benchmarks") from error
         except OSError as error:
             raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
@@ -111,11 +108,10 @@ class Store:
             raise UserError(f"{self.path} is of format {version}, and this is format {FORMAT_VERSION}")
         if size != self._size:
             raise UserError(f"{self.path} is of size {size}, not {self._size}: choose another --out")
-        for key in ("processor", "cores", "devices"):
-            if machine.get(key) != self.machine[key]:
+        for key, (here, there) in here_and_there.items():
+            if there != here:
                 raise UserError(
-                    f"{self.path} is of another machine ({key}: {machine.get(key)}, here {self.machine[key]}): "
-                    "choose another --out"
+                    f"{self.path} is of another machine ({key}: {there}, here {here}): choose another --out"
                 )
         kept: dict[str, dict[str, Any]] = {name: stage for name, stage in stages.items() if name in STAGES}
         return kept

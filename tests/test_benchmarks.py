@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 from types import MappingProxyType
@@ -192,7 +193,10 @@ def test_results_of_another_machine_or_size_are_not_mixed_with_these(tmp_path: P
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"another machine \(cores: 12345"):
         Store(path, toy, keeps=True)
-    for damaged in ("[1]", '{"half":', json.dumps(content | {"machine": []}), json.dumps(content | {"stages": 3})):
+    row = store.rows[0].to_json()
+    del row["limit"]
+    wrong = ({"machine": None}, {"stages": []}, {"stages": {"envpool": 5}}, {"stages": {"envpool": {"rows": [row]}}})
+    for damaged in ("[1]", '{"half":', *(json.dumps(content | change) for change in wrong)):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not a result file"):
             Store(path, toy, keeps=True)
@@ -230,12 +234,10 @@ def test_a_disk_that_fills_up_leaves_the_file_as_it_was(tmp_path: Path, monkeypa
     first = [_row("envpool", 5.0, lanes=2)]
     store.add("envpool", first, seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
 
-    def fail(path: Path, text: str) -> None:
-        with path.open("w") as file:
-            file.write(text[:20])
+    def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(UserError, match=r"benchmarks.json cannot be written: No space left"):
         store.add("replay", [_row("replay", 5.0)], seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
     assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.json"]
