@@ -39,5 +39,5 @@ class ProfiledConfig(CommandConfig):
 
     profile: bool = False
     """Trace a few seconds of the run with JAX's profiler into profile/, and print what took the time."""
-    profile_seconds: WindowSeconds = 3.0
+    profile_seconds: WindowSeconds = 1.0
     """How long; each stage of the run that does not fall into another's window is traced for as long."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.profiler import ProfileData
 
-from pd_jax.reporting import profile
-from pd_jax.reporting.profile import Paths, Span, busy_nanoseconds, describe_trace, loaded_programs, read_trace
+from pd_jax.reporting import trace
+from pd_jax.reporting.profile import Paths, busy_nanoseconds, describe_trace, loaded_programs
+from pd_jax.reporting.trace import Span, read_trace
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=12))
@@ -35,7 +41,7 @@ class Event:
 def test_a_threads_own_time_leaves_out_what_was_called() -> None:
     events = [Event("inner", 2, 3), Event("outer", 0, 10), Event("innermost", 3, 1), Event("later", 20, 5)]
     own: dict[str, float] = {}
-    for span in profile._own_time(events, "play"):
+    for span in trace._own_time(events, "play"):
         own[span.name] = own.get(span.name, 0) + span.end - span.begin
     assert own == {"outer": 7, "inner": 2, "innermost": 1, "later": 5}
 
@@ -46,10 +52,48 @@ def test_an_operation_that_is_handed_on_lasts_until_its_end_is_told() -> None:
 
     first = [operation("dot.1", 0, 1, 7), operation("while.2", 0, 99, 8), operation("add", 5, 2, 9)]
     second = [Event("end: dot.1", 30, 1, [("_c", 7)]), Event("end: add", 7, 0, [("_c", 9)]), Event("other", 0, 50)]
-    assert sorted(profile._cpu_operations([first, second]), key=lambda span: span.begin) == [
+    assert sorted(trace._cpu_operations([first, second]), key=lambda span: span.begin) == [
         Span("dot.1", "jit_f 3", 0, 31),
         Span("add", "jit_f 3", 5, 7),
     ]
+    # Of the beginning that was read until 20, no end of dot.1 is known; add has none elsewhere.
+    alone = Event("add", 5, 2, [("hlo_op", "add"), ("hlo_module", "jit_f"), ("program_id", 3)])
+    assert list(trace._cpu_operations([[first[0], alone]], 20)) == [
+        Span("dot.1", "jit_f 3", 0, 20),
+        Span("add", "jit_f 3", 5, 7),
+    ]
+
+
+@given(st.lists(st.lists(st.integers(0, 20).map(float)), max_size=5), st.integers(1, 30))
+def test_the_beginning_of_a_trace_ends_at_one_moment_for_all_its_threads(begins: list[list[float]], most: int) -> None:
+    lines = [[Event("x", begin, 1) for begin in sorted(line)] for line in begins]
+    read, until = trace._beginning(lines, most, trace.go_on)
+    everything = sorted(begin for line in begins for begin in line)
+    assert until == (everything[most] if len(everything) > most else math.inf)
+    assert sum(map(len, read)) == min(most, len(everything))
+    for line, part in zip(lines, read, strict=True):
+        assert part == line[: len(part)]
+        assert [event for event in line if event.start_ns < until] == [e for e in part if e.start_ns < until]
+    assert trace._beginning(lines, None, trace.go_on) == (lines, math.inf)
+
+
+class Enough(Exception):
+    """Raised by a check."""
+
+
+def test_a_check_ends_the_reading_of_a_large_trace() -> None:
+    checks = itertools.count()
+
+    def check() -> None:
+        if next(checks) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        trace._beginning([[Event("x", begin, 1) for begin in range(50_000)]], None, check)
+    operations = [Event("add", begin, 1, [("hlo_op", "add")]) for begin in range(50_000)]
+    checks = itertools.count()
+    with pytest.raises(Enough):
+        list(trace._cpu_operations([trace.checked(operations, check)]))
 
 
 def test_of_an_accelerators_lines_one_is_read_or_those_of_its_streams() -> None:
@@ -58,12 +102,15 @@ def test_of_an_accelerators_lines_one_is_read_or_those_of_its_streams() -> None:
         name: str
         events: list[Event]
 
+    def operations(lines: list[Line]) -> list[Span]:
+        return [span for line in trace._operation_lines(lines) for span in trace._device_operations(line.events)]
+
     fusion = Event("fusion.1", 0, 5, [("hlo_op", "fusion.1"), ("hlo_module", "jit_f"), ("program_id", 1)])
     step = Line("Steps", [Event("1", 0, 100)])
     gpu = [step, Line("Stream #7(Compute)", [fusion, Event("MemcpyH2D", 5, 1)])]
-    assert [span.name for span in profile._device_operations(gpu)] == ["fusion.1", "MemcpyH2D"]
+    assert [span.name for span in operations(gpu)] == ["fusion.1", "MemcpyH2D"]
     tpu = [step, Line("XLA Ops", [Event("%copy.3 = f32[] copy(%x)", 0, 2), Event("%while.1 = ()", 0, 90)])]
-    assert [span.name for span in profile._device_operations(tpu)] == ["copy.3"]
+    assert [span.name for span in operations(tpu)] == ["copy.3"]
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +173,66 @@ def test_the_tables_say_what_took_the_time(traced: Path) -> None:
     assert "training" in text.split("host: threads of Python")[1]
     assert f"--logdir {traced.parent}" in text
     assert max(map(len, text.splitlines()[:-1])) <= 110
+
+
+def all_begins(path: Path) -> list[float]:
+    """When the events of a CPU's trace begin, of all threads, in order."""
+    planes = [plane for plane in ProfileData.from_file(str(path)).planes if plane.name == "/host:CPU"]
+    return sorted(event.start_ns for plane in planes for line in plane.lines for event in line.events)
+
+
+def clipped(spans: Sequence[Span], until: float) -> list[tuple[str, str, float, float]]:
+    return sorted((s.name, s.program, s.begin, min(s.end, until)) for s in spans if s.begin < until)
+
+
+def test_the_beginning_of_a_trace_is_the_whole_cut_off_at_a_moment(traced: Path) -> None:
+    (path,) = traced.rglob("*.xplane.pb")
+    begins = all_begins(path)
+    whole = read_trace(path)
+    assert whole.until == math.inf
+    assert read_trace(path, most_events=len(begins)) == whole
+    for most in (len(begins) // 5, len(begins) // 2, len(begins) - 1):
+        part = read_trace(path, most_events=most)
+        assert part.until == begins[most]
+        assert clipped(part.operations["CPU"], math.inf) == clipped(whole.operations["CPU"], part.until)
+        assert clipped(part.host, math.inf) == clipped(whole.host, part.until)
+
+
+def test_the_tables_of_a_beginning_say_so_and_count_its_seconds(traced: Path) -> None:
+    (path,) = traced.rglob("*.xplane.pb")
+    begins = all_begins(path)
+    most = len(begins) // 2
+    seconds = begins[most] / 1e9
+    text = describe_trace(traced, 1.0, [], most_events=most)
+    first = f"in the first {seconds:.2g} of 1.0 s"
+    stages, host = text.split("host: threads of Python ")
+    assert host.startswith(first)
+    (busy,) = re.findall(rf"updates: CPU {re.escape(first)}, busy for (\d+) % of them", stages)
+    ends = [(begin, end) for *_, begin, end in clipped(read_trace(path).operations["CPU"], begins[most])]
+    moments = np.linspace(0, begins[most], 20_001)
+    under_way = np.zeros(moments.shape, bool)
+    for begin, end in ends:
+        under_way |= (begin <= moments) & (moments < end)
+    assert abs(int(busy) - 100 * under_way.mean()) < 1.5
+    shares = [(float(ms), float(share)) for ms, share in re.findall(r"│ +([\d.]+) │ +([\d.]+) % │", host)]
+    assert shares and all(share == pytest.approx(ms / 10 / seconds, abs=0.05 + 5e-3 / seconds) for ms, share in shares)
+
+
+def test_a_check_ends_the_asking_of_programs(traced: Path) -> None:
+    asked: list[int] = []
+
+    class Program:
+        def hlo_modules(self) -> list[Any]:
+            asked.append(1)
+            return []
+
+    def check() -> None:
+        if asked:
+            raise Enough
+
+    with pytest.raises(Enough):
+        describe_trace(traced, 1.0, [Program(), Program()], check=check)
+    assert len(asked) == 1
 
 
 def test_a_directory_without_a_trace_is_named(tmp_path: Path) -> None:

@@ -3,174 +3,75 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import io
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-from jax.profiler import ProfileData
 from rich.console import Console
 from rich.table import Table
 
+from pd_jax.reporting.trace import Span, checked, find_trace, go_on, read_trace
+
+MOST_EVENTS = 400_000
+"""So many are read in two to four seconds, beside the second that JAX takes to load 150 MB of them."""
 _TOP = 12
 _WIDTH = 110
 _STAGES = ("sample", "loss", "all_reduce", "optimizer", "inference", "stepping", "targets", "insert")
 """Scopes (`jax.named_scope`) that the package's programs have, one for each of their parts."""
-_CONTAINERS = ("while", "conditional", "call")
-"""Operations that do nothing but have others done."""
 _LOOPS = ("", "while", "body", "cond", "closed_call", "vmap()", "pjit")
 _LEAST_SHARE = 0.002
 _OPERATION = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = .*?metadata=\{[^}]*op_name="([^"]*)"')
 K = TypeVar("K")
 
 
-@dataclasses.dataclass(frozen=True)
-class Span:
-    """Something that took time: an operation of a device, or a piece of work of the host.
+def trace_viewers(path: Path) -> str:
+    """What opens a trace, in a line that begins with where it is.
 
-    Attributes:
-      name: the operation's in its program, or the work's.
-      program: of the operation, such as ``jit_scanned 63``; of the host's work the thread.
-      begin, end: nanoseconds.
+    Args:
+      path: of its ``xplane.pb``.
     """
-
-    name: str
-    program: str
-    begin: float
-    end: float
+    return f"{path.parent}: for TensorBoard (--logdir {path.parents[4]}) and ui.perfetto.dev"
 
 
-@dataclasses.dataclass(frozen=True)
-class Trace:
-    """What is told of a trace.
-
-    Attributes:
-      operations: by device.
-      host: of the threads that run Python, each with what it did itself: spans do not overlap.
-    """
-
-    operations: Mapping[str, Sequence[Span]]
-    host: Sequence[Span]
-
-
-def describe_trace(directory: Path, seconds: float, programs: Sequence[Any]) -> str:
+def describe_trace(
+    directory: Path,
+    seconds: float,
+    programs: Sequence[Any],
+    *,
+    most_events: int | None = MOST_EVENTS,
+    check: Callable[[], None] = go_on,
+) -> str:
     """The tables of the newest trace below a directory, as text.
 
     Args:
       directory: where `jax.profiler.start_trace` was to write.
       seconds: wall time of the window.
       programs: that may have run in it, as of :func:`loaded_programs`.
+      most_events, check: as :func:`read_trace` takes them. The tables of a beginning say how many seconds it has, and
+        shares of the time are shares of these.
 
     Raises:
       FileNotFoundError: there is no trace.
-      Exception: whatever JAX's reader raises for a damaged one.
+      Exception: whatever ``check`` raises, and JAX's reader for a damaged trace.
     """
-    files = sorted(directory.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise FileNotFoundError(2, "the profiler left no trace", str(directory))
-    trace = read_trace(files[-1])
-    paths = Paths((span for spans in trace.operations.values() for span in spans), programs)
+    path = find_trace(directory)
+    trace = read_trace(path, most_events=most_events, check=check)
+    paths = Paths((span for spans in trace.operations.values() for span in spans), checked(programs, check, every=1))
+    read_seconds = min(seconds, trace.until / 1e9)
+    first = "" if math.isinf(trace.until) else f"the first {read_seconds:.2g} of "
     text = io.StringIO()
     console = Console(file=text, width=_WIDTH, highlight=False)
     for device, spans in trace.operations.items():
-        console.print(stage_table(f"{directory.name}: {device} in {seconds:.1f} s", spans, paths, seconds))
+        check()
+        console.print(stage_table(f"{directory.name}: {device} in {first}{seconds:.1f} s", spans, paths, read_seconds))
         console.print(operation_table(f"{device}: operations", spans, paths))
-    console.print(host_table(trace.host, seconds))
-    return f"{text.getvalue()}{files[-1].parent}: for TensorBoard (--logdir {directory.parent}) and ui.perfetto.dev"
-
-
-def read_trace(path: Path) -> Trace:
-    """Reads an ``xplane.pb``."""
-    operations: dict[str, list[Span]] = collections.defaultdict(list)
-    host: list[Span] = []
-    for plane in ProfileData.from_file(str(path)).planes:
-        if plane.name.startswith("/device:") and "CUSTOM" not in plane.name:
-            operations[plane.name.removeprefix("/device:")] += _device_operations(list(plane.lines))
-        elif plane.name == "/host:CPU":
-            lines = [list(line.events) for line in plane.lines]
-            if cpu := list(_cpu_operations(lines)):
-                operations["CPU"] += cpu
-            for number, thread in enumerate(_python_threads(lines), start=1):
-                host += _own_time(thread, _thread_name(thread, number))
-    return Trace({device: spans for device, spans in operations.items() if spans}, host)
-
-
-def _device_operations(lines: Sequence[Any]) -> Iterator[Span]:
-    """Of an accelerator: a TPU's have a line of their own, beside lines that tell the same in other words."""
-    chosen = [line for line in lines if line.name == "XLA Ops"] or [
-        line for line in lines if line.name.startswith("Stream")
-    ]
-    for line in chosen:
-        for event in line.events:
-            stats = dict(event.stats)
-            name = str(stats.get("hlo_op") or event.name.split(" = ")[0].lstrip("%"))
-            if _kind(name) not in _CONTAINERS:
-                yield Span(name, _program(stats), event.start_ns, event.start_ns + event.duration_ns)
-
-
-def _cpu_operations(lines: Iterable[Sequence[Any]]) -> Iterator[Span]:
-    """Of a CPU, whose operations are events of XLA's threads.
-
-    One that is handed on to other threads ends with another event, which refers to its beginning.
-    """
-    begun: dict[Any, tuple[str, str, float, float]] = {}
-    ended: dict[Any, float] = {}
-    for events in lines:
-        for event in events:
-            if event.name.startswith("ThreadpoolListener"):
-                continue
-            stats = dict(event.stats)
-            end = event.start_ns + event.duration_ns
-            if event.name.startswith("end: "):
-                ended[stats.get("_c")] = end
-            elif "hlo_op" in stats and _kind(event.name) not in _CONTAINERS:
-                begun[stats.get("_p", object())] = (event.name, _program(stats), event.start_ns, end)
-    for key, (name, program, begin, end) in begun.items():
-        yield Span(name, program, begin, max(end, ended.get(key, end)))
-
-
-def _kind(operation: str) -> str:
-    """What an operation does, which its name begins with."""
-    return re.split(r"[.\d]", operation, maxsplit=1)[0]
-
-
-def _program(stats: Mapping[str, Any]) -> str:
-    return f"{stats.get('hlo_module', '')} {stats.get('program_id', '')}".strip()
-
-
-def _python_threads(lines: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """Those that call compiled programs, or wait for them, or do what the package has given a name."""
-    for events in lines:
-        if any(event.name.startswith(("PjitFunction", "np.asarray", "dispatch of updates")) for event in events):
-            yield events
-
-
-def _thread_name(events: Iterable[Any], number: int) -> str:
-    """Linux has one name for all threads of Python, so what they do has to tell."""
-    done = {event.name for event in events}
-    return "training" if "dispatch of updates" in done else "play" if "rollout" in done else f"thread {number}"
-
-
-def _own_time(events: Sequence[Any], thread: str) -> Iterator[Span]:
-    """The events of a thread without those inside them, in pieces."""
-    open_events: list[tuple[str, float]] = []
-    at = 0.0
-    ordered = sorted(events, key=lambda event: (event.start_ns, -event.duration_ns))
-    for event in [*ordered, None]:
-        begin = float("inf") if event is None else event.start_ns
-        while open_events and open_events[-1][1] <= begin:
-            name, end = open_events.pop()
-            if end > at:
-                yield Span(name, thread, at, end)
-            at = max(at, end)
-        if event is not None:
-            if open_events and begin > at:
-                yield Span(open_events[-1][0], thread, at, begin)
-            at = max(at, begin)
-            open_events.append((event.name, event.start_ns + event.duration_ns))
+    within = f" in {first}{seconds:.1f} s" if first else ""
+    console.print(host_table(f"host: threads of Python{within}", trace.host, read_seconds))
+    return text.getvalue() + trace_viewers(path)
 
 
 class Paths:
@@ -237,7 +138,8 @@ def _paths_in(programs: Iterable[Any], names: set[str]) -> dict[str, list[Mappin
 def stage_table(title: str, spans: Sequence[Span], paths: Paths, seconds: float) -> Table:
     """What each stage takes of a device's time."""
     busy = min(1.0, busy_nanoseconds(spans) / 1e9 / seconds)
-    table = Table(title=f"{title}, busy for {100 * busy:.0f} % of them", title_justify="left")
+    title = f"{title}, busy for {100 * busy:.0f} % of them"
+    table = Table(title=title, title_justify="left", min_width=len(title))
     table.add_column("stage", no_wrap=True)
     for name in ("operations", "ms", "share of all operations' time"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -269,9 +171,9 @@ def operation_table(title: str, spans: Sequence[Span], paths: Paths) -> Table:
     return table
 
 
-def host_table(spans: Sequence[Span], seconds: float) -> Table:
+def host_table(title: str, spans: Sequence[Span], seconds: float) -> Table:
     """What took most of the time of the threads that run Python, without what was called by it."""
-    table = Table(title="host: threads of Python", title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("thread")
     table.add_column("what it did or waited for", no_wrap=True)
     for name in ("times", "ms", "of the time"):
