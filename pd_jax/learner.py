@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from pd_jax import networks, replay
 from pd_jax.config import LearnerConfig
 from pd_jax.distributed import AXIS, DeviceGroup
+from pd_jax.gradients import MeanLoss, mean_gradients
 from pd_jax.replay import ReplayState
 from pd_jax.students import Student
 from pd_jax.types import Batch
@@ -249,18 +250,26 @@ class Learner:
     ) -> tuple[LearnerState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
         state = dataclasses.replace(state, key=key)
-        samplers = [functools.partial(self._sample, stored, game) for game in range(self._num_games)]
         if self._alternating:
             # Replays differ in shape, so which of them is drawn from is a branch; what follows is the same for all.
+            samplers = [
+                lambda key, game=game: self._fetch(stored[game], *self._place(stored, game, key))
+                for game in range(self._num_games)
+            ]
             batch = lax.switch(self._turn(state.updates, games), samplers, sample_key)
             return self._update_on_one(state, batch, games)
-        # What an empty replay gives is not learnt from.
-        batches = [sample(sample_key) for sample in samplers]
-        return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *batches), games)
+        places = [self._place(stored, game, sample_key) for game in range(self._num_games)]
+
+        def fetch(places: Any) -> Batch:
+            # What an empty replay gives is not learnt from.
+            batches = [self._fetch(store, *here) for store, here in zip(stored, zip(*places, strict=True), strict=True)]
+            return jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
+
+        return self._update_on_all(state, jax.tree.map(lambda *parts: jnp.stack(parts), *places), games, fetch)
 
     @jax.named_scope("sample")
-    def _sample(self, stored: tuple[ReplayState, ...], game: int, key: Array) -> Batch:
-        """One device's slice ``[B / D, ...]`` of a game's minibatch, padded to what the games have in common.
+    def _place(self, stored: tuple[ReplayState, ...], game: int, key: Array) -> tuple[Array, Array]:
+        """Where one device's slice ``[B / D]`` of a game's minibatch is: lanes and slots.
 
         The minibatch of all devices is the same for any number of them: lanes are drawn from in as many groups as the
         largest number of devices that lanes and minibatch could be dealt out to, each by a key of its own.
@@ -269,7 +278,12 @@ class Learner:
         key = jax.random.fold_in(key, game) if self._num_games > 1 else key
         groups = math.gcd(stored[game].flags.shape[0], self._batch_per_device)
         first_group = lax.axis_index(AXIS) * groups
-        batch = replay.sample(stored[game], key, self._batch_per_device, num_groups=groups, first_group=first_group)
+        return replay.place(stored[game], key, self._batch_per_device, num_groups=groups, first_group=first_group)
+
+    @jax.named_scope("sample")
+    def _fetch(self, stored: ReplayState, lanes: Array, slots: Array) -> Batch:
+        """What is stored there of a game, padded to what the games have in common."""
+        batch = replay.fetch(stored, lanes, slots)
         missing = self._student.num_actions - batch.teacher_q.shape[-1]
         return Batch(self._student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
 
@@ -279,16 +293,16 @@ class Learner:
         return self._update_on_all(state, batch)
 
     def _update_on_all(
-        self, state: LearnerState, batch: Batch, games: Games = None
+        self, state: LearnerState, batch: Any, games: Games = None, fetch: Callable[[Any], Batch] = lambda batch: batch
     ) -> tuple[LearnerState, dict[str, Array]]:
-        """An update from ``[G, B / D, ...]`` of every game."""
+        """An update from ``[G, B / D, ...]`` of every game, or from what ``fetch`` makes into that."""
 
         def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
             measures = self._measure(self._student.apply(variables, batch.observations), batch.teacher_q)
             learnt = measures["loss"] if games is None else measures["loss"][jnp.array(games)]
             return learnt.mean(), measures
 
-        return self._step(state, mean_loss, batch, axis=1, games=games)
+        return self._step(state, mean_loss, batch, axis=1, games=games, fetch=fetch)
 
     def _update_on_one(
         self, state: LearnerState, batch: Batch, games: Games = None
@@ -305,38 +319,6 @@ class Learner:
             return measures["loss"][game], measures
 
         return self._step(state, loss_of_game, batch, axis=0, games=games)
-
-    def _gradients(
-        self, variables: Any, loss: Callable[[Any, Batch], tuple[Array, dict[str, Array]]], batch: Batch, axis: int
-    ) -> tuple[Any, dict[str, Array]]:
-        """Gradients and measures, float32 means over a device's examples, which are along ``axis``.
-
-        Parts of the minibatch, if there are to be several, are of one size: the mean of their means is that of all.
-        """
-
-        def of_part(part: Batch) -> tuple[Any, dict[str, Array]]:
-            (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(variables, part)
-            return gradients, measures
-
-        parts = self._parts
-        if parts == 1:
-            return of_part(batch)
-
-        def deal(leaf: Array) -> Array:
-            shape = (*leaf.shape[:axis], parts, leaf.shape[axis] // parts, *leaf.shape[axis + 1 :])
-            return jnp.moveaxis(leaf.reshape(shape), axis, 0)
-
-        def add(total: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, of_part(part)), None
-
-        dealt = jax.tree.map(deal, batch)
-        zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-            jax.eval_shape(of_part, jax.tree.map(lambda leaf: leaf[0], dealt)),
-        )
-        total, _ = lax.scan(add, zeros, dealt)
-        mean: tuple[Any, dict[str, Array]] = jax.tree.map(lambda leaf: leaf / parts, total)
-        return mean
 
     def _measure(self, outputs: Array, teacher_q: Array) -> dict[str, Array]:
         """Means over the minibatch, float32 ``[G]`` each."""
@@ -361,14 +343,14 @@ class Learner:
     def _step(
         self,
         state: LearnerState,
-        loss: Callable[[Any, Batch], tuple[Array, dict[str, Array]]],
-        batch: Batch,
+        loss: MeanLoss,
+        batch: Any,
         axis: int,
         games: Games,
+        fetch: Callable[[Any], Batch] = lambda batch: batch,
     ) -> tuple[LearnerState, dict[str, Array]]:
         """One device's part: gradients of its slice, averaged over all, then the same step everywhere."""
-        with jax.named_scope("loss"):
-            gradients, measures = self._gradients(state.variables, loss, batch, axis)
+        gradients, measures = mean_gradients(state.variables, loss, batch, axis=axis, parts=self._parts, fetch=fetch)
         # One vector, so that an update costs exactly one all-reduce on every backend.
         flat, unravel = ravel_pytree((gradients, measures))
         with jax.named_scope("all_reduce"):

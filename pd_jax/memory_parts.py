@@ -131,10 +131,9 @@ def minibatch_part(config: DistillConfig, student: Student, devices: DeviceGroup
     batch, is_one_game = config.learner.batch_size, config.learner.games == "alternating"
     parts = gradient_parts(student, config.learner, devices)
     total = minibatch_bytes(student, batch // devices.size // parts, is_one_game) * devices.size * students
-    if parts > 1:
+    if parts > 1 and is_one_game:
         # Drawn whole, and then learnt from part by part.
-        seen = 1 if is_one_game else student.num_games
-        total += 2 * seen * batch * students * tree_bytes(_observations(student.tasks[0], 1))
+        total += 2 * batch * students * tree_bytes(_observations(student.tasks[0], 1))
     of_each = "" if is_one_game or student.num_games == 1 else f" of each of {student.num_games} games"
     return Part("activations", total, f"learner.batch_size: {batch} samples{of_each} take")
 

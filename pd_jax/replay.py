@@ -202,6 +202,19 @@ def sample(
 ) -> Batch:
     """Draws steps uniformly, with replacement, among all decisions whose whole stack is still stored.
 
+    As ``fetch`` of what ``place`` draws.
+
+    Returns:
+      ``observations`` as from ``gather`` and the ``teacher_q`` stored with them.
+    """
+    return fetch(state, *place(state, key, batch_size, num_groups=num_groups, first_group=first_group))
+
+
+def place(
+    state: ReplayState, key: Array, batch_size: int, *, num_groups: int = 1, first_group: int | Array = 0
+) -> tuple[Array, Array]:
+    """Where the steps of a ``sample`` are, by groups of lanes.
+
     With groups, the lanes fall into equally many consecutive ones, each of which gives its equal share of the batch by
     a key of its own: what a device draws of the groups it holds does not depend on which device holds the others.
 
@@ -213,13 +226,22 @@ def sample(
       first_group: the number of this store's first group, among those of all devices.
 
     Returns:
-      ``observations`` as from ``gather`` and the ``teacher_q`` stored with them.
+      lanes and slots, int32 ``[B]`` each.
     """
     num_lanes = state.flags.shape[0]
     if num_lanes % num_groups or batch_size % num_groups:
         raise ValueError(f"{num_groups} groups do not divide {num_lanes} lanes and a batch of {batch_size}")
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(first_group + jnp.arange(num_groups))
-    lanes, slots = _draw(state, keys, batch_size // num_groups)
+    return _draw(state, keys, batch_size // num_groups)
+
+
+def fetch(state: ReplayState, lanes: Array, slots: Array) -> Batch:
+    """The steps at some places: ``observations`` as from ``gather`` and the ``teacher_q`` stored with them.
+
+    Args:
+      state: the store.
+      lanes, slots: int32 ``[B]`` each, as from ``place``.
+    """
     return Batch(observations=gather(state, lanes, slots), teacher_q=take(state.teacher_q, lanes, slots))
 
 

@@ -162,9 +162,9 @@ def test_parts_of_a_minibatch_are_gone_through_one_after_another() -> None:
 def test_large_minibatches_of_frames_are_taken_in_parts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, vectors = make_network("net3", 6), make_network("mlp", 6)
     assert [networks.gradient_parts(frames, size) for size in (1, 32, 128, 192, 256, 1_000, 4_096)] == [
-        1, 1, 1, 2, 4, 20, 64,
+        1, 1, 2, 3, 4, 20, 64,
     ]  # fmt: skip
-    assert [networks.gradient_parts(frames, 32, games) for games in (1, 4, 5, 10)] == [1, 1, 2, 4]
+    assert [networks.gradient_parts(frames, 32, games) for games in (1, 2, 3, 5, 10)] == [1, 1, 2, 4, 8]
     # Parts of one or two examples would be worse than none.
     assert networks.gradient_parts(frames, 131) == networks.gradient_parts(frames, 2 * 101) == 1
     assert networks.gradient_parts(vectors, 4_096) == 1

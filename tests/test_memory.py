@@ -320,6 +320,7 @@ def test_all_replays_together_have_to_fit() -> None:
 
 
 def test_a_batch_that_no_memory_holds_is_refused() -> None:
-    learner = dataclasses.replace(DistillConfig(teacher="x", out="-").learner, batch_size=1_000_000)
-    with pytest.raises(UserError, match=r"^learner.batch_size: 1000000 samples take "):
-        prepare(DistillConfig(teacher="pong", out="-", learner=learner, replay=ReplayConfig(capacity=1_000_000)))
+    # A prime number, of which no equal parts can be taken one after another.
+    learner = dataclasses.replace(DistillConfig(teacher="x", out="-").learner, batch_size=1_000_003)
+    with pytest.raises(UserError, match=r"^learner.batch_size: 1000003 samples take "):
+        prepare(DistillConfig(teacher="pong", out="-", learner=learner, replay=ReplayConfig(capacity=1_024_000)))
