@@ -54,9 +54,9 @@ _STRIDES = (4, 2, 1)
 _CPU_PART = 16
 _CPU_GROUP = 2 * _CPU_PART
 _CPU_PARTS = 8
-# What a gradient keeps of more examples than so many outgrows the caches that the cores share: then so many at a time.
-_CPU_GRADIENT = 128
-_CPU_GRADIENT_PART = 96
+# What a gradient keeps of more examples than so many outgrows the caches that the cores share: then so many at a time,
+# but no fewer than what keeps two cores busy.
+_CPU_GRADIENT_PART = 64
 
 
 def _he_normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -146,7 +146,8 @@ class AtariTorso(nn.Module):
         if parts is None:
             parts = min(len(observations) // _CPU_PART, _CPU_PARTS) if _method(self.method) == "matmul" else 1
         size = max(-(-len(observations) // max(parts, 1)), 1)
-        features = [convolve(observations[start : start + size]) for start in range(0, len(observations), size)]
+        starts = range(0, max(len(observations), 1), size)
+        features = [convolve(observations[start : start + size]) for start in starts]
         return jnp.concatenate(features) if len(features) > 1 else features[0]
 
     def _convolutions(self) -> Callable[[Array], Array]:
@@ -171,7 +172,7 @@ class AtariTorso(nn.Module):
         def convolve(x: Array) -> Array:
             for layer in layers:
                 x = layer(x)
-            return x.reshape(x.shape[0], -1)
+            return x.reshape(len(x), math.prod(x.shape[1:]))
 
         return convolve
 
@@ -281,7 +282,8 @@ def make_network(
       activation: ``relu`` or, for ``mlp``, ``tanh``.
       support: values of the atoms of a categorical head, whose mean is the output; by default outputs are plain.
       compute_dtype: ``float32`` or ``bfloat16``. Parameters and outputs stay float32.
-      convolution: formulation of the convolutions; ``auto`` takes the platform's faster one.
+      convolution: formulation of the convolutions; ``auto`` takes the platform's faster one. That of CPUs
+        (``matmul``) has gradients backwards only; for `jax.jvp` and what is made of it take ``native``.
       channels: of the three convolutions, instead of those that the name stands for.
       hidden: units of the torso's dense layer, instead of those that the name stands for.
       head_hidden: units of the hidden layer (``fc2``) of each head, in networks of several games and in ``multi3`` and
@@ -347,12 +349,12 @@ def gradient_parts(network: nn.Module, batch_size: int, num_games: int = 1) -> i
       num_games: that are learnt from at once.
     """
     torso, examples = getattr(network, "torso", None), batch_size * num_games
-    if not isinstance(torso, AtariTorso) or _method(torso.method) != "matmul" or examples <= _CPU_GRADIENT:
+    if not isinstance(torso, AtariTorso) or _method(torso.method) != "matmul" or examples <= _CPU_GRADIENT_PART:
         return 1
     least = -(-examples // _CPU_GRADIENT_PART)
     parts = next((count for count in range(least, batch_size) if batch_size % count == 0), batch_size)
     # Of numbers with few divisors the parts would be too small to pay.
-    return parts if examples // parts >= _CPU_GRADIENT_PART // 3 else 1
+    return parts if examples // parts >= 2 * _CPU_PART else 1
 
 
 def in_one_part(network: PolicyNetwork | MultiGameNetwork) -> PolicyNetwork | MultiGameNetwork:

@@ -212,6 +212,15 @@ def test_batches_that_go_through_in_parts_and_in_groups_of_them_are_the_same(cou
         np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("convolution", ["matmul", "native"])
+def test_no_observations_have_no_outputs_and_no_gradient(convolution):
+    network = make_network("net3", 6, convolution=convolution)
+    variables = random_params(network, frames(1))
+    outputs, gradients = jax.value_and_grad(lambda variables: network.apply(variables, frames(0)).sum())(variables)
+    assert network.apply(variables, frames(0)).shape == (0, 6) and outputs == 0.0
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradients))
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel_shape", "stride", "dtype"),
     [
