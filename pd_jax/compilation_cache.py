@@ -44,7 +44,7 @@ def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
     """
     environment = os.environ if environment is None else environment
     wanted = environment.get(VARIABLE, "")
-    if wanted.lower() in ("off", "0", "false", "no") or _JAX_DIRECTORY in environment or "jax" in sys.modules:
+    if wanted.lower() in ("off", "0", "false", "no", "none") or _JAX_DIRECTORY in environment or "jax" in sys.modules:
         return None
     directory = Path(wanted).expanduser() if wanted else _default_directory(environment) / _machine()
     if not _can_write(directory):

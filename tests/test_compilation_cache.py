@@ -44,8 +44,10 @@ def test_programs_are_kept_read_back_and_compiled_anew_when_damaged(tmp_path):
     assert "Traceback" not in damaged.stderr
 
 
-def test_off_keeps_nothing(tmp_path, monkeypatch):
-    assert turned_on(monkeypatch, PD_JAX_COMPILATION_CACHE="off", XDG_CACHE_HOME=str(tmp_path))[0] is None
+@pytest.mark.parametrize("word", ["off", "none", "No", "0"])
+def test_off_keeps_nothing(tmp_path, monkeypatch, word):
+    monkeypatch.chdir(tmp_path)
+    assert turned_on(monkeypatch, PD_JAX_COMPILATION_CACHE=word, XDG_CACHE_HOME=str(tmp_path))[0] is None
     assert helpers.contents(tmp_path) == {}
 
 
