@@ -2,12 +2,12 @@
 
     python -m benchmarks
     python -m benchmarks --stages update inference   # these anew, the others as the result file has them
-    python -m benchmarks --resume                    # go on with a run that was interrupted
+    python -m benchmarks --resume                    # those that an interrupted run has left
 
 Prints one table (ours, limit, rival, ratios, shares of what this machine was seen to do), and writes it with
 machine, versions and git revision to benchmarks.json, and a plot to benchmarks.png. Competitors take turns, so that
 a machine whose speed drifts favours nobody; each figure is the median over the turns. Stop it with Ctrl-C at any
-time: stages that have ended are kept.
+time: stages that have ended are kept, and so are those of an earlier run until they are measured anew.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from rich.console import Console
 from benchmarks.floors import measure_ceilings
 from benchmarks.growth import find_growth
 from benchmarks.material import Material
-from benchmarks.peers import COMMAND, FILE, STAGE, read_peers
+from benchmarks.peers import read_peers
 from benchmarks.plots import draw
 from benchmarks.record import RESULTS
-from benchmarks.rows import Row
 from benchmarks.sizes import Size, find_size
 from benchmarks.stages import ABOUT, STAGES
 from benchmarks.stages.context import Context
-from benchmarks.store import Store
+from benchmarks.store import OtherMachineError, Store
 from benchmarks.tables import print_rows
 from pd_jax.errors import UserError, nearest
 from pd_jax.interrupts import Interrupted
+
+ELSEWHERE = Path("runs") / "benchmarks"
+_OUT_HELP = f"of the results (benchmarks/results, or {ELSEWHERE} where these are another machine's)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         help="toy (a minute; shows that all of it runs), small (for two CPU cores), full (for an accelerator), "
         "or auto, the default: full with an accelerator, small without",
     )
-    parser.add_argument("--stages", nargs="+", metavar="NAME", help="only these; the file keeps what it has of others")
+    parser.add_argument("--stages", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--turns", type=int, help="turns that competitors take; by default the size's")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="of the results (benchmarks/results)")
-    parser.add_argument("--resume", action="store_true", help="leave out stages that the result file has already")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
+    parser.add_argument("--resume", action="store_true", help="only stages that were not measured before a run ended")
     return parser
 
 
@@ -77,15 +79,13 @@ def _run(options: argparse.Namespace) -> int:
             raise UserError(f"--stages: {name!r} is not a stage{nearest(name, STAGES)} ({', '.join(STAGES)})")
     if options.turns is not None and options.turns < 1:
         raise UserError(f"--turns: must be at least 1, got {options.turns}")
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out: {options.out} is not a directory")
     size = find_size(options.size)
-    name = "benchmarks" if size.name != "toy" else "benchmarks_toy"
-    store = Store(options.out / f"{name}.json", size, keeps=options.resume or options.stages is not None)
+    store = _open_store(options.out, size)
     chosen = [name for name in STAGES if options.stages is None or name in options.stages]
-    pending = [name for name in chosen if not (options.resume and store.has(name))]
+    pending = [name for name in chosen if not (options.resume and store.is_done(name))]
     if pending:
-        _check_writable(options.out)
+        _check_writable(store.path.parent)
+        store.begin(pending)
     code = 0
     try:
         if pending:
@@ -97,6 +97,20 @@ def _run(options: argparse.Namespace) -> int:
     if store.rows:
         _report(store)
     return code
+
+
+def _open_store(out: Path | None, size: Size) -> Store:
+    """The result file in a directory; by default among the repository's results, unless these are another machine's."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out: {out} is not a directory")
+    name = "benchmarks.json" if size.name != "toy" else "benchmarks_toy.json"
+    if out is not None:
+        return Store(out / name, size)
+    try:
+        return Store(RESULTS / name, size)
+    except OtherMachineError:
+        print(f"{RESULTS} has another machine's results; those of this one go to {ELSEWHERE}", file=sys.stderr)
+        return Store(ELSEWHERE / name, size)
 
 
 def _check_writable(directory: Path) -> None:
@@ -137,27 +151,29 @@ def _measure(stages: Sequence[str], store: Store, context: Context) -> int:
 
 
 def _report(store: Store) -> None:
-    rows = store.rows + read_peers(store.path.parent)
+    peers = read_peers(store.path.parent, store.machine)
+    rows = store.rows + peers.rows
     growth = find_growth(rows)
     figure = store.path.with_suffix(".png")
     draw(rows, growth, figure)
-    print_rows(rows, growth, _notes(store, rows))
+    print_rows(rows, growth, [*_notes(store), peers.note])
     print(f"{store.path}, {figure}")
 
 
-def _notes(store: Store, rows: Sequence[Row]) -> list[str]:
+def _notes(store: Store) -> list[str]:
     machine = store.machine
     notes = [f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['devices'])}"]
     revisions = {stage["revision"] for stage in store.stages.values() if "revision" in stage}
     notes.append(f"revision {', '.join(sorted(map(str, revisions)))}")
+    older = [name for name in store.left if store.has(name)]
     failed = [name for name, stage in store.stages.items() if "error" in stage]
     missing = [name for name in STAGES if name not in store.stages]
     if failed:
         notes.append(f"failed: {', '.join(failed)}")
-    if not any(row.stage == STAGE for row in rows):
-        notes.append(f"peers' loops: no {FILE} in {store.path.parent}; {COMMAND} measures them")
     if missing:
         notes.append(f"not measured: {', '.join(missing)}")
+    if older:
+        notes.append(f"of an earlier run: {', '.join(older)}")
     return notes
 
 

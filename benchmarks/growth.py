@@ -10,8 +10,7 @@ import numpy as np
 
 from benchmarks.rows import Row
 
-AXES = ("batch", "lanes", "games", "devices")
-_STAGES = {"update": "batch", "inference": "batch", "games": "games", "devices": "devices"}
+_STAGES = {"update": "batch", "inference": "batch", "games": "games", "students": "students", "devices": "devices"}
 _STAGES |= {"envpool": "lanes", "teacher": "lanes", "rollout": "lanes"}
 
 

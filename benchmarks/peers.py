@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Spread
+from benchmarks.record import MACHINE_KEYS
 from benchmarks.rows import Against, Row
 from pd_jax.errors import UserError
 
@@ -17,19 +19,41 @@ COMMAND = "python -m benchmarks.rivals.peers"
 _RATES = {"steps_per_second": "steps/s", "updates_per_second": "updates/s"}
 
 
-def read_peers(directory: Path) -> list[Row]:
-    """Environment steps and updates a second of ours and of each peer; nothing if the file is not there.
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """What is there of the peers' loops.
+
+    Attributes:
+      rows: environment steps and updates a second of ours and of each peer.
+      note: where they come from, or why there are none.
+    """
+
+    rows: list[Row]
+    note: str
+
+
+def read_peers(directory: Path, machine: Mapping[str, Any]) -> Peers:
+    """The rows of the file in a directory, if it is there and of this machine.
+
+    Args:
+      directory: of the result files.
+      machine: this one, as of :func:`benchmarks.record.machine`.
 
     Raises:
       UserError: the file is another one.
     """
     path = directory / FILE
     if not path.exists():
-        return []
+        return Peers([], f"peers' loops: no {FILE} in {directory}; {COMMAND} measures them")
     try:
-        results = json.loads(path.read_text())["results"]
-        return [row for peer in results["ours_over_peer"] for row in _rows(results, peer)]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text())
+        results, there = content["results"], content["machine"]
+        for key in MACHINE_KEYS:
+            if there[key] != machine[key]:
+                return Peers([], f"peers' loops: left out, as {path} is of another machine ({key}: {there[key]})")
+        rows = [row for peer in results["ours_over_peer"] for row in _rows(results, peer)]
+        return Peers(rows, f"peers' loops: revision {there['revision']}")
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not what {COMMAND} writes") from error
 
 

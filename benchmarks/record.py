@@ -14,6 +14,8 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parent / "results"
+MACHINE_KEYS = ("processor", "cores", "devices")
+"""What tells one machine from another in :func:`machine`."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "envpool", "orbax-checkpoint", "numpy")
 _OPTIONAL_PACKAGES = ("torch",)
 

@@ -33,8 +33,10 @@ class Size:
       lanes: of EnvPool and of the teacher's inference.
       rollout_lanes: of rollouts; the first is also stepped from the host.
       games: numbers of games in one student.
+      multi_game_networks: the paper's students of several games, each with how many.
+      students: numbers of students that train in one program.
       devices: numbers of devices; on a CPU, virtual ones.
-      per_device_batch: of the devices' and the games' updates.
+      per_device_batch: of the devices', the games' and the students' updates.
       latency_calls: of one turn.
       episodes, max_episode_steps: of the evaluation.
       live: teacher, network, control steps and updates of a round.
@@ -59,6 +61,8 @@ class Size:
     lanes: tuple[int, ...]
     rollout_lanes: tuple[int, ...]
     games: tuple[int, ...]
+    multi_game_networks: tuple[tuple[str, int], ...]
+    students: tuple[int, ...]
     devices: tuple[int, ...]
     per_device_batch: int
     latency_calls: int
@@ -87,6 +91,8 @@ _TOY = Size(
     lanes=(2, 4),
     rollout_lanes=(2,),
     games=(1, 2),
+    multi_game_networks=(("multi3", 2),),
+    students=(1, 2),
     devices=(1, 2),
     per_device_batch=4,
     latency_calls=10,
@@ -108,12 +114,14 @@ _SMALL = Size(
     capacity=102_400,
     networks=("dqn", "net1", "net2", "net3"),
     batches=(32, 64, 128, 256, 512),
-    more_batches=(1024, 2048, 4096),
+    more_batches=(1024, 2048, 4096, 8192, 16_384),
     growing_networks=("net2",),
-    bfloat16_batches=(128,),
+    bfloat16_batches=(32, 128, 512),
     lanes=(1, 4, 16, 32, 64, 128, 256),
     rollout_lanes=(16, 1, 4, 64, 256),
     games=(1, 2, 3, 5, 10),
+    multi_game_networks=(("multi3", 3), ("multi10", 10)),
+    students=(1, 2, 4),
     devices=(1, 2, 4, 8),
     per_device_batch=32,
     latency_calls=300,
@@ -138,6 +146,7 @@ _FULL = dataclasses.replace(
     bfloat16_batches=(32, 128, 512, 2048, 4096, 16_384),
     rollout_lanes=(256, 16, 64, 128),
     per_device_batch=256,
+    students=(1, 2, 4, 8, 16),
     latency_calls=1000,
     live=("pong", "net2", 16_384, 7_200),
 )

@@ -27,7 +27,7 @@ from benchmarks.sizes import find_size
 from benchmarks.stages import ABOUT, STAGES
 from benchmarks.stages.best import BEST, best_rows
 from benchmarks.stages.context import PyTorch
-from benchmarks.store import Store
+from benchmarks.store import OtherMachineError, Store
 from pd_jax.errors import UserError
 from pd_jax.networks import make_network
 from pd_jax.reporting.profile import Span
@@ -182,24 +182,23 @@ def _row(stage: str, rate: float, **setting: Any) -> Row:
 
 def test_results_of_another_machine_or_size_are_not_mixed_with_these(tmp_path: Path):
     path, toy = tmp_path / "benchmarks.json", find_size("toy")
-    store = Store(path, toy, keeps=False)
+    store = Store(path, toy)
     store.add("envpool", [_row("envpool", 5.0, lanes=2)], seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
-    assert Store(path, toy, keeps=True).rows == store.rows
-    assert Store(path, toy, keeps=False).rows == []
+    assert Store(path, toy).rows == store.rows
     with pytest.raises(UserError, match="of size toy, not small"):
-        Store(path, find_size("small"), keeps=True)
+        Store(path, find_size("small"))
     content = json.loads(path.read_text())
     content["machine"]["cores"] = 12345
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"another machine \(cores: 12345"):
-        Store(path, toy, keeps=True)
+    with pytest.raises(OtherMachineError, match=r"another machine \(cores: 12345"):
+        Store(path, toy)
     row = store.rows[0].to_json()
     del row["limit"]
     wrong = ({"machine": None}, {"stages": []}, {"stages": {"envpool": 5}}, {"stages": {"envpool": {"rows": [row]}}})
     for damaged in ("[1]", '{"half":', *(json.dumps(content | change) for change in wrong)):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not a result file"):
-            Store(path, toy, keeps=True)
+            Store(path, toy)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +229,7 @@ def test_where_nothing_can_be_written_nothing_is_measured(capsys: Any):
 
 
 def test_a_disk_that_fills_up_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: Any):
-    store = Store(tmp_path / "benchmarks.json", find_size("toy"), keeps=False)
+    store = Store(tmp_path / "benchmarks.json", find_size("toy"))
     first = [_row("envpool", 5.0, lanes=2)]
     store.add("envpool", first, seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
 
@@ -241,7 +240,7 @@ def test_a_disk_that_fills_up_leaves_the_file_as_it_was(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"benchmarks.json cannot be written: No space left"):
         store.add("replay", [_row("replay", 5.0)], seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
     assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.json"]
-    assert Store(tmp_path / "benchmarks.json", find_size("toy"), keeps=True).rows == first
+    assert Store(tmp_path / "benchmarks.json", find_size("toy")).rows == first
 
 
 def test_a_pytorch_that_cannot_be_imported_is_named_as_missing(monkeypatch: Any):
@@ -281,12 +280,50 @@ def test_finished_stages_outlast_failures_and_interruptions(tmp_path: Path, monk
     assert _stages(tmp_path) == dict.fromkeys(stages, True)
     rows = json.loads((tmp_path / "benchmarks_toy.json").read_text())["stages"]["games"]["rows"]
     assert [row["ours"]["median"] for row in rows] == [7.0]
-    assert "not measured" not in capsys.readouterr().out.splitlines()[-2]
+    assert "not measured" not in capsys.readouterr().out
+    # What was measured before stays until it is measured anew, and is told apart from what was.
+    interrupts = iter([True, False])
+    assert command.main(options) == 130
+    assert _stages(tmp_path) == dict.fromkeys(stages, True)
+    assert "of an earlier run: update, games" in capsys.readouterr().out
+    assert _medians(tmp_path) == {"envpool": 8.0, "replay": 9.0, "update": 5.0, "games": 7.0}
+    assert command.main([*options, "--resume"]) == 0
+    assert _medians(tmp_path) == {"envpool": 8.0, "replay": 9.0, "update": 11.0, "games": 12.0}
+    assert "earlier run" not in capsys.readouterr().out
+
+
+def test_results_of_another_machine_stay_where_they_are(tmp_path: Path, monkeypatch: Any, capsys: Any):
+    def stage(context: Any) -> list[Row]:
+        return [_row("games", 3.0, games=2)]
+
+    stages = MappingProxyType({"games": stage})
+    monkeypatch.setattr(command, "STAGES", stages)
+    monkeypatch.setattr(store_module, "STAGES", stages)
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["--size", "toy"]) == 0
+    path = tmp_path / "benchmarks_toy.json"
+    content = json.loads(path.read_text())
+    content["machine"]["processor"] = "abacus"
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert command.main(["--size", "toy"]) == 0
+    assert "has another machine's results; those of this one go to runs/benchmarks" in capsys.readouterr().err
+    assert json.loads(path.read_text()) == content
+    there = json.loads((tmp_path / "runs" / "benchmarks" / "benchmarks_toy.json").read_text())
+    assert there["machine"]["processor"] != "abacus" and set(there["stages"]) == {"games"}
+    assert command.main(["--size", "toy", "--out", str(tmp_path)]) == 2
+    assert "is of another machine (processor: abacus" in capsys.readouterr().err
 
 
 def _stages(directory: Path) -> dict[str, bool]:
     stages = json.loads((directory / "benchmarks_toy.json").read_text())["stages"]
     return {name: "rows" in stage for name, stage in stages.items()}
+
+
+def _medians(directory: Path) -> dict[str, float]:
+    stages = json.loads((directory / "benchmarks_toy.json").read_text())["stages"]
+    return {name: stage["rows"][0]["ours"]["median"] for name, stage in stages.items()}
 
 
 def test_every_stage_is_explained_and_sizes_can_be_run():
@@ -299,7 +336,9 @@ def test_every_stage_is_explained_and_sizes_can_be_run():
 
 
 def test_the_peers_loops_become_rows(tmp_path: Path):
-    assert read_peers(tmp_path) == []
+    machine = {"processor": "abacus", "cores": 2, "devices": ["cpu"], "revision": "1234567"}
+    missing = read_peers(tmp_path, machine)
+    assert missing.rows == [] and "no peers.json" in missing.note
 
     def spread(median: float) -> dict[str, float]:
         return {"median": median, "lowest": median / 2, "highest": median * 2}
@@ -314,14 +353,19 @@ def test_the_peers_loops_become_rows(tmp_path: Path):
             "theirs": {"ours, 10 to 1": {"steps_per_second": spread(7.0), "updates_per_second": spread(6.0)}}
         },
     }
-    (tmp_path / "peers.json").write_text(json.dumps({"machine": {}, "results": results}))
-    steps, updates = read_peers(tmp_path)
+    (tmp_path / "peers.json").write_text(json.dumps({"machine": machine, "results": results}))
+    peers = read_peers(tmp_path, machine | {"revision": "89abcde"})
+    assert peers.note == "peers' loops: revision 1234567"
+    steps, updates = peers.rows
     assert (steps.unit, steps.ours.median) == ("steps/s", 700.0)
     assert updates.rival is not None and updates.rival.name == "theirs"
     assert updates.rival.value == Spread(10.0, 5.0, 20.0, 3) and updates.rival.ratio == Spread(6.0, 3.0, 12.0, 3)
-    (tmp_path / "peers.json").write_text("{}")
-    with pytest.raises(UserError, match="is not what"):
-        read_peers(tmp_path)
+    elsewhere = read_peers(tmp_path, machine | {"cores": 64})
+    assert elsewhere.rows == [] and "of another machine (cores: 2)" in elsewhere.note
+    for damaged in ("{}", "[]", json.dumps({"machine": machine, "results": []})):
+        (tmp_path / "peers.json").write_text(damaged)
+        with pytest.raises(UserError, match="is not what"):
+            read_peers(tmp_path, machine)
 
 
 def test_operations_of_an_update_are_told_apart_by_layer_and_direction() -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # What runs processes of its own, or a whole run, beside what does not: together they take half of the time.
 HALVES = (
     ("devices", "live", "evaluation", "startup"),
-    ("envpool", "teacher", "rollout", "replay", "update", "games", "inference", "latency"),
+    ("envpool", "teacher", "rollout", "replay", "update", "games", "students", "inference", "latency"),
 )
 
 
@@ -104,4 +104,5 @@ def test_stages_have_the_limits_and_rivals_that_they_are_to_be_held_against(halv
     assert {row["setting"]["stepping"] for row in by_stage["envpool"]} == {"sync", "async", "jit"}
     assert {row["setting"]["percentile"] for row in by_stage["latency"]} == {"p50", "p99"}
     axes = {series["axis"] for ended in halves for series in ended.results["growth"]}
-    assert axes == {"batch", "lanes", "games", "devices"}
+    assert axes == {"batch", "lanes", "games", "students", "devices"}
+    assert {"net3", "multi3"} == {row["setting"]["network"] for row in by_stage["games"]}

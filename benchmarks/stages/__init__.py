@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from benchmarks.rows import Row
-from benchmarks.stages import devices, envpool, evaluation, games, inference, live, replay, rollout, startup, update
+from benchmarks.stages import (
+    devices,
+    envpool,
+    evaluation,
+    games,
+    inference,
+    live,
+    replay,
+    rollout,
+    startup,
+    students,
+    update,
+)
 from benchmarks.stages.context import Context
 
 Stage = Callable[[Context], list[Row]]
@@ -19,6 +31,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
         "replay": replay.run,
         "update": update.run,
         "games": games.run,
+        "students": students.run,
         "devices": devices.run,
         "live": live.run,
         "evaluation": evaluation.run,
@@ -37,6 +50,7 @@ ABOUT: Mapping[str, str] = MappingProxyType(
         "replay": "insertion, sampling, and updates that sample against updates of a given minibatch",
         "update": "the student's updates from the replay: networks, batches, dtypes, optimisers",
         "games": "updates of a student of one game to ten",
+        "students": "updates of several students in one program, against one after another",
         "devices": "updates on one device to eight",
         "live": "a live run, against its play alone and its updates alone",
         "evaluation": "whole games of teacher and student, against stepping and inference alone",

@@ -90,7 +90,14 @@ def _in_a_process(context: Context, network: str, count: int) -> dict[int, list[
         command = [sys.executable, "-m", "benchmarks.stages.devices", str(play), str(out)]
         for name, values in options.items():
             command += [f"--{name}", *map(str, values)]
-        subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, cwd=Path(__file__).parents[2], check=True)
+        subprocess.run(
+            command,
+            env={**os.environ, "XLA_FLAGS": flags},
+            cwd=Path(__file__).parents[2],
+            check=True,
+            # Of Ctrl-C this process says what there is to say, and ends it.
+            start_new_session=True,
+        )
         return {int(number): seconds for number, seconds in json.loads(out.read_text()).items()}
 
 
