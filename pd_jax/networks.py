@@ -51,8 +51,9 @@ _STRIDES = (4, 2, 1)
 # Examples that a CPU takes through the convolutions at once: their activations fit into the cache of a core, while the
 # other cores work on the next ones. Fewer than two such parts are faster as one. XLA begins all of them together, and
 # many leave the caches waiting for one another's activations: without a gradient two at a time, with one at most eight.
+# A gradient keeps what the next layers need of a part; without one, narrow layers leave room for twice as many.
 _CPU_PART = 16
-_CPU_GROUP = 2 * _CPU_PART
+_CPU_NARROW = 16
 _CPU_PARTS = 8
 # What a gradient keeps of more examples than so many outgrows the caches that the cores share: then so many at a time,
 # but no fewer than what keeps two cores busy.
@@ -119,14 +120,17 @@ class AtariTorso(nn.Module):
 
     def _in_groups(self, observations: Array) -> Array:
         """Maps observations to the last convolution's features ``[N, features]``, in groups of parts on a CPU."""
-        count, group = len(observations), _CPU_GROUP
-        if self.parts is not None or _method(self.method) != "matmul" or count <= group or count % group:
+        count, part = len(observations), _CPU_PART * (2 if self.spec.channels[0] <= _CPU_NARROW else 1)
+        if self.parts is not None or _method(self.method) != "matmul" or count <= _CPU_PART:
             return self._in_parts(observations)
+        group = next((size for size in (2 * part, part) if count % size == 0), count)
 
         def next_group(torso: AtariTorso, _: None, planes: Array) -> tuple[None, Array]:
-            return None, torso._in_parts(planes.transpose(0, 2, 3, 1))
+            return None, torso._in_parts(planes.transpose(0, 2, 3, 1), part)
 
         def in_turn(torso: AtariTorso, observations: Array) -> Array:
+            if group == count:
+                return torso._in_parts(observations, part)
             # With frames in front, as they come: see `pd_jax.convolutions`.
             planes = observations.transpose(0, 3, 1, 2)
             scan = nn.scan(next_group, variable_broadcast="params", split_rngs={"params": False})
@@ -140,11 +144,11 @@ class AtariTorso(nn.Module):
             backward_fn=lambda pull_back, gradient: pull_back(gradient),
         )(self, observations)
 
-    def _in_parts(self, observations: Array) -> Array:
-        """As :meth:`_in_groups`, of one group."""
+    def _in_parts(self, observations: Array, part: int = _CPU_PART) -> Array:
+        """As :meth:`_in_groups`, of one group, in parts of at least so many examples."""
         convolve, parts = self._convolutions(), self.parts
         if parts is None:
-            parts = min(len(observations) // _CPU_PART, _CPU_PARTS) if _method(self.method) == "matmul" else 1
+            parts = min(len(observations) // part, _CPU_PARTS) if _method(self.method) == "matmul" else 1
         size = max(-(-len(observations) // max(parts, 1)), 1)
         starts = range(0, max(len(observations), 1), size)
         features = [convolve(observations[start : start + size]) for start in starts]
