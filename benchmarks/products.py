@@ -1,11 +1,11 @@
-"""Where an update's time goes on a CPU: matrix products, layer by layer, and all that is none.
+"""Where the time of updates and of inference goes on a CPU: matrix products, layer by layer, and all that is none.
 
     python -m benchmarks.products
 
-Traces updates from a replay with JAX's profiler and adds up the operations that XLA ran, on one core: with several,
-an operation's time holds that of others which it waits for. Of products the rate is told too, and what share that is
-of the highest at which the core was seen to multiply large matrices. PyTorch's updates, where it is installed, run by
-turns with ours, for scale.
+Traces updates from a replay, and outputs in bulk, with JAX's profiler and adds up the operations that XLA ran, on one
+core: with several, an operation's time holds that of others which it waits for. Of products the rate is told too, and
+what share that is of the highest at which the core was seen to multiply large matrices. PyTorch, where it is installed,
+runs by turns with ours, for scale.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import os
 import re
 import statistics
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,10 @@ from rich.table import Table
 from benchmarks import record
 from benchmarks.floors import layer_flops, measure_ceilings
 from benchmarks.material import Material, make_learner
-from benchmarks.measure import seconds_of
+from benchmarks.measure import Work, seconds_of, take_turns
 from benchmarks.sizes import find_size
 from benchmarks.stages.context import Context, PyTorch
+from benchmarks.stages.inference import bulk_inference, frames_first, of_frames_first, pytorch_inference
 from benchmarks.stages.update import pytorch_store, pytorch_updates, updates
 from pd_jax.networks import make_network
 from pd_jax.reporting.profile import Span, read_trace
@@ -50,8 +50,8 @@ class Part:
 
     Attributes:
       name: such as ``conv2: weights' gradient``.
-      core_seconds: in one update.
-      flops: of an update, if these are products.
+      core_seconds: for one minibatch.
+      flops: of a minibatch, if these are products.
     """
 
     name: str
@@ -69,7 +69,7 @@ def parts_of(
       program: the compiled program's text, which knows what its operations belong to.
       kernels: numbers in the kernel of each layer.
       flops: of each layer, forwards, of a minibatch.
-      count: updates in the trace.
+      count: minibatches in the trace.
     """
     instructions = {match[1]: match for line in program.splitlines() if (match := _INSTRUCTION.match(line))}
     seconds: dict[str, float] = collections.defaultdict(float)
@@ -97,11 +97,11 @@ def _kind(instruction: re.Match[str] | None, kernels: Mapping[str, int]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints a table for each network and writes ``benchmarks/results/products.json``."""
+    """Prints a table for each network and kind of work, and writes ``benchmarks/results/products.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["dqn", "net1", "net2", "net3"])
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--updates", type=int, default=16, help="in a call")
+    parser.add_argument("--updates", type=int, default=16, help="in a call, or minibatches")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a toy size, which only shows that all of it runs")
     options = parser.parse_args(argv)
@@ -109,52 +109,77 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.networks, options.batch, options.updates, options.turns = ["net3"], 8, 2, 1
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX looks how many threads there may be
     if jax.default_backend() != "cpu":
-        parser.error("this looks into updates on a CPU; for an accelerator's there is pd-jax distill --profile")
+        parser.error("this looks into a CPU's work; for an accelerator's there is pd-jax distill --profile")
     material = Material(play_steps=512 if options.quick else 8_192, capacity=1_024 if options.quick else 16_384)
     ceilings = measure_ceilings(256 if options.quick else 2_048, 2**20, ("float32",))
     ceiling = ceilings.flops["float32"]
     context = Context(find_size("toy" if options.quick else "small"), options.turns, ceilings, material)
-    rows = [_measure(network, context, options, ceiling) for network in options.networks]
+    jobs = {
+        what: [_measure(what, network, context, options, ceiling) for network in options.networks] for what in _JOBS
+    }
     name = "products_quick" if options.quick else "products"
-    print(record.write(name, {"flops_of_a_core": ceiling, "batch_size": options.batch, "networks": rows}))
+    print(record.write(name, {"flops_of_a_core": ceiling, "batch_size": options.batch, **jobs}))
 
 
-def _measure(network: str, context: Context, options: argparse.Namespace, ceiling: float) -> dict[str, Any]:
-    material = context.material
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is looked into: calls of some minibatches each, ours and PyTorch's, and our compiled program's text."""
+
+    works: Mapping[str, Work]
+    program: str | None
+
+
+def _updates(network: str, variables: Any, context: Context, options: argparse.Namespace) -> _Job:
+    """Updates from a replay."""
+    material, count = context.material, options.updates
     learner = make_learner(network, [material.task], material.devices, options.batch)
-    ours = updates(learner, (material.stored,), options.updates)
+    works = {"ours": updates(learner, (material.stored,), count)}
+    rival = PyTorch.find().student(variables)
+    if rival is not None:
+        works["PyTorch"] = pytorch_updates(rival, pytorch_store(context), options.batch, count)
+    many: Any = material.devices.map(functools.partial(learner.per_device_updates, num_updates=count), donate=(0,))
     state = learner.init(jax.random.key(0))
-    params = material.devices.first(state).variables["params"]
+    return _Job(works, many.lower(state, (material.stored,)).compile().as_text())
+
+
+def _inference(network: str, variables: Any, context: Context, options: argparse.Namespace) -> _Job:
+    """A student's outputs for frames that are on the device."""
+    material = context.material
+    observations = material.stacks(options.batch, options.updates)
+    module = make_network(network, material.task.num_actions)
+    works = {"ours": bulk_inference(module, variables, observations, options.updates)}
+    rival = PyTorch.find().student(variables)
+    if rival is not None:
+        works["PyTorch"] = pytorch_inference(rival, observations, options.updates)
+    apply = jax.jit(of_frames_first(module))
+    return _Job(works, apply.lower(variables, frames_first(observations)[0]).compile().as_text())
+
+
+_JOBS = {"updates": _updates, "inference": _inference}
+
+
+def _measure(what: str, network: str, context: Context, options: argparse.Namespace, ceiling: float) -> dict[str, Any]:
+    material, count = context.material, options.updates
+    module = make_network(network, material.task.num_actions)
+    example = material.stacks(1, 1)[0]
+    variables = jax.jit(module.init)(jax.random.key(0), example)
     kernels = {
         path[-2].key: leaf.size
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
         if path[-1].key == "kernel"
     }
-    flops = layer_flops(make_network(network, material.task.num_actions), material.task.observation_shape)
-    works = {"ours": ours}
-    rival = PyTorch.find().student(material.devices.first(state).variables, "float32", "rmsprop")
-    if rival is not None:
-        works["PyTorch"] = pytorch_updates(rival, pytorch_store(context), options.batch, options.updates)
-    for work in works.values():
-        seconds_of(work)
-    seconds: dict[str, list[float]] = {who: [] for who in works}
-    for _ in range(options.turns):
-        for who, work in works.items():
-            seconds[who].append(seconds_of(work) / options.updates)
+    job = _JOBS[what](network, variables, context, options)
+    seconds = {who: [value / count for value in values] for who, values in take_turns(job.works, options.turns).items()}
     with tempfile.TemporaryDirectory() as directory:
         with jax.profiler.trace(directory):
-            began = time.perf_counter()
-            jax.block_until_ready(ours())
-            traced = (time.perf_counter() - began) / options.updates
+            traced = seconds_of(job.works["ours"]) / count
         (path,) = Path(directory).glob("plugins/profile/*/*.xplane.pb")
         spans = [span for spans in read_trace(path).operations.values() for span in spans]
-    many = functools.partial(learner.per_device_updates, num_updates=options.updates)
-    compiled: Any = material.devices.map(many, donate=(0,))
-    program = compiled.lower(state, (material.stored,)).compile().as_text()
+    flops = layer_flops(module, material.task.observation_shape)
     batched = {layer: value * options.batch for layer, value in flops.items()}
-    parts = parts_of(spans, program, kernels, batched, options.updates)
+    parts = parts_of(spans, job.program or "", kernels, batched, count)
     medians = {who: statistics.median(values) for who, values in seconds.items()}
-    _print(network, parts, medians, ceiling)
+    _print(f"{what} of {network}", parts, medians, ceiling)
     return {
         "network": network,
         "seconds": seconds,
@@ -163,10 +188,10 @@ def _measure(network: str, context: Context, options: argparse.Namespace, ceilin
     }
 
 
-def _print(network: str, parts: Sequence[Part], seconds: Mapping[str, float], ceiling: float) -> None:
+def _print(name: str, parts: Sequence[Part], seconds: Mapping[str, float], ceiling: float) -> None:
     total = sum(part.core_seconds for part in parts)
     said = ", ".join(f"{who} {1e3 * value:.1f} ms" for who, value in seconds.items())
-    table = Table("operations", "ms", "share", "GFLOP/s", "of its best", title=f"{network}: {said}")
+    table = Table("operations", "ms", "share", "GFLOP/s", "of its best", title=f"{name}: {said}")
     for part in parts:
         rate = part.flops / part.core_seconds if part.flops else None
         told = (f"{rate / 1e9:.0f}", f"{100 * rate / ceiling:.0f} %") if rate else ("", "")

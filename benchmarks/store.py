@@ -115,7 +115,7 @@ class Store:
         try:
             content = json.loads(self.path.read_text())
             version, size, machine, stages = (content[key] for key in ("format_version", "size", "machine", "stages"))
-            here_and_there = {key: (self.machine[key], machine.get(key)) for key in record.MACHINE_KEYS}
+            here_and_there = {key: (self.machine[key], machine[key]) for key in record.MACHINE_KEYS}
             for stage in stages.values():
                 list(map(Row.from_json, stage.get("rows", [])))
             # Files of before there was such a list are of runs that went to their end.

@@ -128,7 +128,7 @@ def replay_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
 
 def minibatch_part(config: DistillConfig, student: Student, devices: DeviceGroup, students: int) -> Part:
     """The student's layers, forwards and backwards, for a minibatch on every device, and the minibatch itself."""
-    batch, is_one_game = config.learner.batch_size, config.learner.games == "alternating"
+    batch, is_one_game = config.learner.batch_size, config.learner.games == "alternating" and student.num_games > 1
     parts = gradient_parts(student, config.learner, devices)
     total = minibatch_bytes(student, batch // devices.size // parts, is_one_game) * devices.size * students
     if parts > 1 and is_one_game:

@@ -194,7 +194,13 @@ def test_results_of_another_machine_or_size_are_not_mixed_with_these(tmp_path: P
         Store(path, toy)
     row = store.rows[0].to_json()
     del row["limit"]
-    wrong = ({"machine": None}, {"stages": []}, {"stages": {"envpool": 5}}, {"stages": {"envpool": {"rows": [row]}}})
+    wrong = (
+        {"machine": None},
+        {"machine": {}},
+        {"stages": []},
+        {"stages": {"envpool": 5}},
+        {"stages": {"envpool": {"rows": [row]}}},
+    )
     for damaged in ("[1]", '{"half":', *(json.dumps(content | change) for change in wrong)):
         path.write_text(damaged)
         with pytest.raises(UserError, match="not a result file"):

@@ -2,7 +2,7 @@
 
 A process has its number of virtual devices from its start on, so they are measured in a process of their own:
 
-    python -m benchmarks.stages.devices PLAY.npz OUT.json --network net2 --counts 1 2 4 8 ...
+    python -c 'from benchmarks.stages.devices import main; main()' PLAY.npz OUT.json --network net2 --counts 1 2 4 8 ...
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _in_a_process(context: Context, network: str, count: int) -> dict[int, list[
         np.savez(play, **dataclasses.asdict(context.material.play))
         options = {"network": [network], "counts": size.devices, "share": [size.per_device_batch]}
         options |= {"updates-per-call": [count], "turns": [context.turns]}
-        command = [sys.executable, "-m", "benchmarks.stages.devices", str(play), str(out)]
+        # With -m the module, which its package imports, would be there twice, and Python warn of it.
+        code = f"from {__name__} import main; main()"
+        command = [sys.executable, "-c", code, str(play), str(out)]
         for name, values in options.items():
             command += [f"--{name}", *map(str, values)]
         subprocess.run(
@@ -116,7 +118,3 @@ def main() -> None:
         play = Trajectory(**dict(arrays.items()))
     seconds = measure(play, options.network, options.counts, options.share, options.updates_per_call, options.turns)
     options.out.write_text(json.dumps(seconds))
-
-
-if __name__ == "__main__":
-    main()

@@ -34,7 +34,7 @@ def run_teacher(context: Context) -> list[Row]:
         count = repeats * len(observations)
         works = {"ours": scanned_inference(teacher.network, teacher.variables, observations, repeats)}
         if rival is not None:
-            works["PyTorch"] = _pytorch_inference(rival, observations, count)
+            works["PyTorch"] = pytorch_inference(rival, observations, count)
         seconds = take_turns(works, context.turns)
         speed = {name: rates(lanes * count, values) for name, values in seconds.items()}
         rows.append(
@@ -53,18 +53,25 @@ def run_teacher(context: Context) -> list[Row]:
 
 def scanned_inference(network: Any, variables: Any, observations: np.ndarray, repeats: int) -> Work:
     """A policy's outputs for ``[T, L, ...]``, one step after another in one compiled scan; all of it some times."""
-    apply = _of_frames_first(network)
+    apply = of_frames_first(network)
     many = jax.jit(lambda variables, steps: lax.map(lambda step: apply(variables, step), steps))
-    steps = _frames_first(observations)
+    steps = frames_first(observations)
     return lambda: [many(variables, steps) for _ in range(repeats)]
 
 
-def _frames_first(observations: np.ndarray) -> jax.Array:
+def bulk_inference(network: Any, variables: Any, observations: np.ndarray, count: int) -> Work:
+    """A policy's outputs for ``count`` batches ``[B, ...]``, which are on the device; one call for each."""
+    apply = jax.jit(of_frames_first(network))
+    return _repeat(lambda frames: apply(variables, frames), list(frames_first(observations)), count)
+
+
+def frames_first(observations: np.ndarray) -> jax.Array:
     """``[T, L, 4, 84, 84]`` on the device, as EnvPool and the replay hold them; PyTorch gets the order it prefers."""
     return jnp.asarray(np.ascontiguousarray(np.moveaxis(observations, -1, 2)))
 
 
-def _of_frames_first(network: Any) -> Callable[[Any, Any], Any]:
+def of_frames_first(network: Any) -> Callable[[Any, Any], Any]:
+    """``network.apply`` of what :func:`frames_first` gives."""
     return lambda variables, frames: network.apply(variables, frames.transpose(0, 2, 3, 1))
 
 
@@ -77,7 +84,6 @@ def _bulk(context: Context, name: str) -> list[Row]:
     material, pytorch = context.material, PyTorch.find()
     network = make_network(name, material.task.num_actions)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *material.task.observation_shape), jnp.uint8))
-    apply = jax.jit(_of_frames_first(network))
     flops = forward_flops(network, material.task.observation_shape)
     rival = pytorch.student(variables)
     works: dict[tuple[str, int], Work] = {}
@@ -86,11 +92,9 @@ def _bulk(context: Context, name: str) -> list[Row]:
         count = context.batches_per_call(flops, batch)
         items[batch] = count * batch
         observations = material.stacks(batch, min(count, MOST_BATCHES))
-        works["ours", batch] = _repeat(
-            lambda frames: apply(variables, frames), list(_frames_first(observations)), count
-        )
+        works["ours", batch] = bulk_inference(network, variables, observations, count)
         if rival is not None:
-            works["PyTorch", batch] = _pytorch_inference(rival, observations, count)
+            works["PyTorch", batch] = pytorch_inference(rival, observations, count)
     seconds = take_turns(works, context.turns)
     speed = {(who, batch): rates(items[batch], values) for (who, batch), values in seconds.items()}
     return best_rows(
@@ -109,7 +113,8 @@ def _repeat(function: Callable[[Any], Any], batches: list[Any], count: int) -> W
     return lambda: [function(batches[index % len(batches)]) for index in range(count)]
 
 
-def _pytorch_inference(rival: Any, observations: np.ndarray, count: int) -> Work:
+def pytorch_inference(rival: Any, observations: np.ndarray, count: int) -> Work:
+    """As :func:`bulk_inference`, of PyTorch's."""
     batches = [rival.frames(frames) for frames in observations]
     infer = _repeat(rival.infer, batches, count)
 

@@ -12,12 +12,15 @@ from benchmarks.material import TEMPERATURE, make_learner
 from benchmarks.measure import Work, rates, take_turns
 from benchmarks.rows import Measured, Row, make_row
 from benchmarks.stages.context import Context
+from benchmarks.stages.update import updates
 from pd_jax.config import LearnerConfig
 from pd_jax.ensemble import EnsembleLearner
 from pd_jax.learner import LearnerState
 from pd_jax.losses import kl_loss
 from pd_jax.networks import make_network
 from pd_jax.students import Student
+
+_ALONE = 0
 
 
 def run(context: Context) -> list[Row]:
@@ -33,16 +36,16 @@ def run(context: Context) -> list[Row]:
     works: dict[int, Work] = {
         number: _updates(context, student, states[:number], batch, count) for number in size.students
     }
-    seconds = take_turns(works, context.turns)
-    alone = min(size.students)
-    one_by_one = Measured("students one after another", tuple(rates(alone * batch * count, seconds[alone])))
+    # As a sweep trains them one after another.
+    seconds = take_turns(works | {_ALONE: updates(one, (material.stored,), count)}, context.turns)
+    one_by_one = Measured("students one after another", tuple(rates(batch * count, seconds.pop(_ALONE))))
     return [
         make_row(
             "students",
             {"network": network, "students": number, "batch": batch, "devices": material.devices.size},
             "samples/s",
             rates(number * batch * count, values),
-            limit=one_by_one if number > alone else None,
+            limit=one_by_one,
             cost=material.frames_cost(flops),
             ceilings=context.ceilings,
             note="of all students together",
