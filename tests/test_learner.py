@@ -384,3 +384,29 @@ def test_a_student_of_one_game_learns_bit_for_bit_as_without_a_game_axis(name: s
         np.testing.assert_array_equal(one, other)
     assert metrics["loss"][0] == metrics["game_loss"][0, 0] == pytest.approx(float(losses.mean()), rel=1e-6)
     np.testing.assert_array_equal(jax.random.key_data(found.key), jax.random.key_data(expected.key))
+
+
+def test_minibatches_of_several_games_that_are_fetched_part_by_part_are_those_that_are_fetched_whole() -> None:
+    network: Any = make_network("mlp", (ACTIONS, ACTIONS), hidden_sizes=(8,), head_hidden=4)
+    student, stored = Student(network, (TASK, TASK)), []
+    for seed, lanes in enumerate((2, 4)):
+        rng = np.random.default_rng(seed)
+        trajectory = Trajectory(
+            observations=rng.normal(size=(16, lanes, FEATURES)).astype(np.float32),
+            is_first=np.zeros((16, lanes), bool),
+            is_decision=np.arange(16)[:, None] % 5 != np.zeros(lanes),
+            actions=np.zeros((16, lanes), np.int32),
+            rewards=np.zeros((16, lanes), np.float32),
+            teacher_q=rng.normal(size=(16, lanes, ACTIONS)).astype(np.float32),
+        )
+        empty = ONE.replicate(replay.init(lanes, 16, TASK.frame_shape, TASK.observation_dtype, ACTIONS))
+        stored.append(ONE.map(replay.insert)(empty, ONE.split(trajectory, axis=1)))
+    results = []
+    for parts in (1, 4):
+        config = LearnerConfig(batch_size=8, accumulate=parts)
+        learner = Learner(student, mse_loss, config, ONE, total_updates=TOTAL_UPDATES)
+        results.append(learner.update_from_replay(learner.init(jax.random.key(0)), tuple(stored), 3))
+    (state, metrics), (in_parts, metrics_in_parts) = results
+    assert metrics["game_loss"][0, 0] != metrics["game_loss"][0, 1]
+    chex.assert_trees_all_close(in_parts.variables, state.variables, atol=1e-6)
+    chex.assert_trees_all_close(metrics_in_parts, metrics, rtol=1e-4)
