@@ -22,19 +22,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.floors import measure_ceilings
-from benchmarks.growth import find_growth
-from benchmarks.material import Material
-from benchmarks.peers import read_peers
-from benchmarks.plots import draw
-from benchmarks.record import RESULTS
-from benchmarks.sizes import Size, find_size
+from benchmarks.harness.floors import measure_ceilings
+from benchmarks.harness.growth import find_growth
+from benchmarks.harness.material import Material
+from benchmarks.harness.peers import read_peers
+from benchmarks.harness.plots import draw
+from benchmarks.harness.record import RESULTS
+from benchmarks.harness.sizes import Size, find_size
+from benchmarks.harness.store import OtherMachineError, Store
+from benchmarks.harness.tables import print_rows
 from benchmarks.stages import ABOUT, STAGES
 from benchmarks.stages.context import Context
-from benchmarks.store import OtherMachineError, Store
-from benchmarks.tables import print_rows
 from pd_jax.errors import UserError, nearest
-from pd_jax.interrupts import Interrupted
+from pd_jax.system.interrupts import Interrupted
 
 ELSEWHERE = Path("runs") / "benchmarks"
 _OUT_HELP = f"of the results (benchmarks/results, or {ELSEWHERE} where these are another machine's)"

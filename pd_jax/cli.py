@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from pd_jax import __version__, compilation_cache, hosts
+from pd_jax import __version__
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
-from pd_jax.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt
+from pd_jax.system import compilation_cache, hosts
+from pd_jax.system.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt
 
 _ABOUT: Mapping[str, str] = {
     "train-teacher": "train a teacher with PQN or DQN",
@@ -94,7 +95,7 @@ def _stopped(command: str, interrupt: Interrupted, argv: Sequence[str]) -> int:
 def _name_of_command(argv: Sequence[str]) -> str:
     """What messages call the command: its name, and that of ``teachers``' own command."""
     if argv[:1] == ["teachers"]:
-        from pd_jax.config_teachers import TEACHERS_COMMANDS
+        from pd_jax.config.teachers import TEACHERS_COMMANDS
 
         return " ".join(["teachers", *(name for name in argv[1:2] if name in TEACHERS_COMMANDS)])
     return argv[0] if argv and argv[0] in _ABOUT else ""
@@ -111,9 +112,9 @@ def _dispatch(argv: list[str]) -> int:
     if not argv:
         print(_usage(), file=sys.stderr)
         return 2
-    from pd_jax.config import COMMANDS
-    from pd_jax.config_fields import show
-    from pd_jax.config_loading import load_config
+    from pd_jax.config.commands import COMMANDS
+    from pd_jax.config.loading import load_config
+    from pd_jax.system.text import show
 
     command, *options = argv
     if command in ("-h", "--help"):
@@ -121,7 +122,7 @@ def _dispatch(argv: list[str]) -> int:
     elif command == "--version":
         print(f"pd-jax {__version__}")
     elif command == "teachers":
-        from pd_jax.teachers.commands import teachers
+        from pd_jax.commands.teachers import teachers
 
         _ignore_warnings_of_envpool()
         teachers(options)
@@ -145,7 +146,7 @@ def _fail(command: str, message: str, code: int) -> int:
 def _run(command: str, config: Any) -> None:
     if command == "report":
         # Not among the runners, which take seconds to import JAX and EnvPool.
-        from pd_jax.report import run_report
+        from pd_jax.report.report import run_report
 
         run_report(config)
         return
@@ -168,37 +169,37 @@ def _ignore_warnings_of_envpool() -> None:
 def _runner(command: str) -> Callable[[Any], Any]:
     """A command's function, imported only now: a wrong option or ``--help`` needs no JAX, and no command the others."""
     if command == "train-teacher":
-        from pd_jax.reporting.tables import print_teacher
-        from pd_jax.teachers.train import train_teacher
+        from pd_jax.report.terminal import print_teacher
+        from pd_jax.trainers.session import train_teacher
 
         return lambda config: print_teacher(train_teacher(config))
     if command == "collect":
         return _collect
     if command == "distill":
-        from pd_jax.distill import distill
+        from pd_jax.distill.session import distill
 
         return distill
     if command == "online":
-        from pd_jax.online import online
+        from pd_jax.online.session import online
 
         return online
     if command == "sweep":
         return _sweep
-    from pd_jax.reporting.tables import print_evaluation
-    from pd_jax.scoring import run_evaluate
+    from pd_jax.deploy.scoring import run_evaluate
+    from pd_jax.report.terminal import print_evaluation
 
     return lambda config: print_evaluation(run_evaluate(config))
 
 
 def _collect(config: Any) -> None:
-    from pd_jax.collect import collect
+    from pd_jax.distill.collect import collect
 
     header = collect(config)
     print(f"{config.out}: {header.steps * header.num_lanes:,} steps of {header.task}")
 
 
 def _sweep(config: Any) -> None:
-    from pd_jax.sweep import sweep
+    from pd_jax.sweep.session import sweep
 
     cells = sweep(config)["cells"]
     failed = [cell["cell"] for cell in cells if "failure" in cell]

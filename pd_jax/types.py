@@ -1,9 +1,15 @@
-"""The arrays that pass between rollout, replay and learner."""
+"""What passes between the parts: policies, rollouts and minibatches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.struct
 import jax
+
+PolicyApply = Callable[..., Any]
+"""``(variables, observations [L, ...]) -> float32 [L, actions]``: Q-values or logits."""
 
 
 @flax.struct.dataclass

@@ -16,14 +16,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-import helpers
 import hypothesis
 import jax
 import numpy as np
 import pytest
 
-from pd_jax.networks import PolicyNetwork, make_network
-from pd_jax.tasks import get_task
+from pd_jax.environments.tasks import get_task
+from pd_jax.networks.policy import PolicyNetwork
+from pd_jax.networks.registry import make_network
+from support import commands
 
 # How long a machine with other work to do takes says nothing about the code.
 hypothesis.settings.register_profile(
@@ -58,7 +59,7 @@ def random_policy() -> Callable[[str, str], tuple[PolicyNetwork, Any]]:
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Play of the bundled CartPole teacher: 8 lanes x 128 steps."""
     path = tmp_path_factory.mktemp("recording") / "cartpole"
-    helpers.succeed(
+    commands.succeed(
         "collect", {"teacher": "cartpole", "out": path, "steps": 1024, "rollout-length": 32, "env.num-lanes": 8}
     )
     return path
@@ -86,5 +87,5 @@ def recorded_run_options(recording: Path) -> dict[str, Any]:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, recorded_run_options: dict[str, Any]) -> Path:
     """That distillation, never interrupted. Not to be written to."""
     path = tmp_path_factory.mktemp("runs") / "finished"
-    helpers.succeed("distill", recorded_run_options | helpers.QUICK_EVALUATION | {"out": path})
+    commands.succeed("distill", recorded_run_options | commands.QUICK_EVALUATION | {"out": path})
     return path

@@ -28,7 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import record
+from benchmarks.harness import record
 from benchmarks.rivals.running import (
     ROOT,
     OurSchedule,
@@ -40,8 +40,8 @@ from benchmarks.rivals.running import (
     run_ours,
     run_peer,
 )
-from pd_jax.config import DistillConfig
-from pd_jax.config_loading import read_config
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.loading import read_config
 from pd_jax.errors import UserError
 
 _MAIN_JOB = "ours, as in the main job"

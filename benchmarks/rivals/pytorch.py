@@ -30,7 +30,7 @@ def describe(device: str, dtype: str) -> str:
     return f"PyTorch {torch.__version__} channels_last{compiled}{', bf16 autocast' if dtype == 'bfloat16' else ''}"
 
 
-def prepare(device: str) -> None:
+def make_setup(device: str) -> None:
     """All cores on a CPU; on a GPU the fast paths that JAX takes by default, too."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     # As XLA does: a sharpened softmax has gradients so small that processors take a hundred times as long for them.
@@ -44,7 +44,7 @@ class Network(torch.nn.Module):
     """The paper's networks for one game, with the very weights of one of ours.
 
     Args:
-      variables: those of a network of :func:`pd_jax.networks.make_network`, with or without LayerNorm.
+      variables: those of a network of :func:`pd_jax.networks.registry.make_network`, with or without LayerNorm.
     """
 
     def __init__(self, variables: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ class Student:
       device: ``"cpu"`` or ``"cuda"``.
       dtype: ``"float32"`` or ``"bfloat16"``, by autocast.
       optimizer: ``"rmsprop"`` as in the paper or ``"adam"``.
-      learning_rate, decay, epsilon: as in ``pd_jax.config.LearnerConfig``. PyTorch adds RMSProp's epsilon outside
+      learning_rate, decay, epsilon: as in ``pd_jax.config.sections.LearnerConfig``. PyTorch adds RMSProp's epsilon outside
         of the root and Optax inside, which costs the same.
     """
 

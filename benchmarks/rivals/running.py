@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pd_jax.errors import UserError
-from pd_jax.reporting.metrics import read_metrics
+from pd_jax.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 _START_UP_SECONDS = 240.0

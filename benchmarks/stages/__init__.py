@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from benchmarks.rows import Row
+from benchmarks.harness.rows import Row
 from benchmarks.stages import (
     devices,
     envpool,

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.rows import Measured, Row, make_row
+from benchmarks.harness.rows import Measured, Row, make_row
 
 BEST = "best batch"
 
@@ -26,7 +26,7 @@ def best_rows(
       speed: ``(who, batch)`` to the rate in every turn, all measured in the same turns; ``who`` is ``"ours"`` or
         ``"PyTorch"``.
       measured: makes what a row has of the rival.
-      **options: passed on to :func:`benchmarks.rows.make_row`.
+      **options: passed on to :func:`benchmarks.harness.rows.make_row`.
     """
     ours = {batch: values for (who, batch), values in speed.items() if who == "ours"}
     rivals = {batch: values for (who, batch), values in speed.items() if who != "ours"}

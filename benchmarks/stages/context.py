@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.floors import Ceilings
-from benchmarks.material import Material
-from benchmarks.measure import rates, together
-from benchmarks.rows import Measured
-from benchmarks.sizes import Size
+from benchmarks.harness.floors import Ceilings
+from benchmarks.harness.material import Material
+from benchmarks.harness.measure import rates, together
+from benchmarks.harness.rows import Measured
+from benchmarks.harness.sizes import Size
 
 MOST_BATCHES = 16
 """Different batches kept for one call, which goes through them in turn."""
@@ -93,7 +93,7 @@ class PyTorch:
             return cls(None, f"PyTorch has no {jax.default_backend()} here")
         if cls.device() == "cuda" and not module.has_cuda():
             return cls(None, "PyTorch is installed without CUDA")
-        module.prepare(cls.device())
+        module.make_setup(cls.device())
         return cls(module, "")
 
     @staticmethod

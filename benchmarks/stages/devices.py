@@ -19,15 +19,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.floors import training_flops
-from benchmarks.material import LANES, fill, make_learner
-from benchmarks.measure import rates, take_turns
-from benchmarks.rows import Row, make_row
+from benchmarks.harness.floors import training_flops
+from benchmarks.harness.material import LANES, fill, make_learner
+from benchmarks.harness.measure import rates, take_turns
+from benchmarks.harness.rows import Row, make_row
 from benchmarks.stages.context import Context
 from benchmarks.stages.update import updates
-from pd_jax.distributed import DeviceGroup
-from pd_jax.networks import make_network
-from pd_jax.tasks import get_task
+from pd_jax.environments.tasks import get_task
+from pd_jax.networks.registry import make_network
+from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import Trajectory
 
 _CAPACITY = 8192

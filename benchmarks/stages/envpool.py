@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jax import lax
 
-from benchmarks.measure import Work, rates, take_turns
-from benchmarks.rows import Row, make_row
+from benchmarks.harness.measure import Work, rates, take_turns
+from benchmarks.harness.rows import Row, make_row
 from benchmarks.stages.context import Context
-from pd_jax.envs import Environment
-from pd_jax.tasks import Task
+from pd_jax.environments.envpool import Environment
+from pd_jax.environments.tasks import Task
 
 
 def run(context: Context) -> list[Row]:

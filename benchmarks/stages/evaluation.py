@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.floors import forward_flops
-from benchmarks.measure import Work, rates, take_turns
-from benchmarks.rows import Row, make_row
+from benchmarks.harness.floors import forward_flops
+from benchmarks.harness.measure import Work, rates, take_turns
+from benchmarks.harness.rows import Row, make_row
 from benchmarks.stages.context import MOST_BATCHES, Context, play_limit
 from benchmarks.stages.envpool import host_stepping
 from benchmarks.stages.inference import scanned_inference
-from pd_jax.envs import Environment
-from pd_jax.evaluation import Evaluator
-from pd_jax.networks import make_network
+from pd_jax.environments.envpool import Environment
+from pd_jax.evaluation.evaluator import Evaluator
+from pd_jax.networks.registry import make_network
 
 
 def run(context: Context) -> list[Row]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.floors import training_flops
-from benchmarks.material import fill, make_learner, random_play
-from benchmarks.measure import Work, rates, take_turns
-from benchmarks.rows import Row, make_row
+from benchmarks.harness.floors import training_flops
+from benchmarks.harness.material import fill, make_learner, random_play
+from benchmarks.harness.measure import Work, rates, take_turns
+from benchmarks.harness.rows import Row, make_row
 from benchmarks.stages.context import Context
 from benchmarks.stages.update import updates
-from pd_jax.networks import make_network
-from pd_jax.replay import ReplayState
-from pd_jax.tasks import PAPER_GAMES, Task, get_task
+from pd_jax.environments.tasks import PAPER_GAMES, Task, get_task
+from pd_jax.networks.registry import make_network
+from pd_jax.replay.rings import ReplayState
 
 _MOST_PLAY_STEPS = 1024
 

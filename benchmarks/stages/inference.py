@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.floors import forward_flops
-from benchmarks.measure import Work, percentile, rates, take_turns
-from benchmarks.rows import Row, Setting, make_row
+from benchmarks.harness.floors import forward_flops
+from benchmarks.harness.measure import Work, percentile, rates, take_turns
+from benchmarks.harness.rows import DistillSetup, Row, make_row
 from benchmarks.stages.best import best_rows
 from benchmarks.stages.context import MOST_BATCHES, Context, PyTorch
-from pd_jax.networks import make_network
+from pd_jax.networks.registry import make_network
 
 _MOST_DECISIONS = 512
 
@@ -147,7 +147,7 @@ def _latency(context: Context, name: str) -> list[Row]:
     rows = []
     for percent in (50, 99):
         values = {who: [percentile(turn, percent) for turn in turns] for who, turns in milliseconds.items()}
-        setting: Setting = {"network": name, "batch": 1, "percentile": f"p{percent}"}
+        setting: DistillSetup = {"network": name, "batch": 1, "percentile": f"p{percent}"}
         rows.append(make_row("latency", setting, "ms", values["ours"], rival=pytorch.measured(values.get("PyTorch"))))
     return rows
 

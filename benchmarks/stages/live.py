@@ -12,15 +12,15 @@ from typing import Any
 
 import jax
 
-from benchmarks import rows
-from benchmarks.material import ROLLOUT_LENGTH
-from benchmarks.measure import rates
-from benchmarks.rows import Measured, Row, make_row
+from benchmarks.harness import rows
+from benchmarks.harness.material import ROLLOUT_LENGTH
+from benchmarks.harness.measure import rates
+from benchmarks.harness.rows import Measured, Row, make_row
 from benchmarks.stages.context import Context
-from pd_jax.config import (
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.sections import (
     ActorsConfig,
     DistillCheckpointConfig,
-    DistillConfig,
     EnvConfig,
     LearnerConfig,
     ReplayConfig,
@@ -28,14 +28,14 @@ from pd_jax.config import (
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill import distill
-from pd_jax.interrupts import Interrupts
-from pd_jax.learner import Learner
-from pd_jax.lessons import Lessons
-from pd_jax.preparation import Setting, make_loss, prepare
-from pd_jax.progression import Progression
-from pd_jax.reporting.metrics import read_metrics
-from pd_jax.reporting.progress import Progress
+from pd_jax.distill.counters import Counters
+from pd_jax.distill.experience import Lessons
+from pd_jax.distill.session import distill
+from pd_jax.distill.setup import DistillSetup, make_loss, make_setup
+from pd_jax.learner.learner import Learner
+from pd_jax.runs.metrics import read_metrics
+from pd_jax.system.interrupts import Interrupts
+from pd_jax.system.progress import Progress
 
 _LANES = 16
 _ROUNDS = 2
@@ -58,7 +58,7 @@ def run(context: Context) -> list[Row]:
         def config(name: str) -> DistillConfig:
             return live_config(teacher, network, Path(directory) / name, steps=steps, updates=updates)
 
-        with parts(prepare(config("alone"))) as (play, update):
+        with parts(make_setup(config("alone"))) as (play, update):
             play()
             update()
             for turn in range(min(context.turns, context.size.live_turns)):
@@ -66,7 +66,7 @@ def run(context: Context) -> list[Row]:
                 turns.append(timed | {"live": live_round(config(str(turn)))})
     bounds = [round_bound(turn["play"].seconds, turn["updates"].seconds) for turn in turns]
     live = [turn["live"].seconds for turn in turns]
-    setting: rows.Setting = {
+    setting: rows.DistillSetup = {
         "teacher": teacher,
         "network": network,
         "lanes": _LANES,
@@ -123,9 +123,9 @@ def live_config(
 
 
 @contextlib.contextmanager
-def parts(setting: Setting) -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
+def parts(setting: DistillSetup) -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
     """A round's play into the replays, and a round's updates from them, each alone."""
-    config, at = setting.config, Progression.begin(setting)
+    config, at = setting.config, Counters.begin(setting)
     learner = Learner(
         setting.student, make_loss(setting), config.learner, setting.devices, total_updates=setting.total_updates
     )

@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.floors import Cost, frame_bytes
-from benchmarks.material import LANES, ROLLOUT_LENGTH, draw_batch, fill, inserter, make_learner
-from benchmarks.measure import Work, rates, take_turns
-from benchmarks.rows import Measured, Row, make_row
+from benchmarks.harness.floors import Cost, frame_bytes
+from benchmarks.harness.material import LANES, ROLLOUT_LENGTH, draw_batch, fill, inserter, make_learner
+from benchmarks.harness.measure import Work, rates, take_turns
+from benchmarks.harness.rows import Measured, Row, make_row
 from benchmarks.stages.context import Context, PyTorch
 from benchmarks.stages.envpool import jit_stepping
 from benchmarks.stages.update import pytorch_store, updates
-from pd_jax import replay
-from pd_jax.distributed import DeviceGroup
-from pd_jax.envs import Environment
-from pd_jax.learner import Learner
-from pd_jax.replay import ReplayState
+from pd_jax.environments.envpool import Environment
+from pd_jax.learner.learner import Learner
+from pd_jax.replay import rings
+from pd_jax.replay.rings import ReplayState
+from pd_jax.system.devices import DeviceGroup
 
 _INSERTS = 8
 _SAMPLES = 8
@@ -66,7 +66,7 @@ def _insertion(context: Context) -> Row:
         # A frame is read and written once.
         cost=Cost(bytes=2 * frame_bytes(material.task.frame_shape)),
         ceilings=context.ceilings,
-        note=f"{replay.bytes_per_step(stored):,.0f} bytes a step",
+        note=f"{rings.bytes_per_step(stored):,.0f} bytes a step",
     )
 
 
@@ -95,7 +95,7 @@ def _samples(devices: DeviceGroup, stored: ReplayState, batch: int) -> Work:
 
     def many(stored: ReplayState, key: jax.Array) -> Any:
         keys = jax.random.split(key, _SAMPLES)
-        return lax.map(lambda key: replay.sample(stored, key, share, num_groups=groups), keys)
+        return lax.map(lambda key: rings.sample(stored, key, share, num_groups=groups), keys)
 
     mapped = devices.map(many)
     keys = devices.replicate(jax.random.key(0))

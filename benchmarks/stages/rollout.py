@@ -6,16 +6,16 @@ from typing import Any
 
 import jax
 
-from benchmarks.floors import forward_flops
-from benchmarks.material import EPSILON, ROLLOUT_LENGTH
-from benchmarks.measure import Work, rates, take_turns
-from benchmarks.rows import Row, make_row
+from benchmarks.harness.floors import forward_flops
+from benchmarks.harness.material import EPSILON, ROLLOUT_LENGTH
+from benchmarks.harness.measure import Work, rates, take_turns
+from benchmarks.harness.rows import Row, make_row
 from benchmarks.stages.context import MOST_BATCHES, Context, play_limit
 from benchmarks.stages.envpool import host_stepping, jit_stepping
 from benchmarks.stages.inference import scanned_inference
-from pd_jax.config import EnvConfig
-from pd_jax.envs import Environment
-from pd_jax.play import LivePlay
+from pd_jax.actors.live import LivePlay
+from pd_jax.config.sections import EnvConfig
+from pd_jax.environments.envpool import Environment
 
 
 def run(context: Context) -> list[Row]:

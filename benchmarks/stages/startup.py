@@ -10,10 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import seconds_of
-from benchmarks.rows import Row, make_row
+from benchmarks.harness.measure import seconds_of
+from benchmarks.harness.rows import Row, make_row
 from benchmarks.stages.context import Context
-from pd_jax import compilation_cache
+from pd_jax.system import compilation_cache
 
 _ROOT = Path(__file__).parents[2]
 _POLL_SECONDS = 0.02
@@ -39,7 +39,7 @@ def run(context: Context) -> list[Row]:
 
 
 def _import() -> None:
-    subprocess.run([sys.executable, "-c", "import pd_jax.distill"], cwd=_ROOT, check=True)
+    subprocess.run([sys.executable, "-c", "import pd_jax.distill.session"], cwd=_ROOT, check=True)
 
 
 def seconds_to_first_updates(config: str, out: Path, cache: Path) -> float:

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 import jax
 
-from benchmarks.floors import training_flops
-from benchmarks.material import TEMPERATURE, make_learner
-from benchmarks.measure import Work, rates, take_turns
-from benchmarks.rows import Measured, Row, make_row
+from benchmarks.harness.floors import training_flops
+from benchmarks.harness.material import TEMPERATURE, make_learner
+from benchmarks.harness.measure import Work, rates, take_turns
+from benchmarks.harness.rows import Measured, Row, make_row
 from benchmarks.stages.context import Context
 from benchmarks.stages.update import updates
-from pd_jax.config import LearnerConfig
-from pd_jax.ensemble import EnsembleLearner
-from pd_jax.learner import LearnerState
+from pd_jax.config.sections import LearnerConfig
+from pd_jax.learner.ensemble import EnsembleLearner
+from pd_jax.learner.learner import LearnerState
 from pd_jax.losses import kl_loss
-from pd_jax.networks import make_network
-from pd_jax.students import Student
+from pd_jax.networks.registry import make_network
+from pd_jax.networks.student import Student
 
 _ALONE = 0
 

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.floors import training_flops
-from benchmarks.material import LANES, TEMPERATURE, make_learner
-from benchmarks.measure import Work, rates, take_turns
-from benchmarks.rows import Row
+from benchmarks.harness.floors import training_flops
+from benchmarks.harness.material import LANES, TEMPERATURE, make_learner
+from benchmarks.harness.measure import Work, rates, take_turns
+from benchmarks.harness.rows import Row
 from benchmarks.stages.best import best_rows
 from benchmarks.stages.context import Context, PyTorch
-from pd_jax.learner import Learner
-from pd_jax.networks import make_network
+from pd_jax.learner.learner import Learner
+from pd_jax.networks.registry import make_network
 
 
 def run(context: Context) -> list[Row]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError, nearest
-from pd_jax.tasks import get_task
-from pd_jax.teachers.files import TeacherMetadata, fingerprint, read_teacher
+from pd_jax.teachers.files import fingerprint, read_teacher
+from pd_jax.teachers.metadata import TeacherMetadata
 
 _ZOO = Path(__file__).parent / "zoo"
 _SUFFIX = ".safetensors"

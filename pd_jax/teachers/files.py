@@ -22,8 +22,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError, nearest
-from pd_jax.tasks import get_task
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata, checked_metadata, json_object, to_fields
 
 __all__ = [

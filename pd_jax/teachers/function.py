@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import pd_jax
+from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
-from pd_jax.tasks import Task, get_task
 from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.teachers.teacher import Teacher
 

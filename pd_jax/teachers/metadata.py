@@ -37,14 +37,14 @@ class TeacherMetadata:
       name: of this teacher, e.g. ``"pong-dqn"``.
       game: the task it plays, e.g. ``"pong"``.
       env_id: the environment's id, e.g. ``"Pong-v5"``.
-      network: a name that ``pd_jax.networks.make_network`` knows.
+      network: a name that ``pd_jax.networks.registry.make_network`` knows.
       layer_norm: whether the network normalises its layers (PQN does).
       hidden_sizes: widths of an ``mlp``'s hidden layers, ``()`` for the other networks.
       activation: of the hidden layers, ``"relu"`` or, for an ``mlp``, ``"tanh"``.
       support: values of the atoms of a categorical head, ``()`` where the network gives its outputs directly.
       games: that the network plays, in the order of its heads; ``()`` for the network of a single game. All but the
         name, the game, its spec, its score and its curve is then common to them: the steps are those of all games.
-      channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.make_network` takes them;
+      channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.registry.make_network` takes them;
         None where its name says what they are.
       num_actions: the number of outputs.
       action_names: one per output, in order, e.g. ``("NOOP", "FIRE")``.

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pd_jax.networks import count_params
-from pd_jax.tasks import get_task
+from pd_jax.environments.tasks import get_task
+from pd_jax.networks.policy import count_params
 from pd_jax.teachers.catalogue import bundled_files, locate
+from pd_jax.teachers.checks import build_network, check_fits
 from pd_jax.teachers.files import fingerprint, read_teacher
-from pd_jax.teachers.fitting import build_network, check_fits
 from pd_jax.teachers.importers import import_teacher, is_foreign
 from pd_jax.teachers.metadata import TeacherMetadata
 

@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
-from pd_jax.tasks import Task, get_task
+from pd_jax.teachers.checks import check_fits
 from pd_jax.teachers.files import Params, PathLike, naming, read_teacher
-from pd_jax.teachers.fitting import check_fits
 from pd_jax.teachers.importers import cleanrl, hub, sb3
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 

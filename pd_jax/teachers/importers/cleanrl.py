@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pd_jax.tasks import Task
+from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params, open_regular_file
 from pd_jax.teachers.importers.conversion import (
     NATURE_CONVOLUTIONS,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 import pd_jax
-from pd_jax.tasks import Task
+from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 
@@ -35,7 +35,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def network_params(torso: Mapping[str, Params], output: Params) -> Params:
-    """The parameters of a :class:`pd_jax.networks.PolicyNetwork`."""
+    """The parameters of a :class:`pd_jax.networks.policy.PolicyNetwork`."""
     return {"torso": dict(torso), "head": {"output": output}}
 
 

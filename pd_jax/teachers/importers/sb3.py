@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pd_jax.tasks import Task
+from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params, open_regular_file
 from pd_jax.teachers.importers import archives
 from pd_jax.teachers.importers.conversion import check_actions, describe

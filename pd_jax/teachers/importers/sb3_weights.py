@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
-from pd_jax.tasks import Task
 from pd_jax.teachers.files import Params
 from pd_jax.teachers.importers import archives
 from pd_jax.teachers.importers.conversion import (

@@ -1,0 +1,1 @@
+"""How benchmarks measure: turns, floors, rows, the result file and its figure."""

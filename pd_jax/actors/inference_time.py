@@ -1,0 +1,135 @@
+"""How long play takes, and how much of that is inference: stepping hides inside a compiled rollout."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from pd_jax.types import PolicyApply
+
+_DECISIONS = 4
+"""Of a probe, in one compiled scan: as in a rollout, dispatch then costs next to nothing."""
+_PROBE_SECONDS = 0.05
+_MOST_SCANS = 16
+_REMEMBERED = 16
+
+
+class PlayTime:
+    """Wall time of a game's rollouts, in whichever thread plays them.
+
+    Attributes:
+      seconds: of all rollouts so far.
+      inference_share: of the seconds, once it is known; the rest is stepping, with the little that belongs to it.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has been played yet."""
+        self.seconds = 0.0
+        self.inference_share: float | None = None
+        self._each: list[float] = []
+
+    def count(self, seconds: float) -> None:
+        """Adds one rollout."""
+        self.seconds += seconds
+        if len(self._each) < _REMEMBERED:
+            self._each.append(seconds)
+
+    @property
+    def usual_seconds(self) -> float | None:
+        """Of one of the first rollouts but the very first, which is compiled on the way; None before there are two."""
+        return statistics.median(self._each[1:]) if len(self._each) > 1 else None
+
+
+class InferenceProbe:
+    """Times the decisions of a rollout alone. Changes nothing in the play, and asks no random numbers of it.
+
+    Args:
+      policies: ``(apply, variables)`` of all that decide at every step.
+      observations: that they are shown, ``[L, ...]``; each decision sees them in another order of lanes, for XLA would
+        take what is always the same out of the loop.
+    """
+
+    def __init__(self, policies: tuple[tuple[PolicyApply, Any], ...], observations: Array) -> None:
+        applies, variables = zip(*policies, strict=True)
+        self._decide = functools.partial(_decide, applies, variables, observations)
+        jax.block_until_ready(self._decide())
+
+    def seconds(self) -> float:
+        """Seconds of one decision of all lanes, the median of a few; takes no longer than a moment."""
+        each: list[float] = []
+        while not each or (sum(each) < _PROBE_SECONDS and len(each) < _MOST_SCANS):
+            started = time.perf_counter()
+            jax.block_until_ready(self._decide())
+            each.append(time.perf_counter() - started)
+        return statistics.median(each) / _DECISIONS
+
+
+class Probed(Protocol):
+    """Play whose inference can be timed."""
+
+    def probe_inference(self) -> InferenceProbe | None:
+        """What times it, ready for use; None if that cannot be done."""
+        ...
+
+    def note_inference(self, seconds: float) -> None:
+        """Takes what one decision of all lanes takes."""
+        ...
+
+
+class InferenceTimer:
+    """Finds out once how much of the play is inference, at no time that anyone notices.
+
+    Probes are compiled in threads while the updates of the first round run, and used after the play of the second, when
+    nothing else is going on. Those of several games are used at once, as the games are played.
+
+    Args:
+      plays: of the games that are played live.
+    """
+
+    def __init__(self, plays: Sequence[Probed]) -> None:
+        self._plays = plays
+        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
+        self._probes: list[concurrent.futures.Future[InferenceProbe | None]] = []
+        self._rounds = 0
+
+    def note_round(self) -> None:
+        """A round has been played."""
+        self._rounds += 1
+        if not self._plays or self._rounds > 2:
+            return
+        if self._threads is None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(len(self._plays), "probe")
+            self._probes = [self._threads.submit(play.probe_inference) for play in self._plays]
+            return
+        # That it is not known is no reason to end a run.
+        with contextlib.suppress(RuntimeError):
+            probes = [(play, probe.result()) for play, probe in zip(self._plays, self._probes, strict=True)]
+            used = [(play, self._threads.submit(probe.seconds)) for play, probe in probes if probe is not None]
+            for play, seconds in used:
+                play.note_inference(seconds.result())
+        self.close()
+
+    def close(self) -> None:
+        """Ends the threads, once they have compiled what they were compiling."""
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads, self._probes = None, []
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decide(applies: tuple[PolicyApply, ...], variables: tuple[Any, ...], observations: Array) -> Array:
+    def once(_: Array, shift: Array) -> tuple[Array, Array]:
+        seen = jnp.roll(observations, shift, axis=0)
+        actions = [apply(own, seen).argmax(axis=-1) for apply, own in zip(applies, variables, strict=True)]
+        return shift, jnp.stack(actions)
+
+    return lax.scan(once, jnp.int32(0), jnp.arange(_DECISIONS))[1]

@@ -1,0 +1,118 @@
+"""A teacher, or its student, playing live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from pd_jax.actors import rollout
+from pd_jax.actors.inference_time import InferenceProbe, PlayTime
+from pd_jax.config.sections import OneGameEnvConfig, environment_options
+from pd_jax.environments.envpool import Environment
+from pd_jax.environments.tasks import Task
+from pd_jax.teachers import Teacher
+from pd_jax.types import PolicyApply, Trajectory
+
+
+class LivePlay:
+    """A teacher that plays epsilon-greedily while the student learns, or that labels what the student plays.
+
+    Args:
+      teacher: who plays and labels.
+      task: what it plays.
+      env: lanes and emulator settings.
+      rollout_length: steps per lane of one rollout.
+      epsilon: chance of a random action.
+      seed: of the emulators and the exploration.
+      student: the student's policy of this task, if it is to act once :meth:`let_act` has said how.
+      device: that decides, and that the rollouts are left on; the default device if None.
+
+    Attributes:
+      finished_returns: unclipped returns of the games that ended since the list was last cleared.
+      time: that the rollouts took.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        task: Task,
+        env: OneGameEnvConfig,
+        *,
+        rollout_length: int,
+        epsilon: float,
+        seed: int,
+        student: PolicyApply | None = None,
+        device: jax.Device | None = None,
+    ) -> None:
+        self.num_lanes = env.num_lanes
+        self.time = PlayTime()
+        self._device = device
+        self._acting: rollout.ActingStudent | None = None
+        self.finished_returns: list[float] = []
+        self._teacher = teacher
+        self._own_variables: tuple[Any, Any] = (None, None)
+        self._student = student
+        self._rollout_length = rollout_length
+        self._epsilon = epsilon
+        self._environment = Environment(task, env.num_lanes, seed, **environment_options(env))
+        self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
+        self._rollout = rollout.make_rollout(
+            self._environment, teacher.network.apply, rollout_length, stepping=env.stepping, student=student
+        )
+
+    def rollouts(self, count: int) -> Iterator[Trajectory]:
+        """Plays ``count`` rollouts, each going on where the one before ended."""
+        for _ in range(count):
+            started = time.monotonic()
+            with jax.profiler.TraceAnnotation("rollout"):
+                self._lanes, trajectory, finished = self._rollout(
+                    self._teachers_variables(), self._lanes, self._epsilon, self._acting
+                )
+                returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
+            self.time.count(time.monotonic() - started)
+            self.finished_returns.extend(map(float, returns))
+            yield trajectory
+
+    def let_act(self, student: rollout.ActingStudent) -> None:
+        """Has the student act, as it is now, from the next call of :meth:`rollouts` on; until then the teacher acts."""
+        self._acting = student = self._put(student)
+        # What comes out of a rollout is committed to the device that the student is committed to. Lanes that differed
+        # in that before the first rollout would have the second one compiled anew.
+        self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
+
+    def probe_inference(self) -> InferenceProbe | None:
+        """What times the decisions of the play alone; None for a function of the user's, which only the play calls."""
+        if self._teacher.metadata.source_format == "function":
+            return None
+        policies = [(self._teacher.network.apply, self._teachers_variables())]
+        if self._student is not None and self._acting is not None:
+            policies.append((self._student, self._acting.variables))
+        return InferenceProbe(tuple(policies), self._lanes.timestep.observations)
+
+    def note_inference(self, seconds: float) -> None:
+        """Sets the share of inference in the play's time, where one decision takes so many seconds."""
+        usual = self.time.usual_seconds
+        if usual is not None:
+            self.time.inference_share = min(1.0, self._rollout_length * seconds / usual)
+
+    def _teachers_variables(self) -> Any:
+        """Those of now, on the device: a teacher that learns is given new ones."""
+        given, own = self._own_variables
+        if given is not self._teacher.variables:
+            given = self._teacher.variables
+            own = self._put(given)
+            self._own_variables = given, own
+        return own
+
+    def _put(self, tree: Any) -> Any:
+        """Commits to the device, if one was named; computation follows what it is given."""
+        return tree if self._device is None else jax.device_put(tree, self._device)
+
+    def close(self) -> None:
+        """Waits for the last step and ends EnvPool's threads."""
+        jax.block_until_ready(self._lanes)
+        self._environment.close()

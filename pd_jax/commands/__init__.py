@@ -1,0 +1,1 @@
+"""The commands of ``pd-jax``: each reads settings, calls the library and prints."""

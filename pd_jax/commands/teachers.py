@@ -1,0 +1,197 @@
+"""``pd-jax teachers``: what is bundled, what a teacher file holds, and converting other libraries' agents."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pd_jax.config.loading import load_config
+from pd_jax.config.sections import EmulatorConfig, EvaluationConfig
+from pd_jax.config.teachers import TEACHERS_COMMANDS, ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
+from pd_jax.errors import UserError, nearest
+from pd_jax.report.teachers import describe_entry, describe_statistics, print_teachers
+from pd_jax.system.text import show
+from pd_jax.teachers.catalogue import Entry, bundled, find
+from pd_jax.teachers.files import save_teacher
+from pd_jax.teachers.metadata import TeacherMetadata
+
+_ABOUT: Mapping[str, str] = MappingProxyType(
+    {
+        "list": "list the bundled teachers (the default)",
+        "show": "show what a teacher's file says, its learning curve and its action gaps",
+        "import": "convert another library's agent into a teacher file",
+    }
+)
+
+
+def teachers(argv: Sequence[str]) -> None:
+    """Runs ``pd-jax teachers ARGV``.
+
+    Raises:
+      UserError: something the user gave does not fit; nothing was written.
+    """
+    if argv and argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    command, options = ("list", list(argv)) if not argv or argv[0].startswith("-") else (argv[0], list(argv[1:]))
+    if command not in TEACHERS_COMMANDS:
+        raise UserError(
+            f"{show(command)} is not a command{nearest(command[:60], TEACHERS_COMMANDS)} "
+            f"({', '.join(TEACHERS_COMMANDS)})"
+        )
+    try:
+        config: Any = load_config(TEACHERS_COMMANDS[command], options, f"teachers {command}")
+    except SystemExit:  # After --help.
+        return
+    runners: Mapping[str, Callable[[Any], None]] = {
+        "list": list_teachers,
+        "show": show_teacher,
+        "import": import_teacher,
+    }
+    runners[command](config)
+
+
+def usage() -> str:
+    """The text of ``pd-jax teachers --help``."""
+    width = max(map(len, _ABOUT))
+    lines = [f"  {name:<{width}}  {about}" for name, about in _ABOUT.items()]
+    return "\n".join(
+        [
+            "usage: pd-jax teachers [COMMAND] [OPTIONS]",
+            "",
+            *lines,
+            "",
+            "pd-jax teachers COMMAND --help lists a command's options.",
+        ]
+    )
+
+
+def list_teachers(config: ListTeachersConfig) -> None:
+    """Prints the bundled teachers."""
+    entries = bundled()
+    if config.json:
+        print(json.dumps([entry.as_json() for entry in entries], indent=2))
+    else:
+        print_teachers(entries)
+
+
+def show_teacher(config: ShowTeacherConfig) -> None:
+    """Prints one teacher, and draws its learning curve if a file for it is named.
+
+    Raises:
+      UserError: there is no such teacher, or its file is damaged or foreign.
+    """
+    entry = find(config.name_or_file, config.game)
+    statistics = _measure(entry, config) if config.states else None
+    if config.plot is not None:
+        _plot(entry, config.plot)
+    if config.json:
+        metadata = dataclasses.asdict(entry.metadata)
+        print(json.dumps(entry.as_json() | {"metadata": metadata, "statistics": statistics}, indent=2))
+        return
+    lines = describe_entry(entry)
+    if statistics is None:
+        lines += ["", "--states 2000 measures its Q-values and action gaps in 2,000 states of its own play"]
+    else:
+        lines += ["", *describe_statistics(statistics, entry.metadata.output, config.epsilon)]
+    print("\n".join(lines))
+
+
+def import_teacher(config: ImportTeacherConfig) -> None:
+    """Converts an agent, checks that it loads and plays, and writes the teacher file.
+
+    Raises:
+      UserError: the agent cannot be read or does not fit the game, or the file exists; nothing was written.
+    """
+    if os.path.lexists(config.out):
+        raise UserError(f"--out: {config.out} exists; name another file")
+    # Late: what reads other libraries' files takes seconds to import.
+    from pd_jax.teachers.importers import import_teacher as read_agent
+
+    params, metadata = read_agent(config.file, config.game)
+    metadata, parameters = _tried_out(config, params, metadata)
+    save_teacher(config.out, params, metadata)
+    score = metadata.evaluation
+    what = "Q-values" if metadata.output == "q" else "logits"
+    print(
+        f"{config.out}: {metadata.network} for {metadata.game} with {parameters:,} parameters, gives {what} of "
+        f"{metadata.num_actions} actions; {_line_of_score(score)}"
+    )
+
+
+def _tried_out(config: ImportTeacherConfig, params: Any, metadata: TeacherMetadata) -> tuple[TeacherMetadata, int]:
+    """Loads the teacher as anyone will, and scores it if that is asked for; returns its metadata and its size."""
+    from pd_jax.teachers.teacher import load
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(Path(directory) / "teacher.safetensors")
+        try:
+            save_teacher(path, params, metadata)
+            teacher = load(path)
+        except UserError as error:
+            raise UserError(str(error).replace(path, config.file)) from None
+    if config.evaluate_episodes:
+        metadata = dataclasses.replace(metadata, evaluation=_score(teacher, config))
+    return metadata, teacher.num_params
+
+
+def _score(teacher: Any, config: ImportTeacherConfig) -> dict[str, Any]:
+    """The ``evaluation`` of a teacher's metadata."""
+    from pd_jax.config.sections import environment_options
+    from pd_jax.evaluation.evaluator import evaluate
+    from pd_jax.evaluation.statistics import summarise_scores
+    from pd_jax.system.progress import Progress
+
+    protocol, env = EvaluationConfig(), EmulatorConfig()
+    seed = config.seed + protocol.seed_offset
+    with Progress(f"evaluate on {teacher.task.name}") as progress:
+        games = progress.add("games", config.evaluate_episodes)
+
+        def on_progress(finished: int, wanted: int) -> None:
+            games.total = wanted
+            games.set(finished)
+
+        scores = evaluate(
+            teacher.network.apply,
+            teacher.variables,
+            teacher.task,
+            episodes=config.evaluate_episodes,
+            num_lanes=protocol.num_lanes,
+            epsilon=config.epsilon,
+            seed=seed,
+            environment_options=environment_options(env),
+            on_progress=on_progress,
+        )
+    return summarise_scores(scores.returns) | {
+        "epsilon": config.epsilon,
+        "max_noops": env.max_noops,
+        "max_episode_steps": teacher.task.max_episode_steps,
+        "seed": seed,
+    }
+
+
+def _line_of_score(score: Mapping[str, Any]) -> str:
+    if not score:
+        return "not evaluated (--evaluate-episodes)"
+    return f"{score['mean']:,.1f} ± {score['standard_error']:,.1f} over {score['episodes']:,} episodes"
+
+
+def _measure(entry: Entry, config: ShowTeacherConfig) -> dict[str, Any]:
+    from pd_jax.evaluation.action_gaps import describe_outputs, played_outputs
+    from pd_jax.teachers.teacher import load
+
+    outputs = played_outputs(load(entry.path, config.game), config.states, epsilon=config.epsilon, seed=config.seed)
+    return describe_outputs(outputs) | {"epsilon": config.epsilon, "seed": config.seed}
+
+
+def _plot(entry: Entry, out_png: str) -> None:
+    from pd_jax.report.figures import plot_learning_curve
+
+    title = f"{entry.metadata.algorithm.upper()}, {entry.metadata.name}"
+    plot_learning_curve(entry.curve, out_png, title=title, references=entry.references)

@@ -1,0 +1,104 @@
+"""The settings of every command: one frozen dataclass for each, made of sections. Nothing here imports JAX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pd_jax.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pd_jax.config.algorithms import DQNConfig, PQNConfig, QLearningConfig
+    from pd_jax.config.base import CommandConfig, ProfiledConfig, Settings
+    from pd_jax.config.collect import CollectConfig
+    from pd_jax.config.commands import COMMANDS
+    from pd_jax.config.distill import DistillConfig
+    from pd_jax.config.evaluate import EvaluateConfig
+    from pd_jax.config.online import OnlineConfig
+    from pd_jax.config.report import ReportConfig
+    from pd_jax.config.sections import (
+        ActorsConfig,
+        BehaviourConfig,
+        CheckpointConfig,
+        DistillCheckpointConfig,
+        EmulatorConfig,
+        EnvConfig,
+        EvaluationConfig,
+        LearnerConfig,
+        LossConfig,
+        OneGameEnvConfig,
+        ReplayConfig,
+        ScheduleConfig,
+        StudentConfig,
+        StudentEvaluationConfig,
+        TeacherCheckpointConfig,
+        TeacherEvaluationConfig,
+    )
+    from pd_jax.config.sweep import SweepConfig
+    from pd_jax.config.train_teacher import TrainTeacherConfig
+
+__all__ = [
+    "COMMANDS",
+    "ActorsConfig",
+    "BehaviourConfig",
+    "CheckpointConfig",
+    "CollectConfig",
+    "CommandConfig",
+    "DQNConfig",
+    "DistillCheckpointConfig",
+    "DistillConfig",
+    "EmulatorConfig",
+    "EnvConfig",
+    "EvaluateConfig",
+    "EvaluationConfig",
+    "LearnerConfig",
+    "LossConfig",
+    "OneGameEnvConfig",
+    "OnlineConfig",
+    "PQNConfig",
+    "ProfiledConfig",
+    "QLearningConfig",
+    "ReplayConfig",
+    "ReportConfig",
+    "ScheduleConfig",
+    "Settings",
+    "StudentConfig",
+    "StudentEvaluationConfig",
+    "SweepConfig",
+    "TeacherCheckpointConfig",
+    "TeacherEvaluationConfig",
+    "TrainTeacherConfig",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "algorithms": ["DQNConfig", "PQNConfig", "QLearningConfig"],
+        "base": ["CommandConfig", "ProfiledConfig", "Settings"],
+        "collect": ["CollectConfig"],
+        "commands": ["COMMANDS"],
+        "distill": ["DistillConfig"],
+        "evaluate": ["EvaluateConfig"],
+        "online": ["OnlineConfig"],
+        "report": ["ReportConfig"],
+        "sections": [
+            "ActorsConfig",
+            "BehaviourConfig",
+            "CheckpointConfig",
+            "DistillCheckpointConfig",
+            "EmulatorConfig",
+            "EnvConfig",
+            "EvaluationConfig",
+            "LearnerConfig",
+            "LossConfig",
+            "OneGameEnvConfig",
+            "ReplayConfig",
+            "ScheduleConfig",
+            "StudentConfig",
+            "StudentEvaluationConfig",
+            "TeacherCheckpointConfig",
+            "TeacherEvaluationConfig",
+        ],
+        "sweep": ["SweepConfig"],
+        "train_teacher": ["TrainTeacherConfig"],
+    },
+)

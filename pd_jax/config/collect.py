@@ -1,0 +1,44 @@
+"""The settings of ``pd-jax collect``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from pd_jax.config.base import CommandConfig
+from pd_jax.config.games import game_conflicts
+from pd_jax.config.sections import (
+    Count,
+    OneGameEnvConfig,
+    Probability,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CollectConfig(CommandConfig):
+    """Record a teacher's play."""
+
+    teacher: str
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
+    out: str
+    """Directory of the recording."""
+    resume: bool = False
+    """Go on with the recording that is in the directory."""
+    game: str | None = None
+    """Name or EnvPool id of the game; None is the teacher's."""
+    steps: Count = 540_000
+    """Control steps to record in all lanes together, rounded up to whole rollouts."""
+    epsilon: Probability = 0.05
+    """Chance of a random action in the teacher's play."""
+    rollout_length: Count = 32
+    """Steps per lane in one jitted rollout."""
+    env: OneGameEnvConfig = dataclasses.field(default_factory=OneGameEnvConfig)
+
+    @property
+    def num_rollouts(self) -> int:
+        """Rollouts that give at least ``steps``."""
+        return math.ceil(self.steps / (self.env.num_lanes * self.rollout_length))
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from game_conflicts(self.game)

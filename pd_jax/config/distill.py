@@ -1,0 +1,186 @@
+"""The settings of ``pd-jax distill``, and what is impossible in them together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.games import games_conflicts, not_one_each
+from pd_jax.config.sections import (
+    ActorsConfig,
+    BehaviourConfig,
+    DistillCheckpointConfig,
+    EnvConfig,
+    HostsConfig,
+    LearnerConfig,
+    LossConfig,
+    Probability,
+    ReplayConfig,
+    ScheduleConfig,
+    StudentConfig,
+    StudentEvaluationConfig,
+    Words,
+)
+from pd_jax.errors import UserError
+from pd_jax.system.text import spell_count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig(ProfiledConfig):
+    """Distil teachers into a student: one teacher, or several of different games."""
+
+    teacher: Words
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; one
+    for each game."""
+    out: str
+    """Directory of the run."""
+    resume: bool = False
+    """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
+    accept_other_teacher: bool = False
+    """Let a run that is resumed go on with another teacher file than it was begun with."""
+    game: Words | None = None
+    """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
+    data: Words | None = None
+    """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
+    live."""
+    epsilon: Probability = 0.05
+    """Chance of a random action in the play, whoever acts."""
+    behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    actors: ActorsConfig = dataclasses.field(default_factory=ActorsConfig)
+    student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
+    replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
+    checkpoint: DistillCheckpointConfig = dataclasses.field(default_factory=DistillCheckpointConfig)
+    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
+
+    @property
+    def num_games(self) -> int:
+        """Games of the run: one for each teacher."""
+        return len(self.teacher)
+
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        """Environments of each game."""
+        if self.env.lanes is None:
+            return (self.env.num_lanes,) * self.num_games
+        assert isinstance(self.env.lanes, tuple)
+        return self.env.lanes
+
+    def steps_per_rollout(self, game: int = 0) -> int:
+        """Control steps of one rollout of a game in all lanes together."""
+        return self.lanes[game] * self.schedule.rollout_length
+
+    def rollouts_per_round(self, game: int = 0) -> int:
+        """Rollouts of a game that give at least ``schedule.steps_per_round``.
+
+        Rounding up rather than refusing keeps the paper's 54,000 steps usable with any number of lanes.
+        """
+        return math.ceil(self.schedule.steps_per_round / self.steps_per_rollout(game))
+
+    def capacity_per_lane(self, game: int = 0) -> int:
+        """Steps of each lane of a game that the replay keeps."""
+        return self.replay.capacity // self.lanes[game]
+
+    def plays_ahead(self, platform: str) -> bool:
+        """Whether the round to come is played (or, of a recording, read) during updates on devices of this platform."""
+        if self.actors.overlap is not None or self.behaviour.student_acts:
+            return bool(self.actors.overlap)
+        return self.data is not None or platform != "cpu"
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        counts = list(uneven(self))
+        yield from counts
+        yield from actor_conflicts(self)
+        capacity = self.replay.capacity
+        if self.learner.batch_size > capacity:
+            yield "learner.batch_size", f"{self.learner.batch_size} is more than replay.capacity ({capacity})"
+        # A recording has lanes of its own, which are checked once it is open.
+        if self.data is None and not counts:
+            widest = max(range(self.num_games), key=lambda game: self.lanes[game])
+            if capacity < self.steps_per_rollout(widest):
+                yield (
+                    "replay.capacity",
+                    f"{capacity} holds less than one rollout, {self.steps_per_rollout(widest)} steps "
+                    f"({self.lanes_key} {self.lanes[widest]} x "
+                    f"schedule.rollout_length {self.schedule.rollout_length})",
+                )
+            if self.learner.num_devices is not None:
+                yield from device_conflicts(self, self.learner.num_devices)
+        if self.data is not None and self.behaviour.student_acts:
+            yield (
+                "behaviour.policy",
+                f"{self.behaviour.policy!r} needs live play, and data is a recording of the teacher's; leave one out",
+            )
+        if self.data is not None and self.checkpoint.replay:
+            yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
+        yield from games_conflicts(self.game or (), self.student.network)
+
+    @property
+    def lanes_key(self) -> str:
+        """The setting that says how many lanes there are."""
+        return "env.num_lanes" if self.env.lanes is None else "env.lanes"
+
+
+def check_devices(config: DistillConfig, num_devices: int) -> None:
+    """Checks that lanes and minibatches split evenly over the devices that were found.
+
+    Raises:
+      UserError: they do not; the message names the key and the nearest numbers that would.
+    """
+    for key, problem in device_conflicts(config, num_devices):
+        raise UserError(f"{key}: {problem}")
+
+
+def device_conflicts(config: DistillConfig, num_devices: int) -> Iterator[tuple[str, str]]:
+    """Yields what does not split evenly over ``num_devices``, as `CommandConfig.conflicts` does."""
+    lanes = ((config.lanes_key, number) for number in dict.fromkeys(config.lanes))
+    for key, number in (*lanes, ("learner.batch_size", config.learner.batch_size)):
+        if number % num_devices:
+            yield key, f"{number} does not split evenly over {num_devices} devices; {_fitting(number, num_devices)}"
+    batch_size, accumulate = config.learner.batch_size, config.learner.accumulate
+    parts = num_devices * accumulate
+    if batch_size % num_devices == 0 and batch_size % parts:
+        yield (
+            "learner.batch_size",
+            f"{batch_size} does not split evenly into learner.accumulate {accumulate} parts on each of {num_devices} "
+            f"devices; {_fitting(batch_size, parts)}",
+        )
+
+
+def _fitting(number: int, parts: int) -> str:
+    below = number // parts * parts
+    return f"{below} and {below + parts} do" if below else f"{parts} does"
+
+
+def actor_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
+    """Yields what is impossible in where and when the play takes place."""
+    actors, games = config.actors, config.num_games
+    if actors.overlap and config.behaviour.student_acts:
+        yield (
+            "actors.overlap",
+            f"true, and behaviour.policy is {config.behaviour.policy!r}: the student that acts in a round is the one "
+            "that the round before has made; leave it out",
+        )
+    if actors.num_devices > games:
+        yield (
+            "actors.num_devices",
+            f"{actors.num_devices} for {spell_count(games, 'game')}; each game plays on one device",
+        )
+    if actors.num_devices and config.data is not None:
+        yield "actors.num_devices", f"{actors.num_devices}, and data is a recording, which needs none; leave one out"
+
+
+def uneven(config: DistillConfig) -> Iterator[tuple[str, str]]:
+    """Settings of which there is to be one for each teacher."""
+    for key, values in (("game", config.game), ("data", config.data), ("env.lanes", config.env.lanes)):
+        if isinstance(values, tuple):
+            yield from not_one_each(key, values, config.teacher)
+    temperature = config.loss.temperature
+    if isinstance(temperature, tuple) and len(temperature) > 1:
+        yield from not_one_each("loss.temperature", temperature, config.teacher)

@@ -1,0 +1,48 @@
+"""The settings of ``pd-jax evaluate``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.fields import Choice
+from pd_jax.config.games import games_conflicts, not_one_each
+from pd_jax.config.sections import (
+    EmulatorConfig,
+    EvaluationConfig,
+    Words,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ProfiledConfig):
+    """Score a teacher, a student, or a student against its teacher."""
+
+    teacher: Words | None = None
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; or
+    several, each of another game."""
+    run: str | None = None
+    """Directory of the run whose student to score; or of a train-teacher run of several games, as their baseline."""
+    checkpoint: Annotated[Literal["newest", "best"], Choice("a checkpoint")] = "newest"
+    """Which of the run's checkpoints: the newest, or the best of those that ``evaluation.every_rounds`` scored."""
+    game: Words | None = None
+    """Names or EnvPool ids of the games; None is the teachers' or all of the run's."""
+    out: str | None = None
+    """Directory for summary.json; None only prints."""
+    resume: bool = False
+    """Evaluate again for the directory, which holds this very evaluation."""
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.teacher is None and self.run is None:
+            yield "teacher", "missing, and run too; give --teacher NAME_OR_FILE, --run DIR or both"
+        if self.run is None and self.checkpoint != "newest":
+            yield "checkpoint", f"{self.checkpoint!r} of no run; give --run DIR"
+        if self.profile and self.out is None:
+            yield "profile", "true, and out is missing, where the trace would go; give --out DIR"
+        if self.teacher is not None and self.game is not None:
+            yield from not_one_each("game", self.game, self.teacher)
+        yield from games_conflicts(self.game or ())

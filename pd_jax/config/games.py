@@ -1,0 +1,100 @@
+"""What games, networks and teachers that are possible alone make impossible together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from pd_jax.environments.tasks import Task, get_task
+from pd_jax.errors import UserError
+from pd_jax.system.text import spell_count
+
+_NOUNS: Mapping[str, str] = MappingProxyType({"game": "game", "data": "data set"})
+
+
+def check_games(tasks: Sequence[Task], *, one_student: bool = True) -> None:
+    """Checks that these games go together.
+
+    Args:
+      tasks: the games.
+      one_student: whether one student is to play them all, and its torso to see what they show.
+
+    Raises:
+      UserError: a game is there twice; or one student is to play them, and some show frames and some vectors.
+    """
+    problem = _games_problem(tasks, one_student)
+    if problem:
+        raise UserError(problem)
+
+
+def check_network(network: str, task: Task, where: str = "network") -> None:
+    """Checks that a network can see what the task shows, once the game is known.
+
+    Raises:
+      UserError: a convolutional network for vectors, or an mlp for frames.
+    """
+    problem = _network_problem(network, task)
+    if problem:
+        raise UserError(f"{where}: {problem}")
+
+
+def _network_problem(network: str, task: Task) -> str | None:
+    if (network == "mlp") == (task.kind == "vector"):
+        return None
+    if task.kind == "vector":
+        return f"{network!r} sees frames, and {task.name} has none; use 'mlp'"
+    return f"'mlp' sees vectors, and {task.name} shows frames; use one of dqn, net1, net2, net3"
+
+
+def game_conflicts(game: str | None, network_key: str = "", network: str = "") -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with a game, and with the network that is to see it."""
+    if game is None:
+        return
+    try:
+        task = get_task(game)
+    except UserError as error:
+        yield "game", str(error)
+        return
+    problem = _network_problem(network, task) if network else None
+    if problem:
+        yield network_key, problem
+
+
+def games_conflicts(games: Sequence[str], network: str = "") -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with several games, and with the network that is to see them all, if there is one."""
+    problems = [problem for game in games for problem in game_conflicts(game)]
+    if not problems:
+        tasks = [get_task(game) for game in games]
+        if games_problem := _games_problem(tasks, bool(network)):
+            problems.append(("game", games_problem))
+        elif network and tasks and (problem := _network_problem(network, tasks[0])):
+            problems.append(("student.network", problem))
+    yield from problems
+
+
+def _games_problem(tasks: Sequence[Task], one_student: bool) -> str | None:
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            return f"{name} is there {names.count(name)} times; a game has one teacher, and a student one head for it"
+    if not one_student:
+        return None
+    frames = [task.name for task in tasks if task.kind == "atari"]
+    vectors = [task.name for task in tasks if task.kind == "vector"]
+    if frames and vectors:
+        return f"{frames[0]} shows frames and {vectors[0]} vectors; the games of one student share what sees them"
+    return None
+
+
+def not_one_each(key: str, values: Sequence[Any], teachers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with a list of which there is to be one for each teacher."""
+    if len(values) == len(teachers):
+        return
+    numbers = f"{spell_count(len(values), _NOUNS.get(key, 'number'))} for {spell_count(len(teachers), 'teacher')}"
+    lacking = ""
+    if key == "game" and len(values) > len(teachers):
+        lacking = f": {values[len(teachers)]} has no teacher"
+    elif key in _NOUNS and len(values) < len(teachers):
+        lacking = f": {teachers[len(values)]} has none"
+    yield key, f"{numbers}{lacking}; give one for each teacher, in the same order"

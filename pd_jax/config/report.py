@@ -1,0 +1,22 @@
+"""The settings of ``pd-jax report``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pd_jax.config.base import CommandConfig
+from pd_jax.config.sections import (
+    RunDirectories,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportConfig(CommandConfig):
+    """Print and write the tables of finished runs."""
+
+    runs: RunDirectories
+    """Directories of runs, or of several runs one or two levels below them."""
+    out: str | None = None
+    """Directory for report.md, report.json and the figures; None only prints."""
+    resume: bool = False
+    """Write the report in the directory anew, also of other runs."""

@@ -1,0 +1,328 @@
+"""The settings of single concerns (environments, learner, schedule, ...), which commands share.
+
+A field's type says which values are possible (`Bounds`); its docstring is its ``--help`` text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from pd_jax.config.fields import Bounds, Choice, MaxItems, OneOrMany, make_tuples
+
+# Counters on devices are int32.
+Count = Annotated[int, Bounds(1, 2**31 - 1)]
+CountOrZero = Annotated[int, Bounds(0, 2**31 - 1)]
+Lanes = Annotated[int, Bounds(1, 2**16)]
+Width = Annotated[int, Bounds(1, 2**16)]
+WidthOrZero = Annotated[int, Bounds(0, 2**16)]
+Probability = Annotated[float, Bounds(0.0, 1.0)]
+# Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
+Positive = Annotated[float, Bounds(1e-12, 1e6)]
+Seconds = Annotated[float, Bounds(1e-3, 1e9)]
+# A second of a busy CPU is tens of megabytes of trace.
+WindowSeconds = Annotated[float, Bounds(0.1, 60.0)]
+# EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
+Seed = Annotated[int, Bounds(0, 2 * 10**9)]
+SeedOffset = Annotated[int, Bounds(0, 10**8)]
+Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
+if TYPE_CHECKING:
+    # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
+    Words = str | tuple[str, ...]
+    PerGameLanes = int | tuple[int, ...]
+    PerGamePositive = float | tuple[float, ...]
+else:
+    Words = Annotated[tuple[str, ...], OneOrMany()]
+    PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
+    PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
+RunDirectories = tyro.conf.Positional[Annotated[tuple[str, ...], MaxItems(4096), tyro.conf.arg(metavar="RUN...")]]
+StudentNetwork = Annotated[
+    Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
+    Choice("a network"),
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmulatorConfig:
+    """How environments run."""
+
+    num_threads: Annotated[int, Bounds(0, 1024)] = 0
+    """EnvPool's threads; 0 leaves the choice to EnvPool (one per core)."""
+    sticky_action_probability: Probability = 0.0
+    """Chance that a frame repeats the previous action (Atari only)."""
+    # EnvPool 1.2.5 crashes on 0.
+    max_noops: Annotated[int, Bounds(1, 1000)] = 30
+    """An episode starts with up to this many no-ops (Atari only)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneGameEnvConfig(EmulatorConfig):
+    """How environments run, and how many."""
+
+    num_lanes: Lanes = 32
+    """Environments that play side by side, on all devices together."""
+    stepping: Annotated[Literal["jit", "host"], Choice("a way of stepping")] = "jit"
+    """Step EnvPool inside the jitted rollout, or from the host. Trajectories are the same."""
+    max_episode_steps: Count | None = None
+    """Control steps after which an episode is cut; None is the task's own limit (Atari: 27,000, 30 minutes of play)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvConfig(OneGameEnvConfig):
+    """How environments run, and how many."""
+
+    lanes: PerGameLanes | None = None
+    """Environments of each game, in the games' order; None is num_lanes of every game."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """The network that learns."""
+
+    network: StudentNetwork = "net2"
+    """The paper's networks by name, or mlp for vector observations."""
+    mlp_hidden: tuple[Width, ...] = (128, 128)
+    """Units of mlp's hidden layers."""
+    channels: tuple[Width, ...] | None = None
+    """Of the three convolutions, whatever the network's name stands for; None is what it stands for."""
+    hidden: Width | None = None
+    """Units of the dense layer after the convolutions; None is what the network's name stands for."""
+    head_hidden: WidthOrZero = 128
+    """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
+    compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
+    """Type of the activations; parameters and losses are float32 always."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BehaviourConfig:
+    """Whose actions are played in live play, and so whose states are learnt from; the teacher labels them all."""
+
+    policy: Annotated[Literal["teacher", "student", "mixture"], Choice("a behaviour")] = "teacher"
+    """Teacher is the paper's; student is DAgger's (Ross et al. 2011); a mixture decides at every step of every lane."""
+    student_share_start: Probability = 0.0
+    """Chance that the student acts, in the first round (mixture only)."""
+    student_share_end: Probability = 1.0
+    """Chance that the student acts, once it has changed (mixture only)."""
+    student_share_change_fraction: Probability = 0.5
+    """Share of the rounds over which it changes, linearly (mixture only)."""
+
+    @property
+    def student_acts(self) -> bool:
+        """Whether any action may be the student's."""
+        return self.policy != "teacher"
+
+    @property
+    def student_share_changes(self) -> bool:
+        """Whether the student's share depends on the round, and on how many there are to be."""
+        return self.policy == "mixture" and self.student_share_start != self.student_share_end
+
+    def student_share(self, finished_rounds: int, rounds: int) -> float:
+        """Chance that an action is the student's in the round after ``finished_rounds`` of ``rounds``.
+
+        It is 1 - β of DAgger (Ross, Gordon and Bagnell 2011, algorithm 3.1), whose policy in round i is the mixture
+        ``β_i expert + (1 - β_i) student``.
+        """
+        if self.policy != "mixture":
+            return float(self.student_acts)
+        changing = self.student_share_change_fraction * rounds
+        if finished_rounds >= changing:
+            return self.student_share_end
+        changed = finished_rounds / changing
+        return (1 - changed) * self.student_share_start + changed * self.student_share_end
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorsConfig:
+    """Where and when the play takes place. It changes nothing in what is played."""
+
+    overlap: bool | None = None
+    """Play a round while the updates of the round before run; None does so wherever the play does not wait for the
+    student, but for live play beside updates on a CPU: both want its cores."""
+    queue_mib: Count = 1024
+    """Memory for play that is ahead of the updates, in MiB, for all games together; at least one rollout of each game.
+    Full, the play waits."""
+    num_devices: CountOrZero = 0
+    """Devices that only play, besides those of the learner, which they follow; each game is played on one of them. 0
+    plays on the learner's first."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What the student is asked to match."""
+
+    kind: Loss = "kl"
+    """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
+    temperature: PerGamePositive | None = None
+    """The teacher's outputs are divided by it (kl only): one number for all games, or one for each in their order; None
+    is 0.01 for Q-values and 1.0 for logits."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
+
+    def temperature_for(self, game: int = 0, *, teacher_gives_logits: bool) -> float:
+        """The temperature of a game; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not."""
+        if self.temperature is not None:
+            assert isinstance(self.temperature, tuple)
+            return self.temperature[game if len(self.temperature) > 1 else 0]
+        return 1.0 if teacher_gives_logits else 0.01
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """The student's updates."""
+
+    batch_size: Count = 32
+    """Samples in a minibatch, on all devices together."""
+    accumulate: Count = 1
+    """Parts of a minibatch that every device goes through one after another, adding up gradients: for a minibatch whose
+    layers are more than the memory holds. A CPU takes what its caches do not hold in more parts unasked."""
+    optimizer: Annotated[Literal["rmsprop", "adam"], Choice("an optimizer")] = "rmsprop"
+    """RMSProp is the paper's."""
+    learning_rate: Positive = 2.5e-4
+    """The paper's is between 1e-4 and 1e-3."""
+    learning_rate_decay: bool = False
+    """Let the learning rate fall linearly to 0 over all updates of the schedule."""
+    rmsprop_decay: Probability = 0.95
+    """Share of the old mean of squared gradients that is kept at each update."""
+    rmsprop_epsilon: Positive = 1e-6
+    """Added under the root to the mean of squared gradients: gradients well below 1e-3 move a weight less."""
+    max_grad_norm: Positive | None = None
+    """Gradients with a larger global norm are scaled down to it; None leaves them."""
+    games: Annotated[Literal["together", "alternating"], Choice("a schedule of games")] = "together"
+    """Whether every update sees a minibatch of every game, or of one game after another, as the paper has it."""
+    updates_per_call: Count = 50
+    """Updates in one jitted call."""
+    num_devices: Lanes | None = None
+    """Devices to share lanes and minibatches; None is all there are, but for actors.num_devices."""
+
+    def learning_rate_after(self, updates: int, total_updates: int) -> float:
+        """The learning rate of the next update, as `pd_jax.learner.learner` has it, without asking a device that is busy."""
+        fallen = updates / total_updates if self.learning_rate_decay else 0.0
+        return self.learning_rate * max(0.0, 1.0 - fallen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """The store of played steps."""
+
+    capacity: Count = 540_000
+    """Control steps kept of each game, in all lanes together (540,000: 10 hours at 15 Hz, 3.8 GB of frames)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Rounds of play, each followed by updates."""
+
+    rounds: Count = 10
+    """Times that play and updates take turns."""
+    steps_per_round: Count = 54_000
+    """Control steps of each game in a round, in all lanes together, rounded up to whole rollouts (lanes x rollout
+    length)."""
+    updates_per_round: Count = 10_000
+    """Minibatch updates after the play of a round."""
+    rollout_length: Count = 32
+    """Steps per lane in one jitted rollout."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """The protocol of a score."""
+
+    episodes: Count = 30
+    """Whole episodes whose mean return is the score; rounded up to the same number for every lane."""
+    num_lanes: Lanes = 10
+    """Environments that play these side by side."""
+    epsilon: Probability = 0.05
+    """Chance of a random action."""
+    seed_offset: SeedOffset = 1_000_000
+    """Added to the run's seed, so that evaluation does not replay training's episodes."""
+    max_episode_steps: Count | None = None
+    """Control steps after which an episode is cut; None is the task's own limit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentEvaluationConfig(EvaluationConfig):
+    """The protocol of a score, and when to take one on the way."""
+
+    every_rounds: CountOrZero = 0
+    """Rounds between evaluations on the way; 0 evaluates at the end only."""
+    progress_episodes: Count = 10
+    """Episodes of an evaluation on the way."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherEvaluationConfig(EvaluationConfig):
+    """The protocol of a score, and when to take one on the way."""
+
+    every_steps: CountOrZero = 1_000_000
+    """Control steps between evaluations on the way; 0 evaluates at the end only."""
+    progress_episodes: Count = 10
+    """Episodes of an evaluation on the way."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+    """One program on several hosts. Slurm's srun, Open MPI and TPU pods on GKE say by themselves who takes part."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, for all to meet at."""
+    num_processes: Lanes | None = None
+    """Processes that take part."""
+    process_id: CountOrZero | None = None
+    """Which of them this one is, from 0."""
+    detect: bool = False
+    """Have JAX find out who takes part, as on TPU pods without GKE."""
+    start_timeout: Annotated[int, Bounds(1, 86_400)] = 300
+    """Seconds to wait for all processes to start."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the student is saved."""
+
+    every_updates: Count = 10_000
+    """Updates between checkpoints: the most that a crash can cost."""
+    every_seconds: Seconds | None = None
+    """Save as well once the last checkpoint is this old; None goes by the updates alone."""
+    keep: Count = 3
+    """Newest checkpoints kept."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillCheckpointConfig(CheckpointConfig):
+    """When the student is saved, what with it, and what becomes of one that diverges."""
+
+    replay: bool = False
+    """Save the replay of live play too, so that a run that is resumed need not play it anew."""
+    on_divergence: Annotated[Literal["stop", "roll_back"], Choice("an answer to divergence")] = "stop"
+    """When the loss or a weight is NaN or infinite: end the run, or go on from the newest checkpoint with other
+    samples. The bad state is kept in diverged/ either way."""
+    max_roll_backs: Count = 3
+    """Times a run is rolled back before it ends after all (roll_back only)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherCheckpointConfig:
+    """When the teacher in training is saved."""
+
+    every_steps: Count = 1_000_000
+    """Control steps between checkpoints: the most that a crash can cost."""
+    every_seconds: Seconds | None = None
+    """Save as well once the last checkpoint is this old; None goes by the steps alone."""
+    keep: Count = 3
+    """Newest checkpoints kept."""
+
+
+def environment_options(env: EmulatorConfig) -> dict[str, Any]:
+    """Keyword arguments of :class:`pd_jax.environments.envpool.Environment` that a configuration's ``env`` section sets."""
+    return {
+        "max_noops": env.max_noops,
+        "max_episode_steps": getattr(env, "max_episode_steps", None),
+        "sticky_action_probability": env.sticky_action_probability,
+        "num_threads": env.num_threads,
+    }

@@ -1,0 +1,124 @@
+"""The settings of ``pd-jax train-teacher``, and what is impossible in them together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+from pd_jax.config.algorithms import DQNConfig, PQNConfig, dqn_conflicts, pqn_conflicts
+from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.fields import Choice
+from pd_jax.config.games import game_conflicts
+from pd_jax.config.sections import (
+    EmulatorConfig,
+    StudentNetwork,
+    TeacherCheckpointConfig,
+    TeacherEvaluationConfig,
+    Width,
+    WidthOrZero,
+    Words,
+)
+from pd_jax.environments.tasks import get_task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainTeacherConfig(ProfiledConfig):
+    """Train a teacher."""
+
+    game: Words
+    """Name or EnvPool id of the game; or of several, which one network learns at once, with a head for each."""
+    out: str
+    """Directory of the run."""
+    resume: bool = False
+    """Go on with the run that is in the directory."""
+    init_from: str | None = None
+    """Name or file of a teacher whose weights to start from, of the same games; None starts from scratch."""
+    algorithm: Annotated[Literal["pqn", "dqn"], Choice("an algorithm")] = "pqn"
+    """Parallelised Q-learning, or deep Q-learning with a replay and a target network."""
+    network: StudentNetwork = "dqn"
+    """The paper's networks by name, or mlp for vector observations; multi3 and multi10 are for several games."""
+    mlp_hidden: tuple[Width, ...] = (128, 128)
+    """Units of mlp's hidden layers."""
+    channels: tuple[Width, ...] | None = None
+    """Of the three convolutions, in networks of several games; None is what the network's name stands for."""
+    hidden: Width | None = None
+    """Units of the dense layer after the convolutions, in networks of several games; None is what the network's name
+    stands for."""
+    head_hidden: WidthOrZero | None = None
+    """Units of the hidden layer of each game's head; None is 128, 0 leaves it out. A single game's head has none."""
+    layer_norm: bool | None = None
+    """Normalise each hidden layer; None does so for pqn, which has no target network and relies on it."""
+    pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
+    dqn: DQNConfig = dataclasses.field(default_factory=DQNConfig)
+    env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
+    evaluation: TeacherEvaluationConfig = dataclasses.field(default_factory=TeacherEvaluationConfig)
+    checkpoint: TeacherCheckpointConfig = dataclasses.field(default_factory=TeacherCheckpointConfig)
+
+    @property
+    def learning(self) -> PQNConfig | DQNConfig:
+        """The settings of the algorithm in use."""
+        return self.pqn if self.algorithm == "pqn" else self.dqn
+
+    @property
+    def other_algorithm(self) -> str:
+        """The one whose settings do not matter."""
+        return "dqn" if self.algorithm == "pqn" else "pqn"
+
+    @property
+    def uses_layer_norm(self) -> bool:
+        """``layer_norm``, or what the algorithm wants."""
+        return self.algorithm == "pqn" if self.layer_norm is None else self.layer_norm
+
+    @property
+    def num_games(self) -> int:
+        """Games that the network learns."""
+        return len(self.game)
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Control steps of one rollout in all lanes of all games together."""
+        return self.num_games * self.learning.steps_per_rollout
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        name, learning = self.algorithm, self.learning
+        if self.steps_per_iteration >= 2**31:
+            lanes = f"{name}.num_lanes {learning.num_lanes}"
+            yield f"{name}.rollout_length", f"{learning.rollout_length} x {lanes} is more than 2^31 steps"
+            return
+        yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn, self.num_games)
+        if learning.epsilon_end > learning.epsilon_start:
+            yield (
+                f"{name}.epsilon_end",
+                f"{learning.epsilon_end} is more than {name}.epsilon_start ({learning.epsilon_start})",
+            )
+        for key in ("episodes", "progress_episodes"):
+            if getattr(self.evaluation, key) < 2:
+                yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
+        yield from learnt_games_conflicts(self)
+
+    def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for key in given:
+            if key.startswith(f"{self.other_algorithm}."):
+                yield key, f"is a setting of {self.other_algorithm}, and algorithm is {self.algorithm!r}"
+
+
+def learnt_games_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with the games that a network is to learn from rewards, or with the network for them."""
+    problems = [problem for game in config.game for problem in game_conflicts(game, "network", config.network)]
+    if not any(key == "game" for key, _ in problems):
+        names = [get_task(game).name for game in config.game]
+        kinds = {get_task(game).kind: get_task(game).name for game in config.game}
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            problems = [("game", f"{twice} is there {names.count(twice)} times; a network has one head for a game")]
+        elif len(kinds) > 1:
+            what = f"{kinds['atari']} shows frames and {kinds['vector']} vectors"
+            problems = [("game", f"{what}; the games of one network share what sees them")]
+    yield from problems
+    if len(config.game) == 1:
+        if config.network in ("multi3", "multi10"):
+            choices = "dqn, net1, net2, net3, mlp"
+            yield "network", f"{config.network!r} is a network for several games, and there is one ({choices})"
+        for key in ("channels", "hidden", "head_hidden"):
+            if getattr(config, key) is not None:
+                yield key, "is for networks of several games, and there is one"

@@ -1,0 +1,191 @@
+"""``pd-jax evaluate``: the score of teachers, of a run's student, or of both."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pd_jax.config.evaluate import EvaluateConfig
+from pd_jax.config.games import check_games
+from pd_jax.config.loading import to_mapping
+from pd_jax.deploy.student import TrainedStudent, load_student
+from pd_jax.environments.tasks import Task, get_task
+from pd_jax.errors import UserError
+from pd_jax.evaluation.evaluator import EpisodeScores
+from pd_jax.evaluation.protocol import play_games
+from pd_jax.evaluation.statistics import summarise_scores
+from pd_jax.networks.policy import count_params
+from pd_jax.resources.memory import MemoryEstimate
+from pd_jax.resources.parts import evaluation_memory
+from pd_jax.resources.profiler import profiling
+from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.summary import build_summary, one_or_list
+from pd_jax.system.interrupts import Interrupts
+from pd_jax.system.progress import Progress
+from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.tasks import check_teacher_plays
+from pd_jax.teachers.teacher import count_teachers_params
+
+
+def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> dict[str, Any]:
+    """Plays the games and returns a summary: of both policies, or of the one that was given.
+
+    Args:
+      config: what to play, and how often.
+      teacher: who plays instead of the teachers that the configuration names, if it names any.
+
+    Raises:
+      UserError: the teachers, the run and the games do not fit together.
+      Interrupted: a signal came; there are no scores.
+    """
+    started = time.monotonic()
+    trained = load_student(config.run, checkpoint=config.checkpoint) if config.run is not None else None
+    teachers = (teacher,) if isinstance(teacher, Teacher) else tuple(teacher or _load_teachers(config, trained))
+    tasks = _tasks_of(config, teachers, trained)
+    config = dataclasses.replace(config, game=tuple(task.name for task in tasks))
+    by_game = {teacher.task.name: teacher for teacher in teachers}
+    memory = _memory(config, tasks, by_game, trained)
+    memory.check()
+    with contextlib.ExitStack() as stack:
+        directory = None
+        if config.out is not None:
+            directory = stack.enter_context(
+                RunDirectory.create(config.out, "evaluate", to_mapping(config), resume=config.resume)
+            )
+        memory.tell()
+        scores = _score_all(config, tasks, by_game, trained)
+        summary = _summarise(config, tasks, by_game, trained, scores, time.monotonic() - started)
+        if directory is not None:
+            directory.write_summary(summary)
+    return summary
+
+
+def _load_teachers(config: EvaluateConfig, trained: TrainedStudent | None) -> tuple[Teacher, ...]:
+    """The teachers by their names; the games, or those of the run, tell what files of other libraries play."""
+    if config.teacher is None:
+        return ()
+    games: Sequence[str | None] = config.game or (trained.names if trained is not None else ())
+    if len(games) != len(config.teacher):
+        games = (None,) * len(config.teacher)
+    return tuple(load(name, game) for name, game in zip(config.teacher, games, strict=True))
+
+
+def _tasks_of(config: EvaluateConfig, teachers: Sequence[Teacher], trained: TrainedStudent | None) -> tuple[Task, ...]:
+    """The games to play, which have to be those of everyone who plays."""
+    wanted = tuple(map(get_task, config.game)) if config.game is not None else None
+    if trained is not None:
+        wanted = wanted or trained.student.tasks
+        for task in wanted:
+            if task.name not in trained.names:
+                raise UserError(f"{config.run}: its student plays {', '.join(trained.names)}, not {task.name}")
+    if not teachers:
+        assert wanted is not None  # There are teachers or a run.
+        return wanted
+    wanted = wanted or tuple(teacher.task for teacher in teachers)
+    check_games([teacher.task for teacher in teachers], one_student=False)
+    names, taught = [task.name for task in wanted], [teacher.task.name for teacher in teachers]
+    for teacher in teachers:
+        if len(wanted) == 1:
+            check_teacher_plays(teacher, wanted[0])
+        elif teacher.task.name not in names:
+            raise UserError(f"teacher {teacher.source}: plays {teacher.task.name}, none of {', '.join(names)}")
+    for name in names:
+        if name not in taught:
+            raise UserError(f"teacher: {name} has none; give one for each game, or choose games with --game")
+    return wanted
+
+
+def _policies(
+    task: Task, teachers: Mapping[str, Teacher], trained: TrainedStudent | None
+) -> dict[str, tuple[Any, Any]]:
+    """Who plays a game, as ``(apply, variables)``."""
+    policies: dict[str, tuple[Any, Any]] = {}
+    if task.name in teachers:
+        policies["teacher"] = (teachers[task.name].network.apply, teachers[task.name].variables)
+    if trained is not None:
+        policies["student"] = (trained.student.policy(trained.names.index(task.name)), trained.variables)
+    return policies
+
+
+def _memory(
+    config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
+) -> MemoryEstimate:
+    players = [(policy, task) for task in tasks for policy in _policies(task, teachers, trained).values()]
+    policies, games = zip(*players, strict=True)
+    return evaluation_memory(config.evaluation, policies, games)
+
+
+def _score_all(
+    config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
+) -> dict[str, dict[str, EpisodeScores]]:
+    """Scores by ``"teacher"`` and ``"student"``, those who are there, and by game."""
+    scores: dict[str, dict[str, EpisodeScores]] = {}
+    title = ", ".join(task.name for task in tasks)
+    with (
+        Interrupts() as interrupts,
+        Progress(f"evaluate on {title}") as progress,
+        profiling(config, Path(config.out or ""), progress.print) as on_stage,
+    ):
+        for task in tasks:
+            for who, (apply, variables) in _policies(task, teachers, trained).items():
+                game = f"{who}'s games" if len(tasks) == 1 else f"{who}'s games of {task.name}"
+                scores.setdefault(who, {})[task.name] = play_games(
+                    apply,
+                    variables,
+                    task,
+                    config.evaluation,
+                    config.env,
+                    episodes=config.evaluation.episodes,
+                    seed=config.seed,
+                    meter=progress.add(game, config.evaluation.episodes),
+                    interrupts=interrupts,
+                    on_steps=functools.partial(on_stage, who if len(tasks) == 1 else f"{who}-{task.name}"),
+                )
+    return scores
+
+
+def _summarise(
+    config: EvaluateConfig,
+    tasks: Sequence[Task],
+    teachers: Mapping[str, Teacher],
+    trained: TrainedStudent | None,
+    scores: Mapping[str, Mapping[str, EpisodeScores]],
+    wall_seconds: float,
+) -> dict[str, Any]:
+    about: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "seed": config.seed}
+    about |= {"max_noops": config.env.max_noops}
+    playing = [teachers[task.name] for task in tasks if teachers]
+    if playing:
+        about |= {"teacher": one_or_list([teacher.metadata.name for teacher in playing])}
+        about |= {"teacher_network": one_or_list([teacher.metadata.network for teacher in playing])}
+    if trained is not None:
+        about |= {"run": config.run, "student_network": trained.network}
+        about |= {"env_steps": trained.progression.env_steps, "updates": trained.progression.updates}
+    teacher_parameters = count_teachers_params(playing)
+    if not playing or trained is None:
+        ((who, only),) = scores.items()
+        return {
+            "games": {name: _prefixed(who, summarise_scores(played.returns)) for name, played in only.items()},
+            f"{who}_parameters": teacher_parameters if trained is None else count_params(trained.variables),
+            "wall_seconds": wall_seconds,
+            **about,
+        }
+    return build_summary(
+        {name: played.returns for name, played in scores["teacher"].items()},
+        {name: played.returns for name, played in scores["student"].items()},
+        random_scores={task.name: task.random_score for task in tasks if task.random_score is not None},
+        student_parameters=count_params(trained.variables),
+        teacher_parameters=teacher_parameters,
+        wall_seconds=wall_seconds,
+        **about,
+    )
+
+
+def _prefixed(who: str, scores: dict[str, Any]) -> dict[str, Any]:
+    names = {"mean": f"{who}_score", "standard_error": f"{who}_standard_error", "ci95": f"{who}_ci95"}
+    return {names.get(name, name): value for name, value in scores.items()}

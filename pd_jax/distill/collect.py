@@ -1,0 +1,133 @@
+"""Recording a teacher's play as a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+
+from pd_jax.actors.live import LivePlay
+from pd_jax.config.collect import CollectConfig
+from pd_jax.config.loading import to_mapping
+from pd_jax.config.sections import environment_options
+from pd_jax.environments.seeds import fresh_seed
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.replay.header import DatasetHeader
+from pd_jax.replay.recordings import Dataset, DatasetWriter
+from pd_jax.resources.parts import collection_memory
+from pd_jax.runs.directory import RunDirectory
+from pd_jax.system.interrupts import Interrupts
+from pd_jax.system.progress import Progress
+from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.tasks import task_of
+
+_MAY_CHANGE = frozenset({"steps"})
+"""What a continued recording may set anew: how long it gets."""
+
+
+def collect(config: CollectConfig, teacher: Teacher | None = None, *, tells_memory: bool = True) -> DatasetHeader:
+    """Plays and records, or goes on with a recording, and returns its header.
+
+    Args:
+      config: the recording's.
+      teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
+      tells_memory: whether to print what memory the recording takes.
+
+    Raises:
+      UserError: teacher, game and directory do not fit together, or the disk is full.
+      Interrupted: a signal came; whole rollouts up to then are recorded.
+    """
+    teacher = teacher or load(config.teacher, config.game)
+    task = task_of(config.game, teacher)
+    config = dataclasses.replace(config, game=task.name)
+    memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))
+    memory.check()
+    header = _header(config, task, teacher)
+    if "://" not in config.out:
+        _check_not_shorter(config, header)
+        # Refuses what is not this recording, and keeps its settings beside it. The lock is the same file as the
+        # writer's, so it has to be let go.
+        RunDirectory.create(
+            config.out, "collect", to_mapping(config), resume=config.resume, may_change=_MAY_CHANGE
+        ).close()
+    with (
+        Interrupts() as interrupts,
+        DatasetWriter(config.out, header, resume=config.resume) as writer,
+        Progress(f"collect {task.name}") as progress,
+    ):
+        if tells_memory:
+            memory.tell()
+        _record(config, task, teacher, writer, progress, interrupts)
+        return writer.header
+
+
+def _check_not_shorter(config: CollectConfig, header: DatasetHeader) -> None:
+    """Raises a UserError if more is recorded already than the configuration plans."""
+    if config.resume and os.path.exists(os.path.join(config.out, "dataset.json")):
+        try:
+            recorded = Dataset.open(config.out).num_steps
+        except UserError:
+            return  # Killed while it was created, it has no arrays yet; the writer says so if it is anything else.
+        if recorded > header.planned_steps:
+            raise UserError(
+                f"{config.out}: holds {recorded * header.num_lanes:,} steps, more than the "
+                f"{header.planned_steps * header.num_lanes:,} planned"
+            )
+
+
+def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeader:
+    return DatasetHeader(
+        task=task.name,
+        env_id=task.env_id,
+        num_actions=task.num_actions,
+        observation_shape=task.frame_shape,
+        observation_dtype=task.observation_dtype,
+        num_lanes=config.env.num_lanes,
+        teacher=teacher.metadata.name,
+        teacher_fingerprint=teacher.sha256,
+        teacher_output=teacher.metadata.output,
+        epsilon=config.epsilon,
+        seed=config.seed,
+        environment={name: value for name, value in environment_options(config.env).items() if name != "num_threads"}
+        | {"max_episode_steps": config.env.max_episode_steps or task.max_episode_steps},
+        chunk_length=config.rollout_length,
+        planned_steps=config.num_rollouts * config.rollout_length,
+        teacher_score=teacher.metadata.evaluation or None,
+    )
+
+
+def _record(
+    config: CollectConfig,
+    task: Task,
+    teacher: Teacher,
+    writer: DatasetWriter,
+    progress: Progress,
+    interrupts: Interrupts,
+) -> None:
+    num_lanes, length = config.env.num_lanes, config.rollout_length
+    recorded, planned = writer.header.steps, writer.header.planned_steps
+    if recorded:
+        progress.print(f"resumed at step {recorded * num_lanes:,}, with fresh episodes")
+    meter = progress.add("steps", planned * num_lanes, completed=recorded * num_lanes)
+    if recorded >= planned:
+        return
+    play = LivePlay(
+        teacher,
+        task,
+        config.env,
+        rollout_length=length,
+        epsilon=config.epsilon,
+        seed=fresh_seed(config.seed, recorded * num_lanes),
+    )
+    try:
+        for trajectory in play.rollouts((planned - recorded) // length):
+            writer.append(jax.tree.map(np.asarray, trajectory))
+            meter.advance(length * num_lanes)
+            if play.finished_returns:
+                progress.status(f"mean return {np.mean(play.finished_returns):.1f}")
+            interrupts.check()
+    finally:
+        play.close()

@@ -1,0 +1,129 @@
+"""Where a distillation stands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pd_jax.distill.setup import DistillSetup
+from pd_jax.errors import UserError
+from pd_jax.replay.recordings import Dataset
+from pd_jax.system.progress import print_warning
+
+
+@dataclasses.dataclass
+class GameCounters:
+    """Where one of a run's games stands.
+
+    Attributes:
+      name: the game's.
+      env_steps: control steps stored so far, in all lanes together.
+      teacher_sha256: of the teacher's file.
+      recording: identity of the data set, empty for live play.
+      recorded_steps: time steps per lane of it that the run uses; it may have grown since.
+      stopped_at: the step, counted as ``env_steps``, at which the teacher's outputs became NaN or infinite and its play
+        was stopped; None if that has not happened.
+    """
+
+    name: str = ""
+    env_steps: int = 0
+    teacher_sha256: str = ""
+    recording: str = ""
+    recorded_steps: int = 0
+    stopped_at: int | None = None
+
+    def summarise(self, *, is_one_of_several: bool) -> dict[str, Any]:
+        """What the summary says of the game beside its scores."""
+        steps = {"env_steps": self.env_steps} if is_one_of_several else {}
+        return steps | ({} if self.stopped_at is None else {"play_stopped_at": self.stopped_at})
+
+
+@dataclasses.dataclass
+class Counters:
+    """Where a run stands; saved with every checkpoint.
+
+    Attributes:
+      updates: done so far.
+      wall_seconds: spent in all sessions together.
+      network: the student's.
+      games: one for each, in the order of the student's heads.
+      roll_backs: times it diverged and went on from an earlier checkpoint.
+    """
+
+    updates: int = 0
+    wall_seconds: float = 0.0
+    network: str = ""
+    games: list[GameCounters] = dataclasses.field(default_factory=list)
+    roll_backs: int = 0
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps stored so far, in all lanes of all games together."""
+        return sum(game.env_steps for game in self.games)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Counters:
+        """What ``dataclasses.asdict`` made, also before there were several games."""
+        of_run = {field.name: metadata[field.name] for field in dataclasses.fields(cls) if field.name in metadata}
+        games = metadata.get("games")
+        if games is None:
+            names = {field.name for field in dataclasses.fields(GameCounters)}
+            games = [{name: value for name, value in metadata.items() if name in names}]
+        return cls(**of_run | {"games": [GameCounters(**game) for game in games]})
+
+    @classmethod
+    def begin(cls, setting: DistillSetup) -> Counters:
+        """Where a run stands that has done nothing yet."""
+        games = []
+        for name, teacher, dataset in zip(setting.names, setting.teachers, setting.datasets, strict=True):
+            game = GameCounters(name=name, teacher_sha256=teacher.sha256)
+            if dataset is not None:
+                game.recording, game.recorded_steps = dataset.header.identity, dataset.num_steps
+            games.append(game)
+        return cls(network=setting.network, games=games)
+
+    def check_goes_on(self, setting: DistillSetup, path: Path) -> None:
+        """Checks that a run can go on as it was begun.
+
+        Args:
+          setting: with which it is to go on.
+          path: the run's directory, for messages.
+
+        Raises:
+          UserError: with other games, or the same in another order; other teachers, unless these
+            are accepted; or other recordings.
+        """
+        # Checkpoints from before there were several games do not name theirs.
+        begun, wanted = [game.name for game in self.games], list(setting.names)
+        if begun not in (wanted, [""]):
+            raise UserError(
+                f"{path}: was begun with {', '.join(begun)}, not with {', '.join(wanted)}; "
+                "games cannot be added, dropped or reordered: choose another --out"
+            )
+        for index, game in enumerate(self.games):
+            game.name = wanted[index]
+            teacher, of_game = setting.teachers[index], f" for {game.name}" if len(wanted) > 1 else ""
+            if game.teacher_sha256 != teacher.sha256:
+                changed = f"({game.teacher_sha256[:12]}, now {teacher.sha256[:12]})"
+                if not setting.config.accept_other_teacher:
+                    raise UserError(
+                        f"{path}: was begun with another teacher file{of_game} {changed}; "
+                        "--accept-other-teacher goes on with it"
+                    )
+                print_warning(f"{path}: goes on with another teacher file{of_game} {changed}")
+                # The other one may well do better.
+                game.teacher_sha256, game.stopped_at = teacher.sha256, None
+            _check_recording(game, setting.datasets[index], path, of_game)
+
+
+def _check_recording(game: GameCounters, dataset: Dataset | None, path: Path, of_game: str) -> None:
+    if game.recording != (dataset.header.identity if dataset is not None else ""):
+        begun = "live play" if not game.recording else "another recording"
+        now = "live play" if dataset is None else dataset.path
+        raise UserError(f"{path}: was begun with {begun}{of_game}, not with {now}")
+    if dataset is not None and dataset.num_steps < game.recorded_steps:
+        raise UserError(
+            f"{dataset.path}: holds {dataset.num_steps} steps a lane; {path} was begun with {game.recorded_steps}"
+        )

@@ -1,0 +1,354 @@
+"""What a distillation needs, loaded and checked against one another before anything is written or allocated."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from pd_jax import losses
+from pd_jax.config.distill import DistillConfig, check_devices
+from pd_jax.config.games import check_games, check_network
+from pd_jax.config.loading import to_mapping
+from pd_jax.config.sections import StudentConfig
+from pd_jax.distill.memory import distillation_parts
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.evaluation.teacher_scores import TeacherScore
+from pd_jax.learner.learner import LossFunction
+from pd_jax.networks.student import Student, make_student
+from pd_jax.replay import rings
+from pd_jax.replay.header import DatasetHeader
+from pd_jax.replay.recordings import Dataset
+from pd_jax.resources.memory import MemoryEstimate
+from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote
+from pd_jax.system import hosts
+from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.files import to_plain
+from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.tasks import task_of
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillSetup:
+    """What a run needs; ``teachers``, ``tasks`` and ``datasets`` have an entry for each game, in the same order.
+
+    Attributes:
+      config: with the games and, for recorded play, the numbers of lanes filled in.
+      teachers: who play, or played.
+      tasks: what they play.
+      datasets: the recorded play, None for live play.
+      devices: that share the updates.
+      student: of all the games.
+      memory: what the run takes, which there is.
+      teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
+      actors: devices that only play; none if the play shares the devices of the updates.
+    """
+
+    config: DistillConfig
+    teachers: tuple[Teacher, ...]
+    tasks: tuple[Task, ...]
+    datasets: tuple[Dataset | None, ...]
+    devices: DeviceGroup
+    student: Student
+    memory: MemoryEstimate
+    teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
+    actors: tuple[jax.Device, ...] = ()
+
+    def actor(self, game: int) -> jax.Device | None:
+        """The device that plays a game: games are dealt out over the actors. None is the default device."""
+        return self.actors[game % len(self.actors)] if self.actors else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The games'."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def title(self) -> str:
+        """Such as ``pong into net2``."""
+        games = ", ".join(self.names) if len(self.names) <= 3 else f"{len(self.names)} games"
+        return f"{games} into {self.config.student.network}"
+
+    @property
+    def network(self) -> str:
+        """What checkpoints call the student's network."""
+        return network_label(self.config.student, self.tasks)
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole run."""
+        return self.config.schedule.rounds * self.config.schedule.updates_per_round
+
+    def total_env_steps(self, recorded_steps: Sequence[int]) -> tuple[int, ...]:
+        """Control steps that the whole run stores of each game, in all lanes together.
+
+        Args:
+          recorded_steps: of each game, per lane, how much of the recording the run uses; live play has no such end.
+        """
+        config, schedule = self.config, self.config.schedule
+        totals = []
+        for game, dataset in enumerate(self.datasets):
+            rollouts = schedule.rounds * config.rollouts_per_round(game)
+            if dataset is not None:
+                rollouts = min(rollouts, recorded_steps[game] // schedule.rollout_length)
+            totals.append(rollouts * config.steps_per_rollout(game))
+        return tuple(totals)
+
+
+def make_setup(
+    config: DistillConfig,
+    teacher: Teacher | Sequence[Teacher] | None = None,
+    teacher_scores: Mapping[str, TeacherScore] | None = None,
+) -> DistillSetup:
+    """Loads and checks everything a run refers to.
+
+    Args:
+      config: the run's.
+      teacher: who plays instead of the teacher that the configuration names; several in the order of their names.
+      teacher_scores: by game, what teachers are known to score.
+
+    Raises:
+      UserError: the teachers, the games, the data sets, the network, the scores or the devices do not fit together.
+    """
+    for key, problem in config.conflicts():
+        raise UserError(f"{key}: {problem}")
+    teachers = _teachers(config, teacher)
+    games = config.game or (None,) * len(teachers)
+    tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
+    check_games(tasks)
+    check_network(config.student.network, tasks[0], "student.network")
+    config = dataclasses.replace(config, game=tuple(task.name for task in tasks))
+    datasets: tuple[Dataset | None, ...] = (None,) * len(tasks)
+    if config.data is not None:
+        recordings = tuple(map(Dataset.open, config.data))
+        for recording, teacher, task in zip(recordings, teachers, tasks, strict=True):
+            check_recording(recording, teacher, task, config)
+        config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
+    devices, actors = lay_out(config)
+    check_devices(config, devices.size)
+    if devices.num_processes > 1 and config.checkpoint.replay:
+        raise UserError(f"checkpoint.replay: true, and there are {devices.num_processes} processes; it is for one")
+    check_stacks_fit(config, tasks)
+    student = make_student(config.student, tasks)
+    policies = [(player.network.apply, player.variables) for player in teachers]
+    own = _share_of_process(config, devices.num_processes)
+    memory = MemoryEstimate(distillation_parts(own, student, policies, devices.here), devices.here)
+    memory.check()
+    scores = teacher_scores or {}
+    for task, player in zip(tasks, teachers, strict=True):
+        if task.name in scores:
+            scores[task.name].check_fits(config, task, player)
+    return DistillSetup(config, teachers, tasks, datasets, devices, student, memory, scores, actors)
+
+
+def _share_of_process(config: DistillConfig, count: int) -> DistillConfig:
+    """What one of several processes keeps in memory."""
+    if count == 1:
+        return config
+    return dataclasses.replace(
+        config,
+        env=dataclasses.replace(config.env, lanes=tuple(lanes // count for lanes in config.lanes)),
+        learner=dataclasses.replace(config.learner, batch_size=config.learner.batch_size // count),
+        replay=dataclasses.replace(config.replay, capacity=config.replay.capacity // count),
+    )
+
+
+def lay_out(config: DistillConfig) -> tuple[DeviceGroup, tuple[jax.Device, ...]]:
+    """The devices that share the updates, and those that only play (Hessel et al. 2021), which follow them.
+
+    Of several processes each has actors of its own, as many as ``actors.num_devices`` says.
+
+    Raises:
+      UserError: there are not that many.
+    """
+    num_actors, num_learners = config.actors.num_devices, config.learner.num_devices
+    if not num_actors:
+        return DeviceGroup.everywhere(num_learners), ()
+    there, processes = jax.local_devices(), jax.process_count()
+    each = len(there) - num_actors if num_learners is None else num_learners // processes
+    if each < 1 or each + num_actors > len(there):
+        raise UserError(
+            f"actors.num_devices: {num_actors} besides {max(each, 1)} for the learner wanted, "
+            f"{len(there)} {there[0].platform} found"
+        )
+    learners = DeviceGroup.everywhere(each * processes if num_learners is None else num_learners)
+    return learners, tuple(there[each : each + num_actors])
+
+
+def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
+    """What checkpoints call a student's network: its name, and its heads where there are several."""
+    heads = f" for {', '.join(task.name for task in tasks)}" if len(tasks) > 1 else ""
+    return f"{student.network}{heads}"
+
+
+def make_loss(setting: DistillSetup) -> LossFunction:
+    """The configured loss as a function of student outputs and teacher outputs alone: `pd_jax.learner.learner.LossFunction`."""
+    mask = _mask(setting.student)
+    if setting.config.loss.kind == "nll":
+        return functools.partial(losses.nll_loss, mask=mask)
+    if setting.config.loss.kind == "mse":
+        return functools.partial(losses.mse_loss, mask=mask)
+    return functools.partial(losses.kl_loss, temperature=_temperature(setting), mask=mask)
+
+
+def make_divergence(setting: DistillSetup) -> LossFunction:
+    """KL from the teachers' policies to the student's, whatever the loss: the measure that all students share.
+
+    A student of MSE gives Q-values, whose policy is sharpened as the teacher's is.
+    """
+    divergence = functools.partial(losses.kl_loss, temperature=_temperature(setting), mask=_mask(setting.student))
+    if setting.config.loss.kind != "mse":
+        return divergence
+    return lambda outputs, teacher_q: divergence(outputs / _temperature(setting), teacher_q)
+
+
+def _mask(student: Student) -> Array | None:
+    """bool ``[G, 1, A]``; None where there is no padding: one game's arithmetic is then what it would be alone."""
+    return None if student.mask.all() else jnp.asarray(student.mask[:, None, :])
+
+
+def temperatures(setting: DistillSetup) -> list[float]:
+    """What KL divides each teacher's outputs by."""
+    loss = setting.config.loss
+    return [
+        loss.temperature_for(game, teacher_gives_logits=teacher.gives_logits)
+        for game, teacher in enumerate(setting.teachers)
+    ]
+
+
+def _temperature(setting: DistillSetup) -> float | Array:
+    """One for all games, or float32 ``[G, 1, 1]``."""
+    each = temperatures(setting)
+    if len(set(each)) == 1:
+        return each[0]
+    return jnp.asarray(each, jnp.float32)[:, None, None]
+
+
+def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) -> tuple[Teacher, ...]:
+    if given is None:
+        games = config.game or (None,) * config.num_games
+        return tuple(load(name, game) for name, game in zip(config.teacher, games, strict=True))
+    teachers = (given,) if isinstance(given, Teacher) else tuple(given)
+    if len(teachers) != config.num_games:
+        raise UserError(f"teacher: {len(teachers)} given, and {config.num_games} named ({', '.join(config.teacher)})")
+    return teachers
+
+
+def _as_recorded(config: DistillConfig, headers: Sequence[DatasetHeader]) -> DistillConfig:
+    """What was played is settled: the resolved configuration says how."""
+    lanes = tuple(header.num_lanes for header in headers)
+    env = dataclasses.replace(config.env, lanes=lanes)
+    if len(set(lanes)) == 1:
+        env = dataclasses.replace(config.env, num_lanes=lanes[0], lanes=None)
+    epsilons = {header.epsilon for header in headers}
+    epsilon = epsilons.pop() if len(epsilons) == 1 else config.epsilon
+    return dataclasses.replace(config, env=env, epsilon=epsilon)
+
+
+def check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
+    for game, task in enumerate(tasks):
+        if task.kind == "atari" and config.capacity_per_lane(game) < rings.STACK:
+            raise UserError(
+                f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane(game)} steps to each of "
+                f"{config.lanes[game]} lanes; a stack of frames needs {rings.STACK}"
+            )
+
+
+def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: DistillConfig) -> None:
+    """Raises a UserError unless the data set is this teacher's play of this task and holds enough of it."""
+    dataset.check_matches(task.name, task.num_actions)
+    header, length = dataset.header, config.schedule.rollout_length
+    if header.teacher_fingerprint != teacher.sha256:
+        raise UserError(
+            f"{dataset.path}: was recorded with the teacher {header.teacher!r} of another fingerprint "
+            f"({header.teacher_fingerprint[:12]}) than {teacher.source} ({teacher.sha256[:12]})"
+        )
+    if dataset.num_steps < length:
+        raise UserError(f"{dataset.path}: holds {dataset.num_steps} steps a lane, less than one rollout ({length})")
+    recorded = dataset.num_steps * header.num_lanes
+    if config.learner.batch_size > recorded:
+        raise UserError(f"{dataset.path}: holds {recorded} steps, less than learner.batch_size")
+    if config.replay.capacity < header.num_lanes * length:
+        raise UserError(
+            f"replay.capacity: {config.replay.capacity} holds less than one rollout of {dataset.path}, "
+            f"{header.num_lanes * length} steps"
+        )
+
+
+_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data"})
+"""What a resumed run may set anew: how long it goes on, how it is scored, on which devices and how far ahead it plays,
+and where its teachers and recordings lie. That they are the same ones is checked by their fingerprints."""
+_OF_A_HOST = ("teacher", "data", "env.num_threads", "env.stepping")
+"""What processes of one run need not have alike; that teachers and recordings are is seen from their fingerprints."""
+_PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
+
+
+def open_distill_run(setting: DistillSetup) -> RunDirectory:
+    """The run's directory, made or taken up.
+
+    Raises:
+      UserError: something else is there, or other processes of this run were given other settings.
+    """
+    config = setting.config
+    hosts.for_all(lambda among: _check_alike(among, setting))
+    return RunDirectory.create(
+        config.out,
+        "distill",
+        to_mapping(config),
+        resume=config.resume,
+        may_change=_MAY_CHANGE,
+        check=functools.partial(check_resumed, config),
+        is_primary=hosts.is_primary(),
+    )
+
+
+def _check_alike(among: hosts.Hosts, setting: DistillSetup) -> None:
+    """Returns once all processes have found that they were given the same run."""
+    own = {key: value for key, value in to_plain(to_mapping(setting.config)).items() if key not in OF_ONE_START}
+    for name, teacher, dataset in zip(setting.names, setting.teachers, setting.datasets, strict=True):
+        own[f"the fingerprint of {name}'s teacher"] = teacher.sha256
+        own[f"the identity of {name}'s recording"] = dataset and [dataset.header.identity, dataset.num_steps]
+    own = json.loads(json.dumps(own))
+    for key, first, here in differences(json.loads(among.from_primary("settings", json.dumps(own))), own):
+        if key not in _OF_A_HOST:
+            raise UserError(
+                f"{key}: is {quote(first)} in process 0 and {quote(here)} in process {among.process_id}; "
+                "all processes of a run need the same"
+            )
+    among.wait_for_all("settings")
+
+
+def check_resumed(config: DistillConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError for changes to a resumed run that would spoil what it has done so far.
+
+    Args:
+      config: with which it is to go on.
+      there: the configuration with which it was begun, nested mappings of plain values.
+    """
+    evaluation = there["evaluation"]
+    for name in _PROTOCOL if evaluation["every_rounds"] and config.evaluation.every_rounds else ():
+        if getattr(config.evaluation, name) != evaluation[name]:
+            raise UserError(
+                f"evaluation.{name}: is {evaluation[name]} in {config.out}, whose scores on the way are to be "
+                "compared; keep it, or choose another --out"
+            )
+    before, now = there["schedule"]["rounds"], config.schedule.rounds
+    if now < before:
+        raise UserError(f"schedule.rounds: {now} is less than {config.out} has ({before})")
+    if now > before and config.learner.learning_rate_decay:
+        raise UserError(
+            f"schedule.rounds: {now} is more than {config.out} has ({before}), and its learning rate falls to 0 over "
+            "these; choose another --out"
+        )
+    if now > before and config.behaviour.student_share_changes:
+        raise UserError(
+            f"schedule.rounds: {now} is more than {config.out} has ({before}), and the student's share of the actions "
+            "changes over these; choose another --out"
+        )

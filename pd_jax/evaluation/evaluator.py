@@ -1,0 +1,194 @@
+"""Unbiased evaluation: a fixed number of whole games per lane, epsilon-greedy, with random no-ops at the start."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from pd_jax.actors import rollout
+from pd_jax.environments.envpool import Environment, TimeStep
+from pd_jax.environments.tasks import Task
+from pd_jax.types import PolicyApply
+
+_PROGRESS_STEPS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeScores:
+    """Undiscounted, unclipped returns and lengths (control steps) of whole games, lane after lane.
+
+    Attributes:
+      returns: float64 ``[episodes]``.
+      lengths: int64 ``[episodes]``.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+class Evaluator:
+    """Plays whole games of one task with any policy of one network.
+
+    Every lane plays the same fixed number of games: taking the first N games to finish would favour short ones.
+    Each :meth:`run` starts from the same seeds, so that teacher and student meet the same starts.
+
+    Args:
+      task: what to play.
+      apply: ``(variables, observations) -> [L, actions]``; it is compiled once for all evaluators that share it.
+      episodes: games wanted, at least 1.
+      num_lanes: games played side by side, at least 1; no more than ``episodes`` are used.
+      epsilon: chance of a random action, 0.05 in the paper.
+      seed: of the emulators and of the exploration.
+      environment_options: passed on to :class:`pd_jax.environments.envpool.Environment`.
+
+    Attributes:
+      episodes: games that a run plays: those wanted, rounded up to a multiple of the lanes in use.
+
+    Raises:
+      ValueError: ``episodes`` or ``num_lanes`` is below 1.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        apply: PolicyApply,
+        *,
+        episodes: int = 30,
+        num_lanes: int = 10,
+        epsilon: float = 0.05,
+        seed: int = 1_000_003,
+        environment_options: dict[str, Any] | None = None,
+    ) -> None:
+        if min(episodes, num_lanes) < 1:
+            raise ValueError(f"episodes and num_lanes must be at least 1, got {episodes} and {num_lanes}")
+        self.task = task
+        self.num_lanes = min(num_lanes, episodes)
+        self.episodes_per_lane = -(-episodes // self.num_lanes)
+        self.episodes = self.episodes_per_lane * self.num_lanes
+        self.epsilon = epsilon
+        self.seed = seed
+        self._options = environment_options or {}
+        self._apply = apply
+
+    def run(self, variables: Any, on_progress: Callable[[int, int], None] | None = None) -> EpisodeScores:
+        """Plays ``episodes_per_lane`` games in every lane and returns all of their scores.
+
+        Args:
+          variables: the policy's.
+          on_progress: called every few steps with the games finished and the games wanted, ``episodes``. What it
+            raises ends the evaluation.
+        """
+        environment = Environment(self.task, self.num_lanes, self.seed, **self._options)
+        state = rollout.start(environment, jax.random.key(self.seed))
+        timestep, state = state.timestep, _without_observations(state)
+        is_last: Any = np.zeros(self.num_lanes, bool)
+        games: list[list[tuple[float, int]]] = [[] for _ in range(self.num_lanes)]
+        steps = 0
+        while True:
+            shown = dataclasses.replace(timestep, observations=_frames_first(timestep.observations))
+            state, actions, finished = _settle_and_act(self._apply, variables, state, shown, self.epsilon)
+            mask = np.asarray(finished.mask)
+            if mask.any():
+                self._note(games, mask, np.asarray(finished.returns), np.asarray(finished.lengths))
+            done = sum(map(len, games))
+            if on_progress is not None and (steps % _PROGRESS_STEPS == 0 or done == self.episodes):
+                on_progress(done, self.episodes)
+            if done == self.episodes:
+                break
+            playing = np.array([len(lane) < self.episodes_per_lane for lane in games])
+            timestep = _step(environment, timestep, np.asarray(actions), is_last, playing)
+            is_last = timestep.is_last
+            steps += 1
+        returns, lengths = zip(*(game for lane in games for game in lane), strict=True)
+        return EpisodeScores(np.array(returns), np.array(lengths))
+
+    def _note(
+        self, games: list[list[tuple[float, int]]], mask: np.ndarray, returns: np.ndarray, lengths: np.ndarray
+    ) -> None:
+        """Adds the games that ended in this step, in lanes that have not played all of theirs."""
+        for lane in np.flatnonzero(mask):
+            if len(games[lane]) < self.episodes_per_lane:
+                games[lane].append((float(returns[lane]), int(lengths[lane])))
+
+
+def evaluate(
+    apply: PolicyApply,
+    variables: Any,
+    task: Task,
+    *,
+    episodes: int = 30,
+    num_lanes: int = 10,
+    epsilon: float = 0.05,
+    seed: int = 1_000_003,
+    environment_options: dict[str, Any] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> EpisodeScores:
+    """Scores one policy: :class:`Evaluator` in one call, with the same arguments.
+
+    Example:
+      ``evaluate(teacher.network.apply, teacher.variables, teacher.task).returns.mean()``
+    """
+    evaluator = Evaluator(
+        task,
+        apply,
+        episodes=episodes,
+        num_lanes=num_lanes,
+        epsilon=epsilon,
+        seed=seed,
+        environment_options=environment_options,
+    )
+    return evaluator.run(variables, on_progress)
+
+
+# Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. A scan would compile
+# anew for every run, because EnvPool's in-jit step has the address of its emulators compiled into it, and emulators
+# cannot be given their first seed again.
+@functools.partial(jax.jit, static_argnames="apply")
+def _settle_and_act(
+    apply: PolicyApply, variables: Any, state: rollout.LaneState, timestep: TimeStep, epsilon: float
+) -> tuple[rollout.LaneState, Array, rollout.FinishedEpisodes]:
+    """Takes in what the lanes show, and decides what they do next.
+
+    ``state`` has no observations, and those of ``timestep`` have their frames in front.
+    """
+    observations = timestep.observations
+    if observations.ndim == 4:
+        observations = observations.transpose(0, 2, 3, 1)
+    timestep = dataclasses.replace(timestep, observations=observations)
+    state, finished = rollout.advance(state, state.handle, timestep, state.key)
+    actions, _, key = rollout.act(apply, variables, state, epsilon)
+    return dataclasses.replace(_without_observations(state), key=key), actions, finished
+
+
+def _step(
+    environment: Environment, timestep: TimeStep, actions: np.ndarray, is_last: np.ndarray, playing: np.ndarray
+) -> TimeStep:
+    """Steps the lanes that still play. The others keep showing what they showed: emulators take most of the time."""
+    if playing.all():
+        return environment.step_host(actions, is_last)
+    moved = environment.step_host(actions[playing], is_last[playing], np.flatnonzero(playing))
+
+    def merge(shown: np.ndarray, new: np.ndarray) -> np.ndarray:
+        merged = np.array(shown)
+        merged[playing] = new
+        return merged
+
+    merged: TimeStep = jax.tree.map(merge, timestep, moved)
+    return merged
+
+
+def _frames_first(observations: Any) -> Any:
+    """As EnvPool gives them, ``[L, 4, 84, 84]``: this way they go to the device as they lie in memory."""
+    return observations.transpose(0, 3, 1, 2) if observations.ndim == 4 else observations
+
+
+def _without_observations(state: rollout.LaneState) -> rollout.LaneState:
+    """The next step brings new ones; kept, a program would have to write them down."""
+    nothing: Any = np.zeros(0, np.uint8)
+    return dataclasses.replace(state, timestep=dataclasses.replace(state.timestep, observations=nothing))

@@ -1,0 +1,132 @@
+"""The paper's networks by name: a torso and a head for each game, over uint8 frame stacks or vectors.
+
+Parameters always have the field's usual shapes (convolution kernels HWIO, dense kernels ``[in, out]``), whatever
+formulation of the convolution the platform prefers, so that files and checkpoints travel between platforms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict, Unpack, overload
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from pd_jax.errors import UserError, nearest
+from pd_jax.networks.heads import CategoricalHead, MultiGameHead, SingleHead
+from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
+from pd_jax.networks.torsos import _STRIDES, ACTIVATIONS, AtariTorso, ConvolutionMethod, MLPTorso, TorsoSpec
+
+_TORSOS = {
+    "dqn": TorsoSpec((32, 64, 64), 512),
+    "net1": TorsoSpec((16, 32, 32), 256),
+    "net2": TorsoSpec((16, 16, 16), 128),
+    "net3": TorsoSpec((16, 16, 16), 64),
+    "multi3": TorsoSpec((32, 64, 64), 512),
+    "multi10": TorsoSpec((64, 64, 64), 1500),
+}
+# Their heads have a hidden layer even for a single game.
+_MULTI_GAME_NAMES = ("multi3", "multi10")
+NETWORK_NAMES = (*_TORSOS, "mlp")
+
+
+class NetworkOptions(TypedDict, total=False):
+    """What :func:`make_network` takes by keyword."""
+
+    layer_norm: bool
+    hidden_sizes: Sequence[int]
+    activation: str
+    support: Sequence[float]
+    compute_dtype: str
+    convolution: ConvolutionMethod
+    channels: Sequence[int] | None
+    hidden: int | None
+    head_hidden: int
+
+
+@overload
+def make_network(name: str, num_actions: int, **options: Unpack[NetworkOptions]) -> PolicyNetwork: ...
+@overload
+def make_network(name: str, num_actions: Sequence[int], **options: Unpack[NetworkOptions]) -> MultiGameNetwork: ...
+def make_network(
+    name: str,
+    num_actions: int | Sequence[int],
+    *,
+    layer_norm: bool = False,
+    hidden_sizes: Sequence[int] = (128, 128),
+    activation: str = "relu",
+    support: Sequence[float] = (),
+    compute_dtype: str = "float32",
+    convolution: ConvolutionMethod = "auto",
+    channels: Sequence[int] | None = None,
+    hidden: int | None = None,
+    head_hidden: int = 128,
+) -> PolicyNetwork | MultiGameNetwork:
+    """Builds one of the paper's networks (Rusu et al. 2016, appendix A, table 4) or an MLP, for one game or several.
+
+    Args:
+      name: ``dqn``, ``net1``, ``net2``, ``net3``, ``multi3``, ``multi10`` for uint8 frames ``[N, 84, 84, 4]``; ``mlp``
+        for float ``[N, D]``.
+      num_actions: size of the output of a single game's network, or of every game's output in a network of several.
+      layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
+      hidden_sizes: of ``mlp``; ignored by the others.
+      activation: ``relu`` or, for ``mlp``, ``tanh``.
+      support: values of the atoms of a categorical head, whose mean is the output; by default outputs are plain.
+      compute_dtype: ``float32`` or ``bfloat16``. Parameters and outputs stay float32.
+      convolution: formulation of the convolutions; ``auto`` takes the platform's faster one. That of CPUs
+        (``matmul``) has gradients backwards only; for `jax.jvp` and what is made of it take ``native``.
+      channels: of the three convolutions, instead of those that the name stands for.
+      hidden: units of the torso's dense layer, instead of those that the name stands for.
+      head_hidden: units of the hidden layer (``fc2``) of each head, in networks of several games and in ``multi3`` and
+        ``multi10``; 0 leaves it out. Other networks of a single game have none.
+
+    Raises:
+      UserError: the name or a number is not one of the above.
+    """
+    sizes = tuple(num_actions) if isinstance(num_actions, Sequence) else (num_actions,)
+    if min(sizes, default=0) < 1:
+        raise UserError(f"num_actions must be at least 1, got {min(sizes, default=0)}")
+    if head_hidden < 0:
+        raise UserError(f"head_hidden must be at least 0, got {head_hidden}")
+    if compute_dtype not in ("float32", "bfloat16"):
+        raise UserError(f"compute_dtype: {compute_dtype!r} is not one of float32, bfloat16")
+    if activation not in ACTIVATIONS or (name in _TORSOS and activation != "relu"):
+        choices = "relu" if name in _TORSOS else ", ".join(ACTIVATIONS)
+        raise UserError(f"activation: {activation!r} is not one of those of {name} ({choices})")
+    dtype = jnp.dtype(compute_dtype)
+    torso: nn.Module
+    if name == "mlp":
+        if channels is not None or hidden is not None:
+            raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
+        torso = MLPTorso(tuple(hidden_sizes), layer_norm=layer_norm, activation=activation, dtype=dtype)
+    else:
+        spec = _torso_spec(name, channels, hidden)
+        torso = AtariTorso(spec, layer_norm=layer_norm, method=convolution, dtype=dtype)
+    if isinstance(num_actions, Sequence):
+        if support:
+            raise UserError("a categorical head is for a single game")
+        return MultiGameNetwork(torso, MultiGameHead(sizes, head_hidden, layer_norm, dtype))
+    head: nn.Module = SingleHead(
+        num_actions, head_hidden if name in _MULTI_GAME_NAMES else 0, layer_norm=layer_norm, dtype=dtype
+    )
+    if support:
+        head = CategoricalHead(num_actions, tuple(support), dtype=dtype)
+    return PolicyNetwork(torso=torso, head=head)
+
+
+def _torso_spec(name: str, channels: Sequence[int] | None, hidden: int | None) -> TorsoSpec:
+    """The widths that a name stands for, but for those that are given."""
+    if name not in _TORSOS:
+        choices = ", ".join(NETWORK_NAMES)
+        raise UserError(f"{name!r} is not a network{nearest(name, NETWORK_NAMES)} ({choices})")
+    spec = _TORSOS[name]
+    if channels is not None:
+        if len(channels) != len(_STRIDES):
+            raise UserError(f"channels: {len(channels)} widths for {len(_STRIDES)} convolutions")
+        spec = dataclasses.replace(spec, channels=tuple(channels))
+    if hidden is not None:
+        spec = dataclasses.replace(spec, hidden=hidden)
+    if min(*spec.channels, spec.hidden) < 1:
+        raise UserError(f"channels and hidden must be at least 1, got {spec.channels} and {spec.hidden}")
+    return spec

@@ -1,0 +1,154 @@
+"""A student: one network that plays several games, or one, and what the games have in common for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pd_jax.config.sections import StudentConfig
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.networks.heads import action_mask
+from pd_jax.networks.policy import MultiGameNetwork
+from pd_jax.networks.registry import make_network
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """The network of a student of G games, as a function of arrays with a game axis. Hashable, for ``jax.jit``.
+
+    Attributes:
+      network: a linen module: a :class:`pd_jax.networks.policy.MultiGameNetwork`, or one without a game axis for one game.
+      tasks: the games, in the order of the game axis.
+    """
+
+    network: Any
+    tasks: tuple[Task, ...]
+
+    @property
+    def num_games(self) -> int:
+        """G."""
+        return len(self.tasks)
+
+    @property
+    def num_actions(self) -> int:
+        """A, the size of the widest action set."""
+        return max(task.num_actions for task in self.tasks)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool ``[G, A]``, True where the game has the action."""
+        return action_mask([task.num_actions for task in self.tasks])
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Of one observation of any game: ``(84, 84, 4)``, or ``(D,)`` with D the length of the longest vector."""
+        # Frames are all alike, so the largest shape is theirs or the longest vector's.
+        return max(task.observation_shape for task in self.tasks)
+
+    @property
+    def observation_dtype(self) -> str:
+        """``"uint8"`` or ``"float32"``."""
+        return self.tasks[0].observation_dtype
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def init(self, key: Array) -> Any:
+        """Fresh variables. Traced once, whoever asks for them or for their shapes."""
+        leading = (self.num_games, 1) if self._has_game_axis else (1,)
+        return self.network.init(key, jnp.zeros((*leading, *self.observation_shape), self.observation_dtype))
+
+    def apply(self, variables: Any, observations: Array) -> Array:
+        """Outputs for every game.
+
+        Args:
+          variables: the network's.
+          observations: ``[G, B, ...]``, padded to ``observation_shape``.
+
+        Returns:
+          float32 ``[G, B, A]``, ``-inf`` where the game has no such action.
+        """
+        if self._has_game_axis:
+            outputs: Array = self.network.apply(variables, observations)
+            return outputs
+        return self.network.apply(variables, observations[0])[None]
+
+    def apply_game(self, variables: Any, observations: Array, game: int | Array) -> Array:
+        """Outputs for one game.
+
+        Args:
+          variables: the network's.
+          observations: ``[B, ...]``, padded to ``observation_shape``.
+          game: its place on the game axis, an int or an int32 scalar.
+
+        Returns:
+          float32 ``[B, A]``, ``-inf`` where the game has no such action.
+        """
+        if self._has_game_axis:
+            outputs: Array = self.network.apply(variables, observations, game, method="one_game")
+        else:
+            outputs = self.network.apply(variables, observations)
+        return outputs
+
+    def pad(self, observations: Array) -> Array:
+        """Appends zeros to vectors ``[..., d]`` up to ``observation_shape``; frames are as they should be."""
+        missing = self.observation_shape[-1] - observations.shape[-1]
+        if not missing:
+            return observations
+        return jnp.pad(observations, [(0, 0)] * (observations.ndim - 1) + [(0, missing)])
+
+    def policy(self, game: int) -> GamePolicy:
+        """What plays one of the games; policies of the same student and game are equal."""
+        return GamePolicy(self, game)
+
+    @property
+    def _has_game_axis(self) -> bool:
+        return isinstance(self.network, MultiGameNetwork)
+
+
+@dataclasses.dataclass(frozen=True)
+class GamePolicy:
+    """A student as the policy of one game, for rollouts and evaluations, which know of no others."""
+
+    student: Student
+    game: int
+
+    def __call__(self, variables: Any, observations: Array) -> Array:
+        """Maps the game's own observations ``[N, ...]`` to float32 ``[N, actions]`` of its own action set."""
+        outputs = self.student.apply_game(variables, self.student.pad(observations), self.game)
+        return outputs[:, : self.student.tasks[self.game].num_actions]
+
+
+def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
+    """The student that a configuration asks for.
+
+    One game gets the paper's single-game network, with a head that is just the output layer, unless the name is
+    ``multi3`` or ``multi10``; several games get a torso that they share and heads with a hidden layer.
+
+    Raises:
+      UserError: some games show frames and some vectors, or the network cannot be made.
+    """
+    for task in tasks:
+        if task.kind != tasks[0].kind:
+            shows = {"atari": "frames", "vector": "vectors"}
+            raise UserError(
+                f"{tasks[0].name} shows {shows[tasks[0].kind]} and {task.name} shows {shows[task.kind]}; "
+                "the games of one student share a torso, which sees one kind"
+            )
+    sizes = tuple(task.num_actions for task in tasks)
+    network = make_network(
+        config.network,
+        sizes if len(sizes) > 1 else sizes[0],
+        hidden_sizes=config.mlp_hidden,
+        compute_dtype=config.compute_dtype,
+        channels=config.channels,
+        hidden=config.hidden,
+        head_hidden=config.head_hidden,
+    )
+    return Student(network, tuple(tasks))

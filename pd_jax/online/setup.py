@@ -1,0 +1,173 @@
+"""What an online run needs, loaded and checked against one another before anything is written or allocated."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pd_jax.config.distill import check_devices
+from pd_jax.config.games import check_network
+from pd_jax.config.loading import to_mapping
+from pd_jax.config.online import OnlineConfig
+from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit
+from pd_jax.environments.tasks import Task, get_task
+from pd_jax.errors import UserError
+from pd_jax.networks.student import make_student
+from pd_jax.online.memory import online_memory
+from pd_jax.runs.directory import RunDirectory
+from pd_jax.system.devices import DeviceGroup
+from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.tasks import task_of
+from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
+from pd_jax.trainers.pqn import PQNState, warm_start
+from pd_jax.trainers.teacher_file import Keeper
+
+_MAY_CHANGE = frozenset(
+    {"schedule.rounds", "evaluation", "learner.num_devices", "pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end"}
+)
+"""What a resumed run may set anew: how long it goes on, how it is scored, how fast the teacher learns."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineSetup:
+    """What a run needs.
+
+    Attributes:
+      config: with the game and the teacher's network filled in.
+      student_setup: as for a distillation; its one teacher is the target, whose ``variables`` the run replaces whenever
+        the target is another.
+      start_from: the variables that the teacher begins with; None are fresh ones.
+      keeper: writes the target's file.
+    """
+
+    config: OnlineConfig
+    student_setup: DistillSetup
+    start_from: Any | None
+    keeper: Keeper
+
+    @property
+    def task(self) -> Task:
+        """The game."""
+        return self.student_setup.tasks[0]
+
+    @property
+    def target(self) -> Teacher:
+        """Who plays for the student."""
+        return self.student_setup.teachers[0]
+
+    @property
+    def network(self) -> Any:
+        """The learning teacher's, and the target's."""
+        return self.target.network
+
+    @property
+    def label(self) -> str:
+        """What checkpoints call the two networks."""
+        return f"{self.student_setup.network} beside {self.config.teacher_network}"
+
+    def init_teacher(self) -> PQNState:
+        """The learning teacher at its beginning."""
+        state = init_state(self.network, self.task, self.config.pqn, self.config.seed)
+        return state if self.start_from is None else warm_start(state, self.start_from)
+
+
+def make_online_setup(config: OnlineConfig) -> OnlineSetup:
+    """Loads and checks everything a run refers to.
+
+    Raises:
+      UserError: the teacher, the game, the networks or the devices do not fit together.
+    """
+    for key, problem in config.conflicts():
+        raise UserError(f"{key}: {problem}")
+    teacher = load(config.only_teacher, config.only_game) if config.only_teacher is not None else None
+    if teacher is None:
+        assert config.only_game is not None  # There is a game or a teacher.
+        task = get_task(config.only_game)
+    else:
+        task = task_of(config.only_game, teacher)
+        _check_learns_on(teacher)
+    config = _resolved(config, task, teacher)
+    assert config.teacher_network is not None
+    check_network(config.teacher_network, task, "teacher_network")
+    check_network(config.student.network, task, "student.network")
+    distillation = config.distillation
+    devices = DeviceGroup.local(config.learner.num_devices)
+    check_devices(distillation, devices.size)
+    check_stacks_fit(distillation, (task,))
+    student = make_student(config.student, (task,))
+    network = make_teacher_network(config, task)
+    memory = online_memory(config, student, network, devices)
+    memory.check()
+    keeper = Keeper(config.training(task.name), task, network, Path(config.out), "online")
+    target = Teacher(keeper.metadata({}, env_steps=0, curve=[]), {}, f"(the {config.target} snapshot)", "", network)
+    student_setup = DistillSetup(distillation, (target,), (task,), (None,), devices, student, memory)
+    return OnlineSetup(config, student_setup, None if teacher is None else teacher.variables, keeper)
+
+
+def open_online_run(setting: OnlineSetup) -> RunDirectory:
+    """The run's directory, made or taken up.
+
+    Raises:
+      UserError: something else is there.
+    """
+    config = setting.config
+    return RunDirectory.create(
+        config.out,
+        "online",
+        to_mapping(config),
+        resume=config.resume,
+        may_change=_MAY_CHANGE,
+        check=functools.partial(check_goes_on, config),
+    )
+
+
+def check_goes_on(config: OnlineConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError for changes to a resumed run that would spoil what it has done so far.
+
+    Args:
+      config: with which it is to go on.
+      there: the configuration with which it was begun, nested mappings of plain values.
+    """
+    check_resumed(config.distillation, there)
+    steps, rounds = there["pqn"]["total_steps"], there["schedule"]["rounds"]
+    if steps * config.schedule.rounds != config.pqn.total_steps * rounds:
+        raise UserError(
+            f"pqn.total_steps: {config.pqn.total_steps} in {config.schedule.rounds} rounds is another pace than "
+            f"{steps} in {rounds}, which {config.out} has; change schedule.rounds and pqn.total_steps alike"
+        )
+
+
+def _resolved(config: OnlineConfig, task: Task, teacher: Teacher | None) -> OnlineConfig:
+    """With the game, and with the network of the teacher to start from, or the game's usual one."""
+    own: dict[str, Any] = {"teacher_network": "mlp" if task.kind == "vector" else "dqn", "layer_norm": True}
+    if task.kind == "vector":
+        own["mlp_hidden"] = (128, 128)
+    if teacher is not None:
+        there = teacher.metadata
+        has = {"teacher_network": there.network, "layer_norm": there.layer_norm, "mlp_hidden": there.hidden_sizes}
+        own = {key: has[key] for key in own}
+    for key, value in own.items():
+        asked = getattr(config, key)
+        if teacher is not None and asked is not None and asked != value:
+            raise UserError(f"{key}: {_spell(asked)}, and teacher {teacher.source} has {_spell(value)}; leave it out")
+    given = {key: getattr(config, key) for key in own if getattr(config, key) is not None}
+    return dataclasses.replace(config, game=(task.name,), **(own | given))
+
+
+def _spell(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def _check_learns_on(teacher: Teacher) -> None:
+    """Raises a UserError unless PQN can go on from this teacher's weights."""
+    metadata = teacher.metadata
+    if metadata.games:
+        raise UserError(f"teacher: {teacher.source} is a network of {len(metadata.games)} games; a run has one")
+    if teacher.gives_logits:
+        raise UserError(f"teacher: {teacher.source} gives logits; a teacher that goes on learning learns Q-values")
+    if metadata.activation != "relu" or metadata.support:
+        what = "a categorical head" if metadata.support else f"{metadata.activation} units"
+        raise UserError(f"teacher: {teacher.source} has {what}; PQN trains plain networks with relu")

@@ -1,0 +1,97 @@
+"""What an online run goes on from: both learners, the target, and where they stand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+
+from pd_jax.config.online import OnlineConfig
+from pd_jax.distill.counters import GameCounters
+from pd_jax.learner.learner import LearnerState, learner_template
+from pd_jax.networks.student import Student
+from pd_jax.online.labels import RelabelTotals
+from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
+from pd_jax.trainers.pqn import PQNState
+
+
+@flax.struct.dataclass
+class OnlineState:
+    """What checkpoints hold.
+
+    Attributes:
+      teacher: the learning teacher.
+      student: the student's learner, without a device axis.
+      target: variables of the snapshot that plays for the student.
+    """
+
+    teacher: PQNState
+    student: LearnerState
+    target: Any
+
+
+@dataclasses.dataclass
+class OnlineCounters:
+    """Where a run stands; saved with every checkpoint.
+
+    Attributes:
+      network: what checkpoints call the two networks.
+      teacher_env_steps: control steps that the teacher has learnt from, in all lanes together.
+      updates: of the student.
+      wall_seconds: spent in all sessions together.
+      play: of the target, for the student.
+      curve: the teacher's scores so far, as in a teacher file. They chose the best snapshot.
+      best_mean: the best of their means.
+      target_env_steps: control steps behind the target.
+      target_changes: how often the target became another.
+      scores: the latest of ``teacher``, ``target`` and ``student``, each as `pd_jax.evaluation.statistics.summarise_scores`
+        gives them.
+      teacher_scored, student_scored: the rounds after which they last were; -1 for never.
+      relabelling: what it has cost.
+    """
+
+    network: str = ""
+    teacher_env_steps: int = 0
+    updates: int = 0
+    wall_seconds: float = 0.0
+    play: GameCounters = dataclasses.field(default_factory=GameCounters)
+    curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    best_mean: float | None = None
+    target_env_steps: int = 0
+    target_changes: int = 0
+    scores: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    teacher_scored: int = -1
+    student_scored: int = -1
+    relabelling: RelabelTotals = dataclasses.field(default_factory=RelabelTotals)
+
+    @property
+    def step(self) -> int:
+        """What metrics and checkpoints are numbered by: whatever the run does, the teacher's learning or the student's,
+        raises it."""
+        return self.teacher_env_steps + self.updates
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> OnlineCounters:
+        """What ``dataclasses.asdict`` made."""
+        play, relabelling = GameCounters(**metadata["play"]), RelabelTotals(**metadata["relabelling"])
+        return cls(**{**metadata, "play": play, "relabelling": relabelling})
+
+
+def state_template(config: OnlineConfig, student: Student) -> OnlineState:
+    """Shapes and dtypes of what the checkpoints of such a run hold, without computing any of it.
+
+    Args:
+      config: resolved.
+      student: the run's.
+    """
+    (task,) = student.tasks
+
+    def init() -> tuple[PQNState, Any]:
+        teacher = init_state(make_teacher_network(config, task), task, config.pqn, config.seed)
+        return teacher, teacher.variables
+
+    teacher, target = jax.eval_shape(init)
+    return OnlineState(teacher, learner_template(student, config.learner), target)

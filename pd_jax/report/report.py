@@ -1,0 +1,101 @@
+"""``pd-jax report``: reads run directories, prints their tables and writes them with their figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pd_jax import __version__
+from pd_jax.config.loading import to_mapping
+from pd_jax.config.report import ReportConfig
+from pd_jax.errors import UserError
+from pd_jax.report.comparisons import plot_compression, plot_scores
+from pd_jax.report.groups import Report, build_report
+from pd_jax.report.numbers import report_json
+from pd_jax.report.results import Result, find_runs, read_results
+from pd_jax.report.tables import markdown, print_report
+from pd_jax.runs.directory import RunDirectory
+from pd_jax.system.files import to_json, write_atomically
+from pd_jax.system.progress import print_warning
+from pd_jax.system.text import printable
+
+Figures = dict[int, list[tuple[str, str]]]
+
+
+def run_report(config: ReportConfig) -> Report:
+    """Prints the tables of finished runs, and writes them if the configuration says where.
+
+    Raises:
+      UserError: a directory is missing or holds no run, no run has ended and can be read, or ``out`` holds something
+        else; nothing was written.
+    """
+    report = read_report(config.runs)
+    if config.out is None:
+        _print(report)
+        return report
+    with RunDirectory.create(
+        config.out, "report", to_mapping(config), resume=config.resume, may_change={"runs", "seed"}
+    ) as directory:
+        names = _write(report, directory.path)
+        _print(report)
+        print(f"{directory.path}: {', '.join(names)}")
+    return report
+
+
+def read_report(paths: Sequence[str]) -> Report:
+    """The report of the runs that ``paths`` are or hold; what cannot be read is named in its warnings.
+
+    Raises:
+      UserError: a directory is missing or holds no run, or no run has ended and can be read.
+    """
+    warnings: list[str] = []
+    results: list[Result] = []
+    unfinished = []
+    unreadable: list[UserError] = []
+    for run in find_runs(paths, warnings.append, unreadable.append):
+        try:
+            found = read_results(run, warnings.append)
+        except UserError as error:
+            unreadable.append(error)
+            continue
+        if found is None:
+            unfinished.append(printable(str(run.path)))
+        else:
+            results += found
+    if not results and unreadable:
+        more = len(unreadable) + len(unfinished) - 1
+        raise UserError(f"{unreadable[0]}" + (f"; nor can {more} more be reported" if more else ""))
+    if not results:
+        others = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
+        raise UserError(f"{unfinished[0]}{others}: no summary.json: the run has not ended, and nothing else is left")
+    warnings += [f"{name}: has no summary.json yet: the run has not ended, and is left out" for name in unfinished]
+    warnings += [f"{error}; the run is left out" for error in unreadable]
+    return build_report(results, warnings)
+
+
+def _print(report: Report) -> None:
+    for warning in report.warnings:
+        print_warning(warning)
+    print_report(report)
+
+
+def _write(report: Report, out: Path) -> list[str]:
+    """Writes all files and returns their names."""
+    figures: Figures = {}
+    for index, section in enumerate(report.sections):
+        suffix = f"_{index + 1}" if index else ""
+        drawings = (
+            (plot_scores, f"scores{suffix}.png", "students' scores against their teachers'"),
+            (plot_compression, f"compression{suffix}.png", "scores over compression"),
+        )
+        for plot, name, about in drawings:
+            # What an earlier report of other runs drew there is no longer so.
+            (out / name).unlink(missing_ok=True)
+            if plot(section, out / name):
+                figures.setdefault(index, []).append((name, about))
+    write_atomically(out / "report.md", markdown(report, figures, version=__version__))
+    content: dict[str, Any] = to_json(report_json(report))
+    write_atomically(out / "report.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return ["report.md", "report.json", *(name for drawn in figures.values() for name, _ in drawn)]

@@ -1,0 +1,1 @@
+"""Memory, time and traces: what a run takes, and what bounds it."""

@@ -1,0 +1,281 @@
+"""The directory a run lives in: its configuration, its results, and a lock that keeps a second process out."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pd_jax.config.yaml import read_yaml, write_yaml
+from pd_jax.errors import UserError
+from pd_jax.system.files import _UNFINISHED, to_json, to_plain, write_atomically
+
+# Where a run is, and how it is carried out: none of these changes what it computes.
+NEVER_COMPARED = frozenset(
+    {"out", "env.num_threads", "env.stepping"}
+    # One by one: the checkpoint that `evaluate` scores is a setting of that name.
+    | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
+    | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
+)
+OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds")
+"""What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
+wait for others. That a run is traced makes it no other run."""
+
+_LOCK = ".lock"
+_HEADER = re.compile(r"# pd-jax ([a-z-]+)\b")
+_ABSENT = object()
+
+
+class RunDirectory:
+    """Paths and small files of one run.
+
+    Attributes:
+      path: the directory.
+      command: the ``pd-jax`` subcommand that made it.
+      config: the resolved configuration, plain YAML values.
+      config_path, metrics_path, summary_path, report_path, plot_path: files in it, whether they exist yet or not.
+      checkpoints, tensorboard: directories in it, made by whoever writes there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], command: str, config: Mapping[str, Any]) -> None:
+        """Names the paths; ``create`` and ``read_run`` are the ways to get one that is checked."""
+        self.path = Path(path)
+        self.command = command
+        self.config = dict(config)
+        self.config_path = self.path / "config.yaml"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.summary_path = self.path / "summary.json"
+        self.report_path = self.path / "report.html"
+        self.plot_path = self.path / "progress.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tb"
+        self._lock: int | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        command: str,
+        config: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        may_change: Collection[str] = (),
+        check: Callable[[Mapping[str, Any]], None] | None = None,
+        is_primary: bool = True,
+    ) -> RunDirectory:
+        """Makes a run's directory, or takes up the run in it, and locks it until ``close`` or the process's end.
+
+        With ``resume`` and nothing there, a run is begun: a job that is restarted from outside needs one command.
+
+        Args:
+          path: may exist if it is empty, or holds this very run and ``resume`` is given.
+          command: the subcommand, such as ``distill``.
+          config: the resolved configuration, nested mappings of plain values.
+          resume: continue the run that is there.
+          may_change: dotted keys (a whole section, or one field) whose new value replaces the old one on ``resume``,
+            beside ``NEVER_COMPARED``.
+          check: is shown the configuration of the run that is there before it is replaced; may raise UserError.
+          is_primary: False in all but one process of a multi-process run: these only name the paths.
+
+        Raises:
+          UserError: the directory holds something else, belongs to a running process, or cannot be written. Nothing
+            in it was changed.
+        """
+        _check_is_local(path)
+        config = {key: value for key, value in to_plain(config).items() if key not in OF_ONE_START}
+        run = cls(path, command, config)
+        if not is_primary:
+            return run
+        if run._is_there(may_change) and not resume:
+            raise run._in_use() or run._needs_resume()
+        _make_directory(run.path)
+        run._acquire_lock()
+        try:
+            # Looked at again under the lock: another process may have begun, or gone on, in the meantime.
+            if run._is_there(may_change) and not resume:
+                raise run._needs_resume()
+            if check is not None and run.config_path.exists():
+                check(read_run(path).config)
+            text = f"# pd-jax {command}\n{write_yaml(config)}"
+            if not run.config_path.exists() or run.config_path.read_text(encoding="utf-8") != text:
+                write_atomically(run.config_path, text)
+        except OSError as error:
+            run.close()
+            raise UserError(f"{run.path}: cannot be written: {error.strerror}") from error
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended and was summarised."""
+        return self.summary_path.exists()
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replaces ``summary.json`` as a whole; a reader sees the old file or the new one. NaN becomes null."""
+        write_atomically(self.summary_path, json.dumps(to_json(summary), indent=2, ensure_ascii=False) + "\n")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary, or None when the run has not ended.
+
+        Raises:
+          UserError: the file is not JSON.
+        """
+        try:
+            summary: dict[str, Any] = json.loads(self.summary_path.read_text(encoding="utf-8"))
+            return summary
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.summary_path}: is not a summary: {error}") from error
+
+    def remove_results(self) -> None:
+        """Removes summary, page and picture: of a run that is taken further they are no longer the results."""
+        for path in (self.summary_path, self.report_path, self.plot_path):
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Gives up the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _is_there(self, may_change: Collection[str]) -> bool:
+        """Whether this very run is in the directory; raises if anything else is. Looks, and touches nothing."""
+        try:
+            names = {entry.name for entry in os.scandir(self.path)}
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            raise UserError(f"{self.path}: is a file; --out takes a directory") from None
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from error
+        if self.config_path.name not in names:
+            # A run killed in its first moment leaves a lock and an unfinished file.
+            foreign = sorted(name for name in names if name != _LOCK and not name.endswith(_UNFINISHED))
+            if foreign:
+                raise UserError(f"{self.path}: is not empty and holds no run ({foreign[0]}); choose another --out")
+            return False
+        there = read_run(self.path)
+        if there.command != self.command:
+            raise UserError(
+                f"{self.path}: holds a run of pd-jax {there.command}, not {self.command}; choose another --out"
+            )
+        ignored = {*NEVER_COMPARED, *may_change}
+        # Which games there are settles other settings that were left out: these are what to name.
+        different = sorted(differences(there.config, self.config), key=lambda one: one[0] not in ("game", "teacher"))
+        for key, old, new in different:
+            if not any(key == name or key.startswith(f"{name}.") for name in ignored):
+                raise UserError(
+                    f"{self.path}: holds a different run: {key} is {quote(old)} there and {quote(new)} here; "
+                    "choose another --out"
+                )
+        return True
+
+    def _needs_resume(self) -> UserError:
+        holds = "a finished run" if self.is_complete else "a run"
+        return UserError(f"{self.path}: holds {holds}; add --resume to continue it, or choose another --out")
+
+    def _in_use(self) -> UserError | None:
+        """The error to raise if another process holds the lock."""
+        try:
+            lock = os.open(self.path / _LOCK, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 200, 0).decode(errors="replace").strip()
+            return UserError(f"{self.path}: is in use by {owner or 'another process'}")
+        except OSError:
+            return None
+        finally:
+            os.close(lock)
+        return None
+
+    def _acquire_lock(self) -> None:
+        try:
+            lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from error
+        try:
+            # The kernel drops the lock with the process, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise self._in_use() or UserError(f"{self.path}: is in use by another process") from None
+        except OSError as error:
+            # Some network file systems have no locks; a run there goes unguarded rather than not at all.
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                os.close(lock)
+                raise UserError(f"{self.path}: cannot be locked: {error.strerror}") from error
+        self._lock = lock
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            self.close()
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+
+def read_run(path: str | os.PathLike[str]) -> RunDirectory:
+    """Opens a run for reading, without locking it; it may still be going.
+
+    Raises:
+      UserError: ``path`` is not a run directory, or its configuration cannot be read.
+    """
+    run = RunDirectory(path, "", {})
+    if not run.config_path.exists():
+        problem = "it has no config.yaml" if run.path.is_dir() else "there is no such directory"
+        raise UserError(f"{run.path}: is not a run directory: {problem}")
+    config = read_yaml(run.config_path)
+    with open(run.config_path, encoding="utf-8") as file:
+        header = _HEADER.match(file.readline())
+    if header is None:
+        raise UserError(f"{run.path}: is not a run directory: its config.yaml does not begin with # pd-jax COMMAND")
+    return RunDirectory(path, header[1], config)
+
+
+def _check_is_local(path: str | os.PathLike[str]) -> None:
+    scheme, separator, _ = os.fspath(path).partition("://")
+    if separator:
+        raise UserError(
+            f"{os.fspath(path)}: {scheme} is not supported: a run is locked, renamed and appended to, which object "
+            "stores cannot do; write to a disk that outlives the job, and copy it from there"
+        )
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made: {error.strerror}") from error
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys of nested mappings of plain values that are not alike, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            dotted = f"{key}.{name}" if key else str(name)
+            yield from differences(old.get(name, _ABSENT), new.get(name, _ABSENT), dotted)
+    # True is not 1, though Python says so; 1.0 is.
+    elif old != new or isinstance(old, bool) != isinstance(new, bool):
+        yield key, old, new
+
+
+def quote(value: Any) -> str:
+    """A value of :func:`differences` for a message."""
+    return "absent" if value is _ABSENT else repr(value)

@@ -1,0 +1,222 @@
+"""Numbers on the way: ``metrics.jsonl``, one JSON object a line, and the same as TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pd_jax.errors import UserError
+from pd_jax.system.files import to_json, write_atomically
+from pd_jax.system.progress import print_warning
+
+_TENSORBOARD_FLUSH_SECONDS = 10.0
+
+
+class MetricsWriter:
+    """Appends to a run's ``metrics.jsonl`` and ``tb/``; use as a context manager, or call ``close``.
+
+    A line is written whole or not at all, at once: after kill -9 at most one torn line is left, which the next writer
+    removes. A full disk costs lines and a warning, and does not stop the run.
+    """
+
+    def __init__(
+        self,
+        run_path: str | os.PathLike[str],
+        *,
+        tensorboard: bool = True,
+        warn: Callable[[str], None] = print_warning,
+    ) -> None:
+        """Opens the metrics of a run, new or old.
+
+        Args:
+          run_path: the run's directory, which exists.
+          tensorboard: whether to write TensorBoard events as well.
+          warn: is told, in one line and once, when the disk takes no more.
+        """
+        self.path = Path(run_path) / "metrics.jsonl"
+        self._warn = warn
+        self._failed = False
+        self._file = self._open()
+        self._events = _TensorBoardEvents(Path(run_path) / "tb") if tensorboard else None
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes ``{"step": step, "time": Unix seconds, **values}``; NaN and infinities become null.
+
+        Args:
+          step: the step the values belong to.
+          values: numbers (Python, NumPy or JAX scalars) or None, by name. TensorBoard groups names such as
+            ``pong/loss`` by what precedes the slash.
+        """
+        if not values.keys().isdisjoint(("step", "time")):
+            raise ValueError("step and time are the writer's own names")
+        now = round(time.time(), 3)
+        line = json.dumps({"step": int(step), "time": now, **to_json(values)}, allow_nan=False) + "\n"
+        try:
+            self._append(line.encode())
+            if self._events is not None:
+                self._events.write(int(step), now, values)
+        except OSError as error:
+            if not self._failed:
+                self._warn(f"{self.path}: metrics cannot be written: {error.strerror}; training goes on without them")
+            self._failed = True
+
+    def truncate_after(self, step: int) -> int:
+        """Drops what was written after the checkpoint that a run resumes from, in the file and in TensorBoard.
+
+        Args:
+          step: the last step to keep.
+
+        Returns:
+          How many lines were dropped.
+        """
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if _parse(line, self.path)["step"] <= step]
+        if len(kept) < len(lines):
+            os.close(self._file)
+            write_atomically(self.path, b"".join(kept).decode())
+            self._file = self._open()
+        if self._events is not None:
+            self._events.purge_step = step + 1
+        return len(lines) - len(kept)
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            try:
+                if self._events is not None:
+                    self._events.close()
+            except OSError as error:
+                self._warn(f"{self.path.parent / 'tb'}: cannot be written: {error.strerror}")
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self) -> int:
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from error
+        content = self.path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.ftruncate(file, content.rfind(b"\n") + 1)
+        return file
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(0, "the disk took only a part of a line")
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
+
+
+class NoMetrics:
+    """A `MetricsWriter` that writes nothing, for processes beside the one that does."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def truncate_after(self, step: int) -> int:
+        """Drops nothing."""
+        return 0
+
+    def __enter__(self) -> NoMetrics:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """There is nothing to close."""
+
+
+class _TensorBoardEvents:
+    """Scalars as TensorBoard events, written in the calling thread.
+
+    ``tensorboardX.SummaryWriter`` writes from a thread behind a bounded queue: when the disk is full the thread dies
+    and the training loop blocks on the queue for ever.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.purge_step: int | None = None
+        self._writer: Any = None
+        self._next_flush = 0.0
+
+    def write(self, step: int, wall_time: float, values: Mapping[str, Any]) -> None:
+        # Where PyTorch is installed tensorboardX imports it, which takes seconds: not before something is written.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        if self._writer is None:
+            self.directory.mkdir(exist_ok=True)
+            # The name has the time in whole seconds only.
+            self._writer = EventsWriter(str(self.directory / "events"), f".{os.getpid()}.{time.monotonic_ns()}")
+        if self.purge_step is not None:
+            # TensorBoard hides what earlier files hold from this step on.
+            session = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=wall_time, step=self.purge_step, session_log=session))
+            self.purge_step = None
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in known.items()]
+        self._writer.write_event(Event(wall_time=wall_time, step=step, summary=Summary(value=scalars)))
+        if time.monotonic() >= self._next_flush:
+            self._writer.flush()
+            self._next_flush = time.monotonic() + _TENSORBOARD_FLUSH_SECONDS
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads ``metrics.jsonl`` in the order it was written; null is None, and a torn last line is left out.
+
+    Returns:
+      One mapping a line, with ``step``, ``time`` and the values. Empty when there is no such file.
+
+    Raises:
+      UserError: a line before the last is no metrics line, or the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    *lines, _ = content.split(b"\n")
+    return [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
+
+
+def score_values(game: str, scores: Mapping[str, Any]) -> dict[str, float | None]:
+    """What `pd_jax.report.figures` draws of an evaluation on the way, to pass to ``MetricsWriter.write``.
+
+    Args:
+      game: the task's name.
+      scores: what `pd_jax.evaluation.statistics.summarise_scores` gives.
+
+    Returns:
+      ``score/GAME`` and the 95 % interval's ends, ``score_low/GAME`` and ``score_high/GAME``.
+    """
+    low, high = scores["ci95"]
+    return {f"score/{game}": scores["mean"], f"score_low/{game}": low, f"score_high/{game}": high}
+
+
+def _parse(line: bytes, path: Path, number: int | None = None) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        if not isinstance(record["step"], int):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        where = f"{path}:{number}" if number else str(path)
+        raise UserError(f"{where}: is not a line of metrics: {line[:60]!r}") from None
+    return record

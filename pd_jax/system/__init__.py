@@ -1,0 +1,1 @@
+"""The machine: devices, hosts, signals, terminal and files."""

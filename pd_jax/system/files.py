@@ -1,0 +1,51 @@
+"""Small text files that are there as a whole or not at all, and values as YAML and JSON can say them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_UNFINISHED = ".unfinished"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file in one step: after a crash the path holds the old text or the new, never a part.
+
+    Raises:
+      OSError: it could not be written; the old file stands.
+    """
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{_UNFINISHED}")
+    try:
+        with open(unfinished, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def to_plain(value: Any) -> Any:
+    """Mappings, sequences, paths and NumPy scalars as what YAML and JSON can say."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    # Arrays of NumPy and JAX, and their scalars.
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def to_json(value: Any) -> Any:
+    """``to_plain`` with null for NaN and infinities, which JSON cannot say."""
+    value = to_plain(value)
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,21 @@
+"""Training of teachers: PQN and DQN, on one game or several."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pd_jax.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pd_jax.trainers.session import train_teacher
+
+__all__ = [
+    "train_teacher",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "session": ["train_teacher"],
+    },
+)

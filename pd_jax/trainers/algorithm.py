@@ -1,0 +1,73 @@
+"""What the trainer asks of an algorithm, and what the algorithms share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+from pd_jax.actors import rollout
+from pd_jax.config.algorithms import QLearningConfig
+
+Iteration = Callable[[Any, Any], tuple[Any, Any, dict[str, Any]]]
+"""``(state, play) -> (state, play, metrics)``, one compiled call that donates both.
+
+The state is what checkpoints hold, with the network's ``variables`` among its fields; play is what cannot be saved and
+a resumed run begins afresh: emulators, and a replay of what they showed. The metrics are scalars: ``loss`` and
+``mean_q``, the ``updates`` they are means over (0: they mean nothing), the ``games`` that ended, their mean
+``game_return``, and ``epsilon``. Of several games, those of each are arrays ``[G]`` in a mapping ``by_game``: ``loss``,
+``mean_q``, ``games`` and ``game_return``.
+"""
+
+
+class Algorithm(Protocol):
+    """A module that learns Q-values; `pd_jax.trainers.pqn` and `pd_jax.trainers.dqn` are such modules.
+
+    Each takes its own section of the settings as ``config``. `pd_jax.trainers.joint_pqn` and
+    `pd_jax.trainers.joint_dqn` learn several games at once: their tasks and environments are tuples, one for each game,
+    and the network of their iteration is a `pd_jax.networks.student.Student`.
+    """
+
+    def init(self, network: Any, observations: Array, config: Any, key: Array) -> Any:
+        """A fresh state for ``observations`` of the network's kind, ``[L, ...]``."""
+        ...
+
+    def warm_start(self, state: Any, variables: Any) -> Any:
+        """A fresh state with another network's weights."""
+        ...
+
+    def start(self, environment: Any, config: Any, key: Array) -> Any:
+        """Play at its beginning."""
+        ...
+
+    def make_iteration(self, network: Any, environment: Any, config: Any) -> Iteration:
+        """Builds the compiled iteration over ``config.steps_per_rollout`` control steps of every game."""
+        ...
+
+    def updates_done(self, state: Any, config: Any, num_games: int = 1) -> int:
+        """Updates behind a state."""
+        ...
+
+    def resume_note(self, config: Any) -> str:
+        """What a run that is resumed begins afresh, after "resumed at step 1,000, "."""
+        ...
+
+
+def epsilon_at(env_steps: Array, config: QLearningConfig) -> Array:
+    """Linear decay from ``epsilon_start`` to ``epsilon_end`` over the configured fraction of training."""
+    fraction = env_steps / max(1.0, config.epsilon_decay_fraction * config.total_steps)
+    return config.epsilon_start + jnp.clip(fraction, 0.0, 1.0) * (config.epsilon_end - config.epsilon_start)
+
+
+def learning_rewards(rewards: Array, config: QLearningConfig) -> Array:
+    """The rewards to learn from: as they are, or clipped to [-1, 1] (Mnih et al. 2015)."""
+    return jnp.clip(rewards, -1.0, 1.0) if config.clip_rewards else rewards
+
+
+def game_metrics(finished: rollout.FinishedEpisodes) -> dict[str, Array]:
+    """``games`` that ended in a stretch of play and their mean unclipped return, 0 if there were none."""
+    games = finished.mask.sum()
+    mean_return = jnp.where(finished.mask, finished.returns, 0.0).sum() / jnp.maximum(games, 1)
+    return {"games": games, "game_return": mean_return}

@@ -1,0 +1,106 @@
+"""What training a teacher takes, from the shapes of what it allocates."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pd_jax.config.algorithms import DQNConfig, PQNConfig
+from pd_jax.config.sections import EvaluationConfig
+from pd_jax.environments.tasks import Task
+from pd_jax.networks.policy import count_params
+from pd_jax.networks.student import Student
+from pd_jax.replay import transitions
+from pd_jax.resources.liveness import tree_bytes
+from pd_jax.resources.memory import Part, largest
+from pd_jax.resources.parts import (
+    emulators_part,
+    evaluation_part,
+    forward_bytes,
+    minibatch_bytes,
+    rollout_part,
+    spell_games,
+)
+from pd_jax.trainers.pqn import Transitions
+
+# What the rollout's scan stacks up, and the rows that the minibatches of the epochs are taken from.
+_COPIES = 2
+
+
+def learning_parts(
+    student: Student, learning: PQNConfig | DQNConfig, state: Any, key: str, evaluation: EvaluationConfig
+) -> tuple[Part, ...]:
+    """What a network that learns from rewards takes, and its games.
+
+    Args:
+      student: the network, of one game or several.
+      learning: how it learns.
+      state: of the learner, or its shapes.
+      key: the setting that names the network.
+      evaluation: how it is scored on the way.
+    """
+    name = "pqn" if isinstance(learning, PQNConfig) else "dqn"
+    tasks, lanes = student.tasks, learning.num_lanes
+    num_params = count_params(state.variables)
+    learner = Part(
+        "learner",
+        tree_bytes(state) + 2 * tree_bytes(state.variables),
+        f"{key}: training {num_params:,} parameters takes",
+    )
+    policies = [(student.policy(game), state.variables) for game in range(student.num_games)]
+    play = max(
+        forward_bytes(apply, variables, task, lanes) for (apply, variables), task in zip(policies, tasks, strict=True)
+    )
+    activations = [
+        Part("activations", play, f"{name}.num_lanes: {lanes} lanes at once take"),
+        evaluation_part(evaluation, policies[:1], tasks[:1]),
+        _minibatch_part(student, learning),
+    ]
+    both = [(task, lanes) for task in tasks]
+    emulators = emulators_part(f"{name}.num_lanes", both, evaluation, tasks)
+    return (*_stored_parts(student, learning), learner, largest(activations), emulators)
+
+
+def _stored_parts(student: Student, learning: PQNConfig | DQNConfig) -> tuple[Part, ...]:
+    """What is learnt from."""
+    tasks, lanes, length = student.tasks, learning.num_lanes, learning.rollout_length
+    if isinstance(learning, DQNConfig):
+        size = sum(tree_bytes(_dqn_replay(learning, task)) for task in tasks)
+        subject = f"dqn.replay_capacity: {learning.replay_capacity} steps of {spell_games(tasks)} take"
+        return Part("replay", size, subject), rollout_part("dqn.num_lanes", [(task, lanes) for task in tasks], length)
+    size = _COPIES * sum(tree_bytes(_pqn_transitions(learning, task)) for task in tasks)
+    subject = f"pqn.rollout_length: {length} steps of {lanes} lanes of {spell_games(tasks)}, in whole stacks, take"
+    return (Part("rollout", size, subject),)
+
+
+def _minibatch_part(student: Student, learning: PQNConfig | DQNConfig) -> Part:
+    if isinstance(learning, PQNConfig):
+        batch = learning.steps_per_rollout // learning.minibatches
+        subject = f"pqn.minibatches: {batch} samples of {spell_games(student.tasks)} take"
+        return Part("activations", minibatch_bytes(student, batch), subject)
+    is_one_game = learning.games == "alternating" and student.num_games > 1
+    subject = f"dqn.batch_size: {learning.batch_size} samples take"
+    return Part("activations", minibatch_bytes(student, learning.batch_size, is_one_game), subject)
+
+
+def _dqn_replay(learning: DQNConfig, task: Task) -> Any:
+    init = functools.partial(
+        transitions.init,
+        learning.num_lanes,
+        learning.capacity_per_lane,
+        task.frame_shape,
+        jnp.dtype(task.observation_dtype),
+    )
+    return jax.eval_shape(init)
+
+
+def _pqn_transitions(learning: PQNConfig, task: Task) -> Transitions:
+    def of(dtype: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct((learning.rollout_length, learning.num_lanes, *shape), jnp.dtype(dtype))
+
+    numbers = of("float32")
+    observations, flags = of(task.observation_dtype, *task.observation_shape), of(bool)
+    return Transitions(observations, of("int32"), numbers, numbers, flags, flags, numbers)

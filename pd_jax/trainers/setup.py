@@ -1,0 +1,154 @@
+"""What ``pd-jax train-teacher`` trains: one game's network, or one that several games share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pd_jax.config.games import check_network
+from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.environments.envpool import Environment
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.networks.joint import GameNetwork, make_joint_network
+from pd_jax.networks.policy import count_params
+from pd_jax.networks.registry import make_network
+from pd_jax.networks.student import Student
+from pd_jax.resources.memory import MemoryEstimate
+from pd_jax.resources.parts import checkpoint_part, programs_part
+from pd_jax.system.devices import DeviceGroup
+from pd_jax.teachers import Teacher, load
+from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
+from pd_jax.trainers.algorithm import Algorithm, Iteration
+from pd_jax.trainers.memory import learning_parts
+
+ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": pqn, "dqn": dqn})
+"""For one game, by name."""
+JOINT_ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": joint_pqn, "dqn": joint_dqn})
+"""For several at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSetup:
+    """What learns, and how.
+
+    Attributes:
+      student: the network, with its games.
+      algorithm: for one game, or for several at once.
+      networks: what plays each game.
+    """
+
+    student: Student
+    algorithm: Algorithm
+    networks: tuple[Any, ...]
+
+    @classmethod
+    def make(cls, config: TrainTeacherConfig, tasks: tuple[Task, ...]) -> TrainingSetup:
+        """Raises a UserError if there is no such network for these games."""
+        if len(tasks) == 1:
+            (task,) = tasks
+            check_network(config.network, task)
+            algorithm = ALGORITHMS[config.algorithm]
+            network = make_network(
+                config.network, task.num_actions, layer_norm=config.uses_layer_norm, hidden_sizes=config.mlp_hidden
+            )
+            return cls(Student(network, tasks), algorithm, (network,))
+        algorithm = JOINT_ALGORITHMS[config.algorithm]
+        student = make_joint_network(
+            config.network,
+            tasks,
+            layer_norm=config.uses_layer_norm,
+            hidden_sizes=config.mlp_hidden,
+            channels=config.channels,
+            hidden=config.hidden,
+            head_hidden=config.head_hidden,
+        )
+        return cls(student, algorithm, tuple(GameNetwork(student.policy(game)) for game in range(len(tasks))))
+
+    def memory(self, config: TrainTeacherConfig) -> MemoryEstimate:
+        """What its training takes."""
+        state = jax.eval_shape(lambda: self.init(config.learning, config.seed))
+        learning = learning_parts(self.student, config.learning, state, "network", config.evaluation)
+        parts = (*learning, checkpoint_part("network", state, count_params(state.variables)), programs_part())
+        return MemoryEstimate(parts, DeviceGroup.local(1))
+
+    def init(self, learning: Any, seed: int) -> Any:
+        """The algorithm's fresh state."""
+        leading = (self.student.num_games, 1) if self.is_joint else (1,)
+        example = jnp.zeros((*leading, *self.student.observation_shape), self.student.observation_dtype)
+        return self.algorithm.init(self._learner, example, learning, jax.random.key(seed))
+
+    def start(self, environments: tuple[Environment, ...], learning: Any, seed: int) -> Any:
+        """The algorithm's play at its beginning."""
+        return self.algorithm.start(self._arena(environments), learning, jax.random.key(seed))
+
+    def make_iteration(self, environments: tuple[Environment, ...], learning: Any) -> Iteration:
+        """The algorithm's iteration."""
+        return self.algorithm.make_iteration(self._learner, self._arena(environments), learning)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether several games are learnt at once."""
+        return len(self.networks) > 1
+
+    @property
+    def _learner(self) -> Any:
+        return self.student if self.is_joint else self.student.network
+
+    def _arena(self, environments: tuple[Environment, ...]) -> Any:
+        return environments if self.is_joint else environments[0]
+
+
+def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any:
+    """The variables of the teacher that ``config.init_from`` names.
+
+    Args:
+      config: of the training, with ``init_from``.
+      tasks: its games.
+
+    Raises:
+      UserError: there is no such teacher, or training cannot go on from its weights.
+    """
+    assert config.init_from is not None
+    # A file of several games is the same weights for each of them.
+    teacher = load(config.init_from, tasks[0].name)
+    _check_start(teacher, config, tasks)
+    return jax.tree.map(jnp.asarray, teacher.variables)
+
+
+def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[Task]) -> None:
+    """Raises a UserError unless training can go on from this teacher's weights."""
+    metadata = teacher.metadata
+    games, wanted_games = metadata.games or (metadata.game,), tuple(task.name for task in tasks)
+    wanted = (wanted_games, config.network, config.uses_layer_norm)
+    if (games, metadata.network, metadata.layer_norm) != wanted:
+        raise UserError(
+            f"init_from: {config.init_from} is a {metadata.network} for {', '.join(games)} "
+            f"(layer_norm {metadata.layer_norm}), and the run wants a {config.network} for {', '.join(wanted_games)} "
+            f"(layer_norm {config.uses_layer_norm})"
+        )
+    if teacher.gives_logits:
+        raise UserError(f"init_from: {config.init_from} gives logits; {config.algorithm} learns Q-values")
+    if metadata.activation != "relu" or metadata.support:
+        what = "a categorical head" if metadata.support else f"{metadata.activation} units"
+        raise UserError(f"init_from: {config.init_from} has {what}; {config.algorithm} trains plain networks with relu")
+    _check_widths(teacher, config)
+
+
+def _check_widths(teacher: Teacher, config: TrainTeacherConfig) -> None:
+    widths, wanted = _widths(teacher.metadata.hidden_sizes), _widths(config.mlp_hidden)
+    if config.network == "mlp" and widths != wanted:
+        raise UserError(f"init_from: {config.init_from} has mlp_hidden {widths}, and the run wants {wanted}")
+    for key in ("channels", "hidden", "head_hidden") if teacher.metadata.games else ():
+        there, here = getattr(teacher.metadata, key), getattr(config, key)
+        if there != here:
+            raise UserError(f"init_from: {config.init_from} has {key} {there}, and the run wants {here}")
+
+
+def _widths(sizes: Sequence[int]) -> str:
+    return " ".join(map(str, sizes)) or "none"

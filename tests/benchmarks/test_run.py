@@ -1,0 +1,108 @@
+"""``python -m benchmarks --size toy`` to its end: all stages by the real command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.rows import Row
+from benchmarks.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+# What runs processes of its own, or a whole run, beside what does not: together they take half of the time.
+HALVES = (
+    ("devices", "live", "evaluation", "startup"),
+    ("envpool", "teacher", "rollout", "replay", "update", "games", "students", "inference", "latency"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    code: int
+    output: str
+    results: dict[str, Any]
+    figure: bytes
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Ended]:
+    # Nobody reads the figures of a toy, and compiling is most of it.
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    started = []
+    for stages in HALVES:
+        out = tmp_path_factory.mktemp("results")
+        options = ["--size", "toy", "--out", str(out), "--stages", *stages]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks", *options],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append((out, process))
+    ended = []
+    for out, process in started:
+        output, _ = process.communicate(timeout=300)
+        assert (out / "benchmarks_toy.json").exists(), output
+        results = json.loads((out / "benchmarks_toy.json").read_text())
+        figure = out / "benchmarks_toy.png"
+        ended.append(Ended(process.returncode, output, results, figure.read_bytes() if figure.exists() else b""))
+    return ended
+
+
+def test_every_stage_runs_to_its_end(halves: list[Ended]):
+    assert {name for half in HALVES for name in half} == set(STAGES)
+    for half, ended in zip(HALVES, halves, strict=True):
+        assert ended.code == 0, ended.output
+        assert set(ended.results["stages"]) == set(half), ended.output
+        assert all(stage["rows"] for stage in ended.results["stages"].values())
+        assert all(name in ended.output for name in half)
+        assert ended.figure.startswith(b"\x89PNG")
+
+
+def test_results_say_where_and_what_they_were_measured_on(halves: list[Ended]):
+    for ended in halves:
+        machine = ended.results["machine"]
+        assert machine["cores"] == os.cpu_count() and machine["devices"] and machine["processor"]
+        assert {"jax", "envpool", "torch"} <= set(machine["versions"])
+        for stage in ended.results["stages"].values():
+            assert stage["measured_at"] and stage["seconds"] > 0 and stage["ceilings"]["flops"]["float32"] > 1e8
+
+
+def test_all_figures_are_sound_and_ratios_fit_what_they_compare(halves: list[Ended]):
+    rows = [
+        Row.from_json(row) for ended in halves for stage in ended.results["stages"].values() for row in stage["rows"]
+    ]
+    for row in rows:
+        assert 0 < row.ours.lowest <= row.ours.median <= row.ours.highest, row
+        if row.floor is not None:
+            assert max(row.floor.flops_share, row.floor.bytes_share) > 0, row
+            assert row.floor.seconds > 0, row
+        for against in filter(None, (row.limit, row.rival)):
+            assert against.value is not None and against.ratio is not None, row
+            ours, other = (row.ours, against.value) if row.unit.endswith("/s") else (against.value, row.ours)
+            assert ours.lowest / other.highest <= against.ratio.lowest * 1.0001, row
+            assert against.ratio.highest <= ours.highest / other.lowest * 1.0001, row
+
+
+def test_stages_have_the_limits_and_rivals_that_they_are_to_be_held_against(halves: list[Ended]):
+    by_stage = {name: stage["rows"] for ended in halves for name, stage in ended.results["stages"].items()}
+    for name in ("rollout", "live", "evaluation"):
+        assert all(row["limit"] is not None for row in by_stage[name])
+    for name in ("teacher", "update", "inference", "latency"):
+        assert any(row["rival"] is not None and row["rival"]["name"].startswith("PyTorch") for row in by_stage[name])
+    assert {row["setting"]["work"] for row in by_stage["replay"]} == {"insert", "sample", "update"}
+    assert {row["setting"]["dtype"] for row in by_stage["update"]} == {"float32", "bfloat16"}
+    assert {row["setting"]["stepping"] for row in by_stage["envpool"]} == {"sync", "async", "jit"}
+    assert {row["setting"]["percentile"] for row in by_stage["latency"]} == {"p50", "p99"}
+    axes = {series["axis"] for ended in halves for series in ended.results["growth"]}
+    assert axes == {"batch", "lanes", "games", "students", "devices"}
+    assert {"net3", "multi3"} == {row["setting"]["network"] for row in by_stage["games"]}

@@ -1,0 +1,145 @@
+"""Finished runs for the tests of reports: real configurations and summaries, of students that nobody trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.evaluate import EvaluateConfig
+from pd_jax.config.loading import to_mapping
+from pd_jax.config.sections import EvaluationConfig, LossConfig, StudentConfig
+from pd_jax.environments.tasks import get_task
+from pd_jax.report.groups import Report, build_report
+from pd_jax.report.results import Protocol, Recipe, Result, find_runs, read_results
+from pd_jax.report.values import Score
+from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.summary import build_summary
+
+PARAMETERS = {"dqn": 1_693_362, "net1": 427_874, "net2": 113_346, "net3": 61_954, "mlp": 386}
+
+
+def write_distillation(
+    path: Path,
+    *,
+    game: str = "pong",
+    network: str = "net2",
+    loss: str = "kl",
+    temperature: float | None = 0.01,
+    seed: int = 0,
+    teacher: Sequence[float] = (18.0, 22.0),
+    student: Sequence[float] = (17.0, 19.0),
+    summary: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
+    """A run of ``distill`` that ended with these returns; ``summary`` and ``settings`` replace entries."""
+    config = DistillConfig(
+        teacher=game,
+        game=game,
+        out=str(path),
+        seed=seed,
+        student=StudentConfig(network=network),  # type: ignore[arg-type]
+        loss=LossConfig(kind=loss, temperature=temperature if loss == "kl" else None),  # type: ignore[arg-type]
+        **settings,
+    )
+    random_score = get_task(game).random_score
+    content = build_summary(
+        {game: teacher},
+        {game: student},
+        random_scores={} if random_score is None else {game: random_score},
+        student_parameters=PARAMETERS[network],
+        teacher_parameters=PARAMETERS["dqn"],
+        wall_seconds=1.0,
+        env_steps=1000,
+        updates=config.schedule.rounds * config.schedule.updates_per_round,
+        student_network=network,
+        teacher=f"{game}-dqn",
+        teacher_network="dqn",
+        loss=loss,
+        evaluation_epsilon=config.evaluation.epsilon,
+        max_noops=config.env.max_noops,
+    )
+    with RunDirectory.create(path, "distill", to_mapping(config)) as run:
+        run.write_summary(content | (summary or {}))
+    return path
+
+
+def write_evaluation(
+    path: Path, of: Path, *, game: str = "pong", student: Sequence[float], teacher: Sequence[float] | None, **more: Any
+) -> Path:
+    """A run of ``evaluate`` that scored the student of the run ``of``, with its teacher or alone."""
+    config = EvaluateConfig(run=str(of), teacher=None if teacher is None else game, game=game, out=str(path), **more)
+    assert isinstance(config.evaluation, EvaluationConfig)
+    both = build_summary(
+        {game: teacher or student},
+        {game: student},
+        student_parameters=PARAMETERS["net2"],
+        teacher_parameters=PARAMETERS["dqn"],
+        wall_seconds=1.0,
+        env_steps=1000,
+        updates=100_000,
+    )
+    about = {"run": str(of), "student_network": "net2", "epsilon": config.evaluation.epsilon, "max_noops": 30}
+    if teacher is None:
+        entry = both["games"][game]
+        alone = {name: entry[name] for name in ("student_score", "student_standard_error", "student_ci95", "episodes")}
+        both = {"games": {game: alone}, "student_parameters": PARAMETERS["net2"], "updates": 100_000}
+    else:
+        about["teacher"] = f"{game}-dqn"
+    with RunDirectory.create(path, "evaluate", to_mapping(config)) as run:
+        run.write_summary(both | about)
+    return path
+
+
+def read_all(*paths: Path) -> tuple[list[Result], list[str]]:
+    """The results of runs, and the warnings that reading them gave."""
+    warnings: list[str] = []
+    results: list[Result] = []
+    for run in find_runs(paths, warnings.append):
+        results += read_results(run, warnings.append) or []
+    return results, warnings
+
+
+def report_of(*paths: Path) -> Report:
+    return build_report(*read_all(*paths))
+
+
+def result(
+    *,
+    game: str = "pong",
+    network: str = "net2",
+    loss: str | None = "kl",
+    temperature: float | None = 0.01,
+    seed: int | str = 0,
+    student: float | Score | None = 18.0,
+    teacher: float | Score | None = 20.0,
+    random_score: float | None = 0.0,
+    settings: dict[str, Any] | None = None,
+    together: tuple[str, ...] = (),
+    epsilon: float = 0.05,
+    teacher_name: str = "a teacher",
+    run: str | None = None,
+    command: str = "distill",
+) -> Result:
+    """A result; a plain number is a score of 30 episodes with an interval of 1 to either side."""
+    scores = [
+        Score(score, 0.5, score - 1, score + 1, 30) if isinstance(score, int | float) else score
+        for score in (student, teacher)
+    ]
+    return Result(
+        run=run or f"runs/{game}-{network}-{loss}-{seed}",
+        game=game,
+        protocol=Protocol(epsilon, 30, 0.0, None),
+        recipe=Recipe(command, network, loss, temperature if loss == "kl" else None, together),
+        settings=settings or {},
+        seed=seed,
+        teacher_name=teacher_name,
+        student=scores[0],
+        teacher=scores[1],
+        random_score=random_score,
+        student_parameters=PARAMETERS.get(network, 1000),
+        teacher_parameters=PARAMETERS["dqn"],
+        env_steps=1000,
+        updates=100,
+    )

@@ -1,0 +1,351 @@
+"""Devices side by side: the helpers on one device, and eight virtual ones against one in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pd_jax.errors import UserError
+from pd_jax.replay import rings
+from pd_jax.system.devices import DeviceGroup
+from pd_jax.types import Trajectory
+
+ONE = DeviceGroup.local(1)
+
+EIGHT_DEVICES = """
+import dataclasses, functools, json, re, sys
+import jax, jax.numpy as jnp, numpy as np
+from pd_jax import replay
+from pd_jax.config import LearnerConfig, StudentConfig
+from pd_jax.distributed import AXIS, DeviceGroup
+from pd_jax.learner import Learner
+from pd_jax.losses import kl_loss
+from pd_jax.networks import make_network
+from pd_jax.students import Student, make_student
+from pd_jax.tasks import get_task
+from pd_jax.types import Batch, Trajectory
+
+BATCH, LANES, STEPS, ACTIONS = 16, 8, 12, 6
+COUNTS = tuple(map(int, sys.argv[1].split(",")))
+
+
+def make_learner(devices, student, temperature=0.1, mask=None, **options):
+    loss = lambda logits, q: kl_loss(logits, q, temperature=temperature, mask=mask)
+    config = LearnerConfig(batch_size=BATCH, learning_rate=1e-3, max_grad_norm=10.0, **options)
+    learner = Learner(student, loss, config, devices, total_updates=10)
+    return learner, learner.init(jax.random.key(0))
+
+
+def bits_that_differ(state):
+    leaves = jax.tree.leaves((state.variables, state.optimizer_state, state.updates))
+    return sum(int((np.asarray(leaf).view(np.int32) != np.asarray(leaf)[:1].view(np.int32)).sum()) for leaf in leaves)
+
+
+def flat(state, devices):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(devices.first(state.variables))])
+
+
+def train(num_devices, updates, dtype):
+    # Layers and moments in a precision of choice; the loss itself is always float32.
+    with jax.enable_x64(dtype == "float64"):
+        rng = np.random.default_rng(0)
+        devices = DeviceGroup.local(num_devices)
+        network = make_network("net3", ACTIONS)
+        network = network.clone(torso=network.torso.clone(dtype=dtype), head=network.head.clone(dtype=dtype))
+        learner, state = make_learner(devices, Student(network, (get_task("pong"),)))
+        state = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.dtype == "float32" else leaf, state)
+        before = flat(state, devices)
+        for _ in range(updates):
+            frames = rng.integers(0, 256, (8, 84, 84, 4)).astype(np.uint8)
+            batch = Batch(frames[None], rng.standard_normal((1, 8, ACTIONS)).astype(np.float32))
+            batch = devices.split(batch, axis=1)
+            state, metrics = learner.update(state, batch)
+        text = learner._update.lower(state, batch).compile().as_text()
+        after = flat(state, devices)
+        assert after.dtype == dtype
+        report = {
+            "metrics": {name: float(devices.first(value).squeeze()) for name, value in metrics.items()},
+            "bits_that_differ": bits_that_differ(state),
+            "all_reduces": len(re.findall(r" all-reduce(?:-start)?[(]", text)),
+            "moved": float(np.abs(after - before).max()),
+        }
+        return after, report
+
+
+def compare_devices(updates, dtype):
+    by_one, one = train(1, updates, dtype)
+    several = {1: one}
+    for num_devices in COUNTS if updates > 10 else (8,):
+        after, report = train(num_devices, updates, dtype)
+        several[num_devices] = report | {"difference": float(np.abs(after - by_one).max())}
+    return several
+
+
+def from_replay():
+    devices = DeviceGroup.local(8)
+    task = dataclasses.replace(get_task("cartpole"), observation_shape=(3,), num_actions=ACTIONS)
+    learner, state = make_learner(devices, Student(make_network("mlp", ACTIONS, hidden_sizes=(8,)), (task,)))
+    store = devices.replicate(rings.init(LANES // 8, STEPS, (3,), jnp.float32, ACTIONS))
+    lanes = np.broadcast_to(np.arange(LANES, dtype=np.float32)[:, None], (STEPS, LANES, ACTIONS))
+    trajectory = Trajectory(
+        observations=lanes[..., :3], teacher_q=lanes, rewards=lanes[..., 0], actions=lanes[..., 0].astype(np.int32),
+        is_first=np.zeros((STEPS, LANES), bool), is_decision=np.ones((STEPS, LANES), bool),
+    )
+    insert = devices.map(rings.insert, donate=(0,))
+    pieces = devices.split(trajectory, axis=1)
+    store = insert(store, pieces)
+    state, _ = learner.update_from_replay(state, (store,), 2)
+    with jax.transfer_guard("disallow"):
+        store = insert(store, pieces)
+        state, metrics = learner.update_from_replay(state, (store,), 2)
+        jax.block_until_ready(state)
+    sample = devices.map(lambda key, store: rings.sample(store, key, 4))
+    drawn = sample(devices.replicate(jax.random.key(0)), store).teacher_q
+    lanes_drawn = [sorted({int(q) for q in np.asarray(part)[:, 0]}) for part in drawn]
+    updates = np.asarray(state.updates).tolist()
+    return {"bits_that_differ": bits_that_differ(state), "updates": updates, "lanes_drawn": lanes_drawn}
+
+
+@functools.cache
+def games(num_devices, schedule, accumulate=1):
+    # A student of two games that differ in everything, from given minibatches and then from replays.
+    rng = np.random.default_rng(1)
+    devices = DeviceGroup.local(num_devices)
+    student = make_student(StudentConfig(network="mlp", mlp_hidden=(8,)), [get_task("cartpole"), get_task("acrobot")])
+    temperature = np.array([0.1, 1.0], np.float32)[:, None, None]
+    options = {"games": schedule, "accumulate": accumulate}
+    learner, state = make_learner(devices, student, temperature, student.mask[:, None], **options)
+    before = flat(state, devices)
+    for _ in range(4):
+        teacher_q = rng.standard_normal((2, BATCH, 3)).astype(np.float32) * student.mask[:, None]
+        batch = Batch(rng.standard_normal((2, BATCH, 6)).astype(np.float32), teacher_q)
+        batch = devices.split(batch, axis=1)
+        state, metrics = learner.update(state, batch)
+    after = flat(state, devices)
+    text = learner._update.lower(state, batch).compile().as_text()
+    report = {
+        "metrics": {name: np.asarray(devices.first(value)).tolist() for name, value in metrics.items()},
+        "all_reduces": [len(re.findall(r" all-reduce(?:-start)?[(]", text))],
+    }
+    if num_devices > 1:
+        stores = []
+        for lanes, size, actions in ((8, 4, 2), (16, 6, 3)):
+            slots = (STEPS, lanes)
+            trajectory = Trajectory(
+                observations=rng.standard_normal((*slots, size)).astype(np.float32),
+                teacher_q=rng.standard_normal((*slots, actions)).astype(np.float32),
+                is_first=np.zeros(slots, bool), is_decision=np.ones(slots, bool),
+                actions=np.zeros(slots, np.int32), rewards=np.zeros(slots, np.float32),
+            )
+            store = devices.replicate(rings.init(lanes // num_devices, STEPS, (size,), jnp.float32, actions))
+            stores.append(devices.map(rings.insert)(store, devices.split(trajectory, axis=1)))
+        state, _ = learner.update_from_replay(state, tuple(stores), 3)
+        with jax.transfer_guard("disallow"):
+            state, metrics = learner.update_from_replay(state, tuple(stores), 3)
+            jax.block_until_ready((state, metrics))
+        text = learner._update_many[3, None].lower(state, tuple(stores)).compile().as_text()
+        report["all_reduces"].append(len(re.findall(r" all-reduce(?:-start)?[(]", text)))
+        report["updates"] = np.asarray(state.updates).tolist()
+        report["finite"] = bool(np.isfinite(flat(state, devices)).all() and np.isfinite(metrics["game_loss"]).all())
+    return before, after, report | {"bits_that_differ": bits_that_differ(state)}
+
+
+def compare_games(schedule, accumulate=1):
+    before, by_one, one = games(1, schedule)
+    _, by_eight, eight = games(8, schedule, accumulate)
+    moved, difference = (float(np.abs(by_one - other).max()) for other in (before, by_eight))
+    return {"one": one, "eight": eight, "moved": moved, "difference": difference}
+
+
+def sampled(num_devices, schedule):
+    # Losses of updates that draw their own minibatches, of two games whose lanes and minibatch 8 devices can share.
+    rng = np.random.default_rng(2)
+    devices = DeviceGroup.local(num_devices)
+    student = make_student(StudentConfig(network="mlp", mlp_hidden=(8,)), [get_task("cartpole"), get_task("acrobot")])
+    learner, state = make_learner(devices, student, 1.0, student.mask[:, None], games=schedule)
+    stores = []
+    for lanes, size, actions in ((8, 4, 2), (24, 6, 3)):
+        slots = (STEPS, lanes)
+        trajectory = Trajectory(
+            observations=rng.standard_normal((*slots, size)).astype(np.float32),
+            teacher_q=rng.standard_normal((*slots, actions)).astype(np.float32),
+            is_first=rng.random(slots) < 0.1, is_decision=rng.random(slots) < 0.7,
+            actions=np.zeros(slots, np.int32), rewards=np.zeros(slots, np.float32),
+        )
+        store = devices.replicate(rings.init(lanes // num_devices, STEPS, (size,), jnp.float32, actions))
+        stores.append(devices.map(rings.insert)(store, devices.split(trajectory, axis=1)))
+    losses = []
+    for _ in range(50):
+        state, metrics = learner.update_from_replay(state, tuple(stores), 2)
+        losses += [float(metrics[name][0]) for name in ("loss", "agreement")]
+    text = learner._update_many[2, None].lower(state, tuple(stores)).compile().as_text()
+    return {
+        "losses": losses, "bits_that_differ": bits_that_differ(state), "parameters": flat(state, devices).tolist(),
+        "all_reduces": len(re.findall(r" all-reduce(?:-start)?[(]", text)),
+    }
+
+
+def helpers():
+    devices = DeviceGroup.local(8)
+    array = np.arange(3 * 16 * 2).reshape(3, 16, 2)
+    split = devices.split(array, axis=1)
+    total = devices.map(lambda x: jax.lax.psum(x.sum(), AXIS))(split)
+    first = devices.first(split)
+    return {
+        "split": bool((np.asarray(split) == array.reshape(3, 8, 2, 2).swapaxes(0, 1)).all()),
+        "homes": [int(shard.device.id) for shard in split.addressable_shards],
+        "total": np.asarray(total).tolist() == [int(array.sum())] * 8,
+        "first": bool((np.asarray(first) == array[:, :2]).all()) and [d.id for d in first.devices()] == [0],
+        "key": jax.random.key_data(devices.first(devices.replicate(jax.random.key(5)))).tolist(),
+    }
+
+
+print(json.dumps({
+    "games": {schedule: compare_games(schedule) for schedule in ("together", "alternating")},
+    "accumulated": {"together": compare_games("together", 2)},
+    "sampled": {
+        schedule: [sampled(n, schedule) for n in counts]
+        for schedule, counts in (("together", (1, *COUNTS)), ("alternating", (1, 8)))
+    },
+    "devices": jax.device_count(), "helpers": helpers(), "replay": from_replay(),
+    "frames": {dtype: compare_devices(updates, dtype) for dtype, updates in (("float32", 5), ("float64", 100))},
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def eight() -> dict[str, Any]:
+    """What a process with eight virtual devices reports."""
+    return report_of_eight("8")
+
+
+@pytest.fixture(scope="module")
+def eight_and_fewer() -> dict[str, Any]:
+    """That and what two and four of them learn from many minibatches."""
+    return report_of_eight("2,4,8")
+
+
+def report_of_eight(counts: str) -> dict[str, Any]:
+    # The flag must be set before JAX starts.
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES, counts], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert report["devices"] == 8
+    return report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_devices", ["2", "4", "8"])
+def test_so_do_two_and_four(eight_and_fewer, num_devices):
+    check_same_student(eight_and_fewer["frames"]["float64"], num_devices)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_same_minibatches_give_the_same_student_on_one_and_on_eight_devices(eight, dtype):
+    """5 updates of net3 in float32, and 100 in float64.
+
+    Devices add in different orders. In float32 it takes some fifty updates until one of the millions of activations is
+    so close to 0 that this decides on its gradient; from there on students differ by more than rounding.
+    """
+    check_same_student(eight["frames"][dtype], "8")
+
+
+def check_same_student(frames: dict[str, Any], num_devices: str) -> None:
+    one, report = (frames[count] for count in ("1", num_devices))
+    assert one["moved"] > 1e-3
+    assert report["difference"] < 1e-5
+    assert report["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
+    assert report["bits_that_differ"] == 0, "every device holds the same student"
+    assert report["all_reduces"] == 1
+
+
+def test_updates_from_a_replay_leave_the_same_student_on_every_device(eight):
+    assert eight["replay"]["bits_that_differ"] == 0
+
+
+@pytest.mark.parametrize(
+    ("layout", "schedule"), [("games", "together"), ("games", "alternating"), ("accumulated", "together")]
+)
+def test_a_student_of_two_games_is_the_same_on_one_device_and_on_eight(eight, schedule, layout):
+    report = eight[layout][schedule]
+    assert report["moved"] > 1e-3 and report["difference"] < 1e-5
+    for name, value in report["one"]["metrics"].items():
+        np.testing.assert_allclose(report["eight"]["metrics"][name], value, rtol=1e-4, err_msg=name)
+    assert report["eight"]["all_reduces"] == [1, 1], "of an update, and of a call of several"
+    assert report["eight"]["updates"] == [10] * 8 and report["eight"]["finite"]
+    assert report["eight"]["bits_that_differ"] == 0
+
+
+@pytest.mark.parametrize("schedule", ["together", "alternating"])
+def test_a_hundred_updates_from_replays_give_the_same_student_on_one_and_on_eight_devices(eight, schedule):
+    check_same_losses(eight, schedule)
+
+
+@pytest.mark.slow
+def test_so_do_those_on_two_and_four(eight_and_fewer):
+    check_same_losses(eight_and_fewer, "together")
+
+
+def check_same_losses(report_of_process: dict[str, Any], schedule: str) -> None:
+    by_one, *by_more = report_of_process["sampled"][schedule]
+    assert len(set(by_one["losses"][::2])) > 40, "every update has another minibatch"
+    for report in by_more:
+        np.testing.assert_allclose(report["losses"], by_one["losses"], atol=1e-5)
+        np.testing.assert_allclose(report["parameters"], by_one["parameters"], atol=1e-5)
+        assert (report["bits_that_differ"], report["all_reduces"]) == (0, 1)
+
+
+def test_each_device_learns_from_its_own_lanes(eight):
+    assert eight["replay"]["lanes_drawn"] == [[lane] for lane in range(8)]
+    assert eight["replay"]["updates"] == [4] * 8
+
+
+def test_arrays_are_dealt_out_and_taken_back_by_device(eight):
+    key = jax.random.key_data(jax.random.key(5)).tolist()
+    assert eight["helpers"] == {"split": True, "homes": list(range(8)), "total": True, "first": True, "key": key}
+
+
+def test_replicate_and_first_are_inverse_and_split_adds_a_device_axis():
+    tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": np.int32(4)}
+    jax.tree.map(np.testing.assert_array_equal, ONE.first(ONE.replicate(tree)), tree)
+    array = np.arange(24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(ONE.split(array, axis=1), array[None])
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(UserError, match=r"learner\.num_devices: 99 devices wanted, 1 cpu found"):
+        DeviceGroup.local(99)
+
+
+def test_inserting_into_a_large_ring_copies_nothing_but_the_rollout():
+    lanes, capacity, steps = 4, 2_000, 16
+    store = ONE.replicate(rings.init(lanes, capacity, (84, 84), jnp.uint8, 6))
+    trajectory = Trajectory(
+        observations=jnp.ones((steps, lanes, 84, 84), jnp.uint8),
+        is_first=jnp.zeros((steps, lanes), bool),
+        is_decision=jnp.ones((steps, lanes), bool),
+        actions=jnp.zeros((steps, lanes), jnp.int32),
+        rewards=jnp.zeros((steps, lanes)),
+        teacher_q=jnp.zeros((steps, lanes, 6)),
+    )
+    insert, pieces = ONE.map(rings.insert, donate=(0,)), ONE.split(trajectory, axis=1)
+    store = insert(store, pieces)
+    address = store.observations.addressable_shards[0].data.unsafe_buffer_pointer()
+    memory = insert.lower(store, pieces).compile().memory_analysis()
+    for _ in range(3):
+        store = insert(store, pieces)
+    assert store.observations.addressable_shards[0].data.unsafe_buffer_pointer() == address
+    ring, rollout = store.observations.nbytes, pieces.observations.nbytes
+    assert memory.alias_size_in_bytes >= ring > 50 * rollout
+    assert memory.temp_size_in_bytes < 6 * rollout

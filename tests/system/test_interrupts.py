@@ -1,0 +1,30 @@
+"""Signals are noted, and acted on where it is safe."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from pd_jax.system.interrupts import Interrupted, Interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_waits_until_it_is_asked_for(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        interrupts.check()
+        os.kill(os.getpid(), number)
+        assert interrupts.requested
+        with pytest.raises(Interrupted, match=number.name) as raised:
+            interrupts.check()
+    assert raised.value.signal_number == number
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
