@@ -33,12 +33,12 @@ def _table(rows: Sequence[Row]) -> Table:
         if previous not in (None, row.stage):
             table.add_section()
         previous = row.stage
-        setting = _setting(row.setting)
+        setup = _setting(row.setup)
         limit, limit_ratio = _cells(row.limit, names)
         rival, rival_ratio = _cells(row.rival, names)
         table.add_row(
             row.stage,
-            setting + (f"\n{row.note}" if row.note else ""),
+            setup + (f"\n{row.note}" if row.note else ""),
             row.unit,
             _spread(row.ours),
             limit,
@@ -67,17 +67,15 @@ def _growth_table(growth: Sequence[Growth]) -> Table:
     table.add_column("exponent (1 is linear)", justify="right")
     table.add_column("an item's cost, worst step", justify="right")
     for series in growth:
-        setting = _setting(series.setting)
+        setup = _setting(series.setup)
         points = "  ".join(f"{size}: {_number(rate)}" for size, rate in zip(series.sizes, series.rates, strict=True))
-        table.add_row(
-            series.stage, series.axis, setting, points, f"{series.exponent:.2f}", f"x {series.worst_step:.2f}"
-        )
+        table.add_row(series.stage, series.axis, setup, points, f"{series.exponent:.2f}", f"x {series.worst_step:.2f}")
     return table
 
 
-def _setting(setting: Mapping[str, Any]) -> str:
+def _setting(setup: Mapping[str, Any]) -> str:
     """Numbers with their names; words speak for themselves."""
-    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in setting.items())
+    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in setup.items())
 
 
 def _spread(spread: Spread) -> str:

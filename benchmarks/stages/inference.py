@@ -147,8 +147,8 @@ def _latency(context: Context, name: str) -> list[Row]:
     rows = []
     for percent in (50, 99):
         values = {who: [percentile(turn, percent) for turn in turns] for who, turns in milliseconds.items()}
-        setting: DistillSetup = {"network": name, "batch": 1, "percentile": f"p{percent}"}
-        rows.append(make_row("latency", setting, "ms", values["ours"], rival=pytorch.measured(values.get("PyTorch"))))
+        setup: DistillSetup = {"network": name, "batch": 1, "percentile": f"p{percent}"}
+        rows.append(make_row("latency", setup, "ms", values["ours"], rival=pytorch.measured(values.get("PyTorch"))))
     return rows
 
 

@@ -28,8 +28,8 @@ from pd_jax.config.sections import (
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill.counters import Counters
-from pd_jax.distill.experience import Lessons
+from pd_jax.distill.counters import DistillCounters
+from pd_jax.distill.experience import Experience
 from pd_jax.distill.session import distill
 from pd_jax.distill.setup import DistillSetup, make_loss, make_setup
 from pd_jax.learner.learner import Learner
@@ -66,7 +66,7 @@ def run(context: Context) -> list[Row]:
                 turns.append(timed | {"live": live_round(config(str(turn)))})
     bounds = [round_bound(turn["play"].seconds, turn["updates"].seconds) for turn in turns]
     live = [turn["live"].seconds for turn in turns]
-    setting: rows.DistillSetup = {
+    setup: rows.DistillSetup = {
         "teacher": teacher,
         "network": network,
         "lanes": _LANES,
@@ -75,7 +75,7 @@ def run(context: Context) -> list[Row]:
     return [
         make_row(
             "live",
-            setting,
+            setup,
             f"{what}/s",
             rates(count, live),
             limit=Measured(bound_name(), tuple(rates(count, bounds))),
@@ -123,34 +123,32 @@ def live_config(
 
 
 @contextlib.contextmanager
-def parts(setting: DistillSetup) -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
+def parts(setup: DistillSetup) -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
     """A round's play into the replays, and a round's updates from them, each alone."""
-    config, at = setting.config, Counters.begin(setting)
-    learner = Learner(
-        setting.student, make_loss(setting), config.learner, setting.devices, total_updates=setting.total_updates
-    )
+    config, counters = setup.config, DistillCounters.begin(setup)
+    learner = Learner(setup.student, make_loss(setup), config.learner, setup.devices, total_updates=setup.total_updates)
     state = learner.init(jax.random.key(config.seed))
     with Interrupts() as interrupts, Progress("") as progress:
-        lessons = Lessons(setting, at.games, progress.add("steps", 1), interrupts)
-        lessons.open()
+        experience = Experience(setup, counters.games, progress.add("steps", 1), interrupts)
+        experience.open()
 
         def play() -> None:
-            lessons.play_round()
-            jax.block_until_ready(lessons.stored)
+            experience.play_round()
+            jax.block_until_ready(experience.replay.stored)
 
         def updates() -> None:
             nonlocal state
             left = config.schedule.updates_per_round
             while left:
                 count = min(left, config.learner.updates_per_call)
-                state, _ = learner.update_from_replay(state, lessons.stored, count)
+                state, _ = learner.update_from_replay(state, experience.replay.stored, count)
                 left -= count
             jax.block_until_ready(state)
 
         try:
             yield play, updates
         finally:
-            lessons.close()
+            experience.close()
 
 
 def time_rounds(part: Callable[[], Any], rounds: int) -> Timed:

@@ -54,7 +54,7 @@ class LivePlay:
         self._acting: rollout.ActingStudent | None = None
         self.finished_returns: list[float] = []
         self._teacher = teacher
-        self._own_variables: tuple[Any, Any] = (None, None)
+        self._variables = self._put(teacher.variables)
         self._student = student
         self._rollout_length = rollout_length
         self._epsilon = epsilon
@@ -70,7 +70,7 @@ class LivePlay:
             started = time.monotonic()
             with jax.profiler.TraceAnnotation("rollout"):
                 self._lanes, trajectory, finished = self._rollout(
-                    self._teachers_variables(), self._lanes, self._epsilon, self._acting
+                    self._variables, self._lanes, self._epsilon, self._acting
                 )
                 returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
             self.time.count(time.monotonic() - started)
@@ -84,11 +84,15 @@ class LivePlay:
         # in that before the first rollout would have the second one compiled anew.
         self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
 
+    def let_teach(self, variables: Any) -> None:
+        """Has the teacher play and label with other variables from the next rollout on: one that learns has new ones."""
+        self._variables = self._put(variables)
+
     def probe_inference(self) -> InferenceProbe | None:
         """What times the decisions of the play alone; None for a function of the user's, which only the play calls."""
         if self._teacher.metadata.source_format == "function":
             return None
-        policies = [(self._teacher.network.apply, self._teachers_variables())]
+        policies = [(self._teacher.network.apply, self._variables)]
         if self._student is not None and self._acting is not None:
             policies.append((self._student, self._acting.variables))
         return InferenceProbe(tuple(policies), self._lanes.timestep.observations)
@@ -98,15 +102,6 @@ class LivePlay:
         usual = self.time.usual_seconds
         if usual is not None:
             self.time.inference_share = min(1.0, self._rollout_length * seconds / usual)
-
-    def _teachers_variables(self) -> Any:
-        """Those of now, on the device: a teacher that learns is given new ones."""
-        given, own = self._own_variables
-        if given is not self._teacher.variables:
-            given = self._teacher.variables
-            own = self._put(given)
-            self._own_variables = given, own
-        return own
 
     def _put(self, tree: Any) -> Any:
         """Commits to the device, if one was named; computation follows what it is given."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.loading import load_config
-from pd_jax.config.sections import EmulatorConfig, EvaluationConfig
+from pd_jax.config.sections import EvaluationConfig
 from pd_jax.config.teachers import TEACHERS_COMMANDS, ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
 from pd_jax.errors import UserError, nearest
 from pd_jax.report.teachers import describe_entry, describe_statistics, print_teachers
@@ -143,37 +144,20 @@ def _tried_out(config: ImportTeacherConfig, params: Any, metadata: TeacherMetada
 
 def _score(teacher: Any, config: ImportTeacherConfig) -> dict[str, Any]:
     """The ``evaluation`` of a teacher's metadata."""
-    from pd_jax.config.sections import environment_options
-    from pd_jax.evaluation.evaluator import evaluate
-    from pd_jax.evaluation.statistics import summarise_scores
+    from pd_jax.evaluation.games import heeding, play_games
+    from pd_jax.evaluation.protocol import Protocol
+    from pd_jax.evaluation.scores import Score
+    from pd_jax.system.interrupts import Interrupts
     from pd_jax.system.progress import Progress
 
-    protocol, env = EvaluationConfig(), EmulatorConfig()
-    seed = config.seed + protocol.seed_offset
-    with Progress(f"evaluate on {teacher.task.name}") as progress:
-        games = progress.add("games", config.evaluate_episodes)
-
-        def on_progress(finished: int, wanted: int) -> None:
-            games.total = wanted
-            games.set(finished)
-
-        scores = evaluate(
-            teacher.network.apply,
-            teacher.variables,
-            teacher.task,
-            episodes=config.evaluate_episodes,
-            num_lanes=protocol.num_lanes,
-            epsilon=config.epsilon,
-            seed=seed,
-            environment_options=environment_options(env),
-            on_progress=on_progress,
-        )
-    return summarise_scores(scores.returns) | {
-        "epsilon": config.epsilon,
-        "max_noops": env.max_noops,
-        "max_episode_steps": teacher.task.max_episode_steps,
-        "seed": seed,
-    }
+    evaluation = EvaluationConfig(episodes=config.evaluate_episodes, epsilon=config.epsilon)
+    scored = EvaluateConfig(teacher=teacher.source, seed=config.seed, evaluation=evaluation)
+    protocol = Protocol.of(scored, teacher.task)
+    with Interrupts() as interrupts, Progress(f"evaluate on {teacher.task.name}") as progress:
+        on_progress = heeding(interrupts, progress.add("games", protocol.episodes))
+        played = play_games(teacher.network.apply, teacher.variables, teacher.task, protocol, on_progress=on_progress)
+    told = ("epsilon", "max_noops", "max_episode_steps", "seed")
+    return Score.of(played.returns).to_json() | {name: protocol.to_json()[name] for name in told}
 
 
 def _line_of_score(score: Mapping[str, Any]) -> str:

@@ -16,15 +16,15 @@ from pd_jax.config.loading import to_mapping
 from pd_jax.deploy.student import TrainedStudent, load_student
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
-from pd_jax.evaluation.evaluator import EpisodeScores
-from pd_jax.evaluation.protocol import play_games
-from pd_jax.evaluation.statistics import summarise_scores
+from pd_jax.evaluation.games import heeding, play_games
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.scores import Score
 from pd_jax.networks.policy import count_params
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import evaluation_memory
 from pd_jax.resources.profiler import profiling
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.runs.summary import build_summary, one_or_list
+from pd_jax.runs.summary import GameSummary, Summary, one_or_list
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher, load
@@ -32,7 +32,7 @@ from pd_jax.teachers.tasks import check_teacher_plays
 from pd_jax.teachers.teacher import count_teachers_params
 
 
-def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> dict[str, Any]:
+def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> Summary:
     """Plays the games and returns a summary: of both policies, or of the one that was given.
 
     Args:
@@ -122,9 +122,9 @@ def _memory(
 
 def _score_all(
     config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
-) -> dict[str, dict[str, EpisodeScores]]:
+) -> dict[str, dict[str, Score]]:
     """Scores by ``"teacher"`` and ``"student"``, those who are there, and by game."""
-    scores: dict[str, dict[str, EpisodeScores]] = {}
+    scores: dict[str, dict[str, Score]] = {}
     title = ", ".join(task.name for task in tasks)
     with (
         Interrupts() as interrupts,
@@ -132,20 +132,13 @@ def _score_all(
         profiling(config, Path(config.out or ""), progress.print) as on_stage,
     ):
         for task in tasks:
+            protocol = Protocol.of(config, task)
             for who, (apply, variables) in _policies(task, teachers, trained).items():
                 game = f"{who}'s games" if len(tasks) == 1 else f"{who}'s games of {task.name}"
-                scores.setdefault(who, {})[task.name] = play_games(
-                    apply,
-                    variables,
-                    task,
-                    config.evaluation,
-                    config.env,
-                    episodes=config.evaluation.episodes,
-                    seed=config.seed,
-                    meter=progress.add(game, config.evaluation.episodes),
-                    interrupts=interrupts,
-                    on_steps=functools.partial(on_stage, who if len(tasks) == 1 else f"{who}-{task.name}"),
-                )
+                stage = functools.partial(on_stage, who if len(tasks) == 1 else f"{who}-{task.name}")
+                on_progress = heeding(interrupts, progress.add(game, protocol.episodes), stage)
+                played = play_games(apply, variables, task, protocol, on_progress=on_progress)
+                scores.setdefault(who, {})[task.name] = Score.of(played.returns)
     return scores
 
 
@@ -154,38 +147,30 @@ def _summarise(
     tasks: Sequence[Task],
     teachers: Mapping[str, Teacher],
     trained: TrainedStudent | None,
-    scores: Mapping[str, Mapping[str, EpisodeScores]],
+    scores: Mapping[str, Mapping[str, Score]],
     wall_seconds: float,
-) -> dict[str, Any]:
+) -> Summary:
     about: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "seed": config.seed}
     about |= {"max_noops": config.env.max_noops}
-    playing = [teachers[task.name] for task in tasks if teachers]
+    playing = [teachers[task.name].metadata for task in tasks if teachers]
     if playing:
-        about |= {"teacher": one_or_list([teacher.metadata.name for teacher in playing])}
-        about |= {"teacher_network": one_or_list([teacher.metadata.network for teacher in playing])}
+        about |= {"teacher": one_or_list([metadata.name for metadata in playing])}
+        about |= {"teacher_network": one_or_list([metadata.network for metadata in playing])}
     if trained is not None:
         about |= {"run": config.run, "student_network": trained.network}
-        about |= {"env_steps": trained.progression.env_steps, "updates": trained.progression.updates}
-    teacher_parameters = count_teachers_params(playing)
-    if not playing or trained is None:
-        ((who, only),) = scores.items()
-        return {
-            "games": {name: _prefixed(who, summarise_scores(played.returns)) for name, played in only.items()},
-            f"{who}_parameters": teacher_parameters if trained is None else count_params(trained.variables),
-            "wall_seconds": wall_seconds,
-            **about,
-        }
-    return build_summary(
-        {name: played.returns for name, played in scores["teacher"].items()},
-        {name: played.returns for name, played in scores["student"].items()},
-        random_scores={task.name: task.random_score for task in tasks if task.random_score is not None},
-        student_parameters=count_params(trained.variables),
-        teacher_parameters=teacher_parameters,
+    teaching, learnt = scores.get("teacher", {}), scores.get("student", {})
+    games = {
+        task.name: GameSummary(
+            teaching.get(task.name), learnt.get(task.name), task.random_score if teaching and learnt else None
+        )
+        for task in tasks
+    }
+    return Summary(
+        games,
+        student_parameters=None if trained is None else count_params(trained.variables),
+        teacher_parameters=count_teachers_params([teachers[task.name] for task in tasks]) if playing else None,
         wall_seconds=wall_seconds,
-        **about,
+        env_steps=None if trained is None else trained.progression.env_steps,
+        updates=None if trained is None else trained.progression.updates,
+        about=about,
     )
-
-
-def _prefixed(who: str, scores: dict[str, Any]) -> dict[str, Any]:
-    names = {"mean": f"{who}_score", "standard_error": f"{who}_standard_error", "ci95": f"{who}_ci95"}
-    return {names.get(name, name): value for name, value in scores.items()}

@@ -9,7 +9,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import read_config
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
-from pd_jax.distill.counters import Counters, GameCounters
+from pd_jax.distill.counters import DistillCounters, GameCounters
 from pd_jax.distill.setup import network_label
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
@@ -36,7 +36,7 @@ class TrainedStudent:
     student: Student
     variables: Any
     config: DistillConfig | TrainTeacherConfig
-    progression: Counters
+    progression: DistillCounters
 
     @property
     def network(self) -> str:
@@ -82,9 +82,9 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
         raise UserError(f"{path}: has no checkpoint yet")
     state, metadata, _ = restored
     if online is None:
-        return TrainedStudent(student, state.variables, config, Counters.from_metadata(metadata))
+        return TrainedStudent(student, state.variables, config, DistillCounters.from_metadata(metadata))
     at = OnlineCounters.from_metadata(metadata)
-    progression = Counters(at.updates, at.wall_seconds, label, [at.play])
+    progression = DistillCounters(at.updates, at.wall_seconds, label, [at.play])
     return TrainedStudent(student, state.student.variables, config, progression)
 
 
@@ -104,5 +104,5 @@ def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{run.summary_path}: does not say how much the run has learnt from") from None
     games = [GameCounters(name=name, env_steps=steps) for name in config.game]
-    progression = Counters(updates, network=config.network, games=games)
+    progression = DistillCounters(updates, network=config.network, games=games)
     return TrainedStudent(build_student(teacher.metadata), teacher.variables, config, progression)

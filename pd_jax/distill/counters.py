@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class GameCounters:
 
 
 @dataclasses.dataclass
-class Counters:
+class DistillCounters:
     """Where a run stands; saved with every checkpoint.
 
     Attributes:
@@ -63,9 +63,28 @@ class Counters:
         """Control steps stored so far, in all lanes of all games together."""
         return sum(game.env_steps for game in self.games)
 
+    @property
+    def step(self) -> int:
+        """What metrics and checkpoints are numbered by: updates."""
+        return self.updates
+
+    @property
+    def done(self) -> int:
+        """What the interval between checkpoints counts: updates."""
+        return self.updates
+
+    def note_play(self, games: Sequence[GameCounters]) -> None:
+        """Takes over where the play of every game stands."""
+        for own, played in zip(self.games, games, strict=True):
+            own.env_steps, own.stopped_at = played.env_steps, played.stopped_at
+
+    def to_metadata(self) -> dict[str, Any]:
+        """As a checkpoint has it."""
+        return dataclasses.asdict(self)
+
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> Counters:
-        """What ``dataclasses.asdict`` made, also before there were several games."""
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> DistillCounters:
+        """What :meth:`to_metadata` made, also before there were several games."""
         of_run = {field.name: metadata[field.name] for field in dataclasses.fields(cls) if field.name in metadata}
         games = metadata.get("games")
         if games is None:
@@ -74,21 +93,21 @@ class Counters:
         return cls(**of_run | {"games": [GameCounters(**game) for game in games]})
 
     @classmethod
-    def begin(cls, setting: DistillSetup) -> Counters:
+    def begin(cls, setup: DistillSetup) -> DistillCounters:
         """Where a run stands that has done nothing yet."""
         games = []
-        for name, teacher, dataset in zip(setting.names, setting.teachers, setting.datasets, strict=True):
+        for name, teacher, dataset in zip(setup.names, setup.teachers, setup.datasets, strict=True):
             game = GameCounters(name=name, teacher_sha256=teacher.sha256)
             if dataset is not None:
                 game.recording, game.recorded_steps = dataset.header.identity, dataset.num_steps
             games.append(game)
-        return cls(network=setting.network, games=games)
+        return cls(network=setup.network, games=games)
 
-    def check_goes_on(self, setting: DistillSetup, path: Path) -> None:
+    def check_goes_on(self, setup: DistillSetup, path: Path) -> None:
         """Checks that a run can go on as it was begun.
 
         Args:
-          setting: with which it is to go on.
+          setup: with which it is to go on.
           path: the run's directory, for messages.
 
         Raises:
@@ -96,7 +115,7 @@ class Counters:
             are accepted; or other recordings.
         """
         # Checkpoints from before there were several games do not name theirs.
-        begun, wanted = [game.name for game in self.games], list(setting.names)
+        begun, wanted = [game.name for game in self.games], list(setup.names)
         if begun not in (wanted, [""]):
             raise UserError(
                 f"{path}: was begun with {', '.join(begun)}, not with {', '.join(wanted)}; "
@@ -104,10 +123,10 @@ class Counters:
             )
         for index, game in enumerate(self.games):
             game.name = wanted[index]
-            teacher, of_game = setting.teachers[index], f" for {game.name}" if len(wanted) > 1 else ""
+            teacher, of_game = setup.teachers[index], f" for {game.name}" if len(wanted) > 1 else ""
             if game.teacher_sha256 != teacher.sha256:
                 changed = f"({game.teacher_sha256[:12]}, now {teacher.sha256[:12]})"
-                if not setting.config.accept_other_teacher:
+                if not setup.config.accept_other_teacher:
                     raise UserError(
                         f"{path}: was begun with another teacher file{of_game} {changed}; "
                         "--accept-other-teacher goes on with it"
@@ -115,7 +134,7 @@ class Counters:
                 print_warning(f"{path}: goes on with another teacher file{of_game} {changed}")
                 # The other one may well do better.
                 game.teacher_sha256, game.stopped_at = teacher.sha256, None
-            _check_recording(game, setting.datasets[index], path, of_game)
+            _check_recording(game, setup.datasets[index], path, of_game)
 
 
 def _check_recording(game: GameCounters, dataset: Dataset | None, path: Path, of_game: str) -> None:

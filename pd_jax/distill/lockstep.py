@@ -7,15 +7,15 @@ can be resumed alone, and the other way round.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 from pd_jax.config.distill import DistillConfig
-from pd_jax.distill.counters import GameCounters
-from pd_jax.distill.experience import Lessons
-from pd_jax.distill.session import FetchMetrics, Session, next_call
+from pd_jax.distill.experience import Experience, PlayRequest
+from pd_jax.distill.session import DistillSession
 from pd_jax.distill.setup import DistillSetup, make_loss, make_setup, open_distill_run
 from pd_jax.errors import UserError
 from pd_jax.evaluation.teacher_scores import TeacherScore
@@ -24,18 +24,19 @@ from pd_jax.learner.learner import LossFunction
 from pd_jax.resources.ledger import Ledger
 from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.metrics import MetricsWriter
+from pd_jax.runs.session import Dispatched, Update
+from pd_jax.runs.summary import Summary
+from pd_jax.runs.tools import Tools
 from pd_jax.system.interrupts import Interrupted, Interrupts
 from pd_jax.system.progress import Meter, Progress
 from pd_jax.teachers import Teacher
-
-T = TypeVar("T")
 
 
 def distill_together(
     configs: Sequence[DistillConfig],
     teacher: Teacher,
     teacher_scores: Mapping[str, TeacherScore] | None = None,
-) -> list[dict[str, Any] | UserError]:
+) -> list[Summary | UserError]:
     """Runs or resumes several distillations of one game from one recording.
 
     Args:
@@ -51,21 +52,22 @@ def distill_together(
       UserError: something the user gave does not fit.
       Interrupted: a signal came; all runs were saved.
     """
-    settings = [make_setup(config, teacher, teacher_scores) for config in configs]
+    setups = [make_setup(config, teacher, teacher_scores) for config in configs]
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        progress = stack.enter_context(_SharedMeters(f"distill {settings[0].title}, {len(configs)} together"))
+        progress = stack.enter_context(_SharedMeters(f"distill {setups[0].title}, {len(configs)} together"))
         sessions, ledger = [], Ledger()
-        for setting in settings:
-            run = stack.enter_context(open_distill_run(setting))
-            checkpointer = stack.enter_context(Checkpointer(run.checkpoints, keep=setting.config.checkpoint.keep))
+        for setup in setups:
+            run = stack.enter_context(open_distill_run(setup))
+            checkpointer = stack.enter_context(Checkpointer(run.checkpoints, keep=setup.config.checkpoint.keep))
             metrics = stack.enter_context(MetricsWriter(run.path))
-            sessions.append(Session(setting, run, checkpointer, metrics, progress, interrupts, ledger))
+            sessions.append(DistillSession(setup, Tools(run, checkpointer, metrics, progress, interrupts, ledger)))
         failures: dict[int, UserError] = {}
         untrained = [index for index, session in enumerate(sessions) if not session.is_trained]
         # Runs that were stopped at different times cannot share what is played between them.
         for _, group in itertools.groupby(
-            sorted(untrained, key=lambda index: sessions[index].at.updates), lambda index: sessions[index].at.updates
+            sorted(untrained, key=lambda index: sessions[index].counters.updates),
+            lambda index: sessions[index].counters.updates,
         ):
             members = {index: sessions[index] for index in group}
             failures |= _Group(members, interrupts).train()
@@ -73,150 +75,100 @@ def distill_together(
 
 
 class _Group:
-    """Sessions that stand at the same update."""
+    """Sessions that stand at the same update: all ask for the same, which is done once, and each is handed the answer.
 
-    def __init__(self, sessions: Mapping[int, Session], interrupts: Interrupts) -> None:
+    Args:
+      sessions: by their places among all.
+      interrupts: heeded by the play.
+    """
+
+    def __init__(self, sessions: Mapping[int, DistillSession], interrupts: Interrupts) -> None:
         self._sessions = sessions
         first = next(iter(sessions.values()))
-        settings = [session.setting for session in sessions.values()]
         self._ensemble = EnsembleLearner(
-            first.setting.student,
-            functools.partial(_loss_at, first.setting),
+            first.setup.student,
+            functools.partial(_loss_at, first.setup),
             first.config.learner,
-            first.setting.devices,
-            total_updates=first.setting.total_updates,
-            temperatures=[_temperature(setting) for setting in settings],
-            learning_rates=[setting.config.learner.learning_rate for setting in settings],
+            first.setup.devices,
+            total_updates=first.setup.total_updates,
+            temperatures=[_temperature(session.setup) for session in sessions.values()],
+            learning_rates=[session.config.learner.learning_rate for session in sessions.values()],
         )
-        self._devices = first.setting.devices
+        self._devices = first.setup.devices
+        self._say = first.progress.print
         self._states = self._ensemble.stack([session.first_state() for session in sessions.values()])
         for place, session in enumerate(sessions.values()):
             session.forget_state(functools.partial(self._state_of, place))
-        lessons = Lessons(first.setting, first.at.games, first.steps, interrupts, first.ledger)
-        self._shared = _Shared(lessons, first.at.games)
+        games = [dataclasses.replace(game) for game in first.counters.games]
+        self._experience = Experience(first.setup, games, first.steps, interrupts, first.ledger)
 
     def train(self) -> dict[int, UserError]:
         """Trains all to the end; returns why some failed."""
         failures: dict[int, UserError] = {}
-        trainings = {
-            index: session.training(_SharedLessons(self._shared, session.at.games))
-            for index, session in self._sessions.items()
-        }
-        places = {index: place for place, index in enumerate(self._sessions)}
-        fetches: list[FetchMetrics] | None = None
+        trainings = {index: session.training() for index, session in self._sessions.items()}
+        answers: dict[int, Any] = dict.fromkeys(trainings)
+        failure: BaseException | None = None
         try:
             while True:
-                counts = set()
-                self._shared.begin_step()
-                for index, count in self._step(trainings, places, fetches, failures):
-                    if count is None:
+                requests = self._ask(trainings, answers, failure, failures)
+                for index in [*trainings]:
+                    if index not in requests:
                         del trainings[index]
-                    else:
-                        counts.add(count)
                 if not trainings:
                     return failures
-                (count,) = counts
-                assert count is not None
-                update = functools.partial(
-                    self._ensemble.update_from_replay, self._states, self._shared.lessons.stored, count
-                )
-                self._states, metrics = self._shared.lessons.ledger.update(update)
-                fetches = [*fetch_members(self._devices, metrics, len(places))]
+                (request,) = set(requests.values())
+                answers, failure = {}, None
+                try:
+                    answers = self._perform(request)
+                except BaseException as error:
+                    failure = error
         finally:
             for training in trainings.values():
                 training.close()
-            self._shared.lessons.close()
+            self._experience.close()
 
-    def _step(
+    def _ask(
         self,
-        trainings: Mapping[int, Generator[int, FetchMetrics, None]],
-        places: Mapping[int, int],
-        fetches: Sequence[FetchMetrics] | None,
+        trainings: Mapping[int, Generator[Any, Any, None]],
+        answers: Mapping[int, Any],
+        failure: BaseException | None,
         failures: dict[int, UserError],
-    ) -> list[tuple[int, int | None]]:
-        """Tells every session of the updates that were done, and returns what each asks for next."""
-        wanted: list[tuple[int, int | None]] = []
+    ) -> dict[int, PlayRequest | Update]:
+        """Hands every session its answer, or raises the failure in each, and returns what each asks for next."""
+        requests: dict[int, PlayRequest | Update] = {}
         interrupt: Interrupted | None = None
         for index, training in trainings.items():
             try:
-                # A session that has not begun takes nothing.
-                count = next(training, None) if fetches is None else next_call(training, fetches[places[index]])
+                requests[index] = training.send(answers[index]) if failure is None else training.throw(failure)
+            except StopIteration:
+                continue
             except UserError as error:
-                failures[index], count = error, None
+                failures[index] = error
             except Interrupted as error:
-                interrupt, count = error, None
-            wanted.append((index, count))
+                interrupt = error
         if interrupt is None:
-            return wanted
+            return requests
         # A signal between two of them: those that had gone on save themselves as well.
-        for index, count in wanted:
-            if count is not None:
-                with contextlib.suppress(Interrupted):
-                    trainings[index].throw(interrupt)
+        for index in requests:
+            with contextlib.suppress(Interrupted):
+                trainings[index].throw(interrupt)
         raise interrupt
+
+    def _perform(self, request: PlayRequest | Update) -> dict[int, Any]:
+        """The answer for each session to what all have asked for."""
+        if not isinstance(request, Update):
+            return dict.fromkeys(self._sessions, self._experience.perform(request, say=self._say))
+        stored = self._experience.replay.stored
+        update = functools.partial(self._ensemble.update_from_replay, self._states, stored, request.count)
+        self._states, metrics = self._experience.ledger.update(update)
+        fetches = fetch_members(self._devices, metrics, len(self._sessions))
+        take_values = functools.cache(self._experience.take_values)
+        # A copy for each, who adds to it.
+        calls = [Dispatched(fetch, lambda: dict(take_values())) for fetch in fetches]
+        return dict(zip(self._sessions, calls, strict=True))
 
     def _state_of(self, place: int) -> Any:
         return self._ensemble.unstack(self._states, place)
-
-
-class _Shared:
-    """Lessons that several sessions take, step by step; whoever comes first has them given."""
-
-    def __init__(self, lessons: Lessons, at: Sequence[GameCounters]) -> None:
-        self.lessons = lessons
-        self.at = at
-        self.done: list[Any] = []
-        """Results of what was done in this step, in order."""
-        self.step = 0
-
-    def begin_step(self) -> None:
-        """All sessions have taken their part in what was done."""
-        self.done.clear()
-        self.step += 1
-
-
-class _SharedLessons:
-    """One session's part in the lessons; see :class:`pd_jax.distill.experience.Lessons`."""
-
-    def __init__(self, shared: _Shared, at: Sequence[GameCounters]) -> None:
-        self._shared = shared
-        self._at = at
-        self._step = self._taken = 0
-
-    def open(self) -> None:
-        """Starts the play."""
-        self._take(self._shared.lessons.open)
-
-    def close(self) -> None:
-        """Others may still be learning: whoever shares the lessons out ends them."""
-
-    def refill(self, rounds: int, *, in_mid_round: bool, say: Callable[[str], None]) -> None:
-        """Brings the replays back."""
-        self._take(lambda: self._shared.lessons.refill(rounds, in_mid_round=in_mid_round, say=say))
-
-    def play_round(self) -> None:
-        """Stores the play of one more round."""
-        self._take(self._shared.lessons.play_round)
-        for own, first in zip(self._at, self._shared.at, strict=True):
-            own.env_steps, own.stopped_at = first.env_steps, first.stopped_at
-
-    def play_ahead(self) -> None:
-        """Lets the next round begin."""
-        self._take(self._shared.lessons.play_ahead)
-
-    def take_values(self) -> dict[str, float]:
-        """Metrics of the play since they were last taken."""
-        return dict(self._take(self._shared.lessons.take_values))
-
-    def _take(self, action: Callable[[], T]) -> T:
-        shared = self._shared
-        if self._step != shared.step:
-            self._step, self._taken = shared.step, 0
-        if self._taken == len(shared.done):
-            shared.done.append(action())
-        self._taken += 1
-        result: T = shared.done[self._taken - 1]
-        return result
 
 
 class _SharedMeters(Progress):
@@ -238,11 +190,11 @@ class _SharedMeters(Progress):
             super().print(text)
 
 
-def _loss_at(setting: DistillSetup, temperature: Any) -> LossFunction:
+def _loss_at(setup: DistillSetup, temperature: Any) -> LossFunction:
     """The loss of a run, with another temperature than its own."""
-    loss: Any = make_loss(setting)
-    return functools.partial(loss, temperature=temperature) if setting.config.loss.kind == "kl" else loss
+    loss: Any = make_loss(setup)
+    return functools.partial(loss, temperature=temperature) if setup.config.loss.kind == "kl" else loss
 
 
-def _temperature(setting: DistillSetup) -> float:
-    return setting.config.loss.temperature_for(teacher_gives_logits=setting.teachers[0].gives_logits)
+def _temperature(setup: DistillSetup) -> float:
+    return setup.config.loss.temperature_for(teacher_gives_logits=setup.teachers[0].gives_logits)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from pd_jax.distill.setup import DistillSetup
-from pd_jax.distill.summary import random_scores
-from pd_jax.evaluation.protocol import play_games
-from pd_jax.evaluation.statistics import Scores, mean_percent, summarise_scores
+from pd_jax.evaluation.games import heeding, play_games
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.scores import Score
+from pd_jax.evaluation.statistics import mean_percent
 from pd_jax.runs.metrics import score_values
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Progress
@@ -20,14 +19,14 @@ class Scorer:
     """Plays whole games; students and teachers meet the same seeds.
 
     Args:
-      setting: of the run.
+      setup: of the run.
       progress: gets a meter of the games.
       interrupts: heeded after every step.
     """
 
-    def __init__(self, setting: DistillSetup, progress: Progress, interrupts: Interrupts) -> None:
-        self._setting = setting
-        self._config = setting.config
+    def __init__(self, setup: DistillSetup, progress: Progress, interrupts: Interrupts) -> None:
+        self._setup = setup
+        self._config = setup.config
         self._progress = progress
         self._interrupts = interrupts
         self._meter = progress.add("games", self._config.evaluation.episodes)
@@ -46,59 +45,52 @@ class Scorer:
         episodes = self._config.evaluation.progress_episodes
         means: dict[str, float] = {}
         values: dict[str, float | None] = {}
-        for game, name in enumerate(self._setting.names):
-            scores = summarise_scores(self._play_student(variables, game, episodes))
-            values |= score_values(name, scores)
-            means[name] = scores["mean"]
+        for game, name in enumerate(self._setup.names):
+            score = self._play_student(variables, game, episodes)
+            values |= score_values(name, score)
+            means[name] = score.mean
         if len(means) == 1:
-            return values, means[self._setting.names[0]]
-        score = values["mean_percent"] = self._mean_percent(means)
-        return values, score
+            return values, means[self._setup.names[0]]
+        percent = values["mean_percent"] = self._mean_percent(means)
+        return values, percent
 
-    def score_both(self, variables: Any) -> tuple[dict[str, Scores], dict[str, Scores]]:
+    def score_both(self, variables: Any) -> tuple[dict[str, Score], dict[str, Score]]:
         """Plays the games that a run ends with.
 
         Args:
           variables: the student's.
 
         Returns:
-          returns of whole episodes, by game: the teachers' and the student's.
+          scores by game: the teachers' and the student's.
         """
         episodes = self._config.evaluation.episodes
-        student: dict[str, Scores] = {}
-        teacher: dict[str, Scores] = {}
-        for game, name in enumerate(self._setting.names):
+        student: dict[str, Score] = {}
+        teacher: dict[str, Score] = {}
+        for game, name in enumerate(self._setup.names):
             student[name] = self._play_student(variables, game, episodes)
-            known = self._setting.teacher_scores.get(name)
-            teacher[name] = known.scores if known else self._play_teacher(game, episodes)
+            known = self._setup.teacher_scores.get(name)
+            teacher[name] = known.score if known else self._play_teacher(game, episodes)
         return teacher, student
 
     def _mean_percent(self, means: Mapping[str, float]) -> float | None:
         if self._teacher_means is None:
-            episodes, games = self._config.evaluation.progress_episodes, enumerate(self._setting.names)
-            self._teacher_means = {name: float(self._play_teacher(game, episodes).mean()) for game, name in games}
-        return mean_percent(means, self._teacher_means, random_scores(self._setting))
+            episodes, games = self._config.evaluation.progress_episodes, enumerate(self._setup.names)
+            self._teacher_means = {name: self._play_teacher(game, episodes).mean for game, name in games}
+        randoms = {task.name: task.random_score for task in self._setup.tasks if task.random_score is not None}
+        return mean_percent(means, self._teacher_means, randoms)
 
-    def _play_student(self, variables: Any, game: int, episodes: int) -> np.ndarray:
-        return self._play("student", self._setting.student.policy(game), variables, game, episodes)
+    def _play_student(self, variables: Any, game: int, episodes: int) -> Score:
+        return self._play("student", self._setup.student.policy(game), variables, game, episodes)
 
-    def _play_teacher(self, game: int, episodes: int) -> np.ndarray:
-        teacher = self._setting.teachers[game]
+    def _play_teacher(self, game: int, episodes: int) -> Score:
+        teacher = self._setup.teachers[game]
         return self._play("teacher", teacher.network.apply, teacher.variables, game, episodes)
 
-    def _play(self, who: str, apply: Any, variables: Any, game: int, episodes: int) -> np.ndarray:
-        setting = self._setting
-        of_game = f" in {setting.names[game]}" if len(setting.tasks) > 1 else ""
+    def _play(self, who: str, apply: Any, variables: Any, game: int, episodes: int) -> Score:
+        setup, task = self._setup, self._setup.tasks[game]
+        of_game = f" in {task.name}" if len(setup.tasks) > 1 else ""
         self._progress.status(f"evaluating the {who}{of_game}")
         self._meter.reset(episodes)
-        return play_games(
-            apply,
-            variables,
-            setting.tasks[game],
-            self._config.evaluation,
-            self._config.env,
-            episodes=episodes,
-            seed=self._config.seed,
-            meter=self._meter,
-            interrupts=self._interrupts,
-        ).returns
+        protocol = Protocol.of(self._config, task, episodes=episodes)
+        on_progress = heeding(self._interrupts, self._meter)
+        return Score.of(play_games(apply, variables, task, protocol, on_progress=on_progress).returns)

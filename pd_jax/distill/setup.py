@@ -20,6 +20,7 @@ from pd_jax.config.sections import StudentConfig
 from pd_jax.distill.memory import distillation_parts
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
+from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.learner import LossFunction
 from pd_jax.networks.student import Student, make_student
@@ -101,6 +102,22 @@ class DistillSetup:
             totals.append(rollouts * config.steps_per_rollout(game))
         return tuple(totals)
 
+    def short_recordings(self, total_env_steps: Sequence[int]) -> list[str]:
+        """A line for each recording that holds less than the schedule asks for.
+
+        Args:
+          total_env_steps: of each game, what the run stores in the end.
+        """
+        config, lines = self.config, []
+        for game, dataset in enumerate(self.datasets):
+            wanted = config.schedule.rounds * config.rollouts_per_round(game) * config.steps_per_rollout(game)
+            if dataset is not None and total_env_steps[game] < wanted:
+                lines.append(
+                    f"{dataset.path} gives {total_env_steps[game]:,} of the {wanted:,} steps of the schedule; "
+                    "once it is used up, the updates go on with what the replay holds"
+                )
+        return lines
+
 
 def make_setup(
     config: DistillConfig,
@@ -144,7 +161,7 @@ def make_setup(
     scores = teacher_scores or {}
     for task, player in zip(tasks, teachers, strict=True):
         if task.name in scores:
-            scores[task.name].check_fits(config, task, player)
+            scores[task.name].check_fits(Protocol.of(config, task), task, player)
     return DistillSetup(config, teachers, tasks, datasets, devices, student, memory, scores, actors)
 
 
@@ -188,25 +205,25 @@ def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
     return f"{student.network}{heads}"
 
 
-def make_loss(setting: DistillSetup) -> LossFunction:
+def make_loss(setup: DistillSetup) -> LossFunction:
     """The configured loss as a function of student outputs and teacher outputs alone: `pd_jax.learner.learner.LossFunction`."""
-    mask = _mask(setting.student)
-    if setting.config.loss.kind == "nll":
+    mask = _mask(setup.student)
+    if setup.config.loss.kind == "nll":
         return functools.partial(losses.nll_loss, mask=mask)
-    if setting.config.loss.kind == "mse":
+    if setup.config.loss.kind == "mse":
         return functools.partial(losses.mse_loss, mask=mask)
-    return functools.partial(losses.kl_loss, temperature=_temperature(setting), mask=mask)
+    return functools.partial(losses.kl_loss, temperature=_temperature(setup), mask=mask)
 
 
-def make_divergence(setting: DistillSetup) -> LossFunction:
+def make_divergence(setup: DistillSetup) -> LossFunction:
     """KL from the teachers' policies to the student's, whatever the loss: the measure that all students share.
 
     A student of MSE gives Q-values, whose policy is sharpened as the teacher's is.
     """
-    divergence = functools.partial(losses.kl_loss, temperature=_temperature(setting), mask=_mask(setting.student))
-    if setting.config.loss.kind != "mse":
+    divergence = functools.partial(losses.kl_loss, temperature=_temperature(setup), mask=_mask(setup.student))
+    if setup.config.loss.kind != "mse":
         return divergence
-    return lambda outputs, teacher_q: divergence(outputs / _temperature(setting), teacher_q)
+    return lambda outputs, teacher_q: divergence(outputs / _temperature(setup), teacher_q)
 
 
 def _mask(student: Student) -> Array | None:
@@ -214,18 +231,18 @@ def _mask(student: Student) -> Array | None:
     return None if student.mask.all() else jnp.asarray(student.mask[:, None, :])
 
 
-def temperatures(setting: DistillSetup) -> list[float]:
+def temperatures(setup: DistillSetup) -> list[float]:
     """What KL divides each teacher's outputs by."""
-    loss = setting.config.loss
+    loss = setup.config.loss
     return [
         loss.temperature_for(game, teacher_gives_logits=teacher.gives_logits)
-        for game, teacher in enumerate(setting.teachers)
+        for game, teacher in enumerate(setup.teachers)
     ]
 
 
-def _temperature(setting: DistillSetup) -> float | Array:
+def _temperature(setup: DistillSetup) -> float | Array:
     """One for all games, or float32 ``[G, 1, 1]``."""
-    each = temperatures(setting)
+    each = temperatures(setup)
     if len(set(each)) == 1:
         return each[0]
     return jnp.asarray(each, jnp.float32)[:, None, None]
@@ -290,14 +307,14 @@ _OF_A_HOST = ("teacher", "data", "env.num_threads", "env.stepping")
 _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 
 
-def open_distill_run(setting: DistillSetup) -> RunDirectory:
+def open_distill_run(setup: DistillSetup) -> RunDirectory:
     """The run's directory, made or taken up.
 
     Raises:
       UserError: something else is there, or other processes of this run were given other settings.
     """
-    config = setting.config
-    hosts.for_all(lambda among: _check_alike(among, setting))
+    config = setup.config
+    hosts.for_all(lambda among: _check_alike(among, setup))
     return RunDirectory.create(
         config.out,
         "distill",
@@ -309,10 +326,10 @@ def open_distill_run(setting: DistillSetup) -> RunDirectory:
     )
 
 
-def _check_alike(among: hosts.Hosts, setting: DistillSetup) -> None:
+def _check_alike(among: hosts.Hosts, setup: DistillSetup) -> None:
     """Returns once all processes have found that they were given the same run."""
-    own = {key: value for key, value in to_plain(to_mapping(setting.config)).items() if key not in OF_ONE_START}
-    for name, teacher, dataset in zip(setting.names, setting.teachers, setting.datasets, strict=True):
+    own = {key: value for key, value in to_plain(to_mapping(setup.config)).items() if key not in OF_ONE_START}
+    for name, teacher, dataset in zip(setup.names, setup.teachers, setup.datasets, strict=True):
         own[f"the fingerprint of {name}'s teacher"] = teacher.sha256
         own[f"the identity of {name}'s recording"] = dataset and [dataset.header.identity, dataset.num_steps]
     own = json.loads(json.dumps(own))

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from pd_jax.distill.counters import Counters
+from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.setup import DistillSetup, temperatures
-from pd_jax.evaluation.statistics import Scores
+from pd_jax.evaluation.scores import Score
 from pd_jax.report.figures import plot_run
 from pd_jax.report.page import write_report
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.runs.summary import build_summary, one_or_list
+from pd_jax.runs.summary import Summary, one_or_list
 from pd_jax.system.progress import warn_if_unwritable
 from pd_jax.teachers.teacher import count_teachers_params
 
@@ -38,55 +38,52 @@ def game_values(names: Sequence[str], metrics: Mapping[str, jax.Array | np.ndarr
     }
 
 
-def random_scores(setting: DistillSetup) -> dict[str, float]:
-    """What random actions score, by game, where that is known."""
-    return {task.name: task.random_score for task in setting.tasks if task.random_score is not None}
-
-
 def summarise_distillation(
-    setting: DistillSetup,
-    at: Counters,
-    teacher: Mapping[str, Scores],
-    student: Mapping[str, Scores],
+    setup: DistillSetup,
+    counters: DistillCounters,
+    teachers: Mapping[str, Score],
+    students: Mapping[str, Score],
     student_parameters: int,
     wall_seconds: float,
-) -> dict[str, Any]:
+) -> Summary:
     """The summary of a run.
 
     Args:
-      setting: of the run.
-      at: where it stands at its end.
-      teacher, student: returns of whole episodes, by game.
+      setup: of the run.
+      counters: where it stands at its end.
+      teachers, students: scores by game.
       student_parameters: how many the student has.
       wall_seconds: that the run took, in all sessions together.
     """
-    config = setting.config
-    summary = build_summary(
-        teacher,
-        student,
-        random_scores=random_scores(setting),
+    config, teaching = setup.config, [teacher.metadata for teacher in setup.teachers]
+    about: dict[str, Any] = {
+        "student_network": config.student.network,
+        "teacher_network": one_or_list([metadata.network for metadata in teaching]),
+        "teacher": one_or_list([metadata.name for metadata in teaching]),
+        "loss": config.loss.kind,
+        "temperature": one_or_list(temperatures(setup)) if config.loss.kind == "kl" else None,
+        "behaviour": config.behaviour.policy,
+        "evaluation_epsilon": config.evaluation.epsilon,
+        "max_noops": config.env.max_noops,
+        "devices": setup.devices.size,
+        "platform": setup.devices.platform,
+    }
+    is_one_of_several = len(counters.games) > 1
+    return Summary.compare(
+        teachers,
+        students,
+        random_scores={task.name: task.random_score for task in setup.tasks},
+        about_games={game.name: game.summarise(is_one_of_several=is_one_of_several) for game in counters.games},
         student_parameters=student_parameters,
-        teacher_parameters=count_teachers_params(setting.teachers),
+        teacher_parameters=count_teachers_params(setup.teachers),
         wall_seconds=wall_seconds,
-        env_steps=at.env_steps,
-        updates=at.updates,
-        student_network=config.student.network,
-        teacher_network=one_or_list([teacher.metadata.network for teacher in setting.teachers]),
-        teacher=one_or_list([teacher.metadata.name for teacher in setting.teachers]),
-        loss=config.loss.kind,
-        temperature=one_or_list(temperatures(setting)) if config.loss.kind == "kl" else None,
-        behaviour=config.behaviour.policy,
-        evaluation_epsilon=config.evaluation.epsilon,
-        max_noops=config.env.max_noops,
-        devices=setting.devices.size,
-        platform=setting.devices.devices[0].platform,
+        env_steps=counters.env_steps,
+        updates=counters.updates,
+        about=about,
     )
-    for game in at.games:
-        summary["games"][game.name] |= game.summarise(is_one_of_several=len(at.games) > 1)
-    return summary
 
 
-def draw_distillation(run: RunDirectory, title: str, summary: dict[str, Any]) -> None:
+def draw_distillation(run: RunDirectory, title: str, summary: Summary) -> None:
     """Writes the picture and the page; a full disk is a warning."""
     plot = functools.partial(plot_run, run.metrics_path, summary, run.plot_path)
     page = functools.partial(

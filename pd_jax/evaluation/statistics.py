@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,6 @@ _BOOTSTRAP_CHUNK = 2_000_000
 
 FLOOR_PERCENT = 1.0
 """The least that a student counts for in a geometric mean of scores above random; at or below random, it has none."""
-Scores = Sequence[float] | np.ndarray | Mapping[str, Any]
-"""Episode returns ``[episodes]``, or what ``summarise_scores`` makes of them."""
 
 
 def bootstrap_ci(
@@ -34,7 +31,7 @@ def bootstrap_ci(
     Raises:
       ValueError: no scores, or one that is not finite.
     """
-    array = _checked(scores)
+    array = finite_returns(scores)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     rows = max(1, _BOOTSTRAP_CHUNK // array.size)
@@ -43,27 +40,6 @@ def bootstrap_ci(
         means[start:stop] = array[rng.integers(array.size, size=(stop - start, array.size))].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def summarise_scores(scores: Sequence[float] | np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """Mean of whole-episode returns, and how sure it is.
-
-    Args:
-      scores: ``[episodes]`` returns, at least one.
-      seed: of the bootstrap.
-
-    Returns:
-      ``mean``, ``standard_error`` (of the mean), ``ci95`` (two numbers) and ``episodes``. One episode says nothing
-      about its spread: its standard error and interval are None.
-    """
-    array = _checked(scores)
-    several = array.size > 1
-    return {
-        "mean": float(array.mean()),
-        "standard_error": float(array.std(ddof=1) / math.sqrt(array.size)) if several else None,
-        "ci95": list(bootstrap_ci(array, seed=seed)) if several else [None, None],
-        "episodes": int(array.size),
-    }
 
 
 def percent_of_teacher(student: float, teacher: float, random: float = 0.0) -> float | None:
@@ -135,8 +111,9 @@ def floor_note(floored: Sequence[str]) -> str:
     return f"{FLOOR_PERCENT:g} % stands for students no better than random, or hardly so ({'; '.join(floored)})"
 
 
-def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-    array = np.asarray(scores, np.float64)
+def finite_returns(returns: Sequence[float] | np.ndarray) -> np.ndarray:
+    """``[episodes]`` as float64. Raises a ValueError for none, or for one that is not finite."""
+    array = np.asarray(returns, np.float64)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError("scores must be a list of at least one finite number")
     return array

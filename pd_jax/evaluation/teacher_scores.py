@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pd_jax.config.distill import DistillConfig
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
-from pd_jax.evaluation.protocol import play_games
-from pd_jax.evaluation.statistics import summarise_scores
+from pd_jax.evaluation.games import heeding, play_games
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.scores import Score
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Progress
@@ -26,76 +25,63 @@ class TeacherScore:
     Attributes:
       game: name of its task.
       fingerprint: the teacher's.
-      protocol: what `protocol_of` gives.
-      scores: what `pd_jax.evaluation.statistics.summarise_scores` makes of the returns.
+      protocol: of the score.
+      score: the teacher's.
     """
 
     game: str
     fingerprint: str
-    protocol: Mapping[str, Any]
-    scores: Mapping[str, Any]
+    protocol: Protocol
+    score: Score
 
-    def check_fits(self, config: DistillConfig, task: Task, teacher: Teacher) -> None:
-        """Raises a UserError unless this is the very score that a run with these settings would find."""
+    def check_fits(self, protocol: Protocol, task: Task, teacher: Teacher) -> None:
+        """Raises a UserError unless this is the very score that this teacher would have under this protocol."""
         if (self.game, self.fingerprint) != (task.name, teacher.sha256):
             raise UserError(
                 f"the score given for the teacher is of {self.game} by {self.fingerprint[:12]}, "
                 f"and the run's is of {task.name} by {teacher.sha256[:12]}"
             )
-        wanted = protocol_of(config, task)
-        for name in [*wanted, *(name for name in self.protocol if name not in wanted)]:
-            found = self.protocol.get(name)
-            if found != wanted.get(name):
+        there, wanted = self.protocol.to_json(), protocol.to_json()
+        for name, value in wanted.items():
+            if there[name] != value:
                 raise UserError(
-                    f"the score given for the teacher of {self.game} was taken with {name} {found}, "
-                    f"and the run's evaluation has {wanted.get(name)}"
+                    f"the score given for the teacher of {self.game} was taken with {name} {there[name]}, "
+                    f"and the run's evaluation has {value}"
                 )
 
-
-def protocol_of(config: DistillConfig, task: Task) -> dict[str, Any]:
-    """All settings of a run that its teacher's score depends on, and nothing else."""
-    evaluation, env = config.evaluation, config.env
-    return {
-        "episodes": evaluation.episodes,
-        "num_lanes": evaluation.num_lanes,
-        "epsilon": evaluation.epsilon,
-        "seed": config.seed + evaluation.seed_offset,
-        "max_episode_steps": evaluation.max_episode_steps or env.max_episode_steps or task.max_episode_steps,
-        "max_noops": env.max_noops,
-        "sticky_action_probability": env.sticky_action_probability,
-    }
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in a file."""
+        return {
+            "game": self.game,
+            "fingerprint": self.fingerprint,
+            "protocol": self.protocol.to_json(),
+            "scores": self.score.to_json(),
+        }
 
 
-def score_teacher(config: DistillConfig, task: Task, teacher: Teacher) -> TeacherScore:
-    """Plays the games that a run with these settings would score its teacher by.
+def score_teacher(protocol: Protocol, task: Task, teacher: Teacher) -> TeacherScore:
+    """Plays the games that a run with this protocol would score its teacher by.
 
     Raises:
       Interrupted: a signal came.
     """
     with Interrupts() as interrupts, Progress(f"evaluate the {task.name} teacher") as progress:
-        played = play_games(
-            teacher.network.apply,
-            teacher.variables,
-            task,
-            config.evaluation,
-            config.env,
-            episodes=config.evaluation.episodes,
-            seed=config.seed,
-            meter=progress.add("games", config.evaluation.episodes),
-            interrupts=interrupts,
-        )
-    return TeacherScore(task.name, teacher.sha256, protocol_of(config, task), summarise_scores(played.returns))
+        on_progress = heeding(interrupts, progress.add("games", protocol.episodes))
+        played = play_games(teacher.network.apply, teacher.variables, task, protocol, on_progress=on_progress)
+    return TeacherScore(task.name, teacher.sha256, protocol, Score.of(played.returns))
 
 
 def write_teacher_score(path: Path, score: TeacherScore) -> None:
     """Keeps a score as JSON. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(to_json(dataclasses.asdict(score)), indent=2) + "\n")
+    write_atomically(path, json.dumps(to_json(score.to_json()), indent=2) + "\n")
 
 
 def read_teacher_score(path: Path) -> TeacherScore | None:
     """What `write_teacher_score` kept; None if there is nothing, or nothing that can be read."""
     try:
-        return TeacherScore(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        protocol, score = Protocol.from_json(kept["protocol"]), Score.from_json(kept["scores"])
+        return TeacherScore(kept["game"], kept["fingerprint"], protocol, score)
+    except (OSError, ValueError, TypeError, KeyError, UserError):
         return None

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pd_jax.config.online import OnlineConfig
-from pd_jax.replay import rings
 from pd_jax.replay.relabel import Relabeller
-from pd_jax.replay.rings import ReplayState
+from pd_jax.replay.replay import Replay
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import PolicyApply
 
@@ -24,7 +23,7 @@ class RelabelTotals:
 
 
 class Labels:
-    """Follows one replay, from when it is empty.
+    """Follows the labels of one game's rings, from when these are empty.
 
     Args:
       config: whose ``stale`` says what becomes of a step that an older target labelled.
@@ -35,56 +34,51 @@ class Labels:
 
     def __init__(self, config: OnlineConfig, apply: PolicyApply, devices: DeviceGroup, totals: RelabelTotals) -> None:
         self._config = config
-        self._devices = devices
         self._totals = totals
         self._relabeller = Relabeller(apply, devices)
         self._fresh = 0
         """Newest time steps of each lane that the present target labelled."""
         self._values: dict[str, float] = {}
 
-    def renew(self, stored: ReplayState, variables: Any, on_block: Callable[[], None]) -> ReplayState:
-        """The replay once the target is another.
+    def renew(self, replay: Replay, variables: Any, on_block: Callable[[], None]) -> None:
+        """The target is another.
 
         Args:
-          stored: with a device axis; not to be used any more.
+          replay: of the one game.
           variables: of the new target.
           on_block: called now and then; what it raises leaves the replay unusable.
         """
         self._fresh = 0
-        if self._config.stale != "relabel" or not self._size(stored):
-            return self.age(stored)
+        if self._config.stale != "relabel" or not replay.steps_held(0):
+            self._age(replay)
+            return
         started = time.monotonic()
-        relabelled = self._relabeller.relabel(stored, variables, on_block)
+        relabelled = replay.relabel(0, self._relabeller, variables, on_block)
         seconds = time.monotonic() - started
         self._totals.steps += relabelled.steps
         self._totals.seconds += seconds
         self._values = {"relabel_seconds": seconds, "relabelled_steps": relabelled.steps}
         self._values["relabel_changed"] = relabelled.changed
-        return relabelled.stored
 
-    def played(self, stored: ReplayState, num_steps: int) -> ReplayState:
-        """The replay after the present target has added ``num_steps`` time steps to each lane."""
+    def played(self, replay: Replay, num_steps: int) -> None:
+        """The present target has added ``num_steps`` time steps to each lane."""
         self._fresh += num_steps
-        return self.age(stored)
+        self._age(replay)
 
-    def age(self, stored: ReplayState) -> ReplayState:
-        """The replay without the stale steps that are too old by now."""
-        if self._config.stale != "age_out":
-            return stored
-        kept = (self._config.max_stale_steps or 0) // self._config.env.num_lanes
-        return rings.keep_newest(stored, max(kept, self._fresh))
-
-    def stale_share(self, stored: ReplayState) -> float:
+    def stale_share(self, replay: Replay) -> float:
         """Share of the stored steps whose outputs are an older target's."""
-        size = self._size(stored)
-        if self._config.stale == "relabel" or not size:
+        held = replay.steps_held(0)
+        if self._config.stale == "relabel" or not held:
             return 0.0
-        return max(0.0, 1.0 - self._fresh / size)
+        return max(0.0, 1.0 - self._fresh / held)
 
     def take_values(self) -> dict[str, float]:
         """Metrics of the relabelling since they were last taken."""
         values, self._values = self._values, {}
         return values
 
-    def _size(self, stored: ReplayState) -> int:
-        return int(self._devices.first(stored.size))
+    def _age(self, replay: Replay) -> None:
+        """Drops the stale steps that are too old by now."""
+        if self._config.stale == "age_out":
+            kept = (self._config.max_stale_steps or 0) // self._config.env.num_lanes
+            replay.keep_newest(0, max(kept, self._fresh))

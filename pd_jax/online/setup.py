@@ -23,7 +23,7 @@ from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.tasks import task_of
 from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
 from pd_jax.trainers.pqn import PQNState, warm_start
-from pd_jax.trainers.teacher_file import Keeper
+from pd_jax.trainers.teacher_writer import TeacherWriter
 
 _MAY_CHANGE = frozenset(
     {"schedule.rounds", "evaluation", "learner.num_devices", "pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end"}
@@ -37,16 +37,15 @@ class OnlineSetup:
 
     Attributes:
       config: with the game and the teacher's network filled in.
-      student_setup: as for a distillation; its one teacher is the target, whose ``variables`` the run replaces whenever
-        the target is another.
+      student_setup: as for a distillation; its one teacher is the target, but for the variables, which change.
       start_from: the variables that the teacher begins with; None are fresh ones.
-      keeper: writes the target's file.
+      writer: of the target's file.
     """
 
     config: OnlineConfig
     student_setup: DistillSetup
     start_from: Any | None
-    keeper: Keeper
+    writer: TeacherWriter
 
     @property
     def task(self) -> Task:
@@ -101,19 +100,19 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
     network = make_teacher_network(config, task)
     memory = online_memory(config, student, network, devices)
     memory.check()
-    keeper = Keeper(config.training(task.name), task, network, Path(config.out), "online")
-    target = Teacher(keeper.metadata({}, env_steps=0, curve=[]), {}, f"(the {config.target} snapshot)", "", network)
+    writer = TeacherWriter(config.training(task.name), task, Path(config.out), "online")
+    target = Teacher(writer.metadata(None, env_steps=0, curve=[]), {}, f"(the {config.target} snapshot)", "", network)
     student_setup = DistillSetup(distillation, (target,), (task,), (None,), devices, student, memory)
-    return OnlineSetup(config, student_setup, None if teacher is None else teacher.variables, keeper)
+    return OnlineSetup(config, student_setup, None if teacher is None else teacher.variables, writer)
 
 
-def open_online_run(setting: OnlineSetup) -> RunDirectory:
+def open_online_run(setup: OnlineSetup) -> RunDirectory:
     """The run's directory, made or taken up.
 
     Raises:
       UserError: something else is there.
     """
-    config = setting.config
+    config = setup.config
     return RunDirectory.create(
         config.out,
         "online",

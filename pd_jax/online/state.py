@@ -11,6 +11,7 @@ import jax
 
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
+from pd_jax.evaluation.scores import Score
 from pd_jax.learner.learner import LearnerState, learner_template
 from pd_jax.networks.student import Student
 from pd_jax.online.labels import RelabelTotals
@@ -47,8 +48,7 @@ class OnlineCounters:
       best_mean: the best of their means.
       target_env_steps: control steps behind the target.
       target_changes: how often the target became another.
-      scores: the latest of ``teacher``, ``target`` and ``student``, each as `pd_jax.evaluation.statistics.summarise_scores`
-        gives them.
+      scores: the latest of ``teacher``, ``target`` and ``student``.
       teacher_scored, student_scored: the rounds after which they last were; -1 for never.
       relabelling: what it has cost.
     """
@@ -62,7 +62,7 @@ class OnlineCounters:
     best_mean: float | None = None
     target_env_steps: int = 0
     target_changes: int = 0
-    scores: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    scores: dict[str, Score] = dataclasses.field(default_factory=dict)
     teacher_scored: int = -1
     student_scored: int = -1
     relabelling: RelabelTotals = dataclasses.field(default_factory=RelabelTotals)
@@ -73,11 +73,22 @@ class OnlineCounters:
         raises it."""
         return self.teacher_env_steps + self.updates
 
+    @property
+    def done(self) -> int:
+        """What the interval between checkpoints counts: updates."""
+        return self.updates
+
+    def to_metadata(self) -> dict[str, Any]:
+        """As a checkpoint has it."""
+        scores = {who: score.to_json() for who, score in self.scores.items()}
+        return {**dataclasses.asdict(self), "scores": scores}
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> OnlineCounters:
-        """What ``dataclasses.asdict`` made."""
+        """What :meth:`to_metadata` made."""
         play, relabelling = GameCounters(**metadata["play"]), RelabelTotals(**metadata["relabelling"])
-        return cls(**{**metadata, "play": play, "relabelling": relabelling})
+        scores = {who: Score.from_json(score) for who, score in metadata["scores"].items()}
+        return cls(**{**metadata, "play": play, "relabelling": relabelling, "scores": scores})
 
 
 def state_template(config: OnlineConfig, student: Student) -> OnlineState:

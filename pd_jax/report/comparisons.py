@@ -79,7 +79,7 @@ def plot_scores(section: Section, out_png: str | os.PathLike[str]) -> bool:
         axes.set_xticks(range(len(groups)), [_lines_of(group, 11 if several else 18) for group in groups])
         axes.tick_params(axis="x", length=0)
         _add_legend(figure, names if several else [], _figures(section))
-        save_figure(figure, out_png, section.protocol.describe())
+        save_figure(figure, out_png, section.rules.describe())
     return True
 
 
@@ -117,7 +117,7 @@ def plot_compression(section: Section, out_png: str | os.PathLike[str]) -> bool:
         _name_sizes(axes, means)
         labels = axes.get_legend_handles_labels()[1]
         figure.legend(loc="outside lower center", ncols=_columns(figure, labels), fontsize=8)
-        save_figure(figure, out_png, section.protocol.describe())
+        save_figure(figure, out_png, section.rules.describe())
     return True
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from pd_jax.runs.metrics import read_metrics
+from pd_jax.runs.summary import GameSummary, Summary
 
 # Okabe and Ito's palette, told apart under every common colour blindness; markers and dashes help in print.
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
@@ -44,15 +45,13 @@ STYLE: dict[Any, Any] = {
 _DENSE = 60
 
 
-def plot_run(
-    metrics_path: str | os.PathLike[str], summary: Mapping[str, Any] | None, out_png: str | os.PathLike[str]
-) -> None:
+def plot_run(metrics_path: str | os.PathLike[str], summary: Summary | None, out_png: str | os.PathLike[str]) -> None:
     """Draws loss and agreement on the left, and scores against the teacher's on the right, over updates.
 
     Args:
       metrics_path: ``metrics.jsonl`` with ``loss`` and ``agreement`` (each also per game, ``GAME/loss``), and
         `pd_jax.runs.metrics.score_values`. The horizontal axis is ``updates``, or ``step`` without it.
-      summary: what `pd_jax.runs.summary.build_summary` gives; None while the run is going.
+      summary: the run's; None while it is going.
       out_png: the file to write.
 
     Raises:
@@ -64,7 +63,7 @@ def plot_run(
         FigureCanvasAgg(figure)
         learning, scores = figure.subplots(1, 2)
         draw_learning(learning, records)
-        games = summary["games"] if summary else {}
+        games = summary.games if summary else {}
         if len(games) > 1:
             _draw_percentages(scores, records, games)
         else:
@@ -171,28 +170,27 @@ def draw_learning(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     count_axis(axes)
 
 
-def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, GameSummary]) -> None:
     """One game, in its own points; the last point is the final evaluation."""
     name = next(iter(games), None) or next(iter(_games_scored(records)), "")
-    game = games.get(name, {})
     axes.set(title=f"Score, {name}" if name else "Score", xlabel="updates", ylabel="score per episode, 95 % interval")
     rows, last = _scores_on_the_way(records, name), max(_last_update(records), 1)
-    if game:
-        low, high = game.get("student_ci95") or (None, None)
-        rows = np.vstack([rows[rows[:, 0] < last], np.array([[last, game["student_score"], low, high]], float)])
+    game = games.get(name, GameSummary(None, None))
+    student, teacher, random = game.student, game.teacher, game.random_score
+    if student is not None:
+        rows = np.vstack([rows[rows[:, 0] < last], np.array([[last, student.mean, *student.ci95]], float)])
     if not rows.size:
         say_nothing_to_show(axes)
         return
     labels = [(rows[-1, 1], f"student {rows[-1, 1]:,.1f}", BLUE)]
-    if game:
-        labels.append((game["teacher_score"], f"teacher {game['teacher_score']:,.1f}", VERMILION))
-        low, high = game.get("teacher_ci95") or (None, None)
-        if low is not None and high is not None:
-            axes.axhspan(low, high, color=VERMILION, alpha=0.18, linewidth=0)
-        axes.axhline(game["teacher_score"], color=VERMILION, linestyle="--")
-        if game.get("random_score") is not None:
-            axes.axhline(game["random_score"], color=GREY, linestyle=":", linewidth=1.2)
-            labels.append((game["random_score"], f"random {game['random_score']:,.1f}", GREY))
+    if teacher is not None:
+        labels.append((teacher.mean, f"teacher {teacher.mean:,.1f}", VERMILION))
+        if teacher.low is not None and teacher.high is not None:
+            axes.axhspan(teacher.low, teacher.high, color=VERMILION, alpha=0.18, linewidth=0)
+        axes.axhline(teacher.mean, color=VERMILION, linestyle="--")
+        if random is not None:
+            axes.axhline(random, color=GREY, linestyle=":", linewidth=1.2)
+            labels.append((random, f"random {random:,.1f}", GREY))
     interval_line(axes, rows, BLUE, marker="o")
     axes.margins(y=0.08)
     axes.set_xlim(0, last * 1.02)
@@ -200,21 +198,22 @@ def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mappin
     count_axis(axes)
 
 
-def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: Mapping[str, GameSummary]) -> None:
     """Several games, as shares of their teachers' scores."""
-    normalised = all(game.get("percent_of_teacher_normalised") is not None for game in games.values())
+    normalised = all(game.percent_of_teacher_normalised is not None for game in games.values())
     label = "score above random, % of the teacher's" if normalised else "score, % of the teacher's"
     axes.set(title="Student against teachers", xlabel="updates", ylabel=label)
     axes.axhline(100, color=GREY, linewidth=1.2, linestyle=":")
     last = max(_last_update(records), 1)
     labels = []
     for (name, game), (colour, dash) in zip(games.items(), itertools.cycle(CYCLE), strict=False):
-        random = game["random_score"] if normalised else 0.0
-        span = game["teacher_score"] - random
+        assert game.teacher is not None and game.student is not None
+        random = (game.random_score if normalised else None) or 0.0
+        span = game.teacher.mean - random
         if span <= 0:
             continue
         rows = _scores_on_the_way(records, name)
-        rows = np.vstack([rows[rows[:, 0] < last], [[last, game["student_score"], np.nan, np.nan]]])
+        rows = np.vstack([rows[rows[:, 0] < last], [[last, game.student.mean, np.nan, np.nan]]])
         percent = 100 * (rows[:, 1] - random) / span
         axes.plot(rows[:, 0], percent, color=colour, linestyle=dash, marker="o", markersize=3.5)
         labels.append((float(percent[-1]), f"{name} {percent[-1]:.0f} %", colour))

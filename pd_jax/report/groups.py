@@ -10,12 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from pd_jax.environments.tasks import PAPER_GAMES
+from pd_jax.evaluation.protocol import Rules
+from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import FLOOR_PERCENT, geometric_mean
 from pd_jax.report.paper import PaperFigure, figure_for_game, figure_for_mean
-from pd_jax.report.results import Protocol, Recipe, Result
+from pd_jax.report.results import Recipe, Result
 from pd_jax.report.statistics import Percent, geometric, percent_with_interval, pool_games, pool_seeds
-from pd_jax.report.values import Score, show_setting
 from pd_jax.system.text import printable
+from pd_jax.system.values import show_setting
 
 _NETWORKS = ("dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp")
 _LOSSES = ("kl", "nll", "mse")
@@ -116,14 +118,14 @@ class Section:
     """All that was scored under one protocol.
 
     Attributes:
-      protocol: of all scores in it.
+      rules: of all scores in it.
       cells: per game and design.
       means: per design.
       measure: which percentage compares the designs: ``raw``, or ``normalised`` where any raw score is not positive.
       not_positive: the cells on account of which it is not ``raw``.
     """
 
-    protocol: Protocol
+    rules: Rules
     cells: tuple[Cell, ...]
     means: tuple[Mean, ...]
     measure: Literal["raw", "normalised"]
@@ -161,22 +163,22 @@ def build_report(results: Sequence[Result], warnings: Iterable[str] = ()) -> Rep
     said = list(warnings)
     students = [result for result in results if result.student is not None]
     designs = _designs(students)
-    groups: dict[tuple[Protocol, Design, str], list[Result]] = {}
+    groups: dict[tuple[Rules, Design, str], list[Result]] = {}
     for result in students:
         assert result.recipe is not None  # There is a student.
-        groups.setdefault((result.protocol, designs[id(result)], result.game), []).append(result)
+        groups.setdefault((result.rules, designs[id(result)], result.game), []).append(result)
     cells = [
-        (protocol, _cell(design, one_per_seed))
-        for (protocol, design, _), group in groups.items()
+        (rules, _cell(design, one_per_seed))
+        for (rules, design, _), group in groups.items()
         for one_per_seed in _cells_of(group, said.append)
     ]
-    by_protocol: dict[Protocol, list[Cell]] = {}
-    for protocol, cell in cells:
-        by_protocol.setdefault(protocol, []).append(cell)
+    by_rules: dict[Rules, list[Cell]] = {}
+    for rules, cell in cells:
+        by_rules.setdefault(rules, []).append(cell)
     said += _differences_between_games([cell for _, cell in cells])
     teachers = tuple(result for result in results if result.student is None)
     runs = tuple(dict.fromkeys(result.run for result in results))
-    sections = tuple(_section(protocol, group) for protocol, group in by_protocol.items())
+    sections = tuple(_section(rules, group) for rules, group in by_rules.items())
     return Report(sections, teachers, runs, tuple(dict.fromkeys(said)))
 
 
@@ -272,7 +274,7 @@ def _cell(design: Design, results: Sequence[Result]) -> Cell:
     )
 
 
-def _section(protocol: Protocol, cells: Sequence[Cell]) -> Section:
+def _section(rules: Rules, cells: Sequence[Cell]) -> Section:
     cells = sorted(cells, key=lambda cell: (_game_order(cell.game), _design_order(cell.design), cell.teacher_name))
     by_design: dict[Design, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: _design_order(cell.design)):
@@ -280,7 +282,7 @@ def _section(protocol: Protocol, cells: Sequence[Cell]) -> Section:
     compared = [cell for cell in cells if cell.teacher is not None]
     not_positive = tuple(cell for cell in compared if cell.raw.value is None or cell.raw.value <= 0)
     return Section(
-        protocol=protocol,
+        rules=rules,
         cells=tuple(cells),
         means=tuple(_mean(design, group) for design, group in by_design.items()),
         measure="normalised" if not_positive else "raw",

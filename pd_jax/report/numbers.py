@@ -28,7 +28,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 def _section(section: Section) -> dict[str, Any]:
     return {
-        "protocol": dataclasses.asdict(section.protocol),
+        "protocol": dataclasses.asdict(section.rules),
         "measure": section.measure,
         "not_positive": [{"game": cell.game, **_design(cell.design)} for cell in section.not_positive],
         "floor_percent": FLOOR_PERCENT,
@@ -90,7 +90,7 @@ def _teacher(result: Result) -> dict[str, Any]:
         "network": result.settings["network"],
         "algorithm": result.settings["algorithm"],
         "score": None if result.teacher is None else dataclasses.asdict(result.teacher),
-        "protocol": dataclasses.asdict(result.protocol),
+        "protocol": dataclasses.asdict(result.rules),
         "env_steps": result.env_steps,
         "run": result.run,
     }

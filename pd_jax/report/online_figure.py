@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pd_jax.evaluation.scores import Score
 from pd_jax.report.figures import (
     BLUE,
     GREY,
@@ -26,6 +27,7 @@ from pd_jax.report.figures import (
     say_nothing_to_show,
 )
 from pd_jax.runs.metrics import read_metrics
+from pd_jax.runs.summary import GameSummary, Summary
 
 WHO = ("teacher", "target", "student")
 """Whose scores there are: the learning teacher, the snapshot of it that the student learns from, and the student."""
@@ -44,13 +46,12 @@ _LINES: Mapping[str, _Line] = {
 }
 
 
-def online_score_values(game: str, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+def online_score_values(game: str, scores: Mapping[str, Score]) -> dict[str, float | None]:
     """What :func:`plot_online` draws of an evaluation on the way, to pass to ``MetricsWriter.write``.
 
     Args:
       game: the task's name.
-      scores: by ``teacher``, ``target`` and ``student``, of those that were scored, what
-        `pd_jax.evaluation.statistics.summarise_scores` gives.
+      scores: by ``teacher``, ``target`` and ``student``, of those that were scored.
 
     Returns:
       ``GAME/teacher_score`` and the 95 % interval's ends ``GAME/teacher_score_low`` and ``_high``, and so on.
@@ -58,15 +59,14 @@ def online_score_values(game: str, scores: Mapping[str, Mapping[str, Any]]) -> d
     values: dict[str, float | None] = {}
     for who, score in scores.items():
         name = f"{game}/{who}_score"
-        values[name] = score["mean"]
-        values[f"{name}_low"], values[f"{name}_high"] = score["ci95"]
+        values |= {name: score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
     return values
 
 
 def plot_online(
     metrics_path: str | os.PathLike[str],
     game: str,
-    summary: Mapping[str, Any] | None,
+    summary: Summary | None,
     out_png: str | os.PathLike[str],
 ) -> None:
     """Draws the three scores over the teacher's control steps, and loss and agreement over the student's updates.
@@ -87,7 +87,7 @@ def plot_online(
         FigureCanvasAgg(figure)
         learning, scores = figure.subplots(1, 2, width_ratios=[2, 3])
         draw_learning(learning, records)
-        _draw_scores(scores, records, game, (summary or {}).get("games", {}).get(game, {}))
+        _draw_scores(scores, records, game, None if summary is None else summary.games.get(game))
         save_figure(figure, out_png)
 
 
@@ -102,7 +102,7 @@ def score_rows(records: Sequence[Mapping[str, Any]], game: str, who: str) -> np.
     return np.array(rows, float).reshape(-1, 4)
 
 
-def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], game: str, final: Mapping[str, Any]) -> None:
+def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], game: str, final: GameSummary | None) -> None:
     axes.set(title=f"Score, {game}", xlabel="control steps of the teacher's training")
     axes.set_ylabel("score per episode, 95 % interval")
     curves = {who: score_rows(records, game, who) for who in WHO}
@@ -117,15 +117,25 @@ def _draw_scores(axes: Axes, records: Sequence[Mapping[str, Any]], game: str, fi
         colour, marker = _LINES[who]
         interval_line(axes, rows, colour, marker=marker if len(rows) <= 60 else None)
         score = rows[-1, 1]
-        name = {"teacher": "latest_teacher", "target": "teacher", "student": "student"}[who]
-        if final.get(f"{name}_score") is not None:
-            score = final[f"{name}_score"]
+        if (ended := _final_mean(final, who)) is not None:
+            score = ended
             axes.plot([last], [score], color=colour, marker=marker, markersize=7, fillstyle="none", clip_on=False)
         labels.append((score, f"{who} {score:,.1f}", colour))
-    if final.get("random_score") is not None:
-        axes.axhline(final["random_score"], color=GREY, linestyle=":", linewidth=1.2)
-        labels.append((final["random_score"], f"random {final['random_score']:,.1f}", GREY))
+    if final is not None and final.random_score is not None:
+        axes.axhline(final.random_score, color=GREY, linestyle=":", linewidth=1.2)
+        labels.append((final.random_score, f"random {final.random_score:,.1f}", GREY))
     axes.margins(y=0.08)
     axes.set_xlim(0, max(last, 1) * 1.02)
     label_ends(axes, labels)
     count_axis(axes)
+
+
+def _final_mean(final: GameSummary | None, who: str) -> float | None:
+    """The score of one of ``WHO`` at the end of a run."""
+    if final is None:
+        return None
+    if who == "teacher":
+        mean: float | None = final.about.get("latest_teacher_score")
+        return mean
+    score = final.teacher if who == "target" else final.student
+    return None if score is None else score.mean

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from pd_jax.report.terminal import format_percent, format_score, mean_above_random, summary_notes
+from pd_jax.evaluation.scores import Score
+from pd_jax.report.terminal import format_percent, format_score, summary_notes
+from pd_jax.runs.summary import Summary
 from pd_jax.system.files import write_atomically
 
 _STYLE = """
@@ -22,12 +22,12 @@ pre { background: #f6f6f6; padding: 1rem; overflow-x: auto }
 """
 
 
-def report_page(title: str, summary: Mapping[str, Any], *, picture: bytes | None, config: str) -> str:
+def report_page(title: str, summary: Summary, *, picture: bytes | None, config: str) -> str:
     """A self-contained HTML page: the table of scores, the plot, and the configuration that leads there again.
 
     Args:
       title: of the page.
-      summary: what `pd_jax.runs.summary.build_summary` gives.
+      summary: of students and teachers.
       picture: a PNG to show, None if there is none.
       config: text of the resolved ``config.yaml``.
     """
@@ -43,7 +43,7 @@ def report_page(title: str, summary: Mapping[str, Any], *, picture: bytes | None
     )
 
 
-def write_report(path: Path, title: str, summary: Mapping[str, Any], *, picture: Path, config: Path) -> None:
+def write_report(path: Path, title: str, summary: Summary, *, picture: Path, config: Path) -> None:
     """Writes :func:`report_page` from a run's files; without a picture if it is not there.
 
     Raises:
@@ -54,31 +54,33 @@ def write_report(path: Path, title: str, summary: Mapping[str, Any], *, picture:
     write_atomically(path, page)
 
 
-def _scores(summary: Mapping[str, Any]) -> str:
+def _scores(summary: Summary) -> str:
     rows = [_row("th", "game", "teacher", "student", "of teacher", "above random", "episodes")]
-    for name, game in summary["games"].items():
+    for name, game in summary.games.items():
         rows.append(
             _row(
                 "td",
                 name,
-                _score_with_interval(game, "teacher"),
-                _score_with_interval(game, "student"),
-                format_percent(game["percent_of_teacher"]),
-                format_percent(game.get("percent_of_teacher_normalised")),
-                f"{game['episodes']:,}",
+                _score_with_interval(game.teacher),
+                _score_with_interval(game.student),
+                format_percent(game.percent_of_teacher),
+                format_percent(game.percent_of_teacher_normalised),
+                f"{game.episodes:,}",
             )
         )
-    if len(summary["games"]) > 1:
-        raw, above = summary["geometric_mean_percent"], mean_above_random(summary)
-        normalised = above["geometric_mean_percent_normalised_floored"]
+    if len(summary.games) > 1:
+        raw, normalised = (
+            summary.geometric_mean_percent,
+            summary.above_random["geometric_mean_percent_normalised_floored"],
+        )
         rows.append(_row("th", "geometric mean", "", "", format_percent(raw), format_percent(normalised), ""))
     return f"<table>\n{''.join(rows)}</table>\n"
 
 
-def _score_with_interval(game: Mapping[str, Any], who: str) -> str:
-    text = format_score(game[f"{who}_score"], game.get(f"{who}_standard_error"))
-    low, high = game.get(f"{who}_ci95") or (None, None)
-    return text if low is None else f"{text} ({low:,.1f} to {high:,.1f})"
+def _score_with_interval(score: Score | None) -> str:
+    assert score is not None
+    text = format_score(score.mean, score.standard_error)
+    return text if score.low is None else f"{text} ({score.low:,.1f} to {score.high:,.1f})"
 
 
 def _row(tag: str, *cells: str) -> str:

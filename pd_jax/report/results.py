@@ -13,9 +13,12 @@ from pd_jax.config.commands import COMMANDS
 from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import TASKS
 from pd_jax.errors import UserError
-from pd_jax.report.values import Score, count, flat, number, read_score, section, show_setting, word
+from pd_jax.evaluation.protocol import Rules
+from pd_jax.evaluation.scores import Score
 from pd_jax.runs.directory import NEVER_COMPARED, RunDirectory, read_run
-from pd_jax.system.text import printable, show
+from pd_jax.runs.summary import GameSummary, Summary
+from pd_jax.system.text import printable
+from pd_jax.system.values import count, flat, number, section, show_setting, word
 
 SCORED_COMMANDS = ("distill", "online", "evaluate", "train-teacher")
 """The commands whose runs end in scores."""
@@ -29,27 +32,6 @@ _NO_SETTINGS = NEVER_COMPARED | frozenset(
     "seed teacher game data evaluation checkpoint learner.num_devices learner.updates_per_call loss.kind "
     "loss.temperature student.network student.mlp_hidden student.channels student.hidden student.head_hidden".split()
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How games were played for a score; None stands for what the game does not have, or for its own limit."""
-
-    epsilon: float | None
-    max_noops: int | None
-    sticky_action_probability: float | None
-    max_episode_steps: int | None
-
-    def describe(self) -> str:
-        """Such as ``ε = 0.05, up to 30 no-ops``."""
-        parts = ["unknown ε" if self.epsilon is None else f"ε = {self.epsilon:g}"]
-        if self.max_noops is not None:
-            parts.append(f"up to {self.max_noops:,} no-ops")
-        if self.sticky_action_probability:
-            parts.append(f"sticky actions ({self.sticky_action_probability:g})")
-        if self.max_episode_steps is not None:
-            parts.append(f"games cut after {self.max_episode_steps:,} steps")
-        return ", ".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +63,7 @@ class Result:
     Attributes:
       run: the run's directory, as it was found.
       game: our name of it.
-      protocol: of both scores.
+      rules: of both scores.
       recipe: the student's, None where only a teacher was scored.
       settings: of the training, by dotted key, without those that ``recipe`` or another field holds.
       seed: of the training; a path where the run that was scored is gone.
@@ -94,7 +76,7 @@ class Result:
 
     run: str
     game: str
-    protocol: Protocol
+    rules: Rules
     recipe: Recipe | None
     settings: Mapping[str, Any]
     seed: int | str
@@ -190,9 +172,8 @@ def read_results(run: RunDirectory, warn: Callable[[str], None]) -> list[Result]
     summary = _read_summary(run)
     if summary is None:
         return None
-    where = f"{printable(str(run.summary_path))}: "
-    games = _games_of(summary, where)
-    if any("student_score" in entry for entry in games.values()):
+    games = summary.games
+    if any(entry.student is not None for entry in games.values()):
         recipe, settings, seed = _training(run, summary, tuple(games), warn)
     else:
         network = summary.get("teacher_network") or run.config.get("network")
@@ -204,51 +185,38 @@ def read_results(run: RunDirectory, warn: Callable[[str], None]) -> list[Result]
         Result(
             run=str(run.path),
             game=printable(game),
-            protocol=_protocol(run, summary, game),
+            rules=Rules.of_run(run.config, summary, TASKS.get(game), f"{printable(str(run.config_path))}: "),
             recipe=recipe,
             settings=settings,
             seed=seed,
             teacher_name=names[game],
-            teacher=read_score(entry, "teacher", f"{where}games.{printable(game)}."),
-            student=read_score(entry, "student", f"{where}games.{printable(game)}."),
-            random_score=_random_score(entry, game, where),
-            student_parameters=count(summary, "student_parameters", where),
-            teacher_parameters=count(summary, "teacher_parameters", where),
-            env_steps=count(summary, "env_steps", where),
-            updates=count(summary, "updates", where),
+            teacher=entry.teacher,
+            student=entry.student,
+            random_score=_random_score(entry, game),
+            student_parameters=summary.student_parameters,
+            teacher_parameters=summary.teacher_parameters,
+            env_steps=summary.env_steps,
+            updates=summary.updates,
         )
         for game, entry in games.items()
     ]
 
 
-def _read_summary(run: RunDirectory) -> dict[str, Any] | None:
+def _read_summary(run: RunDirectory) -> Summary | None:
     path, where = run.summary_path, printable(str(run.summary_path))
     if not path.exists():
         return None
     if not path.is_file() or path.stat().st_size > _MAX_SUMMARY_BYTES:
         raise UserError(f"{where}: is not a summary: {'too large' if path.is_file() else 'not a regular file'}")
     try:
-        summary = run.read_summary()
+        return run.read_summary()
     except RecursionError:
         raise UserError(f"{where}: is not a summary: nested too deeply") from None
-    if not isinstance(summary, dict):
-        raise UserError(f"{where}: is not a summary: it holds {show(summary)}, not a mapping")
-    return summary
 
 
-def _games_of(summary: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:
-    """The entries of ``games``; ``train-teacher`` has one game and no such level."""
-    games = summary.get("games")
-    if games is None and isinstance(summary.get("game"), str):
-        games = {summary["game"]: summary}
-    if not isinstance(games, dict) or not games:
-        raise UserError(f"{where}games: {show(games)} is not a mapping of games; it is not the summary of a run")
-    for name, entry in games.items():
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}games.{printable(name)}: {show(entry)} is not a mapping of scores")
-        if "teacher_score" not in entry and "student_score" not in entry:
-            raise UserError(f"{where}games.{printable(name)}: has neither teacher_score nor student_score")
-    return games
+def _random_score(entry: GameSummary, game: str) -> float | None:
+    task = TASKS.get(game)
+    return task.random_score if entry.random_score is None and task is not None else entry.random_score
 
 
 def _training(
@@ -340,28 +308,6 @@ def _defaults(command: str) -> dict[str, Any]:
     return defaults
 
 
-def _protocol(run: RunDirectory, summary: Mapping[str, Any], game: str) -> Protocol:
-    where = f"{printable(str(run.config_path))}: "
-    evaluation, env = section(run.config, "evaluation", where), section(run.config, "env", where)
-    told = {name: value for name, value in summary.items() if value is not None}
-    values: dict[str, Any] = {
-        "epsilon": told.get("evaluation_epsilon", told.get("epsilon", evaluation.get("epsilon"))),
-        "max_noops": told.get("max_noops", env.get("max_noops")),
-        "sticky_action_probability": env.get("sticky_action_probability"),
-        "max_episode_steps": evaluation.get("max_episode_steps") or env.get("max_episode_steps"),
-    }
-    task = TASKS.get(game)
-    is_atari = task is None or task.kind == "atari"
-    limit = count(values, "max_episode_steps", where)
-    noops, sticky = count(values, "max_noops", where), number(values, "sticky_action_probability", where)
-    return Protocol(
-        epsilon=number(values, "epsilon", where),
-        max_noops=noops if is_atari else None,
-        sticky_action_probability=sticky if is_atari else None,
-        max_episode_steps=None if task is not None and limit == task.max_episode_steps else limit,
-    )
-
-
 def _teacher_names(run: RunDirectory, summary: Mapping[str, Any], games: list[str]) -> dict[str, str]:
     """By game: the name in the teacher's file, and what the run called it by, so that two files of one name differ."""
     names = {}
@@ -375,12 +321,6 @@ def _teacher_names(run: RunDirectory, summary: Mapping[str, Any], games: list[st
                 words.append(printable(name))
         names[game] = f"{words[0]} ({words[1]})" if len(words) == 2 else "".join(words)
     return names
-
-
-def _random_score(entry: Mapping[str, Any], game: str, where: str) -> float | None:
-    told = number(entry, "random_score", f"{where}games.{printable(game)}.")
-    task = TASKS.get(game)
-    return task.random_score if told is None and task is not None else told
 
 
 def _seed(run: RunDirectory) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
+from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import geometric_mean, percent_of_teacher
-from pd_jax.report.values import Score
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import floor_note
 from pd_jax.report.groups import Design, Mean, Report, Section
 from pd_jax.report.paper import PaperFigure
 from pd_jax.report.results import Result
 from pd_jax.report.statistics import Percent
 from pd_jax.report.terminal import format_percent, format_score
-from pd_jax.report.values import Score
 
 _UNDEFINED = "–"
 # Wider than any table; a table is only as wide as it needs to be.
@@ -101,7 +101,7 @@ def scores_grid(section: Section) -> Grid:
     letters = {cell.design.letter: cell.design.describe_settings() for cell in cells if cell.design.letter}
     notes += [f"settings {letter}: {settings}" for letter, settings in sorted(letters.items())]
     notes += _paper_notes([cell.paper for cell in cells])
-    return Grid(f"Scores ({section.protocol.describe()})", _used(columns), tuple(notes))
+    return Grid(f"Scores ({section.rules.describe()})", _used(columns), tuple(notes))
 
 
 def means_grid(section: Section) -> Grid:
@@ -129,7 +129,7 @@ def means_grid(section: Section) -> Grid:
             "where the paper's figure names its games, ours is over fewer of them, and not the same measurement"
         )
     notes += _paper_notes([mean.paper for mean in means])
-    return Grid(f"Geometric means over games ({section.protocol.describe()})", _used(columns), tuple(notes))
+    return Grid(f"Geometric means over games ({section.rules.describe()})", _used(columns), tuple(notes))
 
 
 def teachers_grid(teachers: Sequence[Result]) -> Grid:
@@ -150,7 +150,7 @@ def teachers_grid(teachers: Sequence[Result]) -> Grid:
         _column(
             "steps", teachers, lambda result: "" if result.env_steps is None else f"{result.env_steps:,}", dispensable=2
         ),
-        _column("protocol", teachers, lambda result: result.protocol.describe(), "left", 4),
+        _column("protocol", teachers, lambda result: result.rules.describe(), "left", 4),
         _column("run", teachers, lambda result: result.run, "left", 5),
     ]
     return Grid("Teachers", _used(columns), ("± is one standard error of the mean",))

@@ -3,88 +3,79 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pd_jax.evaluation.statistics import floor_note, floored_mean
+from pd_jax.evaluation.scores import Score
+from pd_jax.evaluation.statistics import floor_note
+from pd_jax.runs.summary import Summary
 from pd_jax.system.text import format_seconds
 
 _UNDEFINED = "–"
 
 
-def summary_table(summary: Mapping[str, Any]) -> Table:
+def summary_table(summary: Summary) -> Table:
     """One row per game, and the geometric mean when there are several.
 
     Args:
-      summary: what `pd_jax.runs.summary.build_summary` gives, or what was read back from ``summary.json``.
+      summary: of students and teachers.
     """
-    games = summary["games"]
-    normalised = any(game.get("percent_of_teacher_normalised") is not None for game in games.values())
+    games = summary.games
+    normalised = any(game.percent_of_teacher_normalised is not None for game in games.values())
     table = Table(box=box.SIMPLE_HEAD, show_footer=len(games) > 1, pad_edge=False, collapse_padding=True)
     # Ten games and all columns fit in 80 characters.
     table.add_column("game", footer="geometric mean", no_wrap=True)
     for name in ("teacher", "student"):
         table.add_column(name, justify="right", no_wrap=True)
-    mean = format_percent(summary["geometric_mean_percent"])
+    mean = format_percent(summary.geometric_mean_percent)
     table.add_column("of\nteacher", justify="right", footer=mean, no_wrap=True)
     if normalised:
-        mean = format_percent(mean_above_random(summary)["geometric_mean_percent_normalised_floored"])
+        mean = format_percent(summary.above_random["geometric_mean_percent_normalised_floored"])
         table.add_column("above\nrandom", justify="right", footer=mean, no_wrap=True)
     table.add_column("episodes", justify="right", no_wrap=True)
     for name, game in games.items():
-        percentages = [format_percent(game["percent_of_teacher"])]
+        percentages = [format_percent(game.percent_of_teacher)]
         if normalised:
-            percentages.append(format_percent(game.get("percent_of_teacher_normalised")))
-        table.add_row(
-            Text(name),
-            format_score(game["teacher_score"], game.get("teacher_standard_error")),
-            format_score(game["student_score"], game.get("student_standard_error")),
-            *percentages,
-            f"{game['episodes']:,}",
-        )
+            percentages.append(format_percent(game.percent_of_teacher_normalised))
+        scores = [format_score(score.mean, score.standard_error) for score in (game.teacher, game.student) if score]
+        table.add_row(Text(name), *scores, *percentages, f"{game.episodes:,}")
     return table
 
 
-def summary_notes(summary: Mapping[str, Any], *, with_cost: bool = True) -> list[str]:
+def summary_notes(summary: Summary, *, with_cost: bool = True) -> list[str]:
     """The lines below the table: sizes, the cost of the training, and what the table's columns mean."""
-    games, stopped = summary["games"].values(), "its teacher gave NaN or infinite outputs at step"
-    student, teacher = summary["student_parameters"], summary["teacher_parameters"]
+    games, stopped = summary.games.values(), "its teacher gave NaN or infinite outputs at step"
+    student, teacher = summary.student_parameters or 0, summary.teacher_parameters or 0
     size = f"{teacher / student:.1f}x smaller" if teacher >= student else f"{student / max(1, teacher):.1f}x larger"
     # A teacher that is a function has parameters of which nothing is known here.
     compared = f", {size} than the {teacher:,} of its teacher{'s' * (len(games) > 1)}" if teacher else ""
     cost = (
-        f"cost: {format_seconds(summary['wall_seconds'])} for {summary['env_steps']:,} environment steps "
-        f"and {summary['updates']:,} updates"
+        f"cost: {format_seconds(summary.wall_seconds or 0.0)} for {summary.env_steps or 0:,} environment steps "
+        f"and {summary.updates or 0:,} updates"
     )
     notes = [f"student: {student:,} parameters{compared}", "± is one standard error of the mean"]
     if with_cost:
         notes.insert(1, cost)
-    if any(game.get("percent_of_teacher_normalised") is not None for game in games):
+    if any(game.percent_of_teacher_normalised is not None for game in games):
         notes.append("above random: 0 % plays as badly as random actions, 100 % as well as the teacher")
-    if len(games) > 1 and (mean := mean_above_random(summary))["geometric_mean_percent_normalised_floored"] is not None:
+    if len(games) > 1 and (mean := summary.above_random)["geometric_mean_percent_normalised_floored"] is not None:
         floored = mean["floored_games"]
         notes += [f"geometric mean above random: {floor_note(floored)}"] if floored else []
     notes += [
-        f"{name}: {stopped} {game['play_stopped_at']:,}; of its play from there on nothing was learnt"
-        for name, game in summary["games"].items()
-        if game.get("play_stopped_at") is not None
+        f"{name}: {stopped} {game.about['play_stopped_at']:,}; of its play from there on nothing was learnt"
+        for name, game in summary.games.items()
+        if game.about.get("play_stopped_at") is not None
     ]
-    if any(game["percent_of_teacher"] is None for game in games):
+    if any(game.percent_of_teacher is None for game in games):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive means nothing")
     return notes
 
 
-def mean_above_random(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Worked out anew: a summary of an earlier version has no such entry."""
-    return floored_mean({name: game.get("percent_of_teacher_normalised") for name, game in summary["games"].items()})
-
-
-def print_summary(summary: Mapping[str, Any], *, with_cost: bool = True, file: TextIO | None = None) -> None:
+def print_summary(summary: Summary, *, with_cost: bool = True, file: TextIO | None = None) -> None:
     """Prints table and notes, on stdout unless ``file`` is given."""
     console = Console(file=file or sys.stdout, highlight=False)
     console.print(summary_table(summary))
@@ -104,22 +95,24 @@ def format_percent(percent: float | None) -> str:
     return _UNDEFINED if percent is None else f"{percent:.1f} %"
 
 
-def print_evaluation(summary: Mapping[str, Any], *, file: TextIO | None = None) -> None:
+def print_evaluation(summary: Summary, *, file: TextIO | None = None) -> None:
     """Prints what ``pd-jax evaluate`` found: the table if two policies were compared, or the line of the only one."""
-    if "student_parameters" in summary and "teacher_parameters" in summary:
+    if summary.is_comparison:
         print_summary(summary, with_cost=False, file=file)
         return
-    who = "teacher" if "teacher_parameters" in summary else "student"
-    for game, scores in summary["games"].items():
-        print(describe_score(f"{game} {who}", scores, who), file=file or sys.stdout)
+    for name, game in summary.games.items():
+        for who, score in (("teacher", game.teacher), ("student", game.student)):
+            if score is not None:
+                print(describe_score(f"{name} {who}", score), file=file or sys.stdout)
 
 
-def print_teacher(summary: Mapping[str, Any], *, file: TextIO | None = None) -> None:
+def print_teacher(summary: Summary, *, file: TextIO | None = None) -> None:
     """Prints what ``pd-jax train-teacher`` made."""
     file = file or sys.stdout
-    for game, scores in summary.get("games", {summary.get("game"): summary}).items():
-        print(describe_score(f"{game} teacher", scores, "teacher"), file=file)
-    print(f"{summary['env_steps']:,} steps in {format_seconds(summary['wall_seconds'])}", file=file)
+    for name, game in summary.games.items():
+        assert game.teacher is not None
+        print(describe_score(f"{name} teacher", game.teacher), file=file)
+    print(f"{summary.env_steps or 0:,} steps in {format_seconds(summary.wall_seconds or 0.0)}", file=file)
     if "env_steps_per_second" in summary:
         shares = summary["time_shares"]
         told = "the machine was too busy to tell what bounds it"
@@ -129,10 +122,9 @@ def print_teacher(summary: Mapping[str, Any], *, file: TextIO | None = None) -> 
     print(f"teacher file: {summary['teacher']}", file=file)
 
 
-def describe_score(name: str, scores: Mapping[str, Any], who: str) -> str:
+def describe_score(name: str, score: Score) -> str:
     """One line: the mean, its standard error, its 95 % interval and the number of episodes."""
-    line = f"{name}: {format_score(scores[f'{who}_score'], scores[f'{who}_standard_error'])}"
-    low, high = scores[f"{who}_ci95"] or (None, None)
-    if low is not None:
-        line += f" (95 % interval {low:.1f} to {high:.1f})"
-    return f"{line} over {scores['episodes']} episodes"
+    line = f"{name}: {format_score(score.mean, score.standard_error)}"
+    if score.low is not None:
+        line += f" (95 % interval {score.low:.1f} to {score.high:.1f})"
+    return f"{line} over {score.episodes} episodes"

@@ -14,7 +14,9 @@ from typing import Any
 
 from pd_jax.config.yaml import read_yaml, write_yaml
 from pd_jax.errors import UserError
+from pd_jax.runs.summary import Summary
 from pd_jax.system.files import _UNFINISHED, to_json, to_plain, write_atomically
+from pd_jax.system.text import printable, show
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
 NEVER_COMPARED = frozenset(
@@ -119,22 +121,29 @@ class RunDirectory:
         return self.summary_path.exists()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Replaces ``summary.json`` as a whole; a reader sees the old file or the new one. NaN becomes null."""
+        """Replaces ``summary.json`` as a whole; a reader sees the old file or the new one. NaN becomes null.
+
+        Args:
+          summary: a :class:`pd_jax.runs.summary.Summary`, or what else a command leaves, of plain values.
+        """
         write_atomically(self.summary_path, json.dumps(to_json(summary), indent=2, ensure_ascii=False) + "\n")
 
-    def read_summary(self) -> dict[str, Any] | None:
+    def read_summary(self) -> Summary | None:
         """The summary, or None when the run has not ended.
 
         Raises:
-          UserError: the file is not JSON.
+          UserError: the file is not JSON, or is not the summary of a run that ends in scores.
         """
         try:
-            summary: dict[str, Any] = json.loads(self.summary_path.read_text(encoding="utf-8"))
-            return summary
+            summary = json.loads(self.summary_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{self.summary_path}: is not a summary: {error}") from error
+        where = printable(str(self.summary_path))
+        if not isinstance(summary, dict):
+            raise UserError(f"{where}: is not a summary: it holds {show(summary)}, not a mapping")
+        return Summary.from_json(summary, f"{where}: ")
 
     def remove_results(self) -> None:
         """Removes summary, page and picture: of a run that is taken further they are no longer the results."""

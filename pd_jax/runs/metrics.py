@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pd_jax.errors import UserError
+from pd_jax.evaluation.scores import Score
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.progress import print_warning
 
@@ -197,18 +198,17 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
 
 
-def score_values(game: str, scores: Mapping[str, Any]) -> dict[str, float | None]:
+def score_values(game: str, score: Score) -> dict[str, float | None]:
     """What `pd_jax.report.figures` draws of an evaluation on the way, to pass to ``MetricsWriter.write``.
 
     Args:
       game: the task's name.
-      scores: what `pd_jax.evaluation.statistics.summarise_scores` gives.
+      score: the student's, or the teacher's in training.
 
     Returns:
       ``score/GAME`` and the 95 % interval's ends, ``score_low/GAME`` and ``score_high/GAME``.
     """
-    low, high = scores["ci95"]
-    return {f"score/{game}": scores["mean"], f"score_low/{game}": low, f"score_high/{game}": high}
+    return {f"score/{game}": score.mean, f"score_low/{game}": score.low, f"score_high/{game}": score.high}
 
 
 def _parse(line: bytes, path: Path, number: int | None = None) -> dict[str, Any]:

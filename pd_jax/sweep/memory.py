@@ -20,17 +20,17 @@ FRAME_COMPRESSION = 20
 _CHECKPOINT_OVERHEAD = 50_000
 
 
-def students_memory(setting: DistillSetup, students: int) -> MemoryEstimate:
+def students_memory(setup: DistillSetup, students: int) -> MemoryEstimate:
     """What some students take that train together."""
-    policies = [(teacher.network.apply, teacher.variables) for teacher in setting.teachers]
-    parts = distillation_parts(setting.config, setting.student, policies, setting.devices, students=students)
-    return MemoryEstimate(parts, setting.devices)
+    policies = [(teacher.network.apply, teacher.variables) for teacher in setup.teachers]
+    parts = distillation_parts(setup.config, setup.student, policies, setup.devices, students=students)
+    return MemoryEstimate(parts, setup.devices)
 
 
-def checkpoint_bytes(setting: DistillSetup) -> int:
+def checkpoint_bytes(setup: DistillSetup) -> int:
     """The newest, the best and the one that is being written, each of the parameters and their moments."""
-    config = setting.config
-    num_params = count_params(jax.eval_shape(setting.student.init, jax.random.key(0)))
+    config = setup.config
+    num_params = count_params(jax.eval_shape(setup.student.init, jax.random.key(0)))
     moments = 2 if config.learner.optimizer == "adam" else 1
     return (4 * num_params * (1 + moments) + _CHECKPOINT_OVERHEAD) * (config.checkpoint.keep + 2)
 

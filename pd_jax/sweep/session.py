@@ -17,9 +17,11 @@ from pd_jax.distill.collect import collect
 from pd_jax.distill.lockstep import distill_together
 from pd_jax.distill.session import distill
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory
+from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
 from pd_jax.replay.recordings import Dataset
 from pd_jax.runs.directory import RunDirectory, read_run
+from pd_jax.runs.summary import Summary
 from pd_jax.sweep.setup import Cell, Game, Plan, make_plan
 from pd_jax.sweep.summary import Table, build_table, format_table
 from pd_jax.system.files import to_json, write_atomically
@@ -82,7 +84,7 @@ class _Sweep:
     def __init__(self, plan: Plan, run: RunDirectory) -> None:
         self.plan = plan
         self.run_directory = run
-        self.summaries: dict[str, dict[str, Any]] = {}
+        self.summaries: dict[str, Summary] = {}
         self.failures: dict[str, str] = {}
         self.seconds: list[float] = []
         """What each cell of this session took."""
@@ -121,7 +123,7 @@ class _Sweep:
 
     def _run_cells(self, cells: Sequence[Cell], scores: Mapping[str, TeacherScore]) -> None:
         """Runs cells together, or one that is alone; notes their summaries, or why they failed."""
-        outcomes: Sequence[dict[str, Any] | Exception]
+        outcomes: Sequence[Summary | Exception]
         try:
             if len(cells) == 1:
                 outcomes = [distill(cells[0].config, cells[0].game.teacher, scores, tells_memory=False)]
@@ -155,11 +157,12 @@ class _Sweep:
         """The teacher's score, taken once for all cells and sessions."""
         path = _score_path(self.plan, game)
         config = next(cell.config for cell in self.plan.cells if cell.game is game)
+        protocol = Protocol.of(config, game.task)
         score = read_teacher_score(path)
         if score is None:
-            score = score_teacher(config, game.task, game.teacher)
+            score = score_teacher(protocol, game.task, game.teacher)
             write_teacher_score(path, score)
-        score.check_fits(config, game.task, game.teacher)
+        score.check_fits(protocol, game.task, game.teacher)
         return score
 
     def _write(self) -> Table:
@@ -185,7 +188,7 @@ class _Sweep:
         if summary is None:
             return entry
         shared = {key: summary[key] for key in ("student_parameters", "teacher_parameters", "env_steps", "updates")}
-        return entry | summary["games"][cell.game.task.name] | shared
+        return entry | summary.games[cell.game.task.name].to_json() | shared
 
 
 def _is_recorded(game: Game) -> bool:
@@ -200,7 +203,7 @@ def _is_recorded(game: Game) -> bool:
     return header.steps >= game.recording.num_rollouts * game.recording.rollout_length
 
 
-def _finished(cell: Cell) -> dict[str, Any] | None:
+def _finished(cell: Cell) -> Summary | None:
     """The summary of a cell that is done, None if there is still something to do."""
     path = Path(cell.config.out)
     if not (path / "summary.json").exists():
@@ -210,7 +213,7 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
     except UserError:
         return None
     schedule = cell.config.schedule
-    return summary if summary and summary.get("updates") == schedule.rounds * schedule.updates_per_round else None
+    return summary if summary and summary.updates == schedule.rounds * schedule.updates_per_round else None
 
 
 def _reason(error: Exception) -> str:

@@ -160,10 +160,10 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
     platform = next(iter(settings.values())).devices.platform
     may_share = config.checkpoint.on_divergence == "stop" and platform != "cpu"
     together = is_recorded and (may_share if config.together is None else config.together)
-    memories = [setting.memory for setting in settings.values()]
+    memories = [setup.memory for setup in settings.values()]
     if together:
         memories = [
-            students_memory(setting, sum(cell.shape == shape for cell in cells)) for shape, setting in settings.items()
+            students_memory(setup, sum(cell.shape == shape for cell in cells)) for shape, setup in settings.items()
         ]
         for memory in memories:
             memory.check()

@@ -383,6 +383,18 @@ def wait_for_shared(path: Path) -> None:
         time.sleep(0.1)
 
 
+def follow_primary(what: str, path: Path) -> None:
+    """Waits, in a process other than 0, for a file that process 0 writes, and has all that is printed go beside it.
+
+    Args:
+      what: words by which process 0 says that it is there; see :meth:`Hosts.wait_for_primary`.
+      path: the file.
+    """
+    for_all(lambda among: among.wait_for_primary(what))
+    wait_for_shared(path)
+    log_to_file(path.parent)
+
+
 def log_to_file(path: Path) -> None:
     """Has all that this process prints from now on go to a file, unless it is process 0."""
     if _hosts is None or _hosts.process_id == 0:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pd_jax.environments.tasks import Task
+from pd_jax.evaluation.scores import Score
 from pd_jax.teachers.catalogue import bundled_files, find
 
 
@@ -57,20 +57,19 @@ class NormalisedScore:
         pairs = zip(self.tasks, self.references, strict=False)
         return [task.name for task, reference in pairs if reference is None]
 
-    def of(self, scores: Mapping[str, Mapping[str, Any]]) -> float | None:
-        """The number for scores by game, as `pd_jax.evaluation.statistics.summarise_scores` gives them.
+    def of(self, scores: Mapping[str, Score]) -> float | None:
+        """The number for scores by game.
 
         None if no game has a reference: nothing says then which weights are better.
         """
         if len(self.tasks) == 1:
-            mean: float = scores[self.tasks[0].name]["mean"]
-            return mean
+            return scores[self.tasks[0].name].mean
         known = [share for share in self.normalised(scores).values() if share is not None]
         return sum(known) / len(known) if known else None
 
-    def normalised(self, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    def normalised(self, scores: Mapping[str, Score]) -> dict[str, float | None]:
         """The share of every game's reference that its score is above random play, 1 being the reference."""
         return {
-            task.name: normalised_score(scores[task.name]["mean"], task, reference)
+            task.name: normalised_score(scores[task.name].mean, task, reference)
             for task, reference in zip(self.tasks, self.references, strict=True)
         }

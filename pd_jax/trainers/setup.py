@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from pd_jax.config.games import check_network
+from pd_jax.config.sections import environment_options
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.envpool import Environment
-from pd_jax.environments.tasks import Task
+from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.networks.joint import GameNetwork, make_joint_network
 from pd_jax.networks.policy import count_params
@@ -21,11 +24,13 @@ from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import checkpoint_part, programs_part
+from pd_jax.runs.directory import RunDirectory
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher, load
 from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
 from pd_jax.trainers.algorithm import Algorithm, Iteration
 from pd_jax.trainers.memory import learning_parts
+from pd_jax.trainers.teacher_writer import run_settings
 
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": pqn, "dqn": dqn})
 """For one game, by name."""
@@ -33,16 +38,25 @@ JOINT_ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": joint_pqn, 
 """For several at once."""
 
 
+_MAY_CHANGE = frozenset(
+    {f"{name}.{key}" for name in ALGORITHMS for key in ("total_steps", "learning_rate", "epsilon_end")}
+    | {"evaluation", "init_from"}
+)
+"""What a resumed run may set anew: how long it goes on, how fast it learns and how it is scored."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingSetup:
     """What learns, and how.
 
     Attributes:
+      config: with the games' names and the layers' norm filled in.
       student: the network, with its games.
       algorithm: for one game, or for several at once.
       networks: what plays each game.
     """
 
+    config: TrainTeacherConfig
     student: Student
     algorithm: Algorithm
     networks: tuple[Any, ...]
@@ -57,7 +71,7 @@ class TrainingSetup:
             network = make_network(
                 config.network, task.num_actions, layer_norm=config.uses_layer_norm, hidden_sizes=config.mlp_hidden
             )
-            return cls(Student(network, tasks), algorithm, (network,))
+            return cls(config, Student(network, tasks), algorithm, (network,))
         algorithm = JOINT_ALGORITHMS[config.algorithm]
         student = make_joint_network(
             config.network,
@@ -68,28 +82,46 @@ class TrainingSetup:
             hidden=config.hidden,
             head_hidden=config.head_hidden,
         )
-        return cls(student, algorithm, tuple(GameNetwork(student.policy(game)) for game in range(len(tasks))))
+        networks = tuple(GameNetwork(student.policy(game)) for game in range(len(tasks)))
+        return cls(config, student, algorithm, networks)
 
-    def memory(self, config: TrainTeacherConfig) -> MemoryEstimate:
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The games."""
+        return self.student.tasks
+
+    def memory(self) -> MemoryEstimate:
         """What its training takes."""
-        state = jax.eval_shape(lambda: self.init(config.learning, config.seed))
+        state, config = jax.eval_shape(self.init), self.config
         learning = learning_parts(self.student, config.learning, state, "network", config.evaluation)
         parts = (*learning, checkpoint_part("network", state, count_params(state.variables)), programs_part())
         return MemoryEstimate(parts, DeviceGroup.local(1))
 
-    def init(self, learning: Any, seed: int) -> Any:
+    def init(self) -> Any:
         """The algorithm's fresh state."""
         leading = (self.student.num_games, 1) if self.is_joint else (1,)
         example = jnp.zeros((*leading, *self.student.observation_shape), self.student.observation_dtype)
-        return self.algorithm.init(self._learner, example, learning, jax.random.key(seed))
+        return self.algorithm.init(self._learner, example, self.config.learning, jax.random.key(self.config.seed))
 
-    def start(self, environments: tuple[Environment, ...], learning: Any, seed: int) -> Any:
+    def open_environments(self, seed: int) -> tuple[Environment, ...]:
+        """The lanes of every game."""
+        learning, options = self.config.learning, environment_options(self.config.env)
+        return tuple(
+            Environment(task, learning.num_lanes, seed, episodic_life=learning.episodic_life, **options)
+            for task in self.tasks
+        )
+
+    def start(self, environments: tuple[Environment, ...], seed: int) -> Any:
         """The algorithm's play at its beginning."""
-        return self.algorithm.start(self._arena(environments), learning, jax.random.key(seed))
+        return self.algorithm.start(self._arena(environments), self.config.learning, jax.random.key(seed))
 
-    def make_iteration(self, environments: tuple[Environment, ...], learning: Any) -> Iteration:
+    def make_iteration(self, environments: tuple[Environment, ...]) -> Iteration:
         """The algorithm's iteration."""
-        return self.algorithm.make_iteration(self._learner, self._arena(environments), learning)
+        return self.algorithm.make_iteration(self._learner, self._arena(environments), self.config.learning)
+
+    def updates_done(self, state: Any) -> int:
+        """Updates behind a state."""
+        return self.algorithm.updates_done(state, self.config.learning, len(self.tasks))
 
     @property
     def is_joint(self) -> bool:
@@ -104,17 +136,63 @@ class TrainingSetup:
         return environments if self.is_joint else environments[0]
 
 
-def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any:
+def make_training_setup(config: TrainTeacherConfig) -> TrainingSetup:
+    """Checks everything that a training refers to.
+
+    Raises:
+      UserError: there is no such game, or no such network for these games.
+    """
+    tasks = tuple(get_task(game) for game in config.game)
+    config = dataclasses.replace(config, game=tuple(task.name for task in tasks), layer_norm=config.uses_layer_norm)
+    return TrainingSetup.make(config, tasks)
+
+
+def open_training_run(config: TrainTeacherConfig) -> RunDirectory:
+    """The run's directory, made or taken up.
+
+    Raises:
+      UserError: something else is there, or a run that has done more than it is now to do.
+    """
+    return RunDirectory.create(
+        config.out,
+        "train-teacher",
+        run_settings(config),
+        resume=config.resume,
+        may_change=_MAY_CHANGE,
+        check=functools.partial(_check_goes_on, config),
+    )
+
+
+def _check_goes_on(config: TrainTeacherConfig, there: Mapping[str, Any]) -> None:
+    """Raises a UserError if a run that is resumed has done more than it is now to do."""
+    key, wanted = f"{config.algorithm}.total_steps", config.learning.total_steps
+    done = max(_saved_steps(config.out), default=0)
+    planned = there.get(config.algorithm, {}).get("total_steps", wanted)
+    # The last iteration may go beyond what was planned.
+    if wanted < planned and wanted < done:
+        raise UserError(f"{key}: {wanted:,} is less than the {done:,} steps that the run in {config.out} has behind it")
+
+
+def _saved_steps(out: str) -> list[int]:
+    directory = Path(out) / "checkpoints"
+    return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
+
+
+def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any | None:
     """The variables of the teacher that ``config.init_from`` names.
 
     Args:
-      config: of the training, with ``init_from``.
+      config: of the training.
       tasks: its games.
+
+    Returns:
+      None if no teacher is named, or if the run goes on from a checkpoint of its own.
 
     Raises:
       UserError: there is no such teacher, or training cannot go on from its weights.
     """
-    assert config.init_from is not None
+    if config.init_from is None or (config.resume and _saved_steps(config.out)):
+        return None
     # A file of several games is the same weights for each of them.
     teacher = load(config.init_from, tasks[0].name)
     _check_start(teacher, config, tasks)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.evaluation.scores import Score
+from pd_jax.runs.summary import GameSummary, Summary
+from pd_jax.trainers.counters import TrainingCounters
 from pd_jax.trainers.normalised_score import NormalisedScore
-from pd_jax.trainers.teacher_files import Scores
+from pd_jax.trainers.setup import TrainingSetup
 
 _ABOUT_PLAY = ("games", "game_return", "epsilon")
 
@@ -49,60 +51,59 @@ def _note_games(numbers: dict[str, float]) -> list[float]:
     return [game_return]
 
 
-def summarise_game(
-    config: TrainTeacherConfig, path: str, scores: Scores, merit: NormalisedScore, parameters: int
-) -> dict[str, Any]:
-    """The first part of the summary of one game's teacher.
+def summarise_training(
+    setup: TrainingSetup,
+    counters: TrainingCounters,
+    scores: Mapping[str, Score],
+    normalised: NormalisedScore,
+    *,
+    path: str,
+    updates: int,
+    parameters: int,
+    speed: Mapping[str, Any],
+    wall_seconds: float,
+) -> Summary:
+    """The summary of a training.
+
+    Each of several ``games`` has, beside its score, that of random play, the reference that it was compared with, and
+    its ``normalised_score``, of which the mean over the games decided which weights were kept.
 
     Args:
-      config: of the training.
+      setup: of the training.
+      counters: where it stands at its end.
+      scores: of the weights that are kept, by game.
+      normalised: how they were chosen.
       path: of the teacher file.
-      scores: of its weights.
-      merit: how they were chosen.
+      updates: that it took.
       parameters: of the network.
+      speed: what `pd_jax.resources.pace.Pace.summarise` says.
+      wall_seconds: in all sessions together.
     """
-    ((game, own),) = scores.items()
+    config = setup.config
+    about: dict[str, Any] = {"algorithm": config.algorithm, "teacher": path, "epsilon": config.evaluation.epsilon}
+    if setup.is_joint:
+        about |= {"normalised_score": normalised.of(scores), "network": config.network}
+    cost = {"teacher_env_steps": counters.best_env_steps, "learning_curve": counters.curve, **speed}
+    about_games = _about_games(scores, normalised) if setup.is_joint else {}
+    return Summary(
+        games={game: GameSummary(score, None, about=about_games.get(game, {})) for game, score in scores.items()},
+        teacher_parameters=parameters if setup.is_joint else None,
+        wall_seconds=wall_seconds,
+        env_steps=counters.env_steps,
+        updates=updates,
+        about=about | cost,
+        is_flat=not setup.is_joint,
+    )
+
+
+def _about_games(scores: Mapping[str, Score], normalised: NormalisedScore) -> dict[str, dict[str, Any]]:
+    shares = normalised.normalised(scores)
     return {
-        "game": game,
-        "algorithm": config.algorithm,
-        "teacher": path,
-        **_named(own),
-        "epsilon": config.evaluation.epsilon,
-    }
-
-
-def summarise_games(
-    config: TrainTeacherConfig, path: str, scores: Scores, merit: NormalisedScore, parameters: int
-) -> dict[str, Any]:
-    """The first part of the summary of a network of several games; the arguments are those of :func:`summarise_game`.
-
-    Each of ``games`` has, beside its score, that of random play, the reference that it was compared with, and its
-    ``normalised_score``, of which the mean over the games decided which weights were kept.
-    """
-    shares = merit.normalised(scores)
-    games = {}
-    for task, reference in zip(merit.tasks, merit.references, strict=True):
-        games[task.name] = _named(scores[task.name]) | {
+        task.name: {
             "random_score": task.random_score,
             "reference": None if reference is None else reference.name,
             "reference_score": None if reference is None else reference.score,
             "normalised_score": shares[task.name],
         }
-    return {
-        "games": games,
-        "normalised_score": merit.of(scores),
-        "algorithm": config.algorithm,
-        "network": config.network,
-        "teacher": path,
-        "teacher_parameters": parameters,
-        "epsilon": config.evaluation.epsilon,
-    }
-
-
-def _named(scores: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "teacher_score": scores["mean"],
-        "teacher_standard_error": scores["standard_error"],
-        "teacher_ci95": scores["ci95"],
-        "episodes": scores["episodes"],
+        for task, reference in zip(normalised.tasks, normalised.references, strict=True)
     }

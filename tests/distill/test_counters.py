@@ -59,10 +59,10 @@ def test_games_are_known_by_name_also_where_their_heads_are_alike(games: list[st
 
 def test_another_teacher_is_named_with_its_game_where_there_are_several() -> None:
     at = Counters.begin(a_setting("pong", "qbert"))
-    setting = a_setting("pong", "qbert")
-    setting.teachers[1].sha256 = "b" * 64
+    setup = a_setting("pong", "qbert")
+    setup.teachers[1].sha256 = "b" * 64
     with pytest.raises(UserError) as error:
-        at.check_goes_on(setting, Path("run"))
+        at.check_goes_on(setup, Path("run"))
     assert str(error.value) == (
         "run: was begun with another teacher file for qbert (aaaaaaaaaaaa, now bbbbbbbbbbbb); "
         "--accept-other-teacher goes on with it"
@@ -74,7 +74,7 @@ def test_a_game_whose_teacher_failed_plays_again_only_with_another_teacher() -> 
     at.games[1].stopped_at = 7
     at.check_goes_on(a_setting("pong", "qbert"), Path("run"))
     assert at.games[1].stopped_at == 7
-    setting = a_setting("pong", "qbert")
-    setting.config.accept_other_teacher, setting.teachers[1].sha256 = True, "b" * 64
-    at.check_goes_on(setting, Path("run"))
+    setup = a_setting("pong", "qbert")
+    setup.config.accept_other_teacher, setup.teachers[1].sha256 = True, "b" * 64
+    at.check_goes_on(setup, Path("run"))
     assert (at.games[1].teacher_sha256, at.games[1].stopped_at) == ("b" * 64, None)

@@ -24,11 +24,11 @@ def test_what_was_left_open_is_filled_in(recording: Path) -> None:
         teacher="cartpole", out="-", data=str(recording), student=StudentConfig(network="mlp"),
         replay=ReplayConfig(capacity=1024),
     )  # fmt: skip
-    setting = make_setup(config)
-    assert (setting.config.game, setting.config.lanes) == (("cartpole",), (8,))
-    assert setting.total_updates == 10 * 10_000
+    setup = make_setup(config)
+    assert (setup.config.game, setup.config.lanes) == (("cartpole",), (8,))
+    assert setup.total_updates == 10 * 10_000
     # 128 steps of 8 lanes are all there is, though ten rounds of 54,000 were asked for.
-    assert setting.total_env_steps([128]) == (1024,)
+    assert setup.total_env_steps([128]) == (1024,)
     live = make_setup(DistillConfig(teacher="cartpole", out="-", student=StudentConfig(network="mlp")))
     # 53 rollouts of 32 steps of 32 lanes give at least 54,000.
     assert live.total_env_steps([0]) == (10 * 53 * 32 * 32,)
@@ -44,15 +44,15 @@ def two_games(**changes: Any) -> DistillConfig:
 
 def test_several_games_have_lanes_rounds_and_totals_of_their_own(recording: Path, tmp_path: Path) -> None:
     env = EnvConfig(lanes=(16, 64))
-    setting = make_setup(two_games(env=env))
-    assert (setting.names, setting.config.game, setting.student.tasks) == (TWO, TWO, setting.tasks)
+    setup = make_setup(two_games(env=env))
+    assert (setup.names, setup.config.game, setup.student.tasks) == (TWO, TWO, setup.tasks)
     # 106 rollouts of 32 steps of 16 lanes, and 27 of 64 lanes, give at least 54,000 each.
-    assert setting.total_env_steps([0, 0]) == (10 * 106 * 512, 10 * 27 * 2048)
+    assert setup.total_env_steps([0, 0]) == (10 * 106 * 512, 10 * 27 * 2048)
     other = tmp_path / "acrobot"
     succeed("collect", {"teacher": "acrobot", "out": other, "steps": 64, "rollout-length": 32, "env.num-lanes": 2})
-    setting = make_setup(two_games(data=(str(recording), str(other))))
-    assert setting.config.lanes == (8, 2), "those that were recorded"
-    assert setting.total_env_steps([128, 32]) == (1024, 64)
+    setup = make_setup(two_games(data=(str(recording), str(other))))
+    assert setup.config.lanes == (8, 2), "those that were recorded"
+    assert setup.total_env_steps([128, 32]) == (1024, 64)
 
 
 def log_softmax(outputs: np.ndarray) -> np.ndarray:
@@ -119,9 +119,9 @@ TEACHER = np.array([[[*CARTPOLE[1], 0.0]], [ACROBOT[1]]])
 def test_every_game_has_its_temperature_and_its_actions(
     temperature: tuple[float, ...] | None, expected: tuple[float, float]
 ) -> None:
-    setting = setting_of(LossConfig(temperature=temperature), {"cartpole": "q", "acrobot": "logits"})
+    setup = setting_of(LossConfig(temperature=temperature), {"cartpole": "q", "acrobot": "logits"})
     wanted = [kl(teacher / t, student) for (student, teacher), t in zip((CARTPOLE, ACROBOT), expected, strict=True)]
-    for measure in (make_loss(setting), make_divergence(setting)):
+    for measure in (make_loss(setup), make_divergence(setup)):
         assert measure(STUDENT, TEACHER)[:, 0] == pytest.approx(wanted, rel=1e-4)
 
 

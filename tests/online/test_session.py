@@ -247,7 +247,7 @@ def capture_start(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def spy(session: Any) -> None:
         student = session.devices.first(session.student)
-        state = {"teacher": session.teacher.state, "student": student, "target": session.setting.target.variables}
+        state = {"teacher": session.teacher.state, "student": student, "target": session.setup.target.variables}
         starts.append(jax.tree.map(plain, state))
         train(session)
 

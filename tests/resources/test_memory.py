@@ -75,16 +75,16 @@ def test_the_replay_takes_what_the_replay_allocates(game: str, tmp_path: Path) -
 
 
 def test_replays_student_and_teachers_take_what_a_run_allocates() -> None:
-    setting = make_setup(two_games())
-    lessons = Lessons(setting, [], None, None)  # type: ignore[arg-type]
-    assert setting.memory.bytes_of("replay") == allocated(lessons.stored)
-    learner = Learner(setting.student, make_loss(setting), setting.config.learner, setting.devices, total_updates=1)
+    setup = make_setup(two_games())
+    lessons = Lessons(setup, [], None, None)  # type: ignore[arg-type]
+    assert setup.memory.bytes_of("replay") == allocated(lessons.stored)
+    learner = Learner(setup.student, make_loss(setup), setup.config.learner, setup.devices, total_updates=1)
     state = jax.tree.map(np.asarray, dataclasses.replace(learner.init_single(jax.random.key(0)), key=np.zeros(2, "u4")))
     # With its gradients, and the changes that they make.
-    assert setting.memory.bytes_of("student") == allocated(state) + 2 * allocated(state.variables)
-    assert setting.memory.bytes_of("checkpoint") == 2 * allocated(state)
-    assert setting.memory.bytes_of("teachers") == sum(allocated(teacher.variables) for teacher in setting.teachers)
-    assert setting.memory.total == sum(part.num_bytes for part in setting.memory.parts)
+    assert setup.memory.bytes_of("student") == allocated(state) + 2 * allocated(state.variables)
+    assert setup.memory.bytes_of("checkpoint") == 2 * allocated(state)
+    assert setup.memory.bytes_of("teachers") == sum(allocated(teacher.variables) for teacher in setup.teachers)
+    assert setup.memory.total == sum(part.num_bytes for part in setup.memory.parts)
 
 
 def test_adam_has_a_moment_more_than_rmsprop() -> None:
@@ -188,9 +188,9 @@ def test_training_a_teacher_takes_what_it_allocates(algorithm: Any, games: tuple
 def test_an_online_run_takes_both_sides() -> None:
     pqn = PQNConfig(num_lanes=16, rollout_length=32, minibatches=4)
     student = StudentConfig(network="mlp", mlp_hidden=(16, 16))
-    setting = make_online_setup(OnlineConfig(out="-", game="cartpole", pqn=pqn, student=student))
-    estimate = setting.student_setup.memory
-    teacher = setting.init_teacher()
+    setup = make_online_setup(OnlineConfig(out="-", game="cartpole", pqn=pqn, student=student))
+    estimate = setup.student_setup.memory
+    teacher = setup.init_teacher()
     assert estimate.bytes_of("target") == 2 * allocated(teacher.variables)
     assert estimate.bytes_of("learner") > 4 * allocated(teacher.variables)
     assert estimate.bytes_of("student") > 0

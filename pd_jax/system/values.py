@@ -6,7 +6,6 @@ Every function takes the mapping, the key, and ``where``: what messages begin wi
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,54 +15,6 @@ from pd_jax.system.text import printable, show
 
 # Squares of scores and their sums stay finite.
 _LARGEST = 1e100
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """The mean return of whole games.
-
-    Attributes:
-      mean: of undiscounted, unclipped returns.
-      standard_error: of the mean, None where it is not known (one game).
-      low, high: its 95 % interval, None likewise; of two pooled seeds the range of theirs.
-      episodes: games played.
-    """
-
-    mean: float
-    standard_error: float | None
-    low: float | None
-    high: float | None
-    episodes: int
-
-
-def read_score(entry: Mapping[str, Any], who: str, where: str) -> Score | None:
-    """The score of ``teacher`` or ``student`` in a game's entry; None if it did not play.
-
-    Raises:
-      UserError: a value has another type, or is impossible.
-    """
-    key = f"{who}_score"
-    if key not in entry:
-        return None
-    mean = number(entry, key, where)
-    if mean is None:
-        raise UserError(f"{where}{key}: null is not a number")
-    ends = entry.get(f"{who}_ci95")
-    if ends is None:
-        ends = (None, None)
-    if not isinstance(ends, list | tuple) or len(ends) != 2:
-        raise UserError(f"{where}{who}_ci95: {show(ends)} is not an interval, a list of two numbers")
-    low, high = (number({f"{who}_ci95": end}, f"{who}_ci95", where) for end in ends)
-    if (low is None) != (high is None) or (low is not None and high is not None and not low <= high):
-        raise UserError(f"{where}{who}_ci95: {show(ends[0])} to {show(ends[1])} is not an interval")
-    error = number(entry, f"{who}_standard_error", where)
-    if error is not None and error < 0:
-        raise UserError(f"{where}{who}_standard_error: {show(error)} is negative")
-    episodes = f"{who}_episodes" if f"{who}_episodes" in entry else "episodes"
-    played = count(entry, episodes, where)
-    if not played:
-        raise UserError(f"{where}{episodes}: {show(played)} is not a number of games")
-    return Score(mean, error, low, high, played)
 
 
 def number(mapping: Mapping[str, Any], key: str, where: str) -> float | None:

@@ -1,23 +1,21 @@
-"""Scores a teacher in training, draws its learning curve and writes its file."""
+"""The teacher file that a training leaves, and the figure of its learning curve."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 import pd_jax
 from pd_jax.config.loading import to_mapping
-from pd_jax.config.sections import environment_options
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.tasks import Task
-from pd_jax.evaluation.evaluator import Evaluator
-from pd_jax.evaluation.statistics import summarise_scores
-from pd_jax.report.figures import plot_learning_curve
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.scores import Score
+from pd_jax.report.figures import plot_learning_curve, plot_learning_curves
 from pd_jax.runs.directory import OF_ONE_START
+from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.metadata import TeacherMetadata
 
@@ -25,13 +23,12 @@ FINAL_SEED_OFFSET = 500_000
 """The last score is taken from other starts than those that chose the best weights: it owes nothing to luck."""
 
 
-class Keeper:
-    """Scores weights of one training, and keeps them in its directory.
+class TeacherWriter:
+    """Keeps the weights of a game's teacher in the directory of its training.
 
     Args:
       config: of the training.
       task: its game.
-      network: that learns.
       directory: of the run.
       command: that trains, as the file is to name it.
 
@@ -39,32 +36,12 @@ class Keeper:
       path: ``teacher.safetensors`` in it.
     """
 
-    def __init__(
-        self, config: TrainTeacherConfig, task: Task, network: Any, directory: Path, command: str = "train-teacher"
-    ) -> None:
+    def __init__(self, config: TrainTeacherConfig, task: Task, directory: Path, command: str = "train-teacher") -> None:
         self.path = directory / "teacher.safetensors"
         self._plot_path = directory / "learning_curve.png"
         self._config = config
         self._task = task
-        self._network = network
         self._command = command
-
-    def score(
-        self, variables: Any, episodes: int, on_progress: Callable[[int, int], None], *, seed_offset: int = 0
-    ) -> dict[str, Any]:
-        """Plays whole games and summarises them; the same starts for every call with the same ``seed_offset``."""
-        evaluation = self._config.evaluation
-        evaluator = Evaluator(
-            self._task,
-            self._network.apply,
-            episodes=episodes,
-            num_lanes=evaluation.num_lanes,
-            epsilon=evaluation.epsilon,
-            seed=self._seed(seed_offset),
-            environment_options=environment_options(self._config.env)
-            | {"max_episode_steps": evaluation.max_episode_steps},
-        )
-        return summarise_scores(evaluator.run(variables, on_progress).returns)
 
     def plot(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Draws ``learning_curve.png``, with 95 % intervals and the scores of chance and of a human."""
@@ -90,7 +67,7 @@ class Keeper:
     def write(
         self,
         params: Any,
-        scores: Mapping[str, Any],
+        score: Score,
         *,
         env_steps: int,
         curve: Sequence[dict[str, Any]],
@@ -100,29 +77,24 @@ class Keeper:
 
         Args:
           params: the weights.
-          scores: theirs, from ``score`` with the same ``seed_offset``.
+          score: theirs.
           env_steps: control steps behind them.
           curve: of the whole training.
-          seed_offset: of the scores.
+          seed_offset: of the score's protocol.
         """
-        save_teacher(
-            self.path, params, self.metadata(scores, env_steps=env_steps, curve=curve, seed_offset=seed_offset)
-        )
+        metadata = self.metadata(score, env_steps=env_steps, curve=curve, seed_offset=seed_offset)
+        save_teacher(self.path, params, metadata)
 
     def metadata(
-        self, scores: Mapping[str, Any], *, env_steps: int, curve: Sequence[dict[str, Any]], seed_offset: int = 0
+        self, score: Score | None, *, env_steps: int, curve: Sequence[dict[str, Any]], seed_offset: int = 0
     ) -> TeacherMetadata:
         """What the file is to say of this game; the arguments are those of ``write``. Weights that were not scored have
-        no ``scores``."""
-        config, task, evaluation = self._config, self._task, self._config.evaluation
+        no ``score``."""
+        config, task = self._config, self._task
         is_atari = task.kind == "atari"
         atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
-        protocol = {
-            "epsilon": evaluation.epsilon,
-            "max_noops": config.env.max_noops,
-            "max_episode_steps": evaluation.max_episode_steps or task.max_episode_steps,
-            "seed": self._seed(seed_offset),
-        }
+        protocol = Protocol.of(config, task, seed_offset=seed_offset).to_json()
+        told = {name: protocol[name] for name in ("epsilon", "max_noops", "max_episode_steps", "seed")}
         several: dict[str, Any] = {}
         if config.num_games > 1:
             several = {name: getattr(config, name) for name in ("channels", "hidden", "head_hidden")}
@@ -144,16 +116,80 @@ class Keeper:
             env_steps=env_steps,
             seed=config.seed,
             training_config={key: value for key, value in run_settings(config).items() if key != "out"},
-            evaluation={**scores, **protocol} if scores else {},
+            evaluation={} if score is None else {**score.to_json(), **told},
             learning_curve=list(curve),
-            how_made=f"pd-jax {self._command} on {jax.default_backend()}",
+            how_made=f"pd-jax {self._command} on {DeviceGroup.local(1).platform}",
             licence="Apache-2.0",
             created=datetime.date.today().isoformat(),
             pd_jax_version=pd_jax.__version__,
         )
 
-    def _seed(self, offset: int) -> int:
-        return self._config.seed + self._config.evaluation.seed_offset + offset
+
+class TeachersWriter:
+    """A :class:`TeacherWriter` for every game of a training: one, or several that share a network and a file.
+
+    Args:
+      config: of the training.
+      tasks: its games.
+      directory: of the run.
+
+    Attributes:
+      path: ``teacher.safetensors`` in it.
+    """
+
+    def __init__(self, config: TrainTeacherConfig, tasks: Sequence[Task], directory: Path) -> None:
+        self._writers = {task.name: TeacherWriter(config, task, directory) for task in tasks}
+        self._first = self._writers[tasks[0].name]
+        self._plot_path = directory / "learning_curve.png"
+        self.path = self._first.path
+
+    def plot(self, curve: Sequence[Mapping[str, Any]]) -> None:
+        """Draws ``learning_curve.png``, a panel for each game, as :meth:`TeacherWriter.plot` does."""
+        if len(self._writers) == 1:
+            self._first.plot(curve)
+            return
+        panels = {writer.title: writer.panel(_curve_of(curve, game)) for game, writer in self._writers.items()}
+        plot_learning_curves(panels, self._plot_path, x_label="environment steps of all games")
+
+    def write(
+        self,
+        params: Any,
+        scores: Mapping[str, Score],
+        *,
+        env_steps: int,
+        curve: Sequence[dict[str, Any]],
+        seed_offset: int = 0,
+    ) -> None:
+        """Writes the teacher file.
+
+        Args:
+          params: the weights.
+          scores: theirs, by game.
+          env_steps: control steps behind them, of all games.
+          curve: of the whole training, points of `curve_point`.
+          seed_offset: of the scores' protocol.
+        """
+        if len(self._writers) == 1:
+            ((game, writer),) = self._writers.items()
+            writer.write(params, scores[game], env_steps=env_steps, curve=curve, seed_offset=seed_offset)
+            return
+        metadata = [
+            writer.metadata(scores[game], env_steps=env_steps, curve=_curve_of(curve, game), seed_offset=seed_offset)
+            for game, writer in self._writers.items()
+        ]
+        save_teacher(self.path, params, metadata)
+
+
+def curve_point(env_steps: int, scores: Mapping[str, Score], mean: float | None) -> dict[str, Any]:
+    """A point of the learning curve: of one game as in the teacher file; of several, each one's under ``games``."""
+    games = {game: score.point() for game, score in scores.items()}
+    if len(games) == 1:
+        return {"env_steps": env_steps} | next(iter(games.values()))
+    return {"env_steps": env_steps, "mean": mean, "games": games}
+
+
+def _curve_of(curve: Sequence[Mapping[str, Any]], game: str) -> list[dict[str, Any]]:
+    return [{"env_steps": point["env_steps"], **point["games"][game]} for point in curve]
 
 
 def run_settings(config: TrainTeacherConfig) -> dict[str, Any]:

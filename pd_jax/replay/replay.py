@@ -1,0 +1,105 @@
+"""The replay of a run: a store of play for each of its games, on its devices, with one owner."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pd_jax.replay import rings
+from pd_jax.replay.relabel import Relabelled, Relabeller
+from pd_jax.replay.rings import ReplayState
+from pd_jax.system.devices import DeviceGroup
+from pd_jax.types import Trajectory
+
+
+class RingSize(NamedTuple):
+    """What the rings of one game hold, on all devices together; see `pd_jax.replay.rings.init`."""
+
+    num_lanes: int
+    capacity_per_lane: int
+    observation_shape: tuple[int, ...]
+    observation_dtype: Any
+    num_actions: int
+
+
+class Replay:
+    """Rings of several games, split by lane over devices. Nobody else writes them.
+
+    Args:
+      sizes: of each game's rings; the lanes are a multiple of the devices.
+      devices: that hold them.
+    """
+
+    def __init__(self, sizes: Sequence[RingSize], devices: DeviceGroup) -> None:
+        self._devices = devices
+        self._insert = devices.here.map(rings.insert, donate=(0,))
+        self._stored = tuple(self._allocate(size) for size in sizes)
+
+    @property
+    def stored(self) -> tuple[ReplayState, ...]:
+        """What a learner draws from: the rings of each game, ``[D, L / D, ...]``. The next write takes them over."""
+        return self._stored
+
+    def insert(self, game: int, trajectory: Trajectory) -> None:
+        """Stores a rollout ``[T, L, ...]`` of a game."""
+        self._set(game, self._insert(self._stored[game], self._devices.split(trajectory, axis=1)))
+
+    def steps_held(self, game: int) -> int:
+        """Time steps that each lane of a game holds."""
+        return int(self._devices.first(self._stored[game].size))
+
+    def keep_newest(self, game: int, num_steps: int) -> None:
+        """Forgets all but the newest time steps of each lane of a game."""
+        self._set(game, rings.keep_newest(self._stored[game], num_steps))
+
+    def relabel(self, game: int, relabeller: Relabeller, variables: Any, on_block: Callable[[], None]) -> Relabelled:
+        """Gives all that is stored of a game another teacher's outputs.
+
+        Args:
+          game: its place.
+          relabeller: with the teacher's network.
+          variables: of the teacher.
+          on_block: called now and then; what it raises leaves the replay unusable.
+        """
+        relabelled = relabeller.relabel(self._stored[game], variables, on_block)
+        self._set(game, relabelled.stored)
+        return relabelled
+
+    def to_host(self) -> list[ReplayState]:
+        """Copies of the rings ``[L, ...]``: what was held by any number of devices can be taken up by any other."""
+        return [jax.tree.map(_fold, state) for state in self._stored]
+
+    def template(self) -> list[ReplayState]:
+        """Shapes and dtypes of :meth:`to_host`."""
+        return [jax.tree.map(_folded_shape, state) for state in self._stored]
+
+    def from_host(self, copies: Sequence[ReplayState]) -> None:
+        """Takes up what :meth:`to_host` gave, in the place of what there is."""
+        self._stored = tuple(jax.tree.map(self._unfold, state) for state in copies)
+
+    def _set(self, game: int, state: ReplayState) -> None:
+        self._stored = (*self._stored[:game], state, *self._stored[game + 1 :])
+
+    def _allocate(self, size: RingSize) -> ReplayState:
+        here = self._devices.here
+        init = functools.partial(rings.init, size.num_lanes // self._devices.size, *size[1:])
+        state: ReplayState = here.map(lambda _: init())(np.zeros(here.size))
+        return state
+
+    def _unfold(self, array: np.ndarray) -> Any:
+        return self._devices.split(array) if array.ndim else self._devices.replicate(array)
+
+
+def _fold(leaf: Any) -> np.ndarray:
+    """``[D, L / D, ...]`` as ``[L, ...]``; of what all devices agree on, ``[D]``, one."""
+    array = np.asarray(leaf)
+    return array.reshape(-1, *array.shape[2:]) if array.ndim > 1 else array[0]
+
+
+def _folded_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    shape = (leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]) if leaf.ndim > 1 else ()
+    return jax.ShapeDtypeStruct(shape, leaf.dtype)

@@ -1,0 +1,237 @@
+"""The skeleton of a run: what distillation, online distillation and the training of a teacher have in common.
+
+A loop derives its session from :class:`Session`, or from :class:`StudentSession` if a student is updated in it, and adds
+what is its own: what is learnt, from what, and what is scored.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pd_jax.config.sections import CheckpointConfig, LearnerConfig
+from pd_jax.learner.divergence import check_loss
+from pd_jax.runs.timer import SaveTimer
+from pd_jax.runs.tools import Tools
+from pd_jax.system import hosts
+from pd_jax.system.interrupts import Interrupted
+
+FetchMetrics = Callable[[], Mapping[str, jax.Array | np.ndarray]]
+"""Gives the metrics of a call, without a device axis; waits for the call to end."""
+
+
+class Counters(Protocol):
+    """Where a run stands: a dataclass, saved with every checkpoint as what ``to_metadata`` gives.
+
+    ``step`` is what metrics and checkpoints are numbered by, ``done`` what the interval between checkpoints counts.
+    """
+
+    wall_seconds: float
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def done(self) -> int: ...
+    def to_metadata(self) -> dict[str, Any]: ...
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Any: ...
+
+
+class StudentCounters(Counters, Protocol):
+    """Where a run stands that updates a student."""
+
+    updates: int
+
+
+C = TypeVar("C", bound=Counters)
+S = TypeVar("S", bound=StudentCounters)
+
+
+class Session(abc.ABC, Generic[C]):
+    """One process's share of a run, from its newest checkpoint (if any) to its end.
+
+    Args:
+      tools: the run's; all of them are attributes of the session too.
+      counters: of a run that has done nothing yet; from then on where the run stands.
+    """
+
+    timer: SaveTimer
+    """Says when the next checkpoint is due; the loop sets it once it knows where the run stands."""
+
+    def __init__(self, tools: Tools, counters: C) -> None:
+        self.run_directory, self.checkpointer = tools.run, tools.checkpointer
+        self.metrics, self.progress = tools.metrics, tools.progress
+        self.interrupts, self.ledger = tools.interrupts, tools.ledger
+        self.counters = counters
+        self.started = time.monotonic()
+
+    @abc.abstractmethod
+    def snapshot(self) -> Any:
+        """What a checkpoint holds, without a device axis.
+
+        Raises a DivergenceError if a weight is NaN or infinite: no such state takes the place of a good one.
+        """
+
+    def flush(self) -> None:
+        """Writes metrics that are still on the devices."""
+
+    def check_restored(self, step: int) -> None:
+        """Raises unless the run can go on from this checkpoint, or from none (0). Nothing has been changed yet."""
+
+    def restore(self, template: Any, network: str, resumed: Callable[[C], str]) -> Any | None:
+        """Takes up the newest intact checkpoint, its counters, and the metrics up to there.
+
+        Args:
+          template: a state like the one that was saved.
+          network: that it is of.
+          resumed: gives what is told of where the run goes on.
+
+        Returns:
+          the state, arrays on the default device; None if there is no checkpoint.
+        """
+        restored = self.checkpointer.restore(template, network=network)
+        if restored is None:
+            self.check_restored(0)
+            self.metrics.truncate_after(-1)
+            return None
+        state, metadata, step = restored
+        self.counters = type(self.counters).from_metadata(metadata)
+        self.check_restored(step)
+        self.metrics.truncate_after(step)
+        self.progress.print(f"resumed at {resumed(self.counters)}")
+        return jax.tree.map(jnp.asarray, state)
+
+    def save(self, score: float | None = None) -> None:
+        """Saves all that the run goes on from, with the score of these very weights if they were scored."""
+        self.flush()
+        state, metadata = self.snapshot(), self.counters.to_metadata() | {"wall_seconds": self.wall_seconds()}
+        self.checkpointer.save(self.counters.step, state, metadata, score)
+        self.timer.note_saved(self.counters.done)
+
+    @contextlib.contextmanager
+    def saved_when_interrupted(self) -> Iterator[None]:
+        """Saves what is learnt inside when a signal comes: they are heeded between calls, where the state is whole."""
+        try:
+            yield
+        except Interrupted:
+            # Of several processes one may stop alone while it evaluates, and a checkpoint takes them all.
+            if (among := hosts.current()) is None or among.leaving:
+                self.save()
+            raise
+
+    def wall_seconds(self) -> float:
+        """Spent in all sessions together."""
+        return self.counters.wall_seconds + time.monotonic() - self.started
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """So many updates are to be done now; answered by a :class:`Dispatched`."""
+
+    count: int
+
+
+class Dispatched(NamedTuple):
+    """A call of updates that is under way.
+
+    Attributes:
+      fetch_metrics: gives its metrics, and waits for it to end.
+      take_values: gives metrics of what went on beside it, since they were last taken.
+    """
+
+    fetch_metrics: FetchMetrics
+    take_values: Callable[[], dict[str, float]]
+
+
+class StudentSession(Session[S]):
+    """A session in which a student is updated, in calls of many updates each.
+
+    Args:
+      tools: the run's.
+      counters: of a run that has done nothing yet.
+      learner: the student's settings.
+      checkpoint: when it is saved.
+      total_updates: of the whole run.
+    """
+
+    remedy = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
+
+    def __init__(
+        self, tools: Tools, counters: S, learner: LearnerConfig, checkpoint: CheckpointConfig, total_updates: int
+    ) -> None:
+        super().__init__(tools, counters)
+        self._learner, self._checkpoint, self._total_updates = learner, checkpoint, total_updates
+        self._unwritten: tuple[FetchMetrics, dict[str, float]] | None = None
+        """Metrics of the call that ended at ``counters.updates``, on the devices and beside them."""
+
+    @abc.abstractmethod
+    def values_beside(self) -> dict[str, float]:
+        """Where the run stands, for the metrics of the call that was dispatched last."""
+
+    @abc.abstractmethod
+    def write_call(self, metrics: Mapping[str, Any], values: dict[str, float]) -> None:
+        """Writes the metrics of a call; ``values`` are those that every student has, and those beside them."""
+
+    @property
+    def call_size(self) -> int:
+        """Updates per call; no more than a crash may cost."""
+        return min(self._learner.updates_per_call, self._checkpoint.every_updates)
+
+    def begin_updates(self) -> None:
+        """Starts the meter and the clock of the checkpoints, once it is known where the run stands."""
+        self.updates = self.progress.add("updates", self._total_updates, completed=self.counters.updates)
+        self.timer = SaveTimer(self._checkpoint.every_updates, self._checkpoint.every_seconds, self.counters.done)
+
+    def updates_until(self, target: int) -> Generator[Update, Dispatched, None]:
+        """Updates in calls of a fixed size from the round's start on: a resumed run makes the very same calls."""
+        self.updates.reset(completed=self.counters.updates)
+        while self.counters.updates < target:
+            count = min(self.call_size, target - self.counters.updates)
+            dispatched = yield Update(count)
+            # Those of the call before are fetched while this one runs.
+            self.flush()
+            self.counters.updates += count
+            rate = self._learner.learning_rate_after(self.counters.updates, self._total_updates)
+            beside = dispatched.take_values() | {"learning_rate": rate} | self.values_beside()
+            self._unwritten = dispatched.fetch_metrics, beside
+            if self.counters.updates < target and self.timer.is_due_for_all(self.counters.updates):
+                self.save()
+            self.interrupts.check_together()
+
+    def flush(self) -> None:
+        """Fetches the metrics of the last call, and writes them."""
+        if self._unwritten is None:
+            return
+        fetch_metrics, beside = self._unwritten
+        self._unwritten = None
+        metrics = fetch_metrics()
+        values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")}
+        # Counted once they are done: a call returns as soon as it is dispatched.
+        self.updates.set(self.counters.updates)
+        check_loss(values["loss"], f"update {self.counters.updates:,}", self.remedy)
+        self.write_call(metrics, values | beside)
+        status = f"loss {values['loss']:.4f}", f"agreement {100 * values['agreement']:.1f} %", self.ledger.describe()
+        self.progress.status(", ".join(filter(None, status)))
+
+
+def drive(session: Generator[Any, Any, None], perform: Callable[[Any], Any]) -> None:
+    """Performs what a session's generator asks for and hands it the answers; what fails is raised where it asked."""
+    answer, failure = None, None
+    while True:
+        try:
+            request = session.send(answer) if failure is None else session.throw(failure)
+        except StopIteration:
+            return
+        answer, failure = None, None
+        try:
+            answer = perform(request)
+        except BaseException as error:
+            failure = error
