@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class UnsoundTeacherError(UserError):
+    """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string when none is close."""
     candidates = {choice.lower(): choice for choice in choices}

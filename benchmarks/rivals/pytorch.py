@@ -30,7 +30,7 @@ def describe(device: str, dtype: str) -> str:
     return f"PyTorch {torch.__version__} channels_last{compiled}{', bf16 autocast' if dtype == 'bfloat16' else ''}"
 
 
-def make_setup(device: str) -> None:
+def prepare(device: str) -> None:
     """All cores on a CPU; on a GPU the fast paths that JAX takes by default, too."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     # As XLA does: a sharpened softmax has gradients so small that processors take a hundred times as long for them.

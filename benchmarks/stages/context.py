@@ -93,7 +93,7 @@ class PyTorch:
             return cls(None, f"PyTorch has no {jax.default_backend()} here")
         if cls.device() == "cuda" and not module.has_cuda():
             return cls(None, "PyTorch is installed without CUDA")
-        module.make_setup(cls.device())
+        module.prepare(cls.device())
         return cls(module, "")
 
     @staticmethod

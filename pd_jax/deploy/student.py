@@ -84,7 +84,7 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
     if online is None:
         return TrainedStudent(student, state.variables, config, DistillCounters.from_metadata(metadata))
     at = OnlineCounters.from_metadata(metadata)
-    progression = DistillCounters(at.updates, at.wall_seconds, label, [at.play])
+    progression = DistillCounters(updates=at.updates, wall_seconds=at.wall_seconds, network=label, games=[at.play])
     return TrainedStudent(student, state.student.variables, config, progression)
 
 
@@ -104,5 +104,5 @@ def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{run.summary_path}: does not say how much the run has learnt from") from None
     games = [GameCounters(name=name, env_steps=steps) for name in config.game]
-    progression = DistillCounters(updates, network=config.network, games=games)
+    progression = DistillCounters(updates=updates, network=config.network, games=games)
     return TrainedStudent(build_student(teacher.metadata), teacher.variables, config, progression)

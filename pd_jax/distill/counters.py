@@ -10,6 +10,7 @@ from typing import Any
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.errors import UserError
 from pd_jax.replay.recordings import Dataset
+from pd_jax.runs.counters import StudentCounters
 from pd_jax.system.progress import print_warning
 
 
@@ -40,21 +41,15 @@ class GameCounters:
         return steps | ({} if self.stopped_at is None else {"play_stopped_at": self.stopped_at})
 
 
-@dataclasses.dataclass
-class DistillCounters:
-    """Where a run stands; saved with every checkpoint.
+@dataclasses.dataclass(kw_only=True)
+class DistillCounters(StudentCounters):
+    """Where a distillation stands.
 
     Attributes:
-      updates: done so far.
-      wall_seconds: spent in all sessions together.
-      network: the student's.
       games: one for each, in the order of the student's heads.
       roll_backs: times it diverged and went on from an earlier checkpoint.
     """
 
-    updates: int = 0
-    wall_seconds: float = 0.0
-    network: str = ""
     games: list[GameCounters] = dataclasses.field(default_factory=list)
     roll_backs: int = 0
 
@@ -65,22 +60,13 @@ class DistillCounters:
 
     @property
     def step(self) -> int:
-        """What metrics and checkpoints are numbered by: updates."""
-        return self.updates
-
-    @property
-    def done(self) -> int:
-        """What the interval between checkpoints counts: updates."""
+        """Updates."""
         return self.updates
 
     def note_play(self, games: Sequence[GameCounters]) -> None:
         """Takes over where the play of every game stands."""
         for own, played in zip(self.games, games, strict=True):
             own.env_steps, own.stopped_at = played.env_steps, played.stopped_at
-
-    def to_metadata(self) -> dict[str, Any]:
-        """As a checkpoint has it."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> DistillCounters:

@@ -21,17 +21,13 @@ from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.memory import rollouts_ahead
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.environments.seeds import fresh_seed
-from pd_jax.errors import UserError
+from pd_jax.errors import UnsoundTeacherError
 from pd_jax.learner.learner import Games
 from pd_jax.replay.replay import Replay, RingSize
 from pd_jax.resources.ledger import INPUT, PLAY, Ledger
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Meter, print_warning
 from pd_jax.types import Trajectory
-
-
-class UnsoundTeacherError(UserError):
-    """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
 
 
 class OpenPlay(NamedTuple):

@@ -24,7 +24,7 @@ from pd_jax.learner.learner import LossFunction
 from pd_jax.resources.ledger import Ledger
 from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.metrics import MetricsWriter
-from pd_jax.runs.session import Dispatched, Update
+from pd_jax.runs.requests import Dispatched, Update
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.tools import Tools
 from pd_jax.system.interrupts import Interrupted, Interrupts

@@ -22,24 +22,22 @@ from pd_jax.distill.experience import (
     PlayRequest,
     PlayRound,
     Refill,
-    UnsoundTeacherError,
 )
 from pd_jax.distill.replay_checkpoint import ReplayKeeper
 from pd_jax.distill.scorer import Scorer
 from pd_jax.distill.setup import DistillSetup, make_divergence, make_loss, make_setup, open_distill_run
 from pd_jax.distill.summary import draw_distillation, game_values, summarise_distillation
-from pd_jax.errors import UserError
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.divergence import DivergenceError, check_weights
 from pd_jax.learner.learner import Learner, LearnerState
 from pd_jax.networks.policy import count_params
 from pd_jax.resources.ledger import SCORING
-from pd_jax.runs.diverged import keep_for_inspection
-from pd_jax.runs.session import Dispatched, StudentSession, Update, drive
+from pd_jax.runs.diverged import check_rolls_back, keep_for_inspection
+from pd_jax.runs.requests import Dispatched, Update, drive
+from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.tools import Tools, open_tools
 from pd_jax.system import hosts
-from pd_jax.system.progress import print_warning
 from pd_jax.teachers import Teacher
 
 
@@ -95,16 +93,14 @@ class DistillSession(StudentSession[DistillCounters]):
 
     def __init__(self, setup: DistillSetup, tools: Tools) -> None:
         self.setup, self.config = setup, setup.config
-        config, total_updates = self.config, setup.total_updates
-        super().__init__(tools, DistillCounters.begin(setup), config.learner, config.checkpoint, total_updates)
-        divergence = make_divergence(setup) if len(setup.tasks) > 1 else None
+        super().__init__(tools, DistillCounters.begin(setup), self.config)
         self.learner = Learner(
             setup.student,
             make_loss(setup),
-            config.learner,
+            self.config.learner,
             setup.devices,
-            total_updates=total_updates,
-            divergence=divergence,
+            total_updates=self.total_updates,
+            divergence=make_divergence(setup) if len(setup.tasks) > 1 else None,
         )
         self.roll_backs_here = 0
         """Of this process; ``counters.roll_backs`` counts those of all sessions."""
@@ -151,12 +147,8 @@ class DistillSession(StudentSession[DistillCounters]):
 
     def _roll_back(self, error: DivergenceError) -> None:
         """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
-        checkpoint, roll_backs = self.config.checkpoint, self.counters.roll_backs + 1
-        if checkpoint.on_divergence == "stop":
-            raise error
-        if roll_backs > checkpoint.max_roll_backs:
-            raise UserError(f"{error}; it was rolled back {checkpoint.max_roll_backs} times before") from error
-        print_warning(f"{error}; rolls back, {roll_backs} of at most {checkpoint.max_roll_backs} times")
+        roll_backs = self.counters.roll_backs + 1
+        check_rolls_back(self.config.checkpoint, roll_backs, error)
         self._unwritten = None
         self.roll_backs_here += 1
         state = self._restore_or_init()
@@ -174,7 +166,7 @@ class DistillSession(StudentSession[DistillCounters]):
     @property
     def is_trained(self) -> bool:
         """Whether all updates are done."""
-        return self.counters.updates >= self.setup.total_updates
+        return self.counters.updates >= self.total_updates
 
     def finish(self) -> Summary:
         """Evaluates and reports; process 0 does, and the others have nothing to say."""
@@ -212,45 +204,40 @@ class DistillSession(StudentSession[DistillCounters]):
         return f"{words} of attempt {self.roll_backs_here}"
 
     def training(self) -> Generator[PlayRequest | Update, Any, None]:
-        """Trains to the end, leaving play and updates to whoever drives this, who sends the answers."""
-        schedule, counters = self.config.schedule, self.counters
-        first_round, offset = divmod(counters.updates, schedule.updates_per_round)
+        """As of every student; a state that went wrong is kept."""
+        try:
+            yield from super().training()
+        except DivergenceError as error:
+            step, metadata = self.counters.updates, self.counters.to_metadata()
+            kept = keep_for_inspection(self.run_directory.path, step, self.first_state(), metadata)
+            raise DivergenceError(f"{error}; the state is kept in {kept}") from error
+
+    def begin(self, rounds: int, *, in_mid_round: bool) -> Generator[PlayRequest, Any, None]:
+        """Starts the play, and brings the replay back."""
         for line in self.setup.short_recordings(self.total_env_steps):
             self.progress.print(line)
-        try:
-            with self.saved_when_interrupted():
-                yield OpenPlay()
-                if counters.updates > 0:
-                    yield from self._let_student_act(first_round)
-                    if self.replays is not None and self.replays.restore(counters.updates):
-                        self.progress.print("the replay is as it was; the play goes on with fresh episodes")
-                    else:
-                        yield Refill(first_round, offset > 0)
-                for index in range(first_round, schedule.rounds):
-                    self.ledger.begin_round(index)
-                    self.progress.status(f"round {index + 1} of {schedule.rounds}: play")
-                    if index > first_round or offset == 0:
-                        yield from self._let_student_act(index)
-                        counters.note_play((yield PlayRound()))
-                    # Here, and not in the next all-reduce, whose patience is shorter than a slow emulator's.
-                    hosts.wait_for_all(self._once(f"play of round {index}"))
-                    if hosts.is_primary():
-                        # Not before: a run that finds nothing more to learn from keeps its results.
-                        self.run_directory.remove_results()
-                    if index + 1 < schedule.rounds:
-                        yield PlayAhead()
-                    yield from self.updates_until((index + 1) * schedule.updates_per_round)
-                    self._end_round(index + 1)
-                self.save()
-        except DivergenceError as error:
-            step, path = counters.updates, self.run_directory.path
-            kept = keep_for_inspection(path, step, self.first_state(), counters.to_metadata())
-            raise DivergenceError(f"{error}; the state is kept in {kept}") from error
-        except UnsoundTeacherError as error:
-            if hosts.current() is None:
-                self.save()
-            # Of several processes only this one knows, and a checkpoint takes them all.
-            raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.timer.saved:,}") from error
+        yield OpenPlay()
+        if self.counters.updates == 0:
+            return
+        yield from self._let_student_act(rounds)
+        if self.replays is not None and self.replays.restore(self.counters.updates):
+            self.progress.print("the replay is as it was; the play goes on with fresh episodes")
+        else:
+            yield Refill(rounds, in_mid_round)
+
+    def play(self, index: int, *, is_new: bool) -> Generator[PlayRequest, Any, None]:
+        """The teachers play, or the student does and they label; the next round may be played during the updates."""
+        self.progress.status(f"round {index + 1} of {self.config.schedule.rounds}: play")
+        if is_new:
+            yield from self._let_student_act(index)
+            self.counters.note_play((yield PlayRound()))
+        # Here, and not in the next all-reduce, whose patience is shorter than a slow emulator's.
+        hosts.wait_for_all(self._once(f"play of round {index}"))
+        if hosts.is_primary():
+            # Not before: a run that finds nothing more to learn from keeps its results.
+            self.run_directory.remove_results()
+        if index + 1 < self.config.schedule.rounds:
+            yield PlayAhead()
 
     def _let_student_act(self, finished_rounds: int) -> Generator[LetAct, None, None]:
         """Hands the student as it is now to the play, if its actions are to be played."""
@@ -259,35 +246,23 @@ class DistillSession(StudentSession[DistillCounters]):
             share = behaviour.student_share(finished_rounds, self.config.schedule.rounds)
             yield LetAct(ActingStudent(self.first_state().variables, share))
 
-    def values_beside(self) -> dict[str, float]:
-        """Control steps stored so far, and time."""
-        return {"env_steps": self.counters.env_steps, "wall_seconds": self.wall_seconds()}
-
     def write_call(self, metrics: Mapping[str, Any], values: dict[str, float]) -> None:
         """The metrics of a call, and of its games."""
         self.metrics.write(self.counters.updates, values | game_values(self.setup.names, metrics))
 
-    def _end_round(self, rounds: int) -> None:
-        """Evaluates on the way, if it is time to, and saves, so that a checkpoint has the score of its own weights."""
+    def is_scored_after(self, rounds: int) -> bool:
+        """The last round is followed by the final games."""
         every = self.config.evaluation.every_rounds
-        if not every or rounds % every or rounds == self.config.schedule.rounds:
-            if self.timer.is_due(self.counters.done):
-                self.save()
-            return
-        self.flush()
-        if not hosts.is_primary():
-            # Here, and not in the next all-reduce, whose patience is shorter than an evaluation.
-            score = json.loads(hosts.from_primary(self._once(f"score of round {rounds}"), ""))
-            self.save(score)
-            return
-        self.save(self._score(rounds))
+        return every > 0 and rounds % every == 0 and rounds < self.config.schedule.rounds
 
-    def _score(self, rounds: int) -> float | None:
-        """Plays some games on the way."""
-        with self.ledger.during(SCORING):
-            values, score = self.scorer.score_on_the_way(self.first_state().variables)
-        self.metrics.write(self.counters.updates, values)
-        hosts.from_primary(self._once(f"score of round {rounds}"), json.dumps(score))
+    def score_round(self, rounds: int) -> float | None:
+        """Process 0 plays; the others wait here, and not in the next all-reduce, whose patience is shorter."""
+        score: float | None = None
+        if hosts.is_primary():
+            with self.ledger.during(SCORING):
+                values, score = self.scorer.score_on_the_way(self.first_state().variables)
+            self.metrics.write(self.counters.updates, values)
+        score = json.loads(hosts.from_primary(self._once(f"score of round {rounds}"), json.dumps(score)))
         return score
 
     def snapshot(self) -> LearnerState:

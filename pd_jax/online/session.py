@@ -8,17 +8,16 @@ distil online). Composes the modules; owns files and time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
 
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
-from pd_jax.distill.experience import Experience, UnsoundTeacherError
+from pd_jax.distill.experience import Experience
 from pd_jax.distill.setup import make_loss
 from pd_jax.environments.seeds import fresh_seed
-from pd_jax.errors import UserError
 from pd_jax.learner.divergence import check_weights
 from pd_jax.learner.learner import Learner, LearnerState
 from pd_jax.online.scorer import COMPARISON_SEED_OFFSET, OnlineScorer
@@ -29,12 +28,12 @@ from pd_jax.online.target import Target
 from pd_jax.report.online_figure import online_score_values, plot_online
 from pd_jax.report.page import write_report
 from pd_jax.resources.ledger import TEACHER
-from pd_jax.runs.session import Dispatched, StudentSession, Update, drive
+from pd_jax.runs.requests import Dispatched, Update, drive
+from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.tools import Tools, open_tools
-from pd_jax.system.progress import print_warning, warn_if_unwritable
+from pd_jax.system.progress import warn_if_unwritable
 from pd_jax.trainers.learning_teacher import LearningTeacher, snapshot
-from pd_jax.trainers.teacher_writer import FINAL_SEED_OFFSET
 
 
 def online(config: OnlineConfig) -> Summary:
@@ -67,14 +66,14 @@ class OnlineSession(StudentSession[OnlineCounters]):
         self.setup, self.config = setup, setup.config
         config, student_setup = self.config, setup.student_setup
         counters = OnlineCounters(network=setup.label, play=GameCounters(name=setup.task.name))
-        super().__init__(tools, counters, config.learner, config.checkpoint, student_setup.total_updates)
+        super().__init__(tools, counters, config)
         self.devices = student_setup.devices
         self.learner = Learner(
             student_setup.student,
             make_loss(student_setup),
             config.learner,
             self.devices,
-            total_updates=student_setup.total_updates,
+            total_updates=self.total_updates,
         )
         state = self._restore_or_init()
         self.student: LearnerState = self.devices.replicate(state.student)
@@ -86,16 +85,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
         self.begin_updates()
         self.scorer = OnlineScorer(setup, self.progress, self.interrupts, self.ledger)
         self.experience = Experience(student_setup, [counters.play], steps, self.interrupts, self.ledger)
-        self.target = Target(
-            setup,
-            counters,
-            self.teacher,
-            self.experience,
-            self.scorer,
-            state.target,
-            on_relabel=lambda: self.progress.status("labelling what is stored anew"),
-            check=self.interrupts.check,
-        )
+        self.target = Target(setup, counters, self.teacher, self.experience, self.scorer, tools, state.target)
         self.stale_share = 0.0
 
     def run(self) -> Summary:
@@ -127,43 +117,42 @@ class OnlineSession(StudentSession[OnlineCounters]):
         return fresh if restored is None else restored
 
     def _train(self) -> None:
-        schedule, counters = self.config.schedule, self.counters
-        first_round, offset = divmod(counters.updates, schedule.updates_per_round)
         try:
-            with self.saved_when_interrupted():
-                # The target's emulators have the run's seed; the teacher's are the second game's, so to speak.
-                self.teacher.open(fresh_seed(self.config.seed, counters.teacher_env_steps, game=1))
-                self.experience.open()
-                if counters.teacher_scored < 0:
-                    self.target.score_teacher(0)
-                    self._write_scores()
-                if offset == 0 and first_round > max(0, counters.student_scored):
-                    self._end_round(first_round)
-                if counters.updates > 0:
-                    self.experience.refill(first_round, in_mid_round=offset > 0, say=self.progress.print)
-                    if offset > 0:
-                        self.target.note_play()
-                for index in range(first_round, schedule.rounds):
-                    self.ledger.begin_round(index)
-                    if index > first_round or offset == 0:
-                        self._teach(index + 1)
-                        self.target.choose(index + 1)
-                        self.progress.status(f"round {index + 1} of {schedule.rounds}: the target plays")
-                        self.experience.play_round()
-                        self.target.note_play()
-                    # Not before: a run that finds nothing more to learn from keeps its results.
-                    self.run_directory.remove_results()
-                    self.setup.writer.path.unlink(missing_ok=True)
-                    self.stale_share = self.target.stale_share()
-                    drive(self.updates_until((index + 1) * schedule.updates_per_round), self._update)
-                    self._end_round(index + 1)
-                self.save()
-        except UnsoundTeacherError as error:
-            self.save()
-            raise UserError(f"{error}; {self.run_directory.path} is saved at update {counters.updates:,}") from error
+            drive(self.training(), self._update)
         finally:
             self.experience.close()
             self.teacher.close()
+
+    def begin(self, rounds: int, *, in_mid_round: bool) -> Generator[Update, Dispatched, None]:
+        """Starts the teacher's play and the target's, and brings the replay back."""
+        yield from ()
+        counters = self.counters
+        # The target's emulators have the run's seed; the teacher's are the second game's, so to speak.
+        self.teacher.open(fresh_seed(self.config.seed, counters.teacher_env_steps, game=1))
+        self.experience.open()
+        if counters.teacher_scored < 0:
+            self.target.score_teacher(0)
+            self._write_scores()
+        if not in_mid_round and rounds > max(0, counters.student_scored) and self.is_scored_after(rounds):
+            self.save(self.score_round(rounds))
+        if counters.updates > 0:
+            self.experience.refill(rounds, in_mid_round=in_mid_round, say=self.progress.print)
+            if in_mid_round:
+                self.target.note_play()
+
+    def play(self, index: int, *, is_new: bool) -> Generator[Update, Dispatched, None]:
+        """The teacher learns, the target is chosen, and plays."""
+        yield from ()
+        if is_new:
+            self._teach(index + 1)
+            self.target.choose(index + 1)
+            self.progress.status(f"round {index + 1} of {self.config.schedule.rounds}: the target plays")
+            self.experience.play_round()
+            self.target.note_play()
+        # Not before: a run that finds nothing more to learn from keeps its results.
+        self.run_directory.remove_results()
+        self.setup.writer.path.unlink(missing_ok=True)
+        self.stale_share = self.target.stale_share()
 
     def _teach(self, rounds: int) -> None:
         """The teacher learns as much as it is to have learnt after so many rounds."""
@@ -178,7 +167,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
             self.progress.status(f"round {rounds} of {self.config.schedule.rounds}: the teacher learns")
             # "loss" would be taken for the student's.
             values = {"td_loss" if name == "loss" else name: value for name, value in numbers.items()}
-            self._write({f"teacher/{name}": value for name, value in values.items()})
+            self.write_call({}, {f"teacher/{name}": value for name, value in values.items()})
             self.interrupts.check()
 
     def _update(self, request: Update) -> Dispatched:
@@ -187,18 +176,10 @@ class OnlineSession(StudentSession[OnlineCounters]):
         self.student, metrics = self.ledger.update(update)
         return Dispatched(
             functools.partial(self.devices.first, metrics),
-            lambda: self.experience.take_values() | self.target.take_values(),
+            lambda: self.experience.take_values() | self.target.take_values() | {"stale_share": self.stale_share},
         )
 
-    def values_beside(self) -> dict[str, float]:
-        """The share of stale labels, and control steps stored so far."""
-        return {"stale_share": self.stale_share, "env_steps": self.counters.play.env_steps}
-
-    def write_call(self, metrics: Mapping[str, Any], values: dict[str, float]) -> None:
-        """The metrics of a call."""
-        self._write(values)
-
-    def _write(self, values: Mapping[str, Any]) -> None:
+    def write_call(self, metrics: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Writes a line of metrics, with where both of them stand."""
         counters = self.counters
         beside = {
@@ -208,26 +189,25 @@ class OnlineSession(StudentSession[OnlineCounters]):
         }
         self.metrics.write(counters.step, {**values, **beside})
 
-    def _end_round(self, rounds: int) -> None:
-        """Scores the student, if it is time to, and saves, so that a checkpoint has the score of its own weights."""
-        if not self.target.is_due(rounds):
-            if self.timer.is_due(self.counters.done):
-                self.save()
-            return
-        self.flush()
+    def is_scored_after(self, rounds: int) -> bool:
+        """As the teacher is, and always after the last round."""
+        return self.target.is_due(rounds)
+
+    def score_round(self, rounds: int) -> float:
+        """Scores the student in games that chose no target."""
         variables = self.devices.first(self.student.variables)
         score = self.scorer.on_the_way("student", variables, COMPARISON_SEED_OFFSET)
         self.counters.scores["student"] = score
         self.counters.student_scored = rounds
         self._write_scores()
-        self.save(score.mean)
         self._draw()
+        return score.mean
 
     def _write_scores(self) -> None:
         counters = self.counters
         values = online_score_values(self.setup.task.name, counters.scores)
         changes = {"target_env_steps": counters.target_env_steps, "target_changes": counters.target_changes}
-        self._write(values | changes)
+        self.write_call({}, values | changes)
 
     def snapshot(self) -> OnlineState:
         """Both learners and the target."""
@@ -238,18 +218,11 @@ class OnlineSession(StudentSession[OnlineCounters]):
 
     def _summarise(self) -> Summary:
         """Scores all three in games that chose nothing, and writes the target's file."""
-        counters, student = self.counters, self.devices.first(self.student)
+        student = self.devices.first(self.student)
         scores = self.target.final_scores(student.variables)
-        steps, params = counters.target_env_steps, self.target.variables["params"]
-        try:
-            self.setup.writer.write(
-                params, scores["target"], env_steps=steps, curve=counters.curve, seed_offset=FINAL_SEED_OFFSET
-            )
-        except UserError as error:
-            # A full disk costs a warning: the checkpoint has the target too.
-            print_warning(str(error))
+        self.target.write(scores["target"])
         state = OnlineState(self.teacher.state, student, self.target.variables)
-        return summarise_online(self.setup, counters, state, scores, self.wall_seconds())
+        return summarise_online(self.setup, self.counters, state, scores, self.wall_seconds())
 
     def _draw(self, summary: Summary | None = None) -> None:
         with warn_if_unwritable(self.run_directory.plot_path):

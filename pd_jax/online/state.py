@@ -15,6 +15,7 @@ from pd_jax.evaluation.scores import Score
 from pd_jax.learner.learner import LearnerState, learner_template
 from pd_jax.networks.student import Student
 from pd_jax.online.labels import RelabelTotals
+from pd_jax.runs.counters import StudentCounters
 from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
 from pd_jax.trainers.pqn import PQNState
 
@@ -34,15 +35,12 @@ class OnlineState:
     target: Any
 
 
-@dataclasses.dataclass
-class OnlineCounters:
-    """Where a run stands; saved with every checkpoint.
+@dataclasses.dataclass(kw_only=True)
+class OnlineCounters(StudentCounters):
+    """Where an online run stands.
 
     Attributes:
-      network: what checkpoints call the two networks.
       teacher_env_steps: control steps that the teacher has learnt from, in all lanes together.
-      updates: of the student.
-      wall_seconds: spent in all sessions together.
       play: of the target, for the student.
       curve: the teacher's scores so far, as in a teacher file. They chose the best snapshot.
       best_mean: the best of their means.
@@ -53,10 +51,7 @@ class OnlineCounters:
       relabelling: what it has cost.
     """
 
-    network: str = ""
     teacher_env_steps: int = 0
-    updates: int = 0
-    wall_seconds: float = 0.0
     play: GameCounters = dataclasses.field(default_factory=GameCounters)
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     best_mean: float | None = None
@@ -74,9 +69,9 @@ class OnlineCounters:
         return self.teacher_env_steps + self.updates
 
     @property
-    def done(self) -> int:
-        """What the interval between checkpoints counts: updates."""
-        return self.updates
+    def env_steps(self) -> int:
+        """Control steps of the target's play."""
+        return self.play.env_steps
 
     def to_metadata(self) -> dict[str, Any]:
         """As a checkpoint has it."""

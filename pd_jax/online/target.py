@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pd_jax.distill.experience import Experience
+from pd_jax.errors import UserError
 from pd_jax.evaluation.scores import Score
 from pd_jax.online.labels import Labels
 from pd_jax.online.scorer import COMPARISON_SEED_OFFSET, OnlineScorer
 from pd_jax.online.setup import OnlineSetup
 from pd_jax.online.state import OnlineCounters
+from pd_jax.runs.tools import Tools
+from pd_jax.system.progress import print_warning
 from pd_jax.trainers.learning_teacher import LearningTeacher, snapshot
+from pd_jax.trainers.teacher_writer import FINAL_SEED_OFFSET
 
 
 class Target:
@@ -23,9 +26,8 @@ class Target:
       teacher: that learns.
       experience: what the target plays for, and whose labels follow it.
       scorer: says which snapshot is best.
+      tools: of the run.
       variables: of the target as the run begins or goes on.
-      on_relabel: is called before what is stored is labelled anew.
-      check: is called now and then meanwhile; what it raises leaves the replay unusable.
 
     Attributes:
       variables: of the target as it is now.
@@ -38,14 +40,12 @@ class Target:
         teacher: LearningTeacher,
         experience: Experience,
         scorer: OnlineScorer,
+        tools: Tools,
         variables: Any,
-        *,
-        on_relabel: Callable[[], None],
-        check: Callable[[], None],
     ) -> None:
-        self._config, self._counters = setup.config, counters
+        self._config, self._writer, self._counters = setup.config, setup.writer, counters
         self._teacher, self._experience, self._scorer = teacher, experience, scorer
-        self._on_relabel, self._check = on_relabel, check
+        self._progress, self._interrupts = tools.progress, tools.interrupts
         self._labels = Labels(setup.config, setup.network.apply, setup.student_setup.devices, counters.relabelling)
         self._play_with(variables)
 
@@ -102,6 +102,20 @@ class Target:
             scores["teacher"] = self._scorer.final("teacher", self._teacher.variables)
         return scores
 
+    def write(self, score: Score) -> None:
+        """Writes its teacher file; a full disk costs a warning, for the checkpoint has the target too.
+
+        Args:
+          score: of its final games.
+        """
+        steps, curve = self._counters.target_env_steps, self._counters.curve
+        try:
+            self._writer.write(
+                self.variables["params"], score, env_steps=steps, curve=curve, seed_offset=FINAL_SEED_OFFSET
+            )
+        except UserError as error:
+            print_warning(str(error))
+
     def _follow(self) -> None:
         """The teacher as it is now plays for the student from now on."""
         counters = self._counters
@@ -113,8 +127,8 @@ class Target:
         counters.target_changes += 1
         # They were the one's before.
         counters.scores.pop("target", None)
-        self._on_relabel()
-        self._labels.renew(self._experience.replay, self.variables, self._check)
+        self._progress.status("labelling what is stored anew")
+        self._labels.renew(self._experience.replay, self.variables, self._interrupts.check)
 
     def _play_with(self, variables: Any) -> None:
         self.variables = variables

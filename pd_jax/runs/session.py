@@ -8,48 +8,23 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from pd_jax.config.sections import CheckpointConfig, LearnerConfig
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.online import OnlineConfig
+from pd_jax.errors import UnsoundTeacherError, UserError
 from pd_jax.learner.divergence import check_loss
+from pd_jax.runs.counters import Counters, StudentCounters
+from pd_jax.runs.requests import Dispatched, FetchMetrics, Update
 from pd_jax.runs.timer import SaveTimer
 from pd_jax.runs.tools import Tools
 from pd_jax.system import hosts
 from pd_jax.system.interrupts import Interrupted
-
-FetchMetrics = Callable[[], Mapping[str, jax.Array | np.ndarray]]
-"""Gives the metrics of a call, without a device axis; waits for the call to end."""
-
-
-class Counters(Protocol):
-    """Where a run stands: a dataclass, saved with every checkpoint as what ``to_metadata`` gives.
-
-    ``step`` is what metrics and checkpoints are numbered by, ``done`` what the interval between checkpoints counts.
-    """
-
-    wall_seconds: float
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def done(self) -> int: ...
-    def to_metadata(self) -> dict[str, Any]: ...
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> Any: ...
-
-
-class StudentCounters(Counters, Protocol):
-    """Where a run stands that updates a student."""
-
-    updates: int
-
 
 C = TypeVar("C", bound=Counters)
 S = TypeVar("S", bound=StudentCounters)
@@ -132,63 +107,77 @@ class Session(abc.ABC, Generic[C]):
         return self.counters.wall_seconds + time.monotonic() - self.started
 
 
-@dataclasses.dataclass(frozen=True)
-class Update:
-    """So many updates are to be done now; answered by a :class:`Dispatched`."""
-
-    count: int
-
-
-class Dispatched(NamedTuple):
-    """A call of updates that is under way.
-
-    Attributes:
-      fetch_metrics: gives its metrics, and waits for it to end.
-      take_values: gives metrics of what went on beside it, since they were last taken.
-    """
-
-    fetch_metrics: FetchMetrics
-    take_values: Callable[[], dict[str, float]]
-
-
 class StudentSession(Session[S]):
-    """A session in which a student is updated, in calls of many updates each.
+    """A session in which play and updates of a student take turns.
 
     Args:
       tools: the run's.
       counters: of a run that has done nothing yet.
-      learner: the student's settings.
-      checkpoint: when it is saved.
-      total_updates: of the whole run.
+      settings: the run's.
     """
 
     remedy = "begin again in a new --out, with a smaller learner.learning_rate or with learner.max_grad_norm"
 
-    def __init__(
-        self, tools: Tools, counters: S, learner: LearnerConfig, checkpoint: CheckpointConfig, total_updates: int
-    ) -> None:
+    def __init__(self, tools: Tools, counters: S, settings: DistillConfig | OnlineConfig) -> None:
         super().__init__(tools, counters)
-        self._learner, self._checkpoint, self._total_updates = learner, checkpoint, total_updates
+        self._settings = settings
+        self.total_updates = settings.schedule.rounds * settings.schedule.updates_per_round
         self._unwritten: tuple[FetchMetrics, dict[str, float]] | None = None
         """Metrics of the call that ended at ``counters.updates``, on the devices and beside them."""
 
     @abc.abstractmethod
-    def values_beside(self) -> dict[str, float]:
-        """Where the run stands, for the metrics of the call that was dispatched last."""
+    def begin(self, rounds: int, *, in_mid_round: bool) -> Generator[Any, Any, None]:
+        """Starts the play, and brings back what a run learns from that has finished so many rounds."""
+
+    @abc.abstractmethod
+    def play(self, index: int, *, is_new: bool) -> Generator[Any, Any, None]:
+        """Plays round ``index`` if it is new, not one that is gone on with, and makes ready for its updates."""
+
+    @abc.abstractmethod
+    def score_round(self, rounds: int) -> float | None:
+        """The student's score after so many rounds, for the checkpoint that is saved then."""
+
+    @abc.abstractmethod
+    def is_scored_after(self, rounds: int) -> bool:
+        """Whether the student is scored once so many rounds are over."""
 
     @abc.abstractmethod
     def write_call(self, metrics: Mapping[str, Any], values: dict[str, float]) -> None:
         """Writes the metrics of a call; ``values`` are those that every student has, and those beside them."""
 
+    def training(self) -> Generator[Any, Any, None]:
+        """Trains to the end. Play and updates are left to whoever drives this and sends the answers; see `pd_jax.runs.requests.drive`."""
+        schedule, counters = self._settings.schedule, self.counters
+        first_round, offset = divmod(counters.updates, schedule.updates_per_round)
+        try:
+            with self.saved_when_interrupted():
+                yield from self.begin(first_round, in_mid_round=offset > 0)
+                for index in range(first_round, schedule.rounds):
+                    self.ledger.begin_round(index)
+                    yield from self.play(index, is_new=index > first_round or offset == 0)
+                    yield from self.updates_until((index + 1) * schedule.updates_per_round)
+                    if self.is_scored_after(index + 1):
+                        self.flush()
+                        self.save(self.score_round(index + 1))
+                    elif self.timer.is_due(counters.done):
+                        self.save()
+                self.save()
+        except UnsoundTeacherError as error:
+            # Of several processes only this one knows, and a checkpoint takes them all.
+            if hosts.current() is None:
+                self.save()
+            raise UserError(f"{error}; {self.run_directory.path} is saved at update {self.timer.saved:,}") from error
+
     @property
     def call_size(self) -> int:
         """Updates per call; no more than a crash may cost."""
-        return min(self._learner.updates_per_call, self._checkpoint.every_updates)
+        return min(self._settings.learner.updates_per_call, self._settings.checkpoint.every_updates)
 
     def begin_updates(self) -> None:
         """Starts the meter and the clock of the checkpoints, once it is known where the run stands."""
-        self.updates = self.progress.add("updates", self._total_updates, completed=self.counters.updates)
-        self.timer = SaveTimer(self._checkpoint.every_updates, self._checkpoint.every_seconds, self.counters.done)
+        checkpoint = self._settings.checkpoint
+        self.updates = self.progress.add("updates", self.total_updates, completed=self.counters.updates)
+        self.timer = SaveTimer(checkpoint.every_updates, checkpoint.every_seconds, self.counters.done)
 
     def updates_until(self, target: int) -> Generator[Update, Dispatched, None]:
         """Updates in calls of a fixed size from the round's start on: a resumed run makes the very same calls."""
@@ -199,9 +188,9 @@ class StudentSession(Session[S]):
             # Those of the call before are fetched while this one runs.
             self.flush()
             self.counters.updates += count
-            rate = self._learner.learning_rate_after(self.counters.updates, self._total_updates)
-            beside = dispatched.take_values() | {"learning_rate": rate} | self.values_beside()
-            self._unwritten = dispatched.fetch_metrics, beside
+            rate = self._settings.learner.learning_rate_after(self.counters.updates, self.total_updates)
+            beside = {"learning_rate": rate, "env_steps": self.counters.env_steps, "wall_seconds": self.wall_seconds()}
+            self._unwritten = dispatched.fetch_metrics, dispatched.take_values() | beside
             if self.counters.updates < target and self.timer.is_due_for_all(self.counters.updates):
                 self.save()
             self.interrupts.check_together()
@@ -220,18 +209,3 @@ class StudentSession(Session[S]):
         self.write_call(metrics, values | beside)
         status = f"loss {values['loss']:.4f}", f"agreement {100 * values['agreement']:.1f} %", self.ledger.describe()
         self.progress.status(", ".join(filter(None, status)))
-
-
-def drive(session: Generator[Any, Any, None], perform: Callable[[Any], Any]) -> None:
-    """Performs what a session's generator asks for and hands it the answers; what fails is raised where it asked."""
-    answer, failure = None, None
-    while True:
-        try:
-            request = session.send(answer) if failure is None else session.throw(failure)
-        except StopIteration:
-            return
-        answer, failure = None, None
-        try:
-            answer = perform(request)
-        except BaseException as error:
-            failure = error

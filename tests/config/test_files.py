@@ -23,14 +23,14 @@ from pd_jax.config.report import ReportConfig
 from pd_jax.config.sweep import SweepConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.distill.setup import make_setup
-from pd_jax.environments.tasks import PAPER_GAMES, get_task
+from pd_jax.environments.tasks import PAPER_GAMES
 from pd_jax.online.setup import make_online_setup
 from pd_jax.resources import memory
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import collection_memory, evaluation_memory
 from pd_jax.sweep.setup import make_plan
 from pd_jax.teachers import bundled_names, load
-from pd_jax.trainers.setup import TrainingSetup
+from pd_jax.trainers.setup import make_training_setup
 from support.commands import options, write_teacher
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -109,7 +109,7 @@ def memory_of(config: CommandConfig) -> MemoryEstimate:
         case OnlineConfig():
             return make_online_setup(config).student_setup.memory
         case TrainTeacherConfig():
-            return TrainingSetup.make(config, tuple(map(get_task, config.game))).memory(config)
+            return make_training_setup(config).memory()
         case CollectConfig():
             teacher = load(config.teacher, config.game)
             return collection_memory(config, teacher.task, (teacher.network.apply, teacher.variables))

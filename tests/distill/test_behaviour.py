@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from pd_jax.distill.experience import Lessons
+from pd_jax.distill.experience import Experience
 from pd_jax.runs.leaves import checksum, named_leaves
 from support.commands import (
     QUICK_EVALUATION,
@@ -109,14 +109,14 @@ def test_a_resumed_run_hands_the_restored_student_to_the_play(
     shutil.rmtree(out / "checkpoints" / "80")
     (out / "summary.json").unlink()
     handed: list[tuple[dict[str, str], float]] = []
-    let_act = Lessons.let_act
+    let_act = Experience.let_act
 
-    def spy(lessons: Lessons, student: Any) -> None:
+    def spy(experience: Experience, student: Any) -> None:
         leaves = named_leaves({"variables": jax.device_get(student.variables)})
         handed.append(({name: checksum(leaf) for name, leaf in leaves.items()}, student.share))
-        let_act(lessons, student)
+        let_act(experience, student)
 
-    monkeypatch.setattr(Lessons, "let_act", spy)
+    monkeypatch.setattr(Experience, "let_act", spy)
     succeed("distill", MIXTURE | {"out": out, "resume": True})
     assert "resumed at update 60" in capfd.readouterr().err
     ((digests, share),) = handed

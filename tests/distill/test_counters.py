@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pd_jax.distill.counters import Counters, GameCounters
+from pd_jax.distill.counters import DistillCounters, GameCounters
 from pd_jax.errors import UserError
 
 
@@ -24,9 +24,11 @@ def a_setting(*names: str, sha256: str = "a" * 64) -> Any:
 
 def test_a_progression_is_read_back_from_its_metadata() -> None:
     pong = GameCounters(name="pong", env_steps=5, teacher_sha256="b", recording="c", recorded_steps=2, stopped_at=4)
-    at = Counters(updates=7, wall_seconds=1.5, network="net2", games=[pong, GameCounters(name="qbert", env_steps=3)])
+    at = DistillCounters(
+        updates=7, wall_seconds=1.5, network="net2", games=[pong, GameCounters(name="qbert", env_steps=3)]
+    )
     assert at.env_steps == 8
-    assert Counters.from_metadata(json.loads(json.dumps(dataclasses.asdict(at)))) == at
+    assert DistillCounters.from_metadata(json.loads(json.dumps(dataclasses.asdict(at)))) == at
 
 
 def test_checkpoints_from_before_there_were_several_games_are_understood() -> None:
@@ -39,7 +41,7 @@ def test_checkpoints_from_before_there_were_several_games_are_understood() -> No
         "recording": "",
         "recorded_steps": 0,
     }
-    at = Counters.from_metadata(metadata)
+    at = DistillCounters.from_metadata(metadata)
     assert (at.updates, at.env_steps, at.wall_seconds, at.network) == (3, 64, 2.0, "net2")
     at.check_goes_on(a_setting("pong"), Path("run"))
     assert at.games == [GameCounters(name="pong", env_steps=64, teacher_sha256="a" * 64)]
@@ -47,7 +49,7 @@ def test_checkpoints_from_before_there_were_several_games_are_understood() -> No
 
 @pytest.mark.parametrize("games", [["pong"], ["qbert", "pong"], ["pong", "qbert", "breakout"], ["pong", "breakout"]])
 def test_games_are_known_by_name_also_where_their_heads_are_alike(games: list[str]) -> None:
-    at = Counters.begin(a_setting("pong", "qbert"))
+    at = DistillCounters.begin(a_setting("pong", "qbert"))
     at.check_goes_on(a_setting("pong", "qbert"), Path("run"))
     with pytest.raises(UserError) as error:
         at.check_goes_on(a_setting(*games), Path("run"))
@@ -58,7 +60,7 @@ def test_games_are_known_by_name_also_where_their_heads_are_alike(games: list[st
 
 
 def test_another_teacher_is_named_with_its_game_where_there_are_several() -> None:
-    at = Counters.begin(a_setting("pong", "qbert"))
+    at = DistillCounters.begin(a_setting("pong", "qbert"))
     setup = a_setting("pong", "qbert")
     setup.teachers[1].sha256 = "b" * 64
     with pytest.raises(UserError) as error:
@@ -70,7 +72,7 @@ def test_another_teacher_is_named_with_its_game_where_there_are_several() -> Non
 
 
 def test_a_game_whose_teacher_failed_plays_again_only_with_another_teacher() -> None:
-    at = Counters.begin(a_setting("pong", "qbert"))
+    at = DistillCounters.begin(a_setting("pong", "qbert"))
     at.games[1].stopped_at = 7
     at.check_goes_on(a_setting("pong", "qbert"), Path("run"))
     assert at.games[1].stopped_at == 7

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pd_jax.evaluation.protocol
+import pd_jax.evaluation.games
 from pd_jax.cli import main
 from pd_jax.config.yaml import read_yaml
 from support.commands import (
@@ -221,7 +221,7 @@ def spy_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         protocols.append(protocol)
         return real(*args, on_progress=on_progress, **protocol)
 
-    monkeypatch.setattr(pd_jax.evaluation.protocol, "evaluate", spy)
+    monkeypatch.setattr(pd_jax.evaluation.games, "evaluate", spy)
     return protocols
 
 

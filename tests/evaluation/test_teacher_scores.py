@@ -13,9 +13,9 @@ from pd_jax.config.sections import EnvConfig, StudentConfig, StudentEvaluationCo
 from pd_jax.distill.session import distill
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
+from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import (
     TeacherScore,
-    protocol_of,
     read_teacher_score,
     score_teacher,
     write_teacher_score,
@@ -33,19 +33,19 @@ def with_evaluation(**changes: Any) -> DistillConfig:
 
 @pytest.fixture(scope="module")
 def score() -> TeacherScore:
-    return score_teacher(CONFIG, TASK, load("cartpole"))
+    return score_teacher(Protocol.of(CONFIG, TASK), TASK, load("cartpole"))
 
 
 def test_it_is_what_the_run_would_have_found(score: TeacherScore) -> None:
-    assert score.scores["episodes"] == 6
+    assert score.score.episodes == 6
     # With eight random actions in ten, poles fall in 60 steps; another seed lets others fall.
-    assert 10 < score.scores["mean"] < 60
-    other = score_teacher(dataclasses.replace(CONFIG, seed=5), TASK, load("cartpole"))
-    assert other.scores["mean"] != score.scores["mean"]
+    assert 10 < score.score.mean < 60
+    other = score_teacher(Protocol.of(dataclasses.replace(CONFIG, seed=5), TASK), TASK, load("cartpole"))
+    assert other.score.mean != score.score.mean
     # What counts is where the games start, not which numbers add up to it.
     moved = dataclasses.replace(with_evaluation(seed_offset=1_000_003), seed=1)
-    assert protocol_of(moved, TASK) == score.protocol
-    assert score_teacher(moved, TASK, load("cartpole")) == score
+    assert Protocol.of(moved, TASK) == score.protocol
+    assert score_teacher(Protocol.of(moved, TASK), TASK, load("cartpole")) == score
 
 
 def test_it_is_kept_as_it_is(score: TeacherScore, tmp_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_a_score_under_another_protocol_is_refused(
 
 
 def test_a_score_of_another_teacher_is_refused(score: TeacherScore) -> None:
-    score.check_fits(CONFIG, TASK, load("cartpole"))
+    score.check_fits(Protocol.of(CONFIG, TASK), TASK, load("cartpole"))
     for other in (dataclasses.replace(score, fingerprint="0" * 64), dataclasses.replace(score, game="acrobot")):
         with pytest.raises(UserError, match=r"^the score given for the teacher is of "):
-            other.check_fits(CONFIG, TASK, load("cartpole"))
+            other.check_fits(Protocol.of(CONFIG, TASK), TASK, load("cartpole"))
 
 
 def test_threads_are_no_part_of_the_protocol(score: TeacherScore) -> None:
     config = dataclasses.replace(CONFIG, env=EnvConfig(num_threads=1, num_lanes=8, stepping="host"))
-    assert protocol_of(config, TASK) == score.protocol
+    assert Protocol.of(config, TASK) == score.protocol

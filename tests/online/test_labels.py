@@ -13,6 +13,7 @@ from pd_jax.config.online import OnlineConfig
 from pd_jax.config.sections import OneGameEnvConfig, StudentConfig
 from pd_jax.online.labels import Labels, RelabelTotals
 from pd_jax.replay import rings
+from pd_jax.replay.replay import Replay, RingSize
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import Trajectory
 
@@ -41,14 +42,14 @@ class Player:
         )
         self.totals = RelabelTotals()
         self.labels = Labels(config, shift, DEVICES, self.totals)
-        self.stored = DEVICES.replicate(rings.init(LANES, CAPACITY, (1,), np.float32, 2))
+        self.replay = Replay([RingSize(LANES, CAPACITY, (1,), np.float32, 2)], DEVICES)
         self.steps = 0
         self.target = 0.0
         self.labelled_by: list[float] = []
 
     def renew(self) -> None:
         self.target += 1
-        self.stored = self.labels.renew(self.stored, jnp.float32(self.target), lambda: None)
+        self.labels.renew(self.replay, jnp.float32(self.target), lambda: None)
 
     def play(self, length: int) -> None:
         numbers = np.arange(self.steps, self.steps + length, dtype=np.float32)
@@ -56,14 +57,14 @@ class Player:
         ones, nothing = np.ones((length, LANES), bool), np.zeros((length, LANES), np.float32)
         outputs = np.asarray(shift(jnp.float32(self.target), jnp.asarray(observations)))
         trajectory = Trajectory(observations, ones, ones, nothing.astype(np.int32), nothing, outputs)
-        self.stored = INSERT(self.stored, DEVICES.split(jax.tree.map(jnp.asarray, trajectory), axis=1))
+        self.replay.insert(0, jax.tree.map(jnp.asarray, trajectory))
         self.steps += length
         self.labelled_by += [self.target] * length
-        self.stored = self.labels.played(self.stored, length)
+        self.labels.played(self.replay, length)
 
     def draws(self) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of many drawn steps, and the targets that labelled them."""
-        state = jax.tree.map(lambda leaf: leaf[0], self.stored)
+        state = jax.tree.map(lambda leaf: leaf[0], self.replay.stored[0])
         batch = SAMPLE(state, jax.random.key(self.steps), 400)
         assert (np.asarray(batch.observations[:, 0]) == np.asarray(batch.teacher_q[:, 0])).all()
         return np.asarray(batch.observations[:, 0]).astype(int), np.asarray(batch.teacher_q[:, 1])
@@ -95,9 +96,9 @@ def test_age_out_draws_no_older_targets_step_beyond_the_age_allowed_and_all_othe
             assert set(drawn) == wanted
             assert all(labels == np.array(player.labelled_by)[drawn])
             stale = sum(player.labelled_by[step] != player.target for step in wanted)
-            assert player.labels.stale_share(player.stored) == pytest.approx(stale / len(wanted))
+            assert player.labels.stale_share(player.replay) == pytest.approx(stale / len(wanted))
         else:
-            assert player.labels.stale_share(player.stored) == 0
+            assert player.labels.stale_share(player.replay) == 0
 
 
 def test_relabel_leaves_no_outputs_of_an_older_target() -> None:
@@ -112,7 +113,7 @@ def test_relabel_leaves_no_outputs_of_an_older_target() -> None:
         drawn, labels = player.draws()
         assert set(drawn) == set(range(max(0, player.steps - CAPACITY), player.steps))
         assert (labels == player.target).all()
-        assert player.labels.stale_share(player.stored) == 0
+        assert player.labels.stale_share(player.replay) == 0
     assert player.totals.steps == sum(relabelled)
     assert player.totals.seconds > 0
     assert player.labels.take_values()["relabelled_steps"] == relabelled[-1]
@@ -129,4 +130,4 @@ def test_keep_leaves_every_step_as_it_was_labelled_and_says_how_many_are_stale()
     drawn, labels = player.draws()
     assert set(drawn) == set(range(16))
     assert all(labels == np.array(player.labelled_by)[drawn])
-    assert player.labels.stale_share(player.stored) == pytest.approx(12 / 16)
+    assert player.labels.stale_share(player.replay) == pytest.approx(12 / 16)

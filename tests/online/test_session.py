@@ -15,13 +15,16 @@ import jax
 import numpy as np
 import pytest
 
+import pd_jax.online.scorer
 import pd_jax.online.session
 from pd_jax.cli import main
 from pd_jax.config.loading import read_config
 from pd_jax.config.online import OnlineConfig
+from pd_jax.config.sections import EvaluationConfig
 from pd_jax.config.yaml import read_yaml
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.evaluator import EpisodeScores
+from pd_jax.evaluation.protocol import Protocol
 from pd_jax.networks.student import make_student
 from pd_jax.online.state import state_template
 from pd_jax.runs.checkpoints import Checkpointer
@@ -174,12 +177,13 @@ def script_scores(monkeypatch: pytest.MonkeyPatch, choosing: list[float]) -> lis
     played: list[Played] = []
     left = list(choosing)
 
-    def play(apply: Any, variables: Any, *rest: Any, seed: int, episodes: int, **more: Any) -> EpisodeScores:
+    def play(apply: Any, variables: Any, task: Any, protocol: Protocol, **more: Any) -> EpisodeScores:
+        seed, episodes = protocol.seed - EvaluationConfig.seed_offset, protocol.episodes
         played.append(Played(seed, episodes, jax.tree.map(np.array, variables)))
         score = left.pop(0) if seed == 0 else 1.0
         return EpisodeScores(np.full(episodes, score), np.full(episodes, 10))
 
-    monkeypatch.setattr(pd_jax.online.session, "play_games", play)
+    monkeypatch.setattr(pd_jax.online.scorer, "play_games", play)
     return played
 
 
@@ -243,15 +247,15 @@ def test_what_ages_out_leaves_the_replay(tmp_path: Path, monkeypatch: pytest.Mon
 def capture_start(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What every session from now on goes on from."""
     starts: list[dict[str, Any]] = []
-    train = pd_jax.online.session._Session._train
+    train = pd_jax.online.session.OnlineSession._train
 
     def spy(session: Any) -> None:
         student = session.devices.first(session.student)
-        state = {"teacher": session.teacher.state, "student": student, "target": session.setup.target.variables}
+        state = {"teacher": session.teacher.state, "student": student, "target": session.target.variables}
         starts.append(jax.tree.map(plain, state))
         train(session)
 
-    monkeypatch.setattr(pd_jax.online.session._Session, "_train", spy)
+    monkeypatch.setattr(pd_jax.online.session.OnlineSession, "_train", spy)
     return starts
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pd_jax.config.sections import LearnerConfig, StudentEvaluationConfig
 from pd_jax.environments.tasks import PAPER_GAMES
+from pd_jax.evaluation.scores import Score
 from pd_jax.report.groups import build_report
-from pd_jax.report.values import Score
 from support.made_runs import report_of, result, write_distillation, write_evaluation
 
 
@@ -86,7 +86,7 @@ def test_protocols_are_never_averaged(tmp_path: Path) -> None:
         for seed, epsilon in enumerate((0.05, 0.0))
     ]
     report = report_of(*runs)
-    assert [section.protocol.epsilon for section in report.sections] == [0.05, 0.0]
+    assert [section.rules.epsilon for section in report.sections] == [0.05, 0.0]
     assert all(len(section.cells[0].results) == 1 for section in report.sections)
 
 
@@ -254,7 +254,7 @@ def test_every_student_is_in_one_cell_or_named_in_a_warning(rows: list[Any]) -> 
     for cell in cells:
         means = [item.student.mean for item in cell.results if item.student is not None]
         assert cell.student.mean == pytest.approx(np.mean(means))
-        assert len({item.protocol for item in cell.results}) == len({item.game for item in cell.results}) == 1
+        assert len({item.rules for item in cell.results}) == len({item.game for item in cell.results}) == 1
     for section in report.sections:
         for mean in section.means:
             assert mean.normalised.value is None or mean.normalised.value >= 1.0 - 1e-9

@@ -8,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from pd_jax.evaluation.scores import Score
 from pd_jax.report.figures import BLUE, ORANGE, VERMILION
 from pd_jax.report.online_figure import WHO, online_score_values, plot_online, score_rows
 from pd_jax.runs.metrics import MetricsWriter, read_metrics
@@ -15,8 +16,8 @@ from pd_jax.runs.metrics import MetricsWriter, read_metrics
 COLOURS = {"teacher": VERMILION, "target": ORANGE, "student": BLUE}
 
 
-def score(mean: float, margin: float = 1.0) -> dict[str, object]:
-    return {"mean": mean, "standard_error": margin / 2, "ci95": [mean - margin, mean + margin], "episodes": 9}
+def score(mean: float, margin: float = 1.0) -> Score:
+    return Score(mean, margin / 2, mean - margin, mean + margin, 9)
 
 
 def write_metrics(path: Path) -> Path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pd_jax.report.page import report_page
-from pd_jax.runs.summary import build_summary
+from pd_jax.runs.summary import Summary
+from support.summaries import summary_of as made_summary
 
 PNG = b"\x89PNG not really"
 
@@ -45,8 +45,8 @@ class Page(HTMLParser):
             self.config += data
 
 
-def summary_of(*games: str) -> dict[str, Any]:
-    return build_summary(
+def summary_of(*games: str) -> Summary:
+    return made_summary(
         {game: [10.0, 14.0] for game in games},
         {game: [8.0, 10.0] for game in games},
         random_scores={"pong": 2.0},

@@ -16,10 +16,10 @@ from pd_jax.config.sections import EnvConfig, EvaluationConfig, ScheduleConfig, 
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.config.yaml import read_yaml, write_yaml
 from pd_jax.errors import UserError
-from pd_jax.report.results import Protocol, Recipe, find_runs, read_results
-from pd_jax.report.values import Score
+from pd_jax.evaluation.scores import Score
+from pd_jax.report.results import Recipe, find_runs, read_results
 from pd_jax.runs.directory import RunDirectory, read_run
-from support.made_runs import read_all, write_distillation, write_evaluation
+from support.made_runs import read_all, rules, write_distillation, write_evaluation
 
 
 def names(*paths: Path) -> list[str]:
@@ -106,8 +106,8 @@ def test_a_distillation_as_it_is_read(tmp_path: Path) -> None:
     assert found.student == Score(18.0, 1.0, 17.0, 19.0, 2)
     assert found.teacher == Score(20.0, 2.0, 18.0, 22.0, 2)
     assert found.recipe == Recipe("distill", "net2", "kl", 0.01)
-    assert found.protocol == Protocol(0.05, 30, 0.0, None)
-    assert found.protocol.describe() == "ε = 0.05, up to 30 no-ops"
+    assert found.rules == rules(0.05, 30, 0.0, None)
+    assert found.rules.describe() == "ε = 0.05, up to 30 no-ops"
     assert (found.student_parameters, found.teacher_name) == (113_346, "pong-dqn (pong)")
 
 
@@ -118,9 +118,9 @@ def test_the_protocol_is_that_of_the_evaluation(tmp_path: Path) -> None:
         evaluation=StudentEvaluationConfig(epsilon=0.001, max_episode_steps=200),
     )
     ((found,), _) = read_all(path)
-    assert found.protocol == Protocol(0.001, 1, 0.25, 200)
+    assert found.rules == rules(0.001, 1, 0.25, 200)
     text = "ε = 0.001, up to 1 no-ops, sticky actions (0.25), games cut after 200 steps"
-    assert found.protocol.describe() == text
+    assert found.rules.describe() == text
 
 
 def test_a_limit_that_is_the_games_own_is_no_other_protocol(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_limit_that_is_the_games_own_is_no_other_protocol(tmp_path: Path) -> N
     ]
     results, _ = read_all(*paths)
     # What CartPole does not have is no part of its protocol.
-    assert [found.protocol for found in results] == [Protocol(0.05, 30, 0.0, None), Protocol(0.05, None, None, None)]
+    assert [found.rules for found in results] == [rules(0.05, 30, 0.0, None), rules(0.05, None, None, None)]
 
 
 def test_sizes_are_a_part_of_a_networks_name(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_an_evaluation_tells_of_the_student_that_it_scored(tmp_path: Path) -> No
     (ours, theirs), warnings = read_all(trained, path)
     assert not warnings
     assert (theirs.recipe, theirs.seed, theirs.settings) == (ours.recipe, 4, ours.settings)
-    assert theirs.protocol == dataclasses.replace(ours.protocol, epsilon=0.1)
+    assert theirs.rules == dataclasses.replace(ours.rules, epsilon=0.1)
     assert (theirs.student, theirs.teacher_name) == (Score(11.0, 1.0, 10.0, 12.0, 2), "pong-dqn (pong)")
     assert theirs.run == str(path)
 

@@ -10,9 +10,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import FLOOR_PERCENT
 from pd_jax.report.statistics import Percent, geometric, percent_with_interval, pool_games, pool_seeds
-from pd_jax.report.values import Score
 
 
 def score(mean: float, half: float | None = 1.0, error: float | None = 0.5, episodes: int = 30) -> Score:

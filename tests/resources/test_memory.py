@@ -26,7 +26,7 @@ from pd_jax.config.sections import (
     StudentConfig,
 )
 from pd_jax.config.train_teacher import TrainTeacherConfig
-from pd_jax.distill.experience import Lessons
+from pd_jax.distill.experience import Experience
 from pd_jax.distill.memory import rollouts_ahead
 from pd_jax.distill.setup import make_loss, make_setup
 from pd_jax.environments.envpool import Environment
@@ -40,7 +40,7 @@ from pd_jax.resources.memory import MemoryEstimate, Part
 from pd_jax.resources.parts import collection_memory, evaluation_memory, rollout_part
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import load
-from pd_jax.trainers.setup import TrainingSetup
+from pd_jax.trainers.setup import make_training_setup
 from support.commands import QUICK_EVALUATION, options, write_teacher
 
 GIB = 2**30
@@ -76,8 +76,8 @@ def test_the_replay_takes_what_the_replay_allocates(game: str, tmp_path: Path) -
 
 def test_replays_student_and_teachers_take_what_a_run_allocates() -> None:
     setup = make_setup(two_games())
-    lessons = Lessons(setup, [], None, None)  # type: ignore[arg-type]
-    assert setup.memory.bytes_of("replay") == allocated(lessons.stored)
+    experience = Experience(setup, [], None, None)  # type: ignore[arg-type]
+    assert setup.memory.bytes_of("replay") == allocated(experience.replay.stored)
     learner = Learner(setup.student, make_loss(setup), setup.config.learner, setup.devices, total_updates=1)
     state = jax.tree.map(np.asarray, dataclasses.replace(learner.init_single(jax.random.key(0)), key=np.zeros(2, "u4")))
     # With its gradients, and the changes that they make.
@@ -165,15 +165,14 @@ def test_training_a_teacher_takes_what_it_allocates(algorithm: Any, games: tuple
     dqn = DQNConfig(num_lanes=4, replay_capacity=4096, learning_starts=100)
     pqn = PQNConfig(num_lanes=16, rollout_length=32)
     config = TrainTeacherConfig(game=games, out="-", algorithm=algorithm, network="mlp", pqn=pqn, dqn=dqn)
-    tasks = tuple(map(get_task, games))
-    subject = TrainingSetup.make(config, tasks)
-    estimate = subject.memory(config)
+    setup = make_training_setup(config)
+    estimate, tasks = setup.memory(), setup.tasks
     environments = tuple(Environment(task, config.learning.num_lanes, 0) for task in tasks)
-    state = subject.init(config.learning, 0)
+    state = setup.init()
     state_bytes = allocated(jax.tree.map(np.asarray, dataclasses.replace(state, key=np.zeros(2, "u4"))))
     assert estimate.bytes_of("learner") == state_bytes + 2 * allocated(state.variables)
     assert estimate.bytes_of("checkpoint") == 2 * state_bytes
-    play = subject.start(environments, config.learning, 0)
+    play = setup.start(environments, 0)
     if algorithm == "dqn":
         stored = [own.stored for own in play] if len(games) > 1 else [play.stored]
         assert estimate.bytes_of("replay") == sum(map(allocated, stored))

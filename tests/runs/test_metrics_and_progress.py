@@ -23,13 +23,15 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from pd_jax.errors import UserError
-from pd_jax.evaluation.statistics import bootstrap_ci, geometric_mean, percent_of_teacher, summarise_scores
+from pd_jax.evaluation.scores import Score
+from pd_jax.evaluation.statistics import bootstrap_ci, geometric_mean, percent_of_teacher
 from pd_jax.report.figures import plot_learning_curve, plot_run
 from pd_jax.report.terminal import print_summary
 from pd_jax.runs.metrics import MetricsWriter, read_metrics, score_values
-from pd_jax.runs.summary import build_summary
+from pd_jax.runs.summary import Summary
 from pd_jax.system.progress import Progress
 from pd_jax.system.text import format_seconds
+from support.summaries import summary_of
 
 
 def read_events(directory: Path) -> list[Event]:
@@ -247,20 +249,21 @@ def test_the_interval_is_the_normal_one_for_normal_scores() -> None:
     assert bootstrap_ci(scores, level=0.5)[0] > low
 
 
-def test_summarise_scores_is_the_textbooks() -> None:
+def test_a_score_is_the_textbooks() -> None:
     # Mean 5; squared deviations 9, 1, 1, 1, 0, 0, 4, 16 add up to 32; 32 / 7 and / 8 under the root.
-    summary = summarise_scores([2, 4, 4, 4, 5, 5, 7, 9])
-    assert summary["mean"] == 5
-    assert summary["standard_error"] == pytest.approx(math.sqrt(32 / 7 / 8))
-    assert summary["episodes"] == 8
-    assert summarise_scores([3.0]) == {"mean": 3.0, "standard_error": None, "ci95": [None, None], "episodes": 1}
-    assert summarise_scores([3.0, 3.0])["ci95"] == [3.0, 3.0]
+    score = Score.of([2, 4, 4, 4, 5, 5, 7, 9])
+    assert score.mean == 5
+    assert score.standard_error == pytest.approx(math.sqrt(32 / 7 / 8))
+    assert score.episodes == 8
+    assert Score.of([3.0]) == Score(3.0, None, None, None, 1)
+    assert Score.of([3.0]).to_json() == {"mean": 3.0, "standard_error": None, "ci95": [None, None], "episodes": 1}
+    assert Score.of([3.0, 3.0]).ci95 == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("scores", [[], [1.0, math.nan], [math.inf], [[1.0]]])
 def test_what_is_no_list_of_scores_is_refused(scores: list[Any]) -> None:
     with pytest.raises(ValueError, match="at least one finite number"):
-        summarise_scores(scores)
+        Score.of(scores)
 
 
 def test_percentages_and_their_geometric_mean() -> None:
@@ -274,10 +277,10 @@ def test_percentages_and_their_geometric_mean() -> None:
         assert geometric_mean(undefined) is None
 
 
-def make_summary(**changes: Any) -> dict[str, Any]:
-    arguments = {
-        "teacher_scores": {"breakout": [300.0, 500.0], "pong": [19.0, 21.0]},
-        "student_scores": {"breakout": [180.0, 220.0], "pong": [18.0, 18.0, 18.0]},
+def make_summary(**changes: Any) -> Summary:
+    arguments: dict[str, Any] = {
+        "teachers": {"breakout": [300.0, 500.0], "pong": [19.0, 21.0]},
+        "students": {"breakout": [180.0, 220.0], "pong": [18.0, 18.0, 18.0]},
         "student_parameters": 100_000,
         "teacher_parameters": 3_000_000,
         "wall_seconds": 60.0,
@@ -285,11 +288,14 @@ def make_summary(**changes: Any) -> dict[str, Any]:
         "updates": 500,
         "random_scores": {"pong": -20.0},
     }
-    return build_summary(**{**arguments, **changes})
+    return summary_of(**{**arguments, **changes})
 
 
-def test_build_summary_has_the_fixed_entries() -> None:
-    summary = make_summary(command="distill")
+def test_a_summary_has_the_fixed_entries_and_is_read_back_as_it_was() -> None:
+    made = make_summary(command="distill")
+    summary = json.loads(json.dumps(made.to_json(), allow_nan=False))
+    assert Summary.from_json(summary) == made
+    assert dict(made) == made.to_json()
     breakout, pong = summary["games"]["breakout"], summary["games"]["pong"]
     assert breakout["percent_of_teacher"] == 50
     assert breakout["percent_of_teacher_normalised"] is None
@@ -302,18 +308,14 @@ def test_build_summary_has_the_fixed_entries() -> None:
     assert summary["geometric_mean_percent_normalised"] is None
     assert summary["compression"] == 30
     assert summary["command"] == "distill"
-    json.dumps(summary, allow_nan=False)
 
 
-def test_build_summary_takes_scores_that_were_summarised_before() -> None:
-    teacher = summarise_scores([19.0, 21.0])
-    summary = make_summary(teacher_scores={"pong": teacher}, student_scores={"pong": [18.0]})
-    assert summary["games"]["pong"]["teacher_score"] == 20
+def test_a_student_is_compared_with_the_teachers_of_its_own_games() -> None:
     with pytest.raises(ValueError, match="teachers play"):
-        make_summary(teacher_scores={"pong": teacher})
+        make_summary(teachers={"pong": [19.0, 21.0]})
 
 
-def printed(summary: dict[str, Any]) -> str:
+def printed(summary: Summary) -> str:
     out = io.StringIO()
     print_summary(summary, file=out)
     return out.getvalue()
@@ -372,7 +374,7 @@ def test_a_run_is_drawn_with_and_without_evaluations(tmp_path: Path, games: list
             values: dict[str, Any] = {"updates": step * 50, "loss": float(rng.uniform(0, 1)), "agreement": step / 100}
             if evaluations and step % (100 // evaluations) == 0:
                 for game in games:
-                    values |= score_values(game, summarise_scores(rng.normal(step, 5, size=5)))
+                    values |= score_values(game, Score.of(rng.normal(step, 5, size=5)))
             writer.write(step, values)
     scores = {game: [90.0, 110.0] for game in games}
     summary = make_summary(teacher_scores=scores, student_scores=scores, random_scores=dict.fromkeys(games, 0.0))

@@ -11,11 +11,12 @@ from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.sections import EvaluationConfig, LossConfig, StudentConfig
 from pd_jax.environments.tasks import get_task
+from pd_jax.evaluation.protocol import Rules
+from pd_jax.evaluation.scores import Score
 from pd_jax.report.groups import Report, build_report
-from pd_jax.report.results import Protocol, Recipe, Result, find_runs, read_results
-from pd_jax.report.values import Score
+from pd_jax.report.results import Recipe, Result, find_runs, read_results
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.runs.summary import build_summary
+from support.summaries import summary_of
 
 PARAMETERS = {"dqn": 1_693_362, "net1": 427_874, "net2": 113_346, "net3": 61_954, "mlp": 386}
 
@@ -44,7 +45,7 @@ def write_distillation(
         **settings,
     )
     random_score = get_task(game).random_score
-    content = build_summary(
+    content = summary_of(
         {game: teacher},
         {game: student},
         random_scores={} if random_score is None else {game: random_score},
@@ -61,7 +62,7 @@ def write_distillation(
         max_noops=config.env.max_noops,
     )
     with RunDirectory.create(path, "distill", to_mapping(config)) as run:
-        run.write_summary(content | (summary or {}))
+        run.write_summary(content.to_json() | (summary or {}))
     return path
 
 
@@ -71,7 +72,7 @@ def write_evaluation(
     """A run of ``evaluate`` that scored the student of the run ``of``, with its teacher or alone."""
     config = EvaluateConfig(run=str(of), teacher=None if teacher is None else game, game=game, out=str(path), **more)
     assert isinstance(config.evaluation, EvaluationConfig)
-    both = build_summary(
+    both: dict[str, Any] = summary_of(
         {game: teacher or student},
         {game: student},
         student_parameters=PARAMETERS["net2"],
@@ -79,7 +80,7 @@ def write_evaluation(
         wall_seconds=1.0,
         env_steps=1000,
         updates=100_000,
-    )
+    ).to_json()
     about = {"run": str(of), "student_network": "net2", "epsilon": config.evaluation.epsilon, "max_noops": 30}
     if teacher is None:
         entry = both["games"][game]
@@ -90,6 +91,13 @@ def write_evaluation(
     with RunDirectory.create(path, "evaluate", to_mapping(config)) as run:
         run.write_summary(both | about)
     return path
+
+
+def rules(
+    epsilon: float | None, max_noops: int | None = 30, sticky: float | None = 0.0, limit: int | None = None
+) -> Rules:
+    """How games are played."""
+    return Rules(epsilon=epsilon, max_noops=max_noops, sticky_action_probability=sticky, max_episode_steps=limit)
 
 
 def read_all(*paths: Path) -> tuple[list[Result], list[str]]:
@@ -130,7 +138,7 @@ def result(
     return Result(
         run=run or f"runs/{game}-{network}-{loss}-{seed}",
         game=game,
-        protocol=Protocol(epsilon, 30, 0.0, None),
+        rules=rules(epsilon),
         recipe=Recipe(command, network, loss, temperature if loss == "kl" else None, together),
         settings=settings or {},
         seed=seed,

@@ -10,18 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pd_jax.errors import UserError
-from pd_jax.report.values import Score, count, flat, number, read_score, section, show_setting, word
+from pd_jax.evaluation.scores import Score
+from pd_jax.system.values import count, flat, number, section, show_setting, word
 
 GOOD = {"student_score": 5, "student_standard_error": 0.5, "student_ci95": [4.0, 6.0], "episodes": 30}
 
 
 def test_a_score_as_summaries_have_it() -> None:
-    assert read_score(GOOD, "student", "") == Score(5.0, 0.5, 4.0, 6.0, 30)
-    assert read_score(GOOD, "teacher", "") is None
+    assert Score.from_entries(GOOD, "student", "") == Score(5.0, 0.5, 4.0, 6.0, 30)
+    assert Score.from_entries(GOOD, "teacher", "") is None
     alone = {"teacher_score": -1.5, "teacher_standard_error": None, "teacher_ci95": [None, None], "episodes": 1}
-    assert read_score(alone, "teacher", "") == Score(-1.5, None, None, None, 1)
+    assert Score.from_entries(alone, "teacher", "") == Score(-1.5, None, None, None, 1)
     both = GOOD | {"teacher_score": 7.0, "teacher_episodes": 10}
-    assert read_score(both, "teacher", "") == Score(7.0, None, None, None, 10)
+    assert Score.from_entries(both, "teacher", "") == Score(7.0, None, None, None, 10)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_a_score_as_summaries_have_it() -> None:
 )
 def test_an_impossible_score_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        read_score(GOOD | change, "student", "x.")
+        Score.from_entries(GOOD | change, "student", "x.")
     assert str(error.value) == message
 
 
@@ -62,7 +63,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), JSON))
 def test_any_json_is_a_score_or_one_line(entry: dict[str, Any]) -> None:
     try:
-        score = read_score(entry, "student", "x.")
+        score = Score.from_entries(entry, "student", "x.")
         assert score is None or math.isfinite(score.mean)
         number(entry, "episodes", "x.")
         count(entry, "episodes", "x.")

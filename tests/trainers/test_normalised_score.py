@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from pd_jax.environments.tasks import get_task
+from pd_jax.evaluation.scores import Score
 from pd_jax.teachers.catalogue import find
 from pd_jax.trainers.normalised_score import NormalisedScore, Reference, normalised_score, reference_of
 
@@ -31,7 +32,7 @@ def test_random_play_is_0_and_the_reference_1() -> None:
 
 
 def test_the_merit_of_several_games_is_the_mean_over_those_with_a_reference() -> None:
-    scores = {"pong": {"mean": -3.05}, "freeway": {"mean": 29.6}, "unheard_of": {"mean": 1e6}}
+    scores = {"pong": Score.of([-3.05]), "freeway": Score.of([29.6]), "unheard_of": Score.of([1e6])}
     assert NormalisedScore([get_task("pong"), get_task("freeway")]).of(scores) == pytest.approx(0.75)
     partly = NormalisedScore([get_task("pong"), UNKNOWN])
     assert partly.of(scores) == pytest.approx(0.5)
@@ -43,5 +44,5 @@ def test_the_merit_of_several_games_is_the_mean_over_those_with_a_reference() ->
 
 def test_the_merit_of_one_game_is_its_score() -> None:
     merit = NormalisedScore([UNKNOWN])
-    assert merit.of({"unheard_of": {"mean": -7.0}}) == -7.0
+    assert merit.of({"unheard_of": Score.of([-7.0])}) == -7.0
     assert merit.unknown == []
