@@ -1,3 +1,158 @@
-"""Policy distillation (Rusu et al., 2016) for accelerators, in JAX and Flax."""
+"""Policy distillation (Rusu et al., 2016) for accelerators, in JAX and Flax.
+
+The front door: load a teacher, distil it, load the student, let either act and score it. Everything here is imported
+only once somebody asks for it: ``import pd_jax`` takes neither JAX nor EnvPool.
+
+Example:
+  The student of a run plays one batch of observations::
+
+    student = pd_jax.load_student("runs/cartpole")
+    actions, state = student.act(observations, student.initial_state(len(observations)))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pd_jax.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pd_jax import (
+        actors,
+        config,
+        deploy,
+        distill,
+        environments,
+        errors,
+        evaluation,
+        learner,
+        losses,
+        networks,
+        online,
+        replay,
+        report,
+        resources,
+        runs,
+        sweep,
+        teachers,
+        trainers,
+        types,
+    )
+    from pd_jax.config.collect import CollectConfig
+    from pd_jax.config.distill import DistillConfig
+    from pd_jax.config.evaluate import EvaluateConfig
+    from pd_jax.config.online import OnlineConfig
+    from pd_jax.config.report import ReportConfig
+    from pd_jax.config.sweep import SweepConfig
+    from pd_jax.config.train_teacher import TrainTeacherConfig
+    from pd_jax.deploy.policy import load_student
+    from pd_jax.deploy.scoring import run_evaluate
+    from pd_jax.distill.collect import collect as run_collect
+    from pd_jax.distill.session import distill as run_distill
+    from pd_jax.errors import UserError
+    from pd_jax.evaluation.evaluator import evaluate
+    from pd_jax.losses import kl_loss, mse_loss, nll_loss
+    from pd_jax.networks.policy import count_params
+    from pd_jax.networks.registry import make_network
+    from pd_jax.online.session import online as run_online
+    from pd_jax.report.report import run_report
+    from pd_jax.sweep.session import sweep as run_sweep
+    from pd_jax.teachers.teacher import load as load_teacher
+    from pd_jax.trainers.session import train_teacher as run_train_teacher
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CollectConfig",
+    "DistillConfig",
+    "EvaluateConfig",
+    "OnlineConfig",
+    "ReportConfig",
+    "SweepConfig",
+    "TrainTeacherConfig",
+    "UserError",
+    "__version__",
+    "actors",
+    "config",
+    "count_params",
+    "deploy",
+    "distill",
+    "environments",
+    "errors",
+    "evaluate",
+    "evaluation",
+    "kl_loss",
+    "learner",
+    "load_student",
+    "load_teacher",
+    "losses",
+    "make_network",
+    "mse_loss",
+    "networks",
+    "nll_loss",
+    "online",
+    "replay",
+    "report",
+    "resources",
+    "run_collect",
+    "run_distill",
+    "run_evaluate",
+    "run_online",
+    "run_report",
+    "run_sweep",
+    "run_train_teacher",
+    "runs",
+    "sweep",
+    "teachers",
+    "trainers",
+    "types",
+]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "config.collect": ["CollectConfig"],
+            "config.distill": ["DistillConfig"],
+            "config.evaluate": ["EvaluateConfig"],
+            "config.online": ["OnlineConfig"],
+            "config.report": ["ReportConfig"],
+            "config.sweep": ["SweepConfig"],
+            "config.train_teacher": ["TrainTeacherConfig"],
+            "deploy.policy": ["load_student"],
+            "deploy.scoring": ["run_evaluate"],
+            "distill.collect": ["collect as run_collect"],
+            "distill.session": ["distill as run_distill"],
+            "errors": ["UserError"],
+            "evaluation.evaluator": ["evaluate"],
+            "losses": ["kl_loss", "mse_loss", "nll_loss"],
+            "networks.policy": ["count_params"],
+            "networks.registry": ["make_network"],
+            "online.session": ["online as run_online"],
+            "report.report": ["run_report"],
+            "sweep.session": ["sweep as run_sweep"],
+            "teachers.teacher": ["load as load_teacher"],
+            "trainers.session": ["train_teacher as run_train_teacher"],
+        },
+        submodules=(
+            "actors",
+            "config",
+            "deploy",
+            "distill",
+            "environments",
+            "errors",
+            "evaluation",
+            "learner",
+            "losses",
+            "networks",
+            "online",
+            "replay",
+            "report",
+            "resources",
+            "runs",
+            "sweep",
+            "teachers",
+            "trainers",
+            "types",
+        ),
+    )

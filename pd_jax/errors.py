@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+__all__ = ["ObservationsError", "UserError"]
+
 OUT_OF_MEMORY = "out of memory: make the network, the batch, the lanes or the replay smaller"
 
 
@@ -18,6 +20,10 @@ class UserError(Exception):
 
 class UnsoundTeacherError(UserError):
     """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
+
+
+class ObservationsError(UserError, ValueError):
+    """Observations of another shape or dtype than the task's."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -11,6 +11,8 @@ import chex
 import jax.numpy as jnp
 from jax import Array, lax, nn
 
+__all__ = ["kl_loss", "masked_log_softmax", "mse_loss", "nll_loss"]
+
 
 def nll_loss(student_logits: Array, teacher_q: Array, *, mask: Array | None = None) -> Array:
     """Negative log-likelihood of the teacher's best action under the student's policy.

@@ -8,6 +8,8 @@ from typing import Any
 import flax.struct
 import jax
 
+__all__ = ["Batch", "PolicyApply", "Trajectory"]
+
 PolicyApply = Callable[..., Any]
 """``(variables, observations [L, ...]) -> float32 [L, actions]``: Q-values or logits."""
 

@@ -1,1 +1,36 @@
-"""Who plays: rollouts in jit, live and recorded play, and play ahead of the updates."""
+"""Who plays: rollouts in jit or from the host, live and recorded play, and play ahead of the updates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pd_jax.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pd_jax.actors.live import LivePlay
+    from pd_jax.actors.play import Play
+    from pd_jax.actors.recorded import RecordedPlay
+    from pd_jax.actors.rollout import ActingStudent, FinishedEpisodes, LaneState, Rollout, make_rollout, start
+
+__all__ = [
+    "ActingStudent",
+    "FinishedEpisodes",
+    "LaneState",
+    "LivePlay",
+    "Play",
+    "RecordedPlay",
+    "Rollout",
+    "make_rollout",
+    "start",
+]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "live": ["LivePlay"],
+            "play": ["Play"],
+            "recorded": ["RecordedPlay"],
+            "rollout": ["ActingStudent", "FinishedEpisodes", "LaneState", "Rollout", "make_rollout", "start"],
+        },
+    )

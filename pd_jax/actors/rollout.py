@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
+from pd_jax.networks.greedy import epsilon_greedy
 from pd_jax.types import PolicyApply, Trajectory
 
 
@@ -52,15 +53,6 @@ class ActingStudent:
 
     variables: Any
     share: Array | float
-
-
-def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float) -> Array:
-    """Greedy actions int32 ``[L]`` for ``[L, actions]``, each replaced by a uniform one with probability epsilon."""
-    explore_key, action_key = jax.random.split(key)
-    num_lanes, num_actions = q_values.shape
-    random_actions = jax.random.randint(action_key, (num_lanes,), 0, num_actions)
-    explore = jax.random.uniform(explore_key, (num_lanes,)) < epsilon
-    return jnp.where(explore, random_actions, jnp.argmax(q_values, axis=-1)).astype(jnp.int32)
 
 
 def start(environment: Environment, key: Array) -> LaneState:

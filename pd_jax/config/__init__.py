@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pd_jax.config.commands import COMMANDS
     from pd_jax.config.distill import DistillConfig
     from pd_jax.config.evaluate import EvaluateConfig
+    from pd_jax.config.loading import from_mapping, load_config, read_config, to_mapping, to_yaml
     from pd_jax.config.online import OnlineConfig
     from pd_jax.config.report import ReportConfig
     from pd_jax.config.sections import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         EmulatorConfig,
         EnvConfig,
         EvaluationConfig,
+        HostsConfig,
         LearnerConfig,
         LossConfig,
         OneGameEnvConfig,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
         TeacherCheckpointConfig,
         TeacherEvaluationConfig,
     )
-    from pd_jax.config.sweep import SweepConfig
+    from pd_jax.config.sweep import GridConfig, SweepConfig
     from pd_jax.config.train_teacher import TrainTeacherConfig
 
 __all__ = [
@@ -50,6 +52,8 @@ __all__ = [
     "EnvConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "GridConfig",
+    "HostsConfig",
     "LearnerConfig",
     "LossConfig",
     "OneGameEnvConfig",
@@ -67,38 +71,46 @@ __all__ = [
     "TeacherCheckpointConfig",
     "TeacherEvaluationConfig",
     "TrainTeacherConfig",
+    "from_mapping",
+    "load_config",
+    "read_config",
+    "to_mapping",
+    "to_yaml",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "algorithms": ["DQNConfig", "PQNConfig", "QLearningConfig"],
-        "base": ["CommandConfig", "ProfiledConfig", "Settings"],
-        "collect": ["CollectConfig"],
-        "commands": ["COMMANDS"],
-        "distill": ["DistillConfig"],
-        "evaluate": ["EvaluateConfig"],
-        "online": ["OnlineConfig"],
-        "report": ["ReportConfig"],
-        "sections": [
-            "ActorsConfig",
-            "BehaviourConfig",
-            "CheckpointConfig",
-            "DistillCheckpointConfig",
-            "EmulatorConfig",
-            "EnvConfig",
-            "EvaluationConfig",
-            "LearnerConfig",
-            "LossConfig",
-            "OneGameEnvConfig",
-            "ReplayConfig",
-            "ScheduleConfig",
-            "StudentConfig",
-            "StudentEvaluationConfig",
-            "TeacherCheckpointConfig",
-            "TeacherEvaluationConfig",
-        ],
-        "sweep": ["SweepConfig"],
-        "train_teacher": ["TrainTeacherConfig"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "algorithms": ["DQNConfig", "PQNConfig", "QLearningConfig"],
+            "base": ["CommandConfig", "ProfiledConfig", "Settings"],
+            "collect": ["CollectConfig"],
+            "commands": ["COMMANDS"],
+            "distill": ["DistillConfig"],
+            "evaluate": ["EvaluateConfig"],
+            "loading": ["from_mapping", "load_config", "read_config", "to_mapping", "to_yaml"],
+            "online": ["OnlineConfig"],
+            "report": ["ReportConfig"],
+            "sections": [
+                "ActorsConfig",
+                "BehaviourConfig",
+                "CheckpointConfig",
+                "DistillCheckpointConfig",
+                "EmulatorConfig",
+                "EnvConfig",
+                "EvaluationConfig",
+                "HostsConfig",
+                "LearnerConfig",
+                "LossConfig",
+                "OneGameEnvConfig",
+                "ReplayConfig",
+                "ScheduleConfig",
+                "StudentConfig",
+                "StudentEvaluationConfig",
+                "TeacherCheckpointConfig",
+                "TeacherEvaluationConfig",
+            ],
+            "sweep": ["GridConfig", "SweepConfig"],
+            "train_teacher": ["TrainTeacherConfig"],
+        },
+    )

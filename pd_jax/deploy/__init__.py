@@ -1,4 +1,4 @@
-"""A finished student at work."""
+"""A finished student at work: as a policy, and scored against its teachers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pd_jax.deploy.student import TrainedStudent, load_student
+    from pd_jax.deploy.policy import Policy, StudentPolicy, load_student
+    from pd_jax.deploy.scoring import run_evaluate
+    from pd_jax.deploy.student import TrainedStudent, load_trained
 
 __all__ = [
+    "Policy",
+    "StudentPolicy",
     "TrainedStudent",
     "load_student",
+    "load_trained",
+    "run_evaluate",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "student": ["TrainedStudent", "load_student"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "policy": ["Policy", "StudentPolicy", "load_student"],
+            "scoring": ["run_evaluate"],
+            "student": ["TrainedStudent", "load_trained"],
+        },
+    )

@@ -13,7 +13,7 @@ from typing import Any
 from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.games import check_games
 from pd_jax.config.loading import to_mapping
-from pd_jax.deploy.student import TrainedStudent, load_student
+from pd_jax.deploy.student import TrainedStudent, load_trained
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.games import heeding, play_games
@@ -44,7 +44,7 @@ def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | 
       Interrupted: a signal came; there are no scores.
     """
     started = time.monotonic()
-    trained = load_student(config.run, checkpoint=config.checkpoint) if config.run is not None else None
+    trained = load_trained(config.run, checkpoint=config.checkpoint) if config.run is not None else None
     teachers = (teacher,) if isinstance(teacher, Teacher) else tuple(teacher or _load_teachers(config, trained))
     tasks = _tasks_of(config, teachers, trained)
     config = dataclasses.replace(config, game=tuple(task.name for task in tasks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pd_jax.config.distill import DistillConfig
@@ -18,6 +19,7 @@ from pd_jax.networks.student import Student, make_student
 from pd_jax.online.state import OnlineCounters, state_template
 from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.directory import RunDirectory, read_run
+from pd_jax.system.progress import print_warning
 from pd_jax.teachers import load
 from pd_jax.teachers.checks import build_student
 
@@ -49,7 +51,9 @@ class TrainedStudent:
         return tuple(task.name for task in self.student.tasks)
 
 
-def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest") -> TrainedStudent:
+def load_trained(
+    path: str, *, checkpoint: Literal["newest", "best"] = "newest", warn: Callable[[str], None] = print_warning
+) -> TrainedStudent:
     """Reads the student of a ``distill`` or ``online`` run; the run may still be going.
 
     A ``train-teacher`` run of several games has one too, once it has ended: the weights that it kept.
@@ -57,6 +61,10 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
     Args:
       path: the run's directory.
       checkpoint: the newest intact one, or the one with the best score on the way.
+      warn: is told of damaged checkpoints that were passed over.
+
+    Returns:
+      all that was read; `pd_jax.deploy.policy.load_student` makes a policy of it.
 
     Raises:
       UserError: not such a run, none of its checkpoints is intact, or none was scored and the best is wanted.
@@ -73,7 +81,7 @@ def load_student(path: str, *, checkpoint: Literal["newest", "best"] = "newest")
     student = make_student(config.student, [get_task(game) for game in config.game])
     template: Any = learner_template(student, config.learner) if online is None else state_template(online, student)
     label = network_label(config.student, student.tasks)
-    with Checkpointer(run.checkpoints, read_only=True) as checkpointer:
+    with Checkpointer(run.checkpoints, read_only=True, warn=warn) as checkpointer:
         step = checkpointer.best_step() if checkpoint == "best" else None
         if checkpoint == "best" and step is None:
             raise UserError(f"{path}: no checkpoint has a score; evaluation.every_rounds is what scores them")

@@ -1,4 +1,4 @@
-"""Distillation of teachers that stay as they are."""
+"""Distillation of teachers that stay as they are, and the recording of their play."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pd_jax.distill.collect import collect
     from pd_jax.distill.session import distill
 
 __all__ = [
+    "collect",
     "distill",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "session": ["distill"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "collect": ["collect"],
+            "session": ["distill"],
+        },
+    )

@@ -1,4 +1,4 @@
-"""Tasks, and EnvPool behind one small interface."""
+"""Tasks (what there is to play), and EnvPool behind one small interface."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pd_jax.environments.envpool import Environment, TimeStep
-    from pd_jax.environments.tasks import Task, get_task
+    from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
+    from pd_jax.environments.tasks import PAPER_GAMES, TASKS, Task, get_task
 
 __all__ = [
+    "PAPER_GAMES",
+    "TASKS",
     "Environment",
+    "EpisodeStatistics",
     "Task",
     "TimeStep",
     "get_task",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "envpool": ["Environment", "TimeStep"],
-        "tasks": ["Task", "get_task"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "envpool": ["Environment", "EpisodeStatistics", "TimeStep"],
+            "tasks": ["PAPER_GAMES", "TASKS", "Task", "get_task"],
+        },
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jax import Array
 from pd_jax.actors import rollout
 from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.environments.tasks import Task
+from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.types import PolicyApply
 
 _PROGRESS_STEPS = 64
@@ -117,10 +118,34 @@ class Evaluator:
                 games[lane].append((float(returns[lane]), int(lengths[lane])))
 
 
+@overload
 def evaluate(
-    apply: PolicyApply,
+    policy: GreedyPolicy,
+    *,
+    episodes: int = ...,
+    num_lanes: int = ...,
+    epsilon: float = ...,
+    seed: int = ...,
+    environment_options: dict[str, Any] | None = ...,
+    on_progress: Callable[[int, int], None] | None = ...,
+) -> EpisodeScores: ...
+@overload
+def evaluate(
+    policy: PolicyApply,
     variables: Any,
     task: Task,
+    *,
+    episodes: int = ...,
+    num_lanes: int = ...,
+    epsilon: float = ...,
+    seed: int = ...,
+    environment_options: dict[str, Any] | None = ...,
+    on_progress: Callable[[int, int], None] | None = ...,
+) -> EpisodeScores: ...
+def evaluate(
+    policy: GreedyPolicy | PolicyApply,
+    variables: Any = None,
+    task: Task | None = None,
     *,
     episodes: int = 30,
     num_lanes: int = 10,
@@ -129,11 +154,37 @@ def evaluate(
     environment_options: dict[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EpisodeScores:
-    """Scores one policy: :class:`Evaluator` in one call, with the same arguments.
+    """Scores one policy: :class:`Evaluator` in one call.
+
+    Args:
+      policy: a teacher or a student; or a function ``(variables, observations [L, ...]) -> [L, actions]``, which is
+        given its variables and a task, too.
+      variables: the function's.
+      task: what the function plays.
+      episodes: games wanted, at least 1; rounded up to the same number for every lane.
+      num_lanes: games played side by side, at least 1.
+      epsilon: chance of a random action, 0.05 in the paper.
+      seed: of the emulators and of the exploration: the same one gives the same starts.
+      environment_options: passed on to :class:`pd_jax.environments.envpool.Environment`.
+      on_progress: called every few steps with the games finished and the games wanted.
+
+    Returns:
+      the return and the length of every game.
+
+    Raises:
+      ValueError: ``episodes`` or ``num_lanes`` is below 1.
 
     Example:
-      ``evaluate(teacher.network.apply, teacher.variables, teacher.task).returns.mean()``
+      The score of a student::
+
+        pd_jax.evaluate(pd_jax.load_student("runs/cartpole"), episodes=30).returns.mean()
     """
+    if isinstance(policy, GreedyPolicy):
+        apply, variables, task = policy.apply, policy.variables, policy.task
+    else:
+        apply = policy
+    if task is None:
+        raise TypeError("evaluate() takes a teacher, a student, or a function with its variables and a task")
     evaluator = Evaluator(
         task,
         apply,

@@ -1,4 +1,4 @@
-"""The paper's networks by name, readable first: torsos and heads, and how a CPU takes large batches through them."""
+"""The paper's networks by name, readable first: torsos and heads, students, and the greedy policies of both."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pd_jax.networks.greedy import GreedyPolicy, epsilon_greedy, greedy
     from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork, count_params
     from pd_jax.networks.registry import NETWORK_NAMES, make_network
     from pd_jax.networks.student import Student, make_student
 
 __all__ = [
     "NETWORK_NAMES",
+    "GreedyPolicy",
     "MultiGameNetwork",
     "PolicyNetwork",
     "Student",
     "count_params",
+    "epsilon_greedy",
+    "greedy",
     "make_network",
     "make_student",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "policy": ["MultiGameNetwork", "PolicyNetwork", "count_params"],
-        "registry": ["NETWORK_NAMES", "make_network"],
-        "student": ["Student", "make_student"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "greedy": ["GreedyPolicy", "epsilon_greedy", "greedy"],
+            "policy": ["MultiGameNetwork", "PolicyNetwork", "count_params"],
+            "registry": ["NETWORK_NAMES", "make_network"],
+            "student": ["Student", "make_student"],
+        },
+    )

@@ -13,9 +13,10 @@ __all__ = [
     "online",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "session": ["online"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "session": ["online"],
+        },
+    )

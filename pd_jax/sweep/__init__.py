@@ -1,4 +1,4 @@
-"""Grids of distillations."""
+"""Grids of distillations, compared in one table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ __all__ = [
     "sweep",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "session": ["sweep"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "session": ["sweep"],
+        },
+    )

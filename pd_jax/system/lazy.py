@@ -8,25 +8,35 @@ from typing import Any
 
 
 def lazy_names(
-    package: str, modules: Mapping[str, Sequence[str]]
+    package: str, modules: Mapping[str, Sequence[str]], submodules: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package: ``import pd_jax`` is quick, and JAX takes seconds.
 
     Args:
       package: its ``__name__``.
-      modules: by module, relative to the package or absolute, the public names that it holds; none stand for the
-        module itself.
+      modules: by module, relative to the package or absolute, the public names that it holds, such as ``"load"`` or
+        ``"load as load_teacher"``.
+      submodules: the modules and packages below it that are public themselves.
+
+    Returns:
+      both. An unknown name is an AttributeError that names the nearest public one.
     """
-    holders = {name: module for module, names in modules.items() for name in names}
-    submodules = [module for module, names in modules.items() if not names]
+    holders: dict[str, tuple[str, str]] = {name: (f"{package}.{name}", "") for name in submodules}
+    for module, names in modules.items():
+        holder = module if module.startswith("pd_jax.") else f"{package}.{module}"
+        for name in names:
+            original, _, alias = name.partition(" as ")
+            holders[alias or original] = (holder, original)
 
     def get(name: str) -> Any:
-        if name in submodules:
-            return importlib.import_module(f"{package}.{name}")
         if name not in holders:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        holder = holders[name]
-        module = importlib.import_module(holder if holder.startswith("pd_jax.") else f"{package}.{holder}")
-        return getattr(module, name)
+            from pd_jax.errors import nearest
 
-    return get, lambda: sorted([*holders, *submodules])
+            # Python itself asks for names such as __path__.
+            hint = "" if name.startswith("__") else nearest(name, holders)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
+        module, original = holders[name]
+        holder = importlib.import_module(module)
+        return getattr(holder, original) if original else holder
+
+    return get, lambda: sorted(holders)

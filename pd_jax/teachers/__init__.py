@@ -7,20 +7,27 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pd_jax.teachers.files import save_teacher
     from pd_jax.teachers.function import from_function
+    from pd_jax.teachers.metadata import TeacherMetadata
     from pd_jax.teachers.teacher import Teacher, bundled_names, load
 
 __all__ = [
     "Teacher",
+    "TeacherMetadata",
     "bundled_names",
     "from_function",
     "load",
+    "save_teacher",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "function": ["from_function"],
-        "teacher": ["Teacher", "bundled_names", "load"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "files": ["save_teacher"],
+            "function": ["from_function"],
+            "metadata": ["TeacherMetadata"],
+            "teacher": ["Teacher", "bundled_names", "load"],
+        },
+    )

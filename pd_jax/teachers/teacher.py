@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -12,16 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pd_jax.environments.tasks import get_task
-from pd_jax.networks.policy import count_params
+from pd_jax.environments.tasks import Task, get_task
+from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.teachers.catalogue import bundled_files, locate
 from pd_jax.teachers.checks import build_network, check_fits
 from pd_jax.teachers.files import fingerprint, read_teacher
 from pd_jax.teachers.importers import import_teacher, is_foreign
 from pd_jax.teachers.metadata import TeacherMetadata
+from pd_jax.types import PolicyApply
 
 
-class Teacher:
+class Teacher(GreedyPolicy):
     """A policy network that labels observations with Q-values (or logits).
 
     Args:
@@ -32,7 +32,6 @@ class Teacher:
       network: takes the parameters, in the place of the network the metadata names.
 
     Attributes:
-      task: the game it plays.
       network: the linen module, or another object with its ``apply(teacher.variables, observations)``.
       variables: ``{"params": ...}`` on the default device.
     """
@@ -41,12 +40,12 @@ class Teacher:
         self.metadata = metadata
         self.source = source
         self.sha256 = sha256
-        self.task = get_task(metadata.game)
         self.network = build_network(metadata) if network is None else network
         self.variables = {"params": jax.tree.map(jnp.asarray, params)}
+        self._task = get_task(metadata.game)
 
     def __call__(self, observations: Array | np.ndarray) -> Array:
-        """Q-values (or logits) of a batch.
+        """Q-values (or logits) of a batch: :meth:`outputs`.
 
         Args:
           observations: uint8 ``[N, 84, 84, 4]``, oldest frame first, or float32 ``[N, D]``.
@@ -55,25 +54,25 @@ class Teacher:
           float32 ``[N, actions]``.
 
         Raises:
-          ValueError: another shape or dtype.
+          ObservationsError: another shape or dtype; a UserError and a ValueError.
         """
-        shape, dtype = self.task.observation_shape, self.task.observation_dtype
-        if observations.ndim != len(shape) + 1 or observations.shape[1:] != shape or observations.dtype != dtype:
-            wanted = ", ".join(map(str, ("N", *shape)))
-            raise ValueError(
-                f"observations are {observations.dtype} {list(observations.shape)}; "
-                f"{self.metadata.name} takes {dtype} [{wanted}]"
-            )
-        return self._apply(self.variables, observations)
-
-    @functools.cached_property
-    def _apply(self) -> Callable[[Any, Any], Array]:
-        return jax.jit(self.network.apply)
+        return self.outputs(observations)
 
     @property
-    def num_params(self) -> int:
-        """Number of scalars, LayerNorm's included."""
-        return count_params(self.variables)
+    def name(self) -> str:
+        """As its metadata has it."""
+        return self.metadata.name
+
+    @property
+    def task(self) -> Task:
+        """The game it plays."""
+        return self._task
+
+    @property
+    def apply(self) -> PolicyApply:
+        """The network's: ``(variables, observations [N, ...]) -> float32 [N, actions]``."""
+        apply: PolicyApply = self.network.apply
+        return apply
 
     @property
     def gives_logits(self) -> bool:

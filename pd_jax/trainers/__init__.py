@@ -1,4 +1,4 @@
-"""Training of teachers: PQN and DQN, on one game or several."""
+"""Training of teachers with PQN or DQN, on one game or on several at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ __all__ = [
     "train_teacher",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "session": ["train_teacher"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "session": ["train_teacher"],
+        },
+    )

@@ -23,7 +23,7 @@ from pd_jax.config.sections import (
     StudentEvaluationConfig,
 )
 from pd_jax.config.yaml import read_yaml
-from pd_jax.deploy.student import load_student
+from pd_jax.deploy.student import load_trained
 from pd_jax.distill.lockstep import distill_together
 from pd_jax.distill.session import distill
 from pd_jax.errors import UserError
@@ -75,7 +75,7 @@ def assert_same(path: Path, expected: Path) -> None:
     assert {p.name for p in path.iterdir()} == {p.name for p in expected.iterdir()}
     assert checkpoint_steps(path) == checkpoint_steps(expected)
     assert state_digests(path).keys() == state_digests(expected).keys()
-    ours, theirs = (jax.tree.leaves(load_student(str(run)).variables) for run in (path, expected))
+    ours, theirs = (jax.tree.leaves(load_trained(str(run)).variables) for run in (path, expected))
     for our, their in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(our, their, atol=1e-4)
     lines, expected_lines = read_lines(path), read_lines(expected)

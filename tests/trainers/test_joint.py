@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pd_jax.actors.rollout import epsilon_greedy
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
+from pd_jax.networks.greedy import epsilon_greedy
 from pd_jax.networks.joint import GameNetwork, make_joint_network
 from pd_jax.networks.policy import count_params
 from pd_jax.trainers.joint import game_keys, mean_q

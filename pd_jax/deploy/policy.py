@@ -1,0 +1,181 @@
+"""A distilled student as a policy: observations in, actions out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.deploy.student import TrainedStudent, load_trained
+from pd_jax.environments.tasks import Task, get_task
+from pd_jax.errors import UserError, nearest
+from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.runs.directory import read_run
+from pd_jax.types import PolicyApply
+
+_CHECKPOINTS = ("newest", "best")
+
+
+class Policy(Protocol):
+    """What plays a task: a `Teacher`, a `StudentPolicy`, or anything else with these methods.
+
+    Example:
+      One loop plays them all::
+
+        state = policy.initial_state(num_lanes)
+        while True:
+            actions, state = policy.act(observations, state)
+            observations = step(actions)
+    """
+
+    @property
+    def task(self) -> Task:
+        """The game it plays."""
+        ...
+
+    def initial_state(self, num_lanes: int) -> Any:
+        """What the first :meth:`act` of an episode takes; None for a policy without memory."""
+        ...
+
+    def act(self, observations: Array | np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """NumPy actions int32 ``[N]`` for a batch of N observations, and the state for the next call."""
+        ...
+
+    def outputs(self, observations: Array | np.ndarray) -> Array:
+        """Float32 ``[N, actions]``: what the actions are chosen by."""
+        ...
+
+
+class StudentPolicy(GreedyPolicy):
+    """A run's student that plays one of its games, greedily unless told otherwise.
+
+    Made by `load_student`. A student of several games has to be told which one it plays, before it can say or do
+    anything about it.
+
+    Args:
+      trained: the student, as its run left it.
+      source: the run's directory.
+      summary: of the run, if it has ended.
+      game: its place in ``trained.names``; None leaves it open, and a student of one game has no choice.
+
+    Attributes:
+      games: names of the games that the student plays.
+      summary: the run's ``summary.json``; None while it goes on.
+      source: the run's directory.
+      trained: the network, the run's settings and where the run stood.
+      variables: the network's, on the default device.
+    """
+
+    def __init__(
+        self, trained: TrainedStudent, source: str, summary: Mapping[str, Any] | None = None, game: int | None = None
+    ) -> None:
+        self.games = trained.names
+        self.summary = summary
+        self.source = source
+        self.trained = trained
+        self.variables = jax.tree.map(jnp.asarray, trained.variables)
+        self._game = 0 if len(self.games) == 1 else game
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"the student of {self.source}"
+
+    @property
+    def task(self) -> Task:
+        """The game it plays.
+
+        Raises:
+          UserError: it has several, and none was chosen.
+        """
+        return self.trained.student.tasks[self._place]
+
+    @property
+    def apply(self) -> PolicyApply:
+        """``(variables, observations [N, ...]) -> float32 [N, actions]`` of its game, to be traced.
+
+        Raises:
+          UserError: it has several games, and none was chosen.
+        """
+        return self.trained.student.policy(self._place)
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether the outputs are a policy's logits: so they are unless the student has learnt Q-values (``mse``)."""
+        config = self.trained.config
+        return not isinstance(config, TrainTeacherConfig) and config.loss.kind != "mse"
+
+    def for_game(self, game: str) -> StudentPolicy:
+        """The same student as the policy of one of its games.
+
+        Args:
+          game: by name or EnvPool id.
+
+        Returns:
+          a policy with the same weights; they are not copied.
+
+        Raises:
+          UserError: it plays no such game.
+        """
+        if game not in self.games:
+            try:
+                game = get_task(game).name
+            except UserError:
+                raise UserError(f"{self._plays()}, not {game!r}{nearest(game[:60], self.games)}") from None
+        if game not in self.games:
+            raise UserError(f"{self._plays()}, not {game}")
+        shared = dataclasses.replace(self.trained, variables=self.variables)
+        return StudentPolicy(shared, self.source, self.summary, self.games.index(game))
+
+    @property
+    def _place(self) -> int:
+        if self._game is None:
+            raise UserError(
+                f"{self._plays()}; choose one: .for_game({self.games[0]!r}), or load_student(..., game=...)"
+            )
+        return self._game
+
+    def _plays(self) -> str:
+        return f"{self.source}: its student plays {', '.join(self.games)}"
+
+
+def load_student(
+    run: str | os.PathLike[str], *, checkpoint: Literal["newest", "best"] = "newest", game: str | None = None
+) -> StudentPolicy:
+    """Reads the student of a ``distill`` or ``online`` run, or of a ``train-teacher`` run of several games.
+
+    The run may still be going, but for ``train-teacher``, whose weights are kept once it has ended. Of damaged
+    checkpoints that are passed over, Python's `warnings` tell.
+
+    Args:
+      run: its directory.
+      checkpoint: the newest intact one, or the one with the best score on the way.
+      game: what it is to play, for a student of several games: by name or EnvPool id.
+
+    Returns:
+      the student as a policy. One of several games, without ``game``, is good for its ``games`` and ``for_game`` alone.
+
+    Raises:
+      UserError: not such a run, none of its checkpoints is intact, none was scored and the best is wanted, or its
+        student does not play the game.
+
+    Example:
+      One decision of the student that ``pd-jax distill --config configs/cartpole.yaml`` leaves::
+
+        student = pd_jax.load_student("runs/cartpole")
+        actions, state = student.act(np.zeros((1, 4), np.float32))
+    """
+    path = os.fspath(run)
+    if checkpoint not in _CHECKPOINTS:
+        raise UserError(f"checkpoint: {checkpoint!r} is not a checkpoint ({', '.join(_CHECKPOINTS)})")
+    trained = load_trained(path, checkpoint=checkpoint, warn=lambda message: warnings.warn(message, stacklevel=2))
+    student = StudentPolicy(trained, path, read_run(path).read_summary())
+    return student if game is None else student.for_game(game)

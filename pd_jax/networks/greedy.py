@@ -1,0 +1,155 @@
+"""What a network plays: the action that it values most, or now and then a random one."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import ObservationsError, UserError
+from pd_jax.networks.policy import count_params
+from pd_jax.types import PolicyApply
+
+
+def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float) -> Array:
+    """Greedy actions int32 ``[L]`` for ``[L, actions]``, each replaced by a uniform one with probability epsilon."""
+    explore_key, action_key = jax.random.split(key)
+    num_lanes, num_actions = q_values.shape
+    random_actions = jax.random.randint(action_key, (num_lanes,), 0, num_actions)
+    explore = jax.random.uniform(explore_key, (num_lanes,)) < epsilon
+    return jnp.where(explore, random_actions, greedy(q_values)).astype(jnp.int32)
+
+
+def greedy(q_values: Array) -> Array:
+    """The best actions, int32 ``[L]``, for ``[L, actions]``; the first of equals."""
+    return jnp.argmax(q_values, axis=-1).astype(jnp.int32)
+
+
+class GreedyPolicy(abc.ABC):
+    """A network that plays one task: teachers and students are such policies.
+
+    Attributes:
+      variables: the network's, as ``apply`` takes them.
+    """
+
+    variables: Any
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    @abc.abstractmethod
+    def task(self) -> Task:
+        """The game it plays."""
+
+    @property
+    @abc.abstractmethod
+    def apply(self) -> PolicyApply:
+        """``(variables, observations [N, ...]) -> float32 [N, actions]``, to be traced."""
+
+    @property
+    @abc.abstractmethod
+    def gives_logits(self) -> bool:
+        """Whether the outputs are a policy's logits instead of Q-values."""
+
+    @property
+    def num_params(self) -> int:
+        """Number of scalars, LayerNorm's included."""
+        return count_params(self.variables)
+
+    def initial_state(self, num_lanes: int) -> None:
+        """What the first :meth:`act` of an episode takes: None, for a policy without memory.
+
+        Args:
+          num_lanes: observations in a batch.
+        """
+        return None
+
+    def outputs(self, observations: Array | np.ndarray) -> Array:
+        """Q-values (or logits, see ``gives_logits``) of a batch. Compiled once for each N.
+
+        Args:
+          observations: uint8 ``[N, 84, 84, 4]``, oldest frame first, or float32 ``[N, D]``.
+
+        Returns:
+          float32 ``[N, actions]``.
+
+        Raises:
+          ObservationsError: another shape or dtype; a UserError and a ValueError.
+        """
+        return self._forward(self.variables, check_observations(observations, self.task, self.name))
+
+    def act(
+        self,
+        observations: Array | np.ndarray,
+        state: None = None,
+        *,
+        epsilon: float = 0.0,
+        key: Array | None = None,
+    ) -> tuple[np.ndarray, None]:
+        """The actions to play: greedy ones, or with probability ``epsilon`` random ones.
+
+        Actions are NumPy's, as emulators take them. Inside jit, ``apply`` and :func:`greedy` do the same.
+
+        Args:
+          observations: as for :meth:`outputs`.
+          state: what :meth:`initial_state` or the call before gave.
+          epsilon: chance of a uniformly random action, for each lane anew; scores are taken with 0.05.
+          key: PRNG key of this call's chances, such as ``jax.random.key(step)``; needed with an ``epsilon`` above 0.
+
+        Returns:
+          NumPy actions int32 ``[N]``, and the state for the next call.
+
+        Raises:
+          ObservationsError: as :meth:`outputs`.
+          UserError: ``epsilon`` is not between 0 and 1, or has no key.
+        """
+        if not 0.0 <= epsilon <= 1.0:
+            raise UserError(f"epsilon: {epsilon!r} is not between 0 and 1")
+        if epsilon > 0.0 and key is None:
+            raise UserError("epsilon: random actions need a key, such as key=jax.random.key(step)")
+        outputs = self.outputs(observations)
+        actions = _greedy(outputs) if key is None else _epsilon_greedy(key, outputs, epsilon)
+        return np.asarray(actions), state
+
+    @functools.cached_property
+    def _forward(self) -> Callable[[Any, Any], Array]:
+        return jax.jit(self.apply)
+
+
+# Shared by all policies: compiled once for each shape of outputs.
+_greedy = jax.jit(greedy)
+_epsilon_greedy = jax.jit(epsilon_greedy)
+
+
+def check_observations(observations: Any, task: Task, name: str) -> Any:
+    """Returns a batch of observations unless it is none of the task's.
+
+    Args:
+      observations: NumPy's or JAX's, or nested lists.
+      task: says what a batch looks like.
+      name: of the policy, for the message.
+
+    Raises:
+      ObservationsError: another shape or dtype.
+    """
+    shape, dtype = task.observation_shape, task.observation_dtype
+    wanted = f"{name} takes {dtype} [{', '.join(map(str, ('N', *shape)))}]"
+    if not hasattr(observations, "dtype"):
+        try:
+            observations = np.asarray(observations)
+        except ValueError:
+            raise ObservationsError(f"observations are no array; {wanted}") from None
+    if observations.ndim != len(shape) + 1 or observations.shape[1:] != shape or observations.dtype != dtype:
+        single = "; one observation is a batch of one: observations[None]" if observations.shape == shape else ""
+        raise ObservationsError(f"observations are {observations.dtype} {list(observations.shape)}; {wanted}{single}")
+    return observations
