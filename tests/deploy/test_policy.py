@@ -297,7 +297,7 @@ def test_a_student_of_two_games_asks_which_one(two_game_run: Path) -> None:
             f"{two_game_run}: its student plays cartpole, acrobot; choose one: "
             ".for_game('cartpole'), or load_student(..., game=...)"
         )
-    with pytest.raises(UserError, match="its student plays cartpole, acrobot, not pong$"):
+    with pytest.raises(UserError, match=r"its student plays cartpole, acrobot, not pong$"):
         student.for_game("pong")
     with pytest.raises(UserError, match=r"not 'cartpol'; did you mean 'cartpole'\?"):
         pd_jax.load_student(two_game_run, game="cartpol")
