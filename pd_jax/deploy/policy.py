@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import jax
@@ -19,6 +18,7 @@ from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError, nearest
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.runs.directory import read_run
+from pd_jax.runs.summary import Summary
 from pd_jax.types import PolicyApply
 
 _CHECKPOINTS = ("newest", "best")
@@ -68,14 +68,14 @@ class StudentPolicy(GreedyPolicy):
 
     Attributes:
       games: names of the games that the student plays.
-      summary: the run's ``summary.json``; None while it goes on.
+      summary: what the run's ``summary.json`` says, also as a mapping; None while the run goes on.
       source: the run's directory.
       trained: the network, the run's settings and where the run stood.
       variables: the network's, on the default device.
     """
 
     def __init__(
-        self, trained: TrainedStudent, source: str, summary: Mapping[str, Any] | None = None, game: int | None = None
+        self, trained: TrainedStudent, source: str, summary: Summary | None = None, game: int | None = None
     ) -> None:
         self.games = trained.names
         self.summary = summary

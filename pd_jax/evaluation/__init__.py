@@ -8,16 +8,19 @@ from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pd_jax.evaluation.evaluator import EpisodeScores, Evaluator, evaluate
-    from pd_jax.evaluation.statistics import bootstrap_ci, geometric_mean, percent_of_teacher, summarise_scores
+    from pd_jax.evaluation.protocol import Protocol
+    from pd_jax.evaluation.scores import Score
+    from pd_jax.evaluation.statistics import bootstrap_ci, geometric_mean, percent_of_teacher
 
 __all__ = [
     "EpisodeScores",
     "Evaluator",
+    "Protocol",
+    "Score",
     "bootstrap_ci",
     "evaluate",
     "geometric_mean",
     "percent_of_teacher",
-    "summarise_scores",
 ]
 
 if not TYPE_CHECKING:
@@ -25,6 +28,8 @@ if not TYPE_CHECKING:
         __name__,
         {
             "evaluator": ["EpisodeScores", "Evaluator", "evaluate"],
-            "statistics": ["bootstrap_ci", "geometric_mean", "percent_of_teacher", "summarise_scores"],
+            "protocol": ["Protocol"],
+            "scores": ["Score"],
+            "statistics": ["bootstrap_ci", "geometric_mean", "percent_of_teacher"],
         },
     )

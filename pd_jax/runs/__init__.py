@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from pd_jax.runs.checkpoints import Checkpointer
     from pd_jax.runs.directory import RunDirectory, read_run
     from pd_jax.runs.metrics import MetricsWriter, read_metrics
+    from pd_jax.runs.summary import GameSummary, Summary
 
 __all__ = [
     "Checkpointer",
+    "GameSummary",
     "MetricsWriter",
     "RunDirectory",
+    "Summary",
     "read_metrics",
     "read_run",
 ]
@@ -26,5 +29,6 @@ if not TYPE_CHECKING:
             "checkpoints": ["Checkpointer"],
             "directory": ["RunDirectory", "read_run"],
             "metrics": ["MetricsWriter", "read_metrics"],
+            "summary": ["GameSummary", "Summary"],
         },
     )

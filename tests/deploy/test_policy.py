@@ -18,7 +18,7 @@ import pd_jax
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import LossConfig, StudentConfig
 from pd_jax.deploy import StudentPolicy, TrainedStudent, load_trained
-from pd_jax.distill.counters import Counters
+from pd_jax.distill.counters import DistillCounters
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import ObservationsError, UserError
 from pd_jax.networks.student import make_student
@@ -119,7 +119,7 @@ def pong_student(**settings: Any) -> StudentPolicy:
     """A student of Pong that has learnt nothing."""
     student = make_student(StudentConfig(network="net3"), [get_task("pong")])
     config = DistillConfig(teacher="pong", out="runs/p", student=StudentConfig(network="net3"), **settings)
-    return StudentPolicy(TrainedStudent(student, student.init(jax.random.key(0)), config, Counters()), "runs/p")
+    return StudentPolicy(TrainedStudent(student, student.init(jax.random.key(0)), config, DistillCounters()), "runs/p")
 
 
 def test_the_student_answers_as_its_network_does_by_hand(finished_run: Path) -> None:
@@ -239,7 +239,8 @@ def test_nothing_is_printed_and_the_run_is_only_read(finished_run: Path, capfd: 
     student.act(VECTORS)
     assert capfd.readouterr() == ("", "")
     assert contents(finished_run) == before
-    assert student.summary == json.loads((finished_run / "summary.json").read_text())
+    assert student.summary is not None
+    assert dict(student.summary) == json.loads((finished_run / "summary.json").read_text())
 
 
 def test_the_student_of_a_run_that_goes_on_has_no_summary(finished_run: Path, tmp_path: Path) -> None:
