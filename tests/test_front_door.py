@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import subprocess
 import sys
 import types
@@ -75,6 +76,8 @@ def test_what_a_package_offers_is_what_it_has(name: str) -> None:
     assert list(public) == sorted(public, key=_ruffs_order)
     assert [public_name for public_name in public if not hasattr(package, public_name)] == []
     if hasattr(package, "__path__"):
+        modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+        assert not modules & set(public), "the import of a module of that name would hide what is public"
         assert set(dir(package)) == set(public), "tab completion shows what is public"
 
 

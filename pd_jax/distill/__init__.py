@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pd_jax.distill.collect import collect
+    from pd_jax.distill.collect import collect as run_collect
     from pd_jax.distill.session import distill
 
 __all__ = [
-    "collect",
     "distill",
+    "run_collect",
 ]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "collect": ["collect"],
+            "collect": ["collect as run_collect"],
             "session": ["distill"],
         },
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pd_jax.networks.greedy import GreedyPolicy, epsilon_greedy, greedy
+    from pd_jax.networks.greedy import GreedyPolicy, epsilon_greedy, greedy_actions
     from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork, count_params
     from pd_jax.networks.registry import NETWORK_NAMES, make_network
     from pd_jax.networks.student import Student, make_student
@@ -20,7 +20,7 @@ __all__ = [
     "Student",
     "count_params",
     "epsilon_greedy",
-    "greedy",
+    "greedy_actions",
     "make_network",
     "make_student",
 ]
@@ -29,7 +29,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "greedy": ["GreedyPolicy", "epsilon_greedy", "greedy"],
+            "greedy": ["GreedyPolicy", "epsilon_greedy", "greedy_actions"],
             "policy": ["MultiGameNetwork", "PolicyNetwork", "count_params"],
             "registry": ["NETWORK_NAMES", "make_network"],
             "student": ["Student", "make_student"],

@@ -24,10 +24,10 @@ def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float) -> Array
     num_lanes, num_actions = q_values.shape
     random_actions = jax.random.randint(action_key, (num_lanes,), 0, num_actions)
     explore = jax.random.uniform(explore_key, (num_lanes,)) < epsilon
-    return jnp.where(explore, random_actions, greedy(q_values)).astype(jnp.int32)
+    return jnp.where(explore, random_actions, greedy_actions(q_values)).astype(jnp.int32)
 
 
-def greedy(q_values: Array) -> Array:
+def greedy_actions(q_values: Array) -> Array:
     """The best actions, int32 ``[L]``, for ``[L, actions]``; the first of equals."""
     return jnp.argmax(q_values, axis=-1).astype(jnp.int32)
 
@@ -98,7 +98,7 @@ class GreedyPolicy(abc.ABC):
     ) -> tuple[np.ndarray, None]:
         """The actions to play: greedy ones, or with probability ``epsilon`` random ones.
 
-        Actions are NumPy's, as emulators take them. Inside jit, ``apply`` and :func:`greedy` do the same.
+        Actions are NumPy's, as emulators take them. Inside jit, ``apply`` and :func:`greedy_actions` do the same.
 
         Args:
           observations: as for :meth:`outputs`.
@@ -127,7 +127,7 @@ class GreedyPolicy(abc.ABC):
 
 
 # Shared by all policies: compiled once for each shape of outputs.
-_greedy = jax.jit(greedy)
+_greedy = jax.jit(greedy_actions)
 _epsilon_greedy = jax.jit(epsilon_greedy)
 
 

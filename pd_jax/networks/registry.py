@@ -29,6 +29,7 @@ _TORSOS = {
 # Their heads have a hidden layer even for a single game.
 _MULTI_GAME_NAMES = ("multi3", "multi10")
 NETWORK_NAMES = (*_TORSOS, "mlp")
+"""What :func:`make_network` knows."""
 
 
 class NetworkOptions(TypedDict, total=False):
