@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from pd_jax.teachers.teacher import load as load_teacher
     from pd_jax.trainers.session import train_teacher as run_train_teacher
 
-__version__ = "0.1.0"
+from pd_jax.version import __version__
 
 __all__ = [
     "CollectConfig",

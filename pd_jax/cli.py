@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from pd_jax import __version__
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
 from pd_jax.system import compilation_cache, hosts
 from pd_jax.system.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt
+from pd_jax.version import __version__
 
 _ABOUT: Mapping[str, str] = {
     "train-teacher": "train a teacher with PQN or DQN",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pd_jax import __version__
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.report import ReportConfig
 from pd_jax.errors import UserError
@@ -20,6 +19,7 @@ from pd_jax.runs.directory import RunDirectory
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.progress import print_warning
 from pd_jax.system.text import printable
+from pd_jax.version import __version__
 
 Figures = dict[int, list[tuple[str, str]]]
 

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import pd_jax
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.teachers.teacher import Teacher
+from pd_jax.version import __version__
 
 
 class FunctionNetwork:
@@ -150,5 +150,5 @@ def _metadata(task: Task, kind: str, name: str, sha256: str) -> TeacherMetadata:
         source_sha256=sha256,
         licence="that of the function",
         created="unknown",
-        pd_jax_version=pd_jax.__version__,
+        pd_jax_version=__version__,
     )

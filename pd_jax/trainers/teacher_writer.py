@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pd_jax
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.tasks import Task
@@ -18,6 +17,7 @@ from pd_jax.runs.directory import OF_ONE_START
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.metadata import TeacherMetadata
+from pd_jax.version import __version__
 
 FINAL_SEED_OFFSET = 500_000
 """The last score is taken from other starts than those that chose the best weights: it owes nothing to luck."""
@@ -121,7 +121,7 @@ class TeacherWriter:
             how_made=f"pd-jax {self._command} on {DeviceGroup.local(1).platform}",
             licence="Apache-2.0",
             created=datetime.date.today().isoformat(),
-            pd_jax_version=pd_jax.__version__,
+            pd_jax_version=__version__,
         )
 
 

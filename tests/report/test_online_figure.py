@@ -12,6 +12,7 @@ from pd_jax.evaluation.scores import Score
 from pd_jax.report.figures import BLUE, ORANGE, VERMILION
 from pd_jax.report.online_figure import WHO, online_score_values, plot_online, score_rows
 from pd_jax.runs.metrics import MetricsWriter, read_metrics
+from pd_jax.runs.summary import GameSummary, Summary
 
 COLOURS = {"teacher": VERMILION, "target": ORANGE, "student": BLUE}
 
@@ -54,9 +55,9 @@ def pixels_of(path: Path, colour: str) -> int:
 
 @pytest.mark.parametrize("is_over", [False, True])
 def test_all_three_are_drawn(tmp_path: Path, is_over: bool) -> None:
-    final = {"teacher_score": 19.0, "latest_teacher_score": -14.0, "student_score": 17.0, "random_score": -20.7}
+    final = GameSummary(score(19.0), score(17.0), -20.7, {"latest_teacher_score": -14.0})
     out = tmp_path / "progress.png"
-    plot_online(write_metrics(tmp_path), "pong", {"games": {"pong": final}} if is_over else None, out)
+    plot_online(write_metrics(tmp_path), "pong", Summary({"pong": final}) if is_over else None, out)
     for who, colour in COLOURS.items():
         assert pixels_of(out, colour) > 300, who
 

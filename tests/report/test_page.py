@@ -77,9 +77,14 @@ def test_several_games_end_in_their_geometric_mean() -> None:
 
 
 def test_the_mean_counts_what_is_no_better_than_random_as_one_percent_as_all_tables_do() -> None:
-    summary = summary_of("pong", "qbert")
-    for game, percent in (("pong", -10.0), ("qbert", 100.0)):
-        summary["games"][game]["percent_of_teacher_normalised"] = percent
+    # One tenth of what lies between random play and the teacher below random play, and as good as the teacher.
+    summary = made_summary(
+        {"pong": [12.0], "qbert": [12.0]},
+        {"pong": [1.0], "qbert": [12.0]},
+        random_scores={"pong": 2.0, "qbert": 2.0},
+        student_parameters=100,
+        teacher_parameters=1500,
+    )
     page = report_page("two games", summary, picture=None, config="")
     assert Page(page).rows[-1][4] == "10.0 %"
     assert "1 % stands for students no better than random, or hardly so (pong)" in page

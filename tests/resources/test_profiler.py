@@ -198,7 +198,7 @@ FULL_DISK = """
 import sys, resource
 from pathlib import Path
 import jax, jax.numpy as jnp
-from pd_jax.profiling import Profiler
+from pd_jax.resources.profiler import Profiler
 told = []
 with Profiler(Path(sys.argv[1]), 60.0, told.append, warn=told.append) as profiler:
     for _ in range(3):

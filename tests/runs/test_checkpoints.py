@@ -117,7 +117,7 @@ def test_state_saved_on_two_devices_restores_on_one(tmp_path: Path) -> None:
     script = f"""
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from pd_jax.checkpoint import Checkpointer
+from pd_jax.runs.checkpoints import Checkpointer
 mesh = jax.make_mesh((2,), ("d",))
 rows = jax.device_put(np.arange(8.0, dtype=np.float32), NamedSharding(mesh, PartitionSpec("d")))
 whole = jax.device_put(np.arange(3), NamedSharding(mesh, PartitionSpec()))
@@ -341,7 +341,7 @@ def test_nothing_is_printed_by_a_good_save(tmp_path: Path, capfd: pytest.Capture
 
 KILL_LOOP = """
 import sys, numpy as np
-from pd_jax.checkpoint import Checkpointer
+from pd_jax.runs.checkpoints import Checkpointer
 with Checkpointer(sys.argv[1]) as checkpointer:
     restored = checkpointer.restore({"w": np.zeros(300_000), "step": 0})
     step = restored[2] if restored else 0

@@ -158,7 +158,7 @@ def test_a_read_only_directory_is_the_users_error() -> None:
 
 HOLD = """
 import sys, time
-from pd_jax.run_directory import RunDirectory
+from pd_jax.runs.directory import RunDirectory
 run = RunDirectory.create(sys.argv[1], "distill", {"seed": 0})
 print("held", flush=True)
 time.sleep(60)

@@ -106,7 +106,7 @@ def test_a_torn_last_line_is_no_line(tmp_path_factory: pytest.TempPathFactory, c
 def test_kill_leaves_whole_lines(tmp_path: Path) -> None:
     script = """
 import sys
-from pd_jax.reporting.metrics import MetricsWriter
+from pd_jax.runs.metrics import MetricsWriter
 writer = MetricsWriter(sys.argv[1])
 step = 0
 while True:
@@ -333,15 +333,15 @@ def test_the_table_shows_each_game_and_the_geometric_mean() -> None:
 
 def test_a_game_played_worse_than_random_counts_as_one_percent_and_is_named() -> None:
     summary = make_summary(
-        teacher_scores={"pong": [19.0, 21.0], "breakout": [100.0]},
-        student_scores={"pong": [-21.0], "breakout": [100.0]},
+        teachers={"pong": [19.0, 21.0], "breakout": [100.0]},
+        students={"pong": [-21.0], "breakout": [100.0]},
         random_scores={"pong": -20.0, "breakout": 0.0},
     )
     assert summary["geometric_mean_percent_normalised"] is None, "of the percentages as they are"
     assert summary["geometric_mean_percent_normalised_floored"] == pytest.approx(10.0)
     assert summary["floored_games"] == ["pong"]
     before = {key: value for key, value in summary.items() if "floored" not in key}
-    for content in (summary, before):
+    for content in (summary, Summary.from_json(before)):
         text = printed(content)
         (mean,) = [line.split() for line in text.splitlines() if line.split()[:3] == ["geometric", "mean", "–"]]
         assert mean == ["geometric", "mean", "–", "10.0", "%"]
@@ -349,7 +349,7 @@ def test_a_game_played_worse_than_random_counts_as_one_percent_and_is_named() ->
 
 
 def test_one_game_has_no_mean_and_an_undefined_percentage_is_explained() -> None:
-    text = printed(make_summary(teacher_scores={"pong": [-5.0]}, student_scores={"pong": [-12.0]}))
+    text = printed(make_summary(teachers={"pong": [-5.0]}, students={"pong": [-12.0]}))
     assert "geometric" not in text
     assert " – " in text
     assert "a share of a score that is not positive means nothing" in text
@@ -360,7 +360,7 @@ def test_one_game_has_no_mean_and_an_undefined_percentage_is_explained() -> None
 def test_ten_games_fit_80_columns() -> None:
     names = ["space_invaders", *(f"game{n}" for n in range(9))]
     scores = {name: [10_000.0, 12_345.6] for name in names}
-    text = printed(make_summary(teacher_scores=scores, student_scores=scores, random_scores=dict.fromkeys(names, 1.0)))
+    text = printed(make_summary(teachers=scores, students=scores, random_scores=dict.fromkeys(names, 1.0)))
     assert max(map(len, text.splitlines()[:15])) <= 80
     assert "11,173 ± 1,173" in text
 
@@ -377,7 +377,7 @@ def test_a_run_is_drawn_with_and_without_evaluations(tmp_path: Path, games: list
                     values |= score_values(game, Score.of(rng.normal(step, 5, size=5)))
             writer.write(step, values)
     scores = {game: [90.0, 110.0] for game in games}
-    summary = make_summary(teacher_scores=scores, student_scores=scores, random_scores=dict.fromkeys(games, 0.0))
+    summary = make_summary(teachers=scores, students=scores, random_scores=dict.fromkeys(games, 0.0))
     plot_run(tmp_path / "metrics.jsonl", summary, tmp_path / "figures" / "run.png")
     height, width, _ = imread(tmp_path / "figures" / "run.png").shape
     assert width > 2 * height

@@ -11,7 +11,7 @@ from support.commands import run
 
 PROGRAM = """
 import os, threading
-from pd_jax.aborts import before_aborting
+from pd_jax.system.aborts import before_aborting
 before_aborting(lambda: {action})
 thread = threading.Thread(target=os.abort)
 thread.start()

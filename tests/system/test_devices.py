@@ -23,14 +23,14 @@ ONE = DeviceGroup.local(1)
 EIGHT_DEVICES = """
 import dataclasses, functools, json, re, sys
 import jax, jax.numpy as jnp, numpy as np
-from pd_jax import replay
-from pd_jax.config import LearnerConfig, StudentConfig
-from pd_jax.distributed import AXIS, DeviceGroup
-from pd_jax.learner import Learner
+from pd_jax.replay import rings
+from pd_jax.config.sections import LearnerConfig, StudentConfig
+from pd_jax.system.devices import AXIS, DeviceGroup
+from pd_jax.learner.learner import Learner
 from pd_jax.losses import kl_loss
-from pd_jax.networks import make_network
-from pd_jax.students import Student, make_student
-from pd_jax.tasks import get_task
+from pd_jax.networks.registry import make_network
+from pd_jax.networks.student import Student, make_student
+from pd_jax.environments.tasks import get_task
 from pd_jax.types import Batch, Trajectory
 
 BATCH, LANES, STEPS, ACTIONS = 16, 8, 12, 6

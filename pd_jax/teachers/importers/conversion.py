@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-import pd_jax
 from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
+from pd_jax.version import __version__
 
 NATURE_CONVOLUTIONS = ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64))
 """Kernels (HWIO) of the network of Mnih et al. (2015), which is our ``dqn``."""
@@ -94,7 +94,7 @@ def describe(
         source_sha256=source_sha256,
         licence="that of its source, which the file does not name",
         created=datetime.date.today().isoformat(),
-        pd_jax_version=pd_jax.__version__,
+        pd_jax_version=__version__,
     )
 
 
