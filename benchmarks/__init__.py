@@ -1,1 +1,1 @@
-"""Scripts that measured the numbers in the README, and the JSON they wrote (``results/``)."""
+"""Scripts that measured the numbers in the documents, and the JSON they wrote (``results/``)."""

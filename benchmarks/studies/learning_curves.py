@@ -1,9 +1,9 @@
-"""The bundled teachers' learning curves and their table in the README, from what their files say.
+"""The bundled teachers' learning curves and their table in the documents, from what their files say.
 
     python -m benchmarks.studies.learning_curves
 
 Run it after a teacher was added or replaced: it draws ``benchmarks/results/teachers.png``, and writes the table that
-``pd-jax teachers`` prints between the README's ``<!-- teachers -->`` marks.
+``pd-jax teachers`` prints between the ``<!-- teachers -->`` marks of ``docs/teachers.md``.
 
     python -m benchmarks.studies.learning_curves --run runs/train-pong-dqn --name pong_dqn
 
@@ -25,7 +25,7 @@ from pd_jax.report.figures import plot_learning_curve, plot_learning_curves
 from pd_jax.report.teachers import fingerprints, markdown_table
 from pd_jax.teachers.catalogue import bundled
 
-README = Path(__file__).parents[2] / "README.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "teachers.md"
 BEGIN, END = "<!-- teachers -->\n", "\n<!-- /teachers -->"
 
 
@@ -72,14 +72,14 @@ def draw_bundled() -> None:
     # The fingerprints tell whether the figure is of today's files.
     plot_learning_curves(curves, figure, description=fingerprints(entries))
     print(figure)
-    before, _, after = split(README.read_text())
-    README.write_text(join(before, markdown_table(entries), after))
-    print(README)
+    before, _, after = split(DOCUMENT.read_text())
+    DOCUMENT.write_text(join(before, markdown_table(entries), after))
+    print(DOCUMENT)
 
 
-def split(readme: str) -> tuple[str, str, str]:
+def split(document: str) -> tuple[str, str, str]:
     """What precedes the table, the table, and what follows it."""
-    before, rest = readme.split(BEGIN)
+    before, rest = document.split(BEGIN)
     table, after = rest.split(END)
     return before, table, after
 

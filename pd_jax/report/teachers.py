@@ -93,7 +93,7 @@ def print_teachers(entries: Sequence[Entry], *, file: TextIO | None = None) -> N
 
 
 def markdown_table(entries: Sequence[Entry]) -> str:
-    """The table as it stands in the README."""
+    """The table as it stands in the documents."""
     console = Console(file=None, width=_UNLIMITED, highlight=False, color_system=None)
     with console.capture() as capture:
         console.print(teachers_table(entries, style=box.MARKDOWN))

@@ -170,8 +170,8 @@ def test_a_host_function_sees_frames_and_plays_them():
     assert len(scores.returns) == 2 and set(seen) == {((2, 84, 84, 4), np.dtype(np.uint8))} and len(seen) >= 50
 
 
-def test_the_readmes_example_runs(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_documents_example_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
     (example,) = (block for block in text.split("```python\n")[1:] if "from_function" in block)
     lines = example.split("```")[0]
     assert len(lines.strip().splitlines()) <= 16
@@ -181,5 +181,5 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
     quick = "schedule=ScheduleConfig(rounds=1, steps_per_round=1024, updates_per_round=10)"
     assert "schedule=" not in lines
     lines = lines.replace('out="runs/mine"', f'out="runs/mine", {quick}')
-    exec(compile("from pd_jax.config.distill import ScheduleConfig\n" + lines, "README.md", "exec"), {})
+    exec(compile("from pd_jax.config.distill import ScheduleConfig\n" + lines, "teachers.md", "exec"), {})
     assert (tmp_path / "runs" / "mine" / "summary.json").exists()

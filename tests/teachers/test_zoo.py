@@ -87,11 +87,11 @@ def test_a_teacher_was_trained_with_the_configuration_of_its_game(name: str) -> 
     assert differences == {}
 
 
-def test_the_readme_and_the_figure_show_the_teachers_that_are_bundled(
+def test_the_document_and_the_figure_show_the_teachers_that_are_bundled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (ROOT / "README.md").read_text()
-    before, table, after = learning_curves.split(readme)
+    document = (ROOT / "docs" / "teachers.md").read_text()
+    before, table, after = learning_curves.split(document)
     for entry in bundled():
         (row,) = [line for line in table.splitlines() if line.startswith(f"| {entry.name} ")]
         score = entry.metadata.evaluation
@@ -100,11 +100,11 @@ def test_the_readme_and_the_figure_show_the_teachers_that_are_bundled(
         assert f" {entry.metadata.env_id} " in row and f" {entry.parameters:,} " in row
 
     # Neither is out of date: made again, they are the same.
-    (tmp_path / "README.md").write_text(learning_curves.join(before, "| out of date |", after))
-    monkeypatch.setattr(learning_curves, "README", tmp_path / "README.md")
+    (tmp_path / "teachers.md").write_text(learning_curves.join(before, "| out of date |", after))
+    monkeypatch.setattr(learning_curves, "DOCUMENT", tmp_path / "teachers.md")
     monkeypatch.setattr(learning_curves, "RESULTS", tmp_path)
     learning_curves.draw_bundled()
-    assert (tmp_path / "README.md").read_text() == readme
+    assert (tmp_path / "teachers.md").read_text() == document
     drawn, here = (
         Image.open(folder / "teachers.png").text["Description"].splitlines()
         for folder in (tmp_path, ROOT / "benchmarks" / "results")

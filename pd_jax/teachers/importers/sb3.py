@@ -5,7 +5,8 @@ An archive holds ``data``, a JSON object whose values are plain or, under ``":se
 plain values beside them, from the names of classes, and from the names and shapes of the tensors. These are read by
 PyTorch's ``weights_only`` loader, which builds tensors and refuses everything else.
 
-What the training environments of SB3's Atari agents do otherwise than ours is in the README, under "Existing agents".
+What the training environments of SB3's Atari agents do otherwise than ours is in ``docs/teachers.md``, under
+"Existing agents".
 """
 
 from __future__ import annotations

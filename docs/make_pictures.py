@@ -1,0 +1,137 @@
+"""Draws the pictures of the documents.
+
+    python docs/make_pictures.py
+
+writes ``docs/pictures/frame_to_gradient.svg``: the way of one frame from EnvPool to a gradient, module by module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
+
+PICTURES = Path(__file__).parent / "pictures"
+INK, PAPER = "#1f2937", "#ffffff"
+PLAY, STORE, LEARN = "#dbeafe", "#dcfce7", "#fde8d0"
+"""Colours of what plays, what stores and what learns."""
+LEGEND = {"plays": PLAY, "stores": STORE, "learns": LEARN}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """A module on the way of a frame.
+
+    Attributes:
+      module: relative to ``pd_jax``.
+      does: what it does with the frame, a line or two.
+      gives: what it hands on.
+      colour: of its box.
+    """
+
+    module: str
+    does: str
+    gives: str
+    colour: str
+
+
+WAY = (
+    Stop("environments.envpool", "steps the emulators,\nall lanes at once", "stack of\n4 frames", PLAY),
+    Stop("actors.rollout", "the teacher labels and acts\nε-greedily: one lax.scan", "newest frames,\nQ-values", PLAY),
+    Stop("actors.live", "plays on, a rollout\nat a time", "rollout", PLAY),
+    Stop("distill.experience", "collects a round, deals it\nout over the devices", "lanes of a device", STORE),
+    Stop("replay.rings", "keeps every frame once;\nrebuilds the stacks it draws", "minibatch", STORE),
+    Stop("learner.learner", "runs the student on every\ndevice, many updates a call", "outputs,\nQ-values", LEARN),
+    Stop("losses", "KL from the sharpened\nteacher to the student", "loss of\nan example", LEARN),
+    Stop("learner.gradients", "the gradient of the mean loss;\none all-reduce, one step", "", LEARN),
+)
+"""From EnvPool to the gradient, in order."""
+
+_WIDTH, _HEIGHT, _GAP, _DESCENT = 2.75, 1.2, 1.2, 1.9
+_PER_ROW = 4
+
+
+def main() -> None:
+    """Draws all pictures."""
+    PICTURES.mkdir(exist_ok=True)
+    print(draw_way(PICTURES / "frame_to_gradient.svg"))
+
+
+def draw_way(path: Path) -> Path:
+    """Draws the way of a frame; the file's kind follows from its suffix."""
+    rows = -(-len(WAY) // _PER_ROW)
+    width = _PER_ROW * _WIDTH + (_PER_ROW - 1) * _GAP
+    # Letters as outlines, and nothing that differs between two drawings: the same picture is the same file.
+    with plt.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pd_jax", "font.family": "DejaVu Sans"}):
+        figure = plt.figure(figsize=(width + 0.2, (rows - 1) * _DESCENT + _HEIGHT + 0.2), facecolor=PAPER)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        places = [_place(number) for number in range(len(WAY))]
+        for number, (stop, place) in enumerate(zip(WAY, places, strict=True)):
+            _draw_stop(axes, number + 1, stop, place)
+            if number + 1 < len(WAY):
+                _draw_arrow(axes, place, places[number + 1], stop.gives)
+        _draw_legend(axes)
+        axes.set_xlim(-0.1, width + 0.1)
+        axes.set_ylim(-(rows - 1) * _DESCENT - 0.1, _HEIGHT + 0.1)
+        # What it shows, for those who cannot see it, and for the test that asks whether it is of today.
+        description = " > ".join(stop.module for stop in WAY)
+        metadata = {"Description": description} | ({"Date": None} if path.suffix == ".svg" else {})
+        figure.savefig(path, metadata=metadata, dpi=110)
+        plt.close(figure)
+    return path
+
+
+def _place(number: int) -> tuple[float, float]:
+    """Lower left corner of a box: rows from left to right and back, so that no arrow crosses another."""
+    row, column = divmod(number, _PER_ROW)
+    column = column if row % 2 == 0 else _PER_ROW - 1 - column
+    return column * (_WIDTH + _GAP), -row * _DESCENT
+
+
+def _draw_stop(axes: Axes, number: int, stop: Stop, place: tuple[float, float]) -> None:
+    x, y = place
+    box = FancyBboxPatch(
+        place, _WIDTH, _HEIGHT, boxstyle="round,pad=0,rounding_size=0.12", facecolor=stop.colour, edgecolor=INK
+    )
+    axes.add_patch(box)
+    name = f"{number}  {stop.module.replace('.', '/')}.py"
+    axes.text(x + _WIDTH / 2, y + _HEIGHT - 0.27, name, ha="center", va="center", weight="bold", size=11, color=INK)
+    axes.text(x + _WIDTH / 2, y + 0.45, stop.does, ha="center", va="center", size=11, color=INK, linespacing=1.35)
+
+
+def _draw_legend(axes: Axes) -> None:
+    """What the colours mean, in the space between the first two rows."""
+    middle = (_HEIGHT - _DESCENT) / 2
+    for number, (word, colour) in enumerate(LEGEND.items()):
+        x = number * 1.2
+        square = FancyBboxPatch(
+            (x, middle - 0.11), 0.22, 0.22, boxstyle="round,pad=0,rounding_size=0.04", facecolor=colour, edgecolor=INK
+        )
+        axes.add_patch(square)
+        axes.text(x + 0.32, middle, word, ha="left", va="center", size=10.5, color=INK)
+
+
+def _draw_arrow(axes: Axes, place: tuple[float, float], target: tuple[float, float], gives: str) -> None:
+    arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, "shrinkA": 2, "shrinkB": 2}
+    (x, y), (to_x, to_y) = place, target
+    if y == to_y:
+        rightwards = to_x > x
+        begin, end = (x + _WIDTH, to_x) if rightwards else (x, to_x + _WIDTH)
+        middle = y + _HEIGHT / 2
+        axes.annotate("", xy=(end, middle), xytext=(begin, middle), arrowprops=arrow)
+        axes.text((begin + end) / 2, middle + 0.09, gives, ha="center", va="bottom", size=9.5, color=INK)
+    else:
+        middle = x + _WIDTH / 2
+        axes.annotate("", xy=(middle, to_y + _HEIGHT), xytext=(middle, y), arrowprops=arrow)
+        axes.text(middle + 0.1, (y + to_y + _HEIGHT) / 2, gives, ha="left", va="center", size=9.5, color=INK)
+
+
+if __name__ == "__main__":
+    main()
