@@ -109,8 +109,8 @@ def forward_flops(network: Any, observation_shape: tuple[int, ...], dtype: str =
     """Operations of one sample's way through a network's convolutions and dense layers, the rest being negligible.
 
     Args:
-      network: a linen module of :func:`pd_jax.networks.registry.make_network`, for one game or several. Of several games, the
-        mean over the games: a sample goes through its own game's head.
+      network: a linen module of :func:`pd_jax.networks.registry.make_network`, for one game or several. Of several
+        games, the mean over the games: a sample goes through its own game's head.
       observation_shape: of one sample, with a leading game axis for networks of several games.
       dtype: of the observations.
     """

@@ -107,8 +107,8 @@ class Student:
       device: ``"cpu"`` or ``"cuda"``.
       dtype: ``"float32"`` or ``"bfloat16"``, by autocast.
       optimizer: ``"rmsprop"`` as in the paper or ``"adam"``.
-      learning_rate, decay, epsilon: as in ``pd_jax.config.sections.LearnerConfig``. PyTorch adds RMSProp's epsilon outside
-        of the root and Optax inside, which costs the same.
+      learning_rate, decay, epsilon: as in ``pd_jax.config.sections.LearnerConfig``. PyTorch adds RMSProp's epsilon
+        outside of the root and Optax inside, which costs the same.
     """
 
     def __init__(

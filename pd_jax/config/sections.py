@@ -201,7 +201,7 @@ class LearnerConfig:
     """Devices to share lanes and minibatches; None is all there are, but for actors.num_devices."""
 
     def learning_rate_after(self, updates: int, total_updates: int) -> float:
-        """The learning rate of the next update, as `pd_jax.learner.learner` has it, without asking a device that is busy."""
+        """The learning rate of the next update, as `pd_jax.learner.learner` has it, without asking a busy device."""
         fallen = updates / total_updates if self.learning_rate_decay else 0.0
         return self.learning_rate * max(0.0, 1.0 - fallen)
 

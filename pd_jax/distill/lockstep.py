@@ -1,7 +1,7 @@
 """Several distillations in lockstep: one play, one replay and one program for all, a run directory for each.
 
-Each run is what `pd_jax.distill.session.distill` alone would make of its settings, but for rounding: what was begun together
-can be resumed alone, and the other way round.
+Each run is what `pd_jax.distill.session.distill` alone would make of its settings, but for rounding: what was begun
+together can be resumed alone, and the other way round.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class Student:
     """The network of a student of G games, as a function of arrays with a game axis. Hashable, for ``jax.jit``.
 
     Attributes:
-      network: a linen module: a :class:`pd_jax.networks.policy.MultiGameNetwork`, or one without a game axis for one game.
+      network: a linen module: a :class:`pd_jax.networks.policy.MultiGameNetwork`, or one without a game axis for one
+        game.
       tasks: the games, in the order of the game axis.
     """
 

@@ -44,8 +44,8 @@ class TeacherMetadata:
       support: values of the atoms of a categorical head, ``()`` where the network gives its outputs directly.
       games: that the network plays, in the order of its heads; ``()`` for the network of a single game. All but the
         name, the game, its spec, its score and its curve is then common to them: the steps are those of all games.
-      channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.registry.make_network` takes them;
-        None where its name says what they are.
+      channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.registry.make_network`
+        takes them; None where its name says what they are.
       num_actions: the number of outputs.
       action_names: one per output, in order, e.g. ``("NOOP", "FIRE")``.
       observation: ``kind`` (``"atari"`` or ``"vector"``), ``shape`` and ``dtype`` of what the network is given, and

@@ -2,8 +2,8 @@
 
 Every game has its own lanes and its own replay. An iteration plays a stretch of each game with that game's head, and
 then runs the updates that all those steps are worth. `pd_jax.trainers.dqn` has the parts; this is an
-`pd_jax.trainers.algorithm.Algorithm` too, whose network is a `pd_jax.networks.student.Student` and whose environment is a tuple
-of environments, one for each game.
+`pd_jax.trainers.algorithm.Algorithm` too, whose network is a `pd_jax.networks.student.Student` and whose environment is
+a tuple of environments, one for each game.
 """
 
 from __future__ import annotations
