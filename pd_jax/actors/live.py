@@ -11,7 +11,7 @@ import numpy as np
 
 from pd_jax.actors import rollout
 from pd_jax.actors.inference_time import InferenceProbe, PlayTime
-from pd_jax.config.sections import OneGameEnvConfig, environment_options
+from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task
 from pd_jax.teachers import Teacher
@@ -58,7 +58,7 @@ class LivePlay:
         self._student = student
         self._rollout_length = rollout_length
         self._epsilon = epsilon
-        self._environment = Environment(task, env.num_lanes, seed, **environment_options(env))
+        self._environment = Environment(task, env.num_lanes, seed, **env.environment_options())
         self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
         self._rollout = rollout.make_rollout(
             self._environment, teacher.network.apply, rollout_length, stepping=env.stepping, student=student

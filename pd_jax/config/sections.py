@@ -56,6 +56,15 @@ class EmulatorConfig:
     max_noops: Annotated[int, Bounds(1, 1000)] = 30
     """An episode starts with up to this many no-ops (Atari only)."""
 
+    def environment_options(self) -> dict[str, Any]:
+        """Keyword arguments of `pd_jax.environments.envpool.Environment` that these settings stand for."""
+        return {
+            "max_noops": self.max_noops,
+            "max_episode_steps": None,
+            "sticky_action_probability": self.sticky_action_probability,
+            "num_threads": self.num_threads,
+        }
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneGameEnvConfig(EmulatorConfig):
@@ -67,6 +76,9 @@ class OneGameEnvConfig(EmulatorConfig):
     """Step EnvPool inside the jitted rollout, or from the host. Trajectories are the same."""
     max_episode_steps: Count | None = None
     """Control steps after which an episode is cut; None is the task's own limit (Atari: 27,000, 30 minutes of play)."""
+
+    def environment_options(self) -> dict[str, Any]:
+        return super().environment_options() | {"max_episode_steps": self.max_episode_steps}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -316,13 +328,3 @@ class TeacherCheckpointConfig:
     """Save as well once the last checkpoint is this old; None goes by the steps alone."""
     keep: Count = 3
     """Newest checkpoints kept."""
-
-
-def environment_options(env: EmulatorConfig) -> dict[str, Any]:
-    """Keyword arguments of :class:`pd_jax.environments.envpool.Environment` that a configuration's ``env`` section sets."""
-    return {
-        "max_noops": env.max_noops,
-        "max_episode_steps": getattr(env, "max_episode_steps", None),
-        "sticky_action_probability": env.sticky_action_probability,
-        "num_threads": env.num_threads,
-    }

@@ -11,7 +11,6 @@ import numpy as np
 from pd_jax.actors.live import LivePlay
 from pd_jax.config.collect import CollectConfig
 from pd_jax.config.loading import to_mapping
-from pd_jax.config.sections import environment_options
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
@@ -91,7 +90,7 @@ def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeade
         teacher_output=teacher.metadata.output,
         epsilon=config.epsilon,
         seed=config.seed,
-        environment={name: value for name, value in environment_options(config.env).items() if name != "num_threads"}
+        environment={name: value for name, value in config.env.environment_options().items() if name != "num_threads"}
         | {"max_episode_steps": config.env.max_episode_steps or task.max_episode_steps},
         chunk_length=config.rollout_length,
         planned_steps=config.num_rollouts * config.rollout_length,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.online import OnlineConfig
-from pd_jax.config.sections import EmulatorConfig, environment_options
+from pd_jax.config.sections import EmulatorConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task
 from pd_jax.learner.divergence import check_loss, check_weights
@@ -91,7 +91,7 @@ class LearningTeacher:
             config.num_lanes,
             seed,
             episodic_life=config.episodic_life,
-            **environment_options(self._env),
+            **self._env.environment_options(),
         )
         self._play = pqn.start(self._environment, config, jax.random.key(seed))
         self._iterate = pqn.make_iteration(self._network, self._environment, config)

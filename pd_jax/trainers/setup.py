@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from pd_jax.config.games import check_network
-from pd_jax.config.sections import environment_options
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task, get_task
@@ -105,7 +104,7 @@ class TrainingSetup:
 
     def open_environments(self, seed: int) -> tuple[Environment, ...]:
         """The lanes of every game."""
-        learning, options = self.config.learning, environment_options(self.config.env)
+        learning, options = self.config.learning, self.config.env.environment_options()
         return tuple(
             Environment(task, learning.num_lanes, seed, episodic_life=learning.episodic_life, **options)
             for task in self.tasks
