@@ -8,11 +8,7 @@ from collections.abc import Iterator
 
 from pd_jax.config.base import CommandConfig
 from pd_jax.config.games import game_conflicts
-from pd_jax.config.sections import (
-    Count,
-    OneGameEnvConfig,
-    Probability,
-)
+from pd_jax.config.sections import Count, OneGameEnvConfig, Probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

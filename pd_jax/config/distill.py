@@ -6,71 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from pd_jax.config.base import ProfiledConfig
-from pd_jax.config.games import games_conflicts, not_one_each
-from pd_jax.config.sections import (
-    ActorsConfig,
-    BehaviourConfig,
-    DistillCheckpointConfig,
-    EnvConfig,
-    HostsConfig,
-    LearnerConfig,
-    LossConfig,
-    Probability,
-    ReplayConfig,
-    ScheduleConfig,
-    StudentConfig,
-    StudentEvaluationConfig,
-    Words,
-)
+from pd_jax.config.distillation import DistillationSettings
+from pd_jax.config.games import games_conflicts
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillConfig(ProfiledConfig):
+class DistillConfig(DistillationSettings):
     """Distil teachers into a student: one teacher, or several of different games."""
-
-    teacher: Words
-    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; one
-    for each game."""
-    out: str
-    """Directory of the run."""
-    resume: bool = False
-    """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
-    accept_other_teacher: bool = False
-    """Let a run that is resumed go on with another teacher file than it was begun with."""
-    game: Words | None = None
-    """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
-    data: Words | None = None
-    """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
-    live."""
-    epsilon: Probability = 0.05
-    """Chance of a random action in the play, whoever acts."""
-    behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
-    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
-    actors: ActorsConfig = dataclasses.field(default_factory=ActorsConfig)
-    student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
-    replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
-    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
-    evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
-    checkpoint: DistillCheckpointConfig = dataclasses.field(default_factory=DistillCheckpointConfig)
-    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
-
-    @property
-    def num_games(self) -> int:
-        """Games of the run: one for each teacher."""
-        return len(self.teacher)
-
-    @property
-    def lanes(self) -> tuple[int, ...]:
-        """Environments of each game."""
-        if self.env.lanes is None:
-            return (self.env.num_lanes,) * self.num_games
-        assert isinstance(self.env.lanes, tuple)
-        return self.env.lanes
 
     def steps_per_rollout(self, game: int = 0) -> int:
         """Control steps of one rollout of a game in all lanes together."""
@@ -94,7 +38,7 @@ class DistillConfig(ProfiledConfig):
         return self.data is not None or platform != "cpu"
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        counts = list(uneven(self))
+        counts = list(self.uneven())
         yield from counts
         yield from actor_conflicts(self)
         capacity = self.replay.capacity
@@ -120,11 +64,6 @@ class DistillConfig(ProfiledConfig):
         if self.data is not None and self.checkpoint.replay:
             yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         yield from games_conflicts(self.game or (), self.student.network)
-
-    @property
-    def lanes_key(self) -> str:
-        """The setting that says how many lanes there are."""
-        return "env.num_lanes" if self.env.lanes is None else "env.lanes"
 
 
 def check_devices(config: DistillConfig, num_devices: int) -> None:
@@ -174,13 +113,3 @@ def actor_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
         )
     if actors.num_devices and config.data is not None:
         yield "actors.num_devices", f"{actors.num_devices}, and data is a recording, which needs none; leave one out"
-
-
-def uneven(config: DistillConfig) -> Iterator[tuple[str, str]]:
-    """Settings of which there is to be one for each teacher."""
-    for key, values in (("game", config.game), ("data", config.data), ("env.lanes", config.env.lanes)):
-        if isinstance(values, tuple):
-            yield from not_one_each(key, values, config.teacher)
-    temperature = config.loss.temperature
-    if isinstance(temperature, tuple) and len(temperature) > 1:
-        yield from not_one_each("loss.temperature", temperature, config.teacher)

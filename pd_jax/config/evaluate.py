@@ -9,11 +9,7 @@ from typing import Annotated, Literal
 from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import games_conflicts, not_one_each
-from pd_jax.config.sections import (
-    EmulatorConfig,
-    EvaluationConfig,
-    Words,
-)
+from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

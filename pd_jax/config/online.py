@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.distill import DistillConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.sections import (
     ActorsConfig,
@@ -29,10 +30,7 @@ from pd_jax.config.sections import (
     Width,
     Words,
 )
-
-if TYPE_CHECKING:
-    from pd_jax.config.distill import DistillConfig
-    from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.config.train_teacher import TrainTeacherConfig
 
 _MULTI_GAME = "is a network for several games, and the learning teacher has one"
 _Network = Annotated[
@@ -115,8 +113,6 @@ class OnlineConfig(ProfiledConfig):
     @property
     def distillation(self) -> DistillConfig:
         """The student's part, as a distillation from a teacher that stays the same would have it."""
-        from pd_jax.config.distill import DistillConfig
-
         evaluation = {field.name: getattr(self.evaluation, field.name) for field in _fields(self.evaluation)}
         return DistillConfig(
             teacher="the learning teacher",
@@ -139,8 +135,6 @@ class OnlineConfig(ProfiledConfig):
 
     def training(self, game: str) -> TrainTeacherConfig:
         """The teacher's part, as a training that nobody learns from would have it."""
-        from pd_jax.config.train_teacher import TrainTeacherConfig
-
         evaluation = {field.name: getattr(self.evaluation, field.name) for field in _fields(EvaluationConfig)}
         return TrainTeacherConfig(
             out=self.out,

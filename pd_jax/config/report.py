@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pd_jax.config.base import CommandConfig
-from pd_jax.config.sections import (
-    RunDirectories,
-)
+from pd_jax.config.sections import RunDirectories
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

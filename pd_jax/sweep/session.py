@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pd_jax.config.loading import from_mapping, to_mapping
-from pd_jax.config.sweep import SweepConfig, cell_name
+from pd_jax.config.sweep import SweepConfig
 from pd_jax.distill.collect import collect
 from pd_jax.distill.lockstep import distill_together
 from pd_jax.distill.session import distill
@@ -57,7 +57,7 @@ def _check_resumed(plan: Plan, there: Mapping[str, Any]) -> None:
     """Raises a UserError if a cell of the sweep that is there is none of this one's, or had another teacher."""
     before = from_mapping(SweepConfig, there, f"{plan.config.out}: ")
     names = {cell.name for cell in plan.cells}
-    had = (cell_name(before, index, variant) for index in range(before.num_games) for variant in before.variants)
+    had = (before.cell_name(index, variant) for index in range(before.num_games) for variant in before.variants)
     dropped = [name for name in had if name not in names]
     if dropped:
         more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""

@@ -13,7 +13,7 @@ from pd_jax.config.collect import CollectConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.games import check_network
 from pd_jax.config.sections import OneGameEnvConfig
-from pd_jax.config.sweep import SweepConfig, Variant, cell_name
+from pd_jax.config.sweep import SweepConfig, Variant
 from pd_jax.distill.setup import DistillSetup, make_setup
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
@@ -216,7 +216,7 @@ def _env_of(config: SweepConfig, index: int) -> OneGameEnvConfig:
 
 
 def _cell(config: SweepConfig, game: Game, index: int, variant: Variant) -> Cell:
-    name = cell_name(config, index, variant)
+    name = config.cell_name(index, variant)
     out = str(Path(config.out) / "cells" / name)
     settings = dataclasses.replace(config.cell(index, variant), out=out, data=game.data, resume=True)
     return Cell(name, game, variant, settings)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import re
+import graphlib
 import shlex
 import subprocess
 import sys
@@ -282,11 +283,13 @@ def test_a_network_must_see_what_the_task_shows() -> None:
 def test_settings_are_frozen_and_have_a_help_text_each() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         StudentConfig().network = "net1"  # type: ignore[misc]
-    for module in ("config.py", "config_sections.py"):
-        lines = (ROOT / "pd_jax" / module).read_text().splitlines()
-        for line, after in zip(lines, lines[1:], strict=False):
-            if re.match(r"    [a-z_]+: .*[^(]$", line) and not line.endswith(("Config)", ",", ":")):
-                assert after.startswith('    """'), line
+    for path in (ROOT / "pd_jax" / "config").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ClassDef) or not node.name.endswith(("Config", "Settings")):
+                continue
+            for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(statement, ast.AnnAssign) and not ast.unparse(statement.annotation).endswith("Config"):
+                    assert isinstance(after, ast.Expr), (node.name, ast.unparse(statement))
 
 
 def test_settings_are_checked_without_importing_jax_or_envpool() -> None:
@@ -297,3 +300,14 @@ def test_settings_are_checked_without_importing_jax_or_envpool() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_settings_import_one_another_in_one_direction_under_type_checking_too() -> None:
+    directory, name = ROOT / "pd_jax" / "config", "pd_jax.config."
+    imported: dict[str, set[str]] = {}
+    for path in directory.glob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        assert not any(node.module == "pd_jax.config" for node in nodes), path
+        imported[path.stem] = {node.module.removeprefix(name) for node in nodes if (node.module or "").startswith(name)}
+    graphlib.TopologicalSorter(imported).prepare()
+    assert imported["sweep"] >= {"distill", "distillation"} and not imported["fields"]

@@ -1,0 +1,84 @@
+"""The settings of a distillation, which a sweep's cells have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.games import not_one_each
+from pd_jax.config.sections import (
+    ActorsConfig,
+    BehaviourConfig,
+    DistillCheckpointConfig,
+    EnvConfig,
+    HostsConfig,
+    LearnerConfig,
+    LossConfig,
+    Probability,
+    ReplayConfig,
+    ScheduleConfig,
+    StudentConfig,
+    StudentEvaluationConfig,
+    Words,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillationSettings(ProfiledConfig):
+    """What every command that distils teachers into students takes."""
+
+    teacher: Words
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; one
+    for each game."""
+    out: str
+    """Directory of the run."""
+    resume: bool = False
+    """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
+    accept_other_teacher: bool = False
+    """Let a run that is resumed go on with another teacher file than it was begun with."""
+    game: Words | None = None
+    """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
+    data: Words | None = None
+    """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
+    live."""
+    epsilon: Probability = 0.05
+    """Chance of a random action in the play, whoever acts."""
+    behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    actors: ActorsConfig = dataclasses.field(default_factory=ActorsConfig)
+    student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
+    replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)
+    checkpoint: DistillCheckpointConfig = dataclasses.field(default_factory=DistillCheckpointConfig)
+    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)
+
+    @property
+    def num_games(self) -> int:
+        """Games of the run: one for each teacher."""
+        return len(self.teacher)
+
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        """Environments of each game."""
+        if self.env.lanes is None:
+            return (self.env.num_lanes,) * self.num_games
+        assert isinstance(self.env.lanes, tuple)
+        return self.env.lanes
+
+    @property
+    def lanes_key(self) -> str:
+        """The setting that says how many lanes there are."""
+        return "env.num_lanes" if self.env.lanes is None else "env.lanes"
+
+    def uneven(self) -> Iterator[tuple[str, str]]:
+        """Yields, as `conflicts` does, the settings of which there is to be one for each teacher, and is not."""
+        for key, values in (("game", self.game), ("data", self.data), ("env.lanes", self.env.lanes)):
+            if isinstance(values, tuple):
+                yield from not_one_each(key, values, self.teacher)
+        temperature = self.loss.temperature
+        if isinstance(temperature, tuple) and len(temperature) > 1:
+            yield from not_one_each("loss.temperature", temperature, self.teacher)
