@@ -7,7 +7,6 @@ right.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -44,7 +43,7 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     where = f"{printable(path)}: " if path is not None else ""
     from_file = _flatten(config_class, read_yaml(path), where) if path is not None else {}
     _require(config_class, from_file | overrides, where, "; set it in the configuration file or give {}")
-    config = _apply(config_class, from_file, overrides)
+    config: C = _build(config_class, from_file | overrides)
     origins = {key: where + key for key in from_file} | {key: _option(key) for key in overrides}
     # A file may serve several algorithms, and an option chooses among them.
     for key, problem in config.unused(overrides if "algorithm" in overrides else from_file | overrides):
@@ -137,9 +136,9 @@ def _require(config_class: type, values: Mapping[str, Any], where: str, remedy: 
             raise UserError(f"{where}{key}: missing{remedy.format(option)}")
 
 
-def _build(config_class: type, values: Mapping[str, Any], **placeholders: Any) -> Any:
-    """The dataclass with the values given by dotted key; ``placeholders`` stand in for required ones."""
-    arguments: dict[str, Any] = dict(placeholders)
+def _build(config_class: type, values: Mapping[str, Any]) -> Any:
+    """The dataclass with the values given by dotted key, and defaults for all others."""
+    arguments: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):
         inner = sections(config_class).get(field.name)
         if inner is not None:
@@ -184,7 +183,8 @@ def _switches(config_class: type) -> dict[str, _Switch]:
 def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """Checks a command line; returns the file named by ``--config`` and the other values by dotted key.
 
-    tyro would find the same faults, but report them in boxes of several lines and without ranges.
+    The options are spelt as tyro spells them, which prints ``--help``. It would find the same faults, but report them
+    in boxes of several lines and without ranges.
     """
     switches, known = _switches(config_class), fields(config_class)
     path: str | None = None
@@ -264,34 +264,6 @@ def _nearest_option(option: str, switches: Mapping[str, _Switch], known: Mapping
     return hint or "; --help lists them"
 
 
-def _apply(config_class: type[C], from_file: Mapping[str, Any], overrides: Mapping[str, Any]) -> C:
-    """Lets tyro put checked options over the file's values."""
-    known = fields(config_class)
-    # tyro would take one that begins with a dash for an option.
-    positional = {key: value for key, value in overrides.items() if known[key].positional}
-    from_file, overrides = {**from_file, **positional}, {k: v for k, v in overrides.items() if k not in positional}
-    default: C = _build(config_class, from_file, **_placeholders(config_class, from_file))
-    argv: list[str] = []
-    for key, value in overrides.items():
-        section, dot, name = key.rpartition(".")
-        # Of a switch that may be null, tyro makes an option with a value.
-        if isinstance(value, bool) and not known[key].optional:
-            argv.append(_option(key if value else f"{section}{dot}no-{name}"))
-        elif isinstance(value, tuple):
-            argv += [_option(key), *map(str, value)]
-        else:
-            argv.append(f"{_option(key)}={value}")
-    try:
-        return tyro.cli(config_class, default=default, args=argv, console_outputs=False)
-    except SystemExit:
-        raise UserError(f"the options cannot be read: {printable(shlex.join(argv))}") from None
-
-
-def _placeholders(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """tyro's mark for "no default", for each required key that has no value."""
-    return {key: tyro.MISSING for key, field in fields(config_class).items() if field.required and key not in values}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _ConfigFile:
     config: str | None = None
@@ -304,5 +276,5 @@ def _print_help(config_class: type[Settings], command: str) -> None:
         config_class.__name__, [], bases=(config_class, _ConfigFile), frozen=True, kw_only=True
     )
     with_file.__doc__ = config_class.__doc__
-    default = with_file(**_placeholders(config_class, {}))
-    tyro.cli(with_file, default=default, args=["--help"], prog=f"pd-jax {command}")
+    required = {key: tyro.MISSING for key, field in fields(config_class).items() if field.required}
+    tyro.cli(with_file, default=with_file(**required), args=["--help"], prog=f"pd-jax {command}")

@@ -103,6 +103,14 @@ def test_one_game_is_a_word_and_several_are_a_list(tmp_path: Path) -> None:
     assert distill_failure("--teacher") == "--teacher: needs a value"
 
 
+def test_words_that_begin_with_one_dash_are_words() -> None:
+    argv = ["--teacher", "-a", "-b", "--data=-", "--game", "pong", "--out", "-x", "--student.mlp-hidden", "1", "-2"]
+    with pytest.raises(UserError, match=r"^--student.mlp-hidden\[1\]: -2 is out of range"):
+        load_config(DistillConfig, argv, "distill")
+    config = load_config(EvaluateConfig, ["--teacher", "-a", "-b", "--out", "-x"], "evaluate")
+    assert (config.teacher, config.out) == (("-a", "-b"), "-x")
+
+
 def test_flags_of_sections_have_a_negative() -> None:
     argv = ["--game", "pong", "--out", "x", "--pqn.no-clip-rewards", "--no_layer_norm"]
     config = load_config(TrainTeacherConfig, argv, "train-teacher")
