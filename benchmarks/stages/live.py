@@ -162,8 +162,7 @@ def time_rounds(part: Callable[[], Any], rounds: int) -> Timed:
 def live_round(config: DistillConfig) -> Timed:
     """A round of a whole run by its own metrics, but for the first (it compiles) and the last (it plays nothing)."""
     started, cpu_started = time.perf_counter(), time.process_time()
-    with contextlib.redirect_stdout(None):
-        distill(config, tells_memory=False)
+    distill(config, tells_memory=False)
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     each = config.schedule.updates_per_round
     lines = read_metrics(Path(config.out) / "metrics.jsonl")

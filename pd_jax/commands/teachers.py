@@ -6,74 +6,21 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pd_jax.config.evaluate import EvaluateConfig
-from pd_jax.config.loading import load_config
 from pd_jax.config.sections import EvaluationConfig
-from pd_jax.config.teachers import TEACHERS_COMMANDS, ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
-from pd_jax.errors import UserError, nearest
+from pd_jax.config.teachers import ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
+from pd_jax.errors import UserError
 from pd_jax.report.teachers import describe_entry, describe_statistics, print_teachers
-from pd_jax.system.text import show
 from pd_jax.teachers.catalogue import Entry, bundled, find
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.metadata import TeacherMetadata
 
-_ABOUT: Mapping[str, str] = MappingProxyType(
-    {
-        "list": "list the bundled teachers (the default)",
-        "show": "show what a teacher's file says, its learning curve and its action gaps",
-        "import": "convert another library's agent into a teacher file",
-    }
-)
 
-
-def teachers(argv: Sequence[str]) -> None:
-    """Runs ``pd-jax teachers ARGV``.
-
-    Raises:
-      UserError: something the user gave does not fit; nothing was written.
-    """
-    if argv and argv[0] in ("-h", "--help"):
-        print(usage())
-        return
-    command, options = ("list", list(argv)) if not argv or argv[0].startswith("-") else (argv[0], list(argv[1:]))
-    if command not in TEACHERS_COMMANDS:
-        raise UserError(
-            f"{show(command)} is not a command{nearest(command[:60], TEACHERS_COMMANDS)} "
-            f"({', '.join(TEACHERS_COMMANDS)})"
-        )
-    try:
-        config: Any = load_config(TEACHERS_COMMANDS[command], options, f"teachers {command}")
-    except SystemExit:  # After --help.
-        return
-    runners: Mapping[str, Callable[[Any], None]] = {
-        "list": list_teachers,
-        "show": show_teacher,
-        "import": import_teacher,
-    }
-    runners[command](config)
-
-
-def usage() -> str:
-    """The text of ``pd-jax teachers --help``."""
-    width = max(map(len, _ABOUT))
-    lines = [f"  {name:<{width}}  {about}" for name, about in _ABOUT.items()]
-    return "\n".join(
-        [
-            "usage: pd-jax teachers [COMMAND] [OPTIONS]",
-            "",
-            *lines,
-            "",
-            "pd-jax teachers COMMAND --help lists a command's options.",
-        ]
-    )
-
-
-def list_teachers(config: ListTeachersConfig) -> None:
+def run_list(config: ListTeachersConfig) -> None:
     """Prints the bundled teachers."""
     entries = bundled()
     if config.json:
@@ -82,7 +29,7 @@ def list_teachers(config: ListTeachersConfig) -> None:
         print_teachers(entries)
 
 
-def show_teacher(config: ShowTeacherConfig) -> None:
+def run_show(config: ShowTeacherConfig) -> None:
     """Prints one teacher, and draws its learning curve if a file for it is named.
 
     Raises:
@@ -104,7 +51,7 @@ def show_teacher(config: ShowTeacherConfig) -> None:
     print("\n".join(lines))
 
 
-def import_teacher(config: ImportTeacherConfig) -> None:
+def run_import(config: ImportTeacherConfig) -> None:
     """Converts an agent, checks that it loads and plays, and writes the teacher file.
 
     Raises:
@@ -113,9 +60,9 @@ def import_teacher(config: ImportTeacherConfig) -> None:
     if os.path.lexists(config.out):
         raise UserError(f"--out: {config.out} exists; name another file")
     # Late: what reads other libraries' files takes seconds to import.
-    from pd_jax.teachers.importers import import_teacher as read_agent
+    from pd_jax.teachers.importers import import_teacher
 
-    params, metadata = read_agent(config.file, config.game)
+    params, metadata = import_teacher(config.file, config.game)
     metadata, parameters = _tried_out(config, params, metadata)
     save_teacher(config.out, params, metadata)
     score = metadata.evaluation

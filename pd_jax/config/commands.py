@@ -1,28 +1,104 @@
-"""The settings of each command."""
+"""The commands of ``pd-jax``: what each is about, and which settings it takes.
+
+`pd_jax.commands` has what runs them. Settings are imported only once somebody asks for them: the list of commands, and
+what is wrong with the name of one, needs none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from pd_jax.config.base import CommandConfig
-from pd_jax.config.collect import CollectConfig
-from pd_jax.config.distill import DistillConfig
-from pd_jax.config.evaluate import EvaluateConfig
-from pd_jax.config.online import OnlineConfig
-from pd_jax.config.report import ReportConfig
-from pd_jax.config.sweep import SweepConfig
-from pd_jax.config.train_teacher import TrainTeacherConfig
+if TYPE_CHECKING:
+    from pd_jax.config.base import Settings
 
-COMMANDS: Mapping[str, type[CommandConfig]] = MappingProxyType(
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+      about: what it does, in the words of ``--help``.
+      settings_name: module (of this package) and class of its settings.
+      computes: whether it plays or learns for long: what JAX compiles is kept for the next time, and a run that was
+        stopped can be gone on with.
+    """
+
+    about: str
+    settings_name: str
+    computes: bool = True
+
+    @property
+    def settings(self) -> type[Settings]:
+        """The class of its settings."""
+        module, _, name = self.settings_name.partition(".")
+        found: type[Settings] = getattr(importlib.import_module(f"pd_jax.config.{module}"), name)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandGroup:
+    """A command that has commands of its own.
+
+    Attributes:
+      about: as for `Command`.
+      commands: its own, by name.
+      default: the one that is meant where none is named.
+    """
+
+    about: str
+    commands: Mapping[str, Command]
+    default: str
+
+
+TEACHERS = CommandGroup(
+    "list the bundled teachers, show one, import others",
+    MappingProxyType(
+        {
+            "list": Command("list the bundled teachers (the default)", "teachers.ListTeachersConfig", computes=False),
+            "show": Command(
+                "show what a teacher's file says, its learning curve and its action gaps",
+                "teachers.ShowTeacherConfig",
+                computes=False,
+            ),
+            "import": Command(
+                "convert another library's agent into a teacher file", "teachers.ImportTeacherConfig", computes=False
+            ),
+        }
+    ),
+    default="list",
+)
+TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
     {
-        "train-teacher": TrainTeacherConfig,
-        "collect": CollectConfig,
-        "distill": DistillConfig,
-        "online": OnlineConfig,
-        "sweep": SweepConfig,
-        "evaluate": EvaluateConfig,
-        "report": ReportConfig,
+        "train-teacher": Command("train a teacher with PQN or DQN", "train_teacher.TrainTeacherConfig"),
+        "collect": Command("record a teacher's play as a data set", "collect.CollectConfig"),
+        "distill": Command("distil teachers into a student, from live or recorded play", "distill.DistillConfig"),
+        "online": Command("distil a teacher into a student while the teacher is still learning", "online.OnlineConfig"),
+        "sweep": Command("distil a grid of students, and compare them in one table", "sweep.SweepConfig"),
+        "evaluate": Command("score a teacher, a run's student, or one against the other", "evaluate.EvaluateConfig"),
+        "report": Command("put the results of runs into the paper's tables", "report.ReportConfig", computes=False),
+        "teachers": TEACHERS,
     }
 )
-"""The settings of each command, by its name on the command line."""
+"""Every command, by its name on the command line."""
+
+
+class _SettingsByCommand(Mapping[str, "type[Settings]"]):
+    def __getitem__(self, name: str) -> type[Settings]:
+        command = TABLE[name]
+        if isinstance(command, CommandGroup):
+            raise KeyError(name)
+        return command.settings
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, command in TABLE.items() if isinstance(command, Command))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+COMMANDS: Mapping[str, type[Settings]] = _SettingsByCommand()
+"""The class of each command's settings, by its name on the command line; groups have none."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import Annotated
 
 import tyro
@@ -72,9 +71,3 @@ class ImportTeacherConfig(CommandConfig):
             get_task(self.game)
         except UserError as error:
             yield "game", str(error)
-
-
-TEACHERS_COMMANDS: Mapping[str, type[Settings]] = MappingProxyType(
-    {"list": ListTeachersConfig, "show": ShowTeacherConfig, "import": ImportTeacherConfig}
-)
-"""The settings of each command of ``pd-jax teachers``, by its name."""

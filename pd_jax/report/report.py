@@ -1,4 +1,4 @@
-"""``pd-jax report``: reads run directories, prints their tables and writes them with their figures."""
+"""The report of finished runs: read from their directories, written as tables and figures."""
 
 from __future__ import annotations
 
@@ -14,34 +14,13 @@ from pd_jax.report.comparisons import plot_compression, plot_scores
 from pd_jax.report.groups import Report, build_report
 from pd_jax.report.numbers import report_json
 from pd_jax.report.results import Result, find_runs, read_results
-from pd_jax.report.tables import markdown, print_report
+from pd_jax.report.tables import markdown
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.system.files import to_json, write_atomically
-from pd_jax.system.progress import print_warning
 from pd_jax.system.text import printable
 from pd_jax.version import __version__
 
 Figures = dict[int, list[tuple[str, str]]]
-
-
-def run_report(config: ReportConfig) -> Report:
-    """Prints the tables of finished runs, and writes them if the configuration says where.
-
-    Raises:
-      UserError: a directory is missing or holds no run, no run has ended and can be read, or ``out`` holds something
-        else; nothing was written.
-    """
-    report = read_report(config.runs)
-    if config.out is None:
-        _print(report)
-        return report
-    with RunDirectory.create(
-        config.out, "report", to_mapping(config), resume=config.resume, may_change={"runs", "seed"}
-    ) as directory:
-        names = _write(report, directory.path)
-        _print(report)
-        print(f"{directory.path}: {', '.join(names)}")
-    return report
 
 
 def read_report(paths: Sequence[str]) -> Report:
@@ -75,10 +54,19 @@ def read_report(paths: Sequence[str]) -> Report:
     return build_report(results, warnings)
 
 
-def _print(report: Report) -> None:
-    for warning in report.warnings:
-        print_warning(warning)
-    print_report(report)
+def save_report(report: Report, config: ReportConfig) -> list[str]:
+    """Writes a report with its figures to ``config.out``, if that is given, and returns the names of the files.
+
+    Raises:
+      UserError: the directory holds something else, or a report already and ``config.resume`` is not set; nothing was
+        written.
+    """
+    if config.out is None:
+        return []
+    with RunDirectory.create(
+        config.out, "report", to_mapping(config), resume=config.resume, may_change={"runs", "seed"}
+    ) as directory:
+        return _write(report, directory.path)
 
 
 def _write(report: Report, out: Path) -> list[str]:

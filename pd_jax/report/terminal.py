@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TextIO
 
 from rich import box
@@ -93,6 +94,13 @@ def format_score(score: float, standard_error: float | None) -> str:
 def format_percent(percent: float | None) -> str:
     """Such as ``101.7 %``."""
     return _UNDEFINED if percent is None else f"{percent:.1f} %"
+
+
+def print_distillation(summary: Summary, out: str, *, file: TextIO | None = None) -> None:
+    """Prints what ``pd-jax distill`` made: the table, and what is in the run's directory ``out``."""
+    print_summary(summary, file=file)
+    files = "summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/"
+    print(f"{Path(out)}: {files}", file=file or sys.stdout)
 
 
 def print_evaluation(summary: Summary, *, file: TextIO | None = None) -> None:

@@ -20,6 +20,7 @@ from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
 from pd_jax.replay.recordings import Dataset
+from pd_jax.report.terminal import print_distillation
 from pd_jax.runs.directory import RunDirectory, read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.sweep.setup import Cell, Game, Plan, make_plan
@@ -90,7 +91,7 @@ class _Sweep:
         """What each cell of this session took."""
 
     def run(self) -> Table:
-        """Records, scores the teachers, runs the cells that are not finished, and prints the table."""
+        """Records, scores the teachers, runs the cells that are not finished, and writes the table."""
         for line in self.plan.describe():
             print_line(line, sys.stderr)
         for game in self.plan.games:
@@ -103,16 +104,11 @@ class _Sweep:
         for cells in self._groups():
             self._announce(cells)
             started = time.monotonic()
-            # The table of the sweep is its output; those of its cells are how it gets on.
-            with contextlib.redirect_stdout(sys.stderr):
-                self._run_cells(cells, scores)
+            self._run_cells(cells, scores)
             self.seconds += [(time.monotonic() - started) / len(cells)] * len(cells)
             # Now and then, so that what is known outlives a power cut.
             self._write()
-        table = self._write()
-        print(format_table(table), end="")
-        print(f"{self.run_directory.path}: table.md, table.json, cells/")
-        return table
+        return self._write()
 
     def _groups(self) -> list[list[Cell]]:
         """The cells that are to be run, in order, each with those that it trains together with."""
@@ -143,6 +139,10 @@ class _Sweep:
                 print_line(f"{cell.name}: failed: {self.failures[cell.name]}", sys.stderr)
             else:
                 self.summaries[cell.name] = outcome
+                if len(cells) == 1:
+                    # The table of the sweep is its output; those of its cells are how it gets on.
+                    with contextlib.suppress(OSError):
+                        print_distillation(outcome, cell.config.out, file=sys.stderr)
 
     def _announce(self, cells: Sequence[Cell]) -> None:
         number = 1 + self.plan.cells.index(cells[0])

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pd_jax.config.commands import TEACHERS
 from pd_jax.config.fields import fields
 from pd_jax.config.loading import load_config
-from pd_jax.config.teachers import TEACHERS_COMMANDS, ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
+from pd_jax.config.teachers import ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
 from pd_jax.errors import UserError
 
 IMPORT = ["agent.zip", "--game", "pong", "--out", "x.safetensors"]
@@ -82,14 +83,14 @@ def test_an_unknown_game_is_refused_with_the_nearest() -> None:
     assert message.startswith("--game: 'pogn' is not a game; did you mean 'pong'? (")
 
 
-@pytest.mark.parametrize("command", TEACHERS_COMMANDS)
+@pytest.mark.parametrize("command", TEACHERS.commands)
 def test_help_lists_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        load_config(TEACHERS_COMMANDS[command], ["--help"], f"teachers {command}")
+        load_config(TEACHERS.commands[command].settings, ["--help"], f"teachers {command}")
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert f"usage: pd-jax teachers {command} " in out
-    for key, field in fields(TEACHERS_COMMANDS[command]).items():
+    for key, field in fields(TEACHERS.commands[command].settings).items():
         assert (key.upper() if field.positional else "--" + key.replace("_", "-")) in out
 
 
@@ -98,10 +99,12 @@ TOKENS = st.sampled_from(WORDS) | st.text(max_size=6)
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.sampled_from(sorted(TEACHERS_COMMANDS)), st.lists(TOKENS, max_size=6))
+@given(st.sampled_from(sorted(TEACHERS.commands)), st.lists(TOKENS, max_size=6))
 def test_any_command_line_is_settings_or_a_one_line_error(command: str, tokens: list[str]) -> None:
     try:
-        assert isinstance(load_config(TEACHERS_COMMANDS[command], tokens, command), TEACHERS_COMMANDS[command])
+        assert isinstance(
+            load_config(TEACHERS.commands[command].settings, tokens, command), TEACHERS.commands[command].settings
+        )
     except UserError as error:
         assert str(error).isprintable() and 0 < len(str(error)) < 1000  # noqa: PT017
     except SystemExit as end:

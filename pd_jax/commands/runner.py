@@ -1,0 +1,54 @@
+"""Runs a command: prepares the process, imports the command's module and calls its function."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pd_jax.config.commands import Command
+from pd_jax.config.distill import DistillConfig
+from pd_jax.system import compilation_cache, hosts
+
+
+def run_command(words: Sequence[str], command: Command, config: Any) -> None:
+    """Runs a command.
+
+    Args:
+      words: its name, and before it that of its group.
+      command: the command.
+      config: its settings.
+
+    Raises:
+      UserError: something the user gave does not fit.
+      Interrupted: a signal came.
+    """
+    # Gymnasium warns of EnvPool's float64 bounds at every start; EnvPool gives what its users cannot change.
+    warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
+    if command.computes:
+        _prepare(" ".join(words), config)
+    find_function(words)(config)
+
+
+def find_function(words: Sequence[str]) -> Callable[[Any], None]:
+    """``pd_jax.commands.train_teacher.run`` for ``train-teacher``, ``pd_jax.commands.teachers.run_list`` for ``teachers
+    list``; imported only now."""
+    module, *own = (word.replace("-", "_") for word in words)
+    function: Callable[[Any], None] = getattr(
+        importlib.import_module(f"pd_jax.commands.{module}"), "_".join(["run", *own])
+    )
+    return function
+
+
+def _prepare(name: str, config: Any) -> None:
+    """To be called before JAX is imported."""
+    compilation_cache.turn_on()
+    if isinstance(config, DistillConfig):
+        # Before anything of JAX's is touched.
+        hosts.join(config.hosts)
+    if config.resume and config.out is not None and not os.path.exists(os.path.join(config.out, "config.yaml")):
+        # No error: a job that is restarted from outside needs one command.
+        print(f"pd-jax {name}: {config.out}: nothing to resume; begins afresh", file=sys.stderr)
