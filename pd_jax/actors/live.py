@@ -85,7 +85,7 @@ class LivePlay:
         self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
 
     def let_teach(self, variables: Any) -> None:
-        """Has the teacher play and label with other variables from the next rollout on: one that learns has new ones."""
+        """Has the teacher play and label with other variables from the next rollout on; one that learns has such."""
         self._variables = self._put(variables)
 
     def probe_inference(self) -> InferenceProbe | None:

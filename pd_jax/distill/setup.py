@@ -206,7 +206,7 @@ def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
 
 
 def make_loss(setup: DistillSetup) -> LossFunction:
-    """The configured loss as a function of student outputs and teacher outputs alone: `pd_jax.learner.learner.LossFunction`."""
+    """The configured loss as a function of student outputs and teacher outputs alone, a `LossFunction`."""
     mask = _mask(setup.student)
     if setup.config.loss.kind == "nll":
         return functools.partial(losses.nll_loss, mask=mask)

@@ -1,7 +1,7 @@
 """The skeleton of a run: what distillation, online distillation and the training of a teacher have in common.
 
-A loop derives its session from :class:`Session`, or from :class:`StudentSession` if a student is updated in it, and adds
-what is its own: what is learnt, from what, and what is scored.
+A loop derives its session from :class:`Session`, or from :class:`StudentSession` if a student is updated in it, and
+adds what is its own: what is learnt, from what, and what is scored.
 """
 
 from __future__ import annotations
@@ -146,7 +146,10 @@ class StudentSession(Session[S]):
         """Writes the metrics of a call; ``values`` are those that every student has, and those beside them."""
 
     def training(self) -> Generator[Any, Any, None]:
-        """Trains to the end. Play and updates are left to whoever drives this and sends the answers; see `pd_jax.runs.requests.drive`."""
+        """Trains to the end.
+
+        Play and updates are left to whoever drives this and sends the answers; see `pd_jax.runs.requests.drive`.
+        """
         schedule, counters = self._settings.schedule, self.counters
         first_round, offset = divmod(counters.updates, schedule.updates_per_round)
         try:
