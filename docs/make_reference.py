@@ -162,7 +162,7 @@ def _settings_table(value: Any) -> str:
     for field in dataclasses.fields(value):
         default = "" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
         if field.default_factory is not dataclasses.MISSING:
-            default = f"`{field.default_factory.__name__}()`"
+            default = f"`{getattr(field.default_factory, '__name__', 'a list')}()`"
         text = texts.get(field.name, "") or f"see `{_class_of(field)}`"
         lines.append(f"| `{field.name}` | {default} | {prose(text)} |".replace("  ", " "))
     return "\n".join(lines)

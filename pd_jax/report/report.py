@@ -54,6 +54,17 @@ def read_report(paths: Sequence[str]) -> Report:
     return build_report(results, warnings)
 
 
+def run_report(config: ReportConfig) -> Report:
+    """Reads finished runs, and writes their report if the settings say where: ``pd-jax report`` without its printing.
+
+    Raises:
+      UserError: nothing can be reported, or the directory holds something else.
+    """
+    report = read_report(config.runs)
+    save_report(report, config)
+    return report
+
+
 def save_report(report: Report, config: ReportConfig) -> list[str]:
     """Writes a report with its figures to ``config.out``, if that is given, and returns the names of the files.
 
