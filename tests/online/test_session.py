@@ -126,6 +126,16 @@ def test_a_summary_has_the_fixed_fields_and_the_latest_teacher_beside_the_target
     assert metadata.how_made.startswith("pd-jax online on ")
 
 
+def test_the_teachers_file_names_the_step_limit_that_the_section_env_sets(tmp_path: Path) -> None:
+    options = {name: value for name, value in SHORT.items() if name != "evaluation.max-episode-steps"}
+    succeed("online", options | {"out": tmp_path / "run", "env.max-episode-steps": 30})
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    _, metadata = read_teacher(tmp_path / "run" / "teacher.safetensors")
+    # CartPole's own limit is 500; whoever does better than 30 was not scored under the limit that the run was given.
+    assert summary["games"]["cartpole"]["teacher_score"] <= 30
+    assert metadata.evaluation["max_episode_steps"] == 30
+
+
 def test_metrics_hold_both_learners_and_all_three_scores(short_run: Path) -> None:
     lines = read_lines(short_run)
     steps = [line["step"] for line in lines]
