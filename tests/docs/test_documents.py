@@ -18,10 +18,9 @@ import pytest
 import yaml
 
 import pd_jax
-from pd_jax.config.commands import COMMANDS
+from pd_jax.config.commands import TABLE, Command, CommandGroup
 from pd_jax.config.fields import fields
 from pd_jax.config.loading import load_config
-from pd_jax.config.teachers import TEACHERS_COMMANDS
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -114,16 +113,22 @@ def command_lines(document: Path) -> Iterator[list[str]]:
 
 
 def settings_of(argv: list[str]) -> Any:
-    command, *options = argv
-    if command == "teachers":
-        command, *options = options or ["list"]
-        return load_config(TEACHERS_COMMANDS[command], options, f"teachers {command}")
-    return load_config(COMMANDS[command], options, command)
+    name, *options = argv
+    command = TABLE[name]
+    if isinstance(command, CommandGroup):
+        own, *options = options or [command.default]
+        name, command = f"{name} {own}", command.commands[own]
+    return load_config(command.settings, options, name)
+
+
+def commands() -> Iterator[Command]:
+    for command in TABLE.values():
+        yield from command.commands.values() if isinstance(command, CommandGroup) else [command]
 
 
 def options() -> set[str]:
     """Every option of every command, and the negatives of flags."""
-    keys = {key for config in (*COMMANDS.values(), *TEACHERS_COMMANDS.values()) for key in fields(config)}
+    keys = {key for command in commands() for key in fields(command.settings)}
     spelled = {key.replace("_", "-") for key in keys}
     negatives = {".".join([*key.split(".")[:-1], f"no-{key.split('.')[-1]}"]) for key in spelled}
     return {"--config"} | {f"--{key}" for key in spelled | negatives}
@@ -197,7 +202,7 @@ def test_commands_and_options_exist(document: Path) -> None:
     known = options()
     for code in in_backticks(document):
         if match := re.match(r"pd-jax ([a-z-]+)", code):
-            assert match.group(1) in (*COMMANDS, "teachers", "--help", "--version"), code
+            assert match.group(1) in (*TABLE, "--help", "--version"), code
         if "python -m" not in code and not code.startswith(("pip", "tensorboard", "XLA_FLAGS")):
             unknown = {option for option in re.findall(r"(?<![\w-])--[a-z][a-z.-]*", code)} - known - OTHERS_OPTIONS
             assert not unknown, code
