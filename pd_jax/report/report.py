@@ -26,6 +26,12 @@ Figures = dict[int, list[tuple[str, str]]]
 def read_report(paths: Sequence[str]) -> Report:
     """The report of the runs that ``paths`` are or hold; what cannot be read is named in its warnings.
 
+    Args:
+      paths: run directories, or directories that hold some one or two levels below.
+
+    Returns:
+      the report.
+
     Raises:
       UserError: a directory is missing or holds no run, or no run has ended and can be read.
     """
