@@ -17,9 +17,8 @@ import make_reference
 from docstrings import field_texts, parse
 from make_reference import prose
 
-from pd_jax.config.commands import COMMANDS
+from pd_jax.config.commands import TABLE, CommandGroup
 from pd_jax.config.fields import Field, fields, sections
-from pd_jax.config.teachers import TEACHERS_COMMANDS
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "docs" / "settings.md"
@@ -59,7 +58,13 @@ _END_OF_SENTENCE = re.compile(r"(?<!\bal)(?<!\bMs)\. (?=[A-Z-])")
 
 def commands() -> dict[str, type]:
     """The settings of every command, by its name on the command line."""
-    return {**COMMANDS, **{f"teachers {name}": settings for name, settings in TEACHERS_COMMANDS.items()}}
+    found: dict[str, type] = {}
+    for name, command in TABLE.items():
+        if isinstance(command, CommandGroup):
+            found |= {f"{name} {own}": its.settings for own, its in command.commands.items()}
+        else:
+            found[name] = command.settings
+    return found
 
 
 def texts(config_class: type, prefix: str = "") -> Iterator[tuple[str, str]]:

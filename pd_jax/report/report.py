@@ -63,8 +63,15 @@ def read_report(paths: Sequence[str]) -> Report:
 def run_report(config: ReportConfig) -> Report:
     """Reads finished runs, and writes their report if the settings say where: ``pd-jax report`` without its printing.
 
+    Args:
+      config: the runs, and where to write.
+
+    Returns:
+      the report.
+
     Raises:
-      UserError: nothing can be reported, or the directory holds something else.
+      UserError: a directory is missing or holds no run, no run has ended and can be read, or ``out`` holds something
+        else; nothing was written.
     """
     report = read_report(config.runs)
     save_report(report, config)
