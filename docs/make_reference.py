@@ -14,6 +14,7 @@ import importlib
 import inspect
 import json
 import re
+import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ def example(text: str) -> str:
     sentence, mark, code = text.partition("::\n")
     if not mark:
         return prose(text)
-    return f"{prose(sentence)}:\n\n```python\n{inspect.cleandoc(code.strip(chr(10)))}\n```"
+    return f"{prose(sentence)}:\n\n```python\n{textwrap.dedent(code).strip()}\n```"
 
 
 def signature(function: Any, name: str) -> str:
@@ -160,16 +161,14 @@ def _settings_table(value: Any) -> str:
     texts = field_texts(value)
     lines = ["| field | default | |", "|---|---|---|"]
     for field in dataclasses.fields(value):
-        default = "" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
-        if field.default_factory is not dataclasses.MISSING:
-            default = f"`{getattr(field.default_factory, '__name__', 'a list')}()`"
-        text = texts.get(field.name, "") or f"see `{_class_of(field)}`"
+        section: Any = field.default_factory
+        if section is not dataclasses.MISSING:
+            default, text = f"`{section.__name__}()`", f"see `{section.__module__}.{section.__name__}`"
+        else:
+            default = "" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+            text = texts[field.name]
         lines.append(f"| `{field.name}` | {default} | {prose(text)} |".replace("  ", " "))
     return "\n".join(lines)
-
-
-def _class_of(field: dataclasses.Field[Any]) -> str:
-    return f"{field.default_factory.__module__}.{field.default_factory.__name__}"  # type: ignore[union-attr]
 
 
 def entry(public: Public) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ObservationsError", "UserError"]
+__all__ = ["ObservationsError", "UnsoundTeacherError", "UserError"]
 
 OUT_OF_MEMORY = "out of memory: make the network, the batch, the lanes or the replay smaller"
 

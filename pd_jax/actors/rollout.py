@@ -56,7 +56,15 @@ class ActingStudent:
 
 
 def start(environment: Environment, key: Array) -> LaneState:
-    """Resets every lane."""
+    """Resets every lane.
+
+    Args:
+      environment: the lanes.
+      key: PRNG key of the exploration.
+
+    Returns:
+      what the first rollout goes on from.
+    """
     handle, timestep = environment.reset()
     return LaneState(handle, timestep, EpisodeStatistics.zeros(environment.num_lanes), key)
 
@@ -149,6 +157,9 @@ def make_rollout(
         decision at a time. For the same seeds both give the same trajectory.
       student: a second policy, which acts as the rollout's :class:`ActingStudent` says. A new share or new variables
         compile nothing anew.
+
+    Returns:
+      that function.
 
     Raises:
       ValueError: another kind of stepping.

@@ -33,6 +33,9 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
       argv: the command line after the command's name.
       command: the command's name, for ``--help``.
 
+    Returns:
+      the settings, checked.
+
     Raises:
       UserError: the file or an option is wrong.
       SystemExit: with code 0, after printing ``--help``.
@@ -52,7 +55,18 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
 
 
 def read_config(config_class: type[C], path: str | Path) -> C:
-    """Settings from a YAML file alone, such as a run's ``config.yaml``. Raises `UserError` as `load_config` does."""
+    """Settings from a YAML file alone, such as a run's ``config.yaml``.
+
+    Args:
+      config_class: one of `pd_jax.config.commands.COMMANDS`.
+      path: the file.
+
+    Returns:
+      the settings, checked.
+
+    Raises:
+      UserError: the file cannot be read, or is wrong.
+    """
     return from_mapping(config_class, read_yaml(path), f"{printable(str(path))}: ")
 
 
@@ -64,6 +78,9 @@ def from_mapping(config_class: type[C], mapping: Mapping[Any, Any], where: str =
       mapping: what `to_mapping` gives, or a part of it.
       where: what messages begin with, such as ``"configs/pong.yaml: "``.
 
+    Returns:
+      the settings, checked.
+
     Raises:
       UserError: a key is unknown or missing, a value has the wrong type or is impossible.
     """
@@ -74,12 +91,26 @@ def from_mapping(config_class: type[C], mapping: Mapping[Any, Any], where: str =
 
 
 def to_mapping(config: CommandConfig) -> dict[str, Any]:
-    """A nested mapping of plain values with every key; `from_mapping` gives ``config`` back."""
+    """A nested mapping of plain values with every key; `from_mapping` gives ``config`` back.
+
+    Args:
+      config: of any command.
+
+    Returns:
+      what YAML and JSON can hold.
+    """
     return _plain(config)
 
 
 def to_yaml(config: CommandConfig) -> str:
-    """YAML text with every key, in the order of the dataclass; `read_config` gives ``config`` back."""
+    """YAML text with every key, in the order of the dataclass; `read_config` gives ``config`` back.
+
+    Args:
+      config: of any command.
+
+    Returns:
+      several lines.
+    """
     return write_yaml(to_mapping(config))
 
 

@@ -33,11 +33,14 @@ from pd_jax.teachers.teacher import count_teachers_params
 
 
 def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> Summary:
-    """Plays the games and returns a summary: of both policies, or of the one that was given.
+    """Scores teachers, a run's student, or both under one protocol.
 
     Args:
       config: what to play, and how often.
       teacher: who plays instead of the teachers that the configuration names, if it names any.
+
+    Returns:
+      the summary: of both policies, or of the one that was given.
 
     Raises:
       UserError: the teachers, the run and the games do not fit together.

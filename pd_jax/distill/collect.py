@@ -28,12 +28,15 @@ _MAY_CHANGE = frozenset({"steps"})
 
 
 def collect(config: CollectConfig, teacher: Teacher | None = None, *, tells_memory: bool = True) -> DatasetHeader:
-    """Plays and records, or goes on with a recording, and returns its header.
+    """Plays and records, or goes on with a recording.
 
     Args:
       config: the recording's.
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
       tells_memory: whether to print what memory the recording takes.
+
+    Returns:
+      the recording's header.
 
     Raises:
       UserError: teacher, game and directory do not fit together, or the disk is full.

@@ -45,10 +45,12 @@ class TimeStep:
 
 @flax.struct.dataclass
 class EpisodeStatistics:
-    """Return and length of every lane's current game, float32 and int32 ``[L]``.
+    """Return and length of every lane's current game.
 
-    Lengths count control steps; the no-ops that EnvPool plays in a reset, and with ``episodic_life`` after every lost
-    life, are not among them.
+    Attributes:
+      returns: float32 ``[L]``, unclipped.
+      lengths: int32 ``[L]``, control steps; the no-ops that EnvPool plays in a reset, and with ``episodic_life`` after
+        every lost life, are not among them.
     """
 
     returns: Array

@@ -132,6 +132,12 @@ def get_task(name: str) -> Task:
     ``"ms_pacman"``, ``"MsPacman-v5"`` and ``"mspacman"`` are the same game. Every Atari game that EnvPool registers can
     be had, the paper's ten without importing EnvPool (which takes seconds).
 
+    Args:
+      name: any spelling.
+
+    Returns:
+      the task.
+
     Raises:
       UserError: there is no such task; the message names the nearest one.
     """

@@ -46,6 +46,14 @@ def percent_of_teacher(student: float, teacher: float, random: float = 0.0) -> f
     """``100 (student - random) / (teacher - random)``; None where the teacher is no better than ``random``.
 
     With ``random`` 0 it is the paper's measure, which has no meaning for a teacher whose score is not positive.
+
+    Args:
+      student: its score.
+      teacher: its score.
+      random: the score of random play, or 0.
+
+    Returns:
+      per cent.
     """
     return 100.0 * (student - random) / (teacher - random) if teacher > random else None
 
@@ -72,11 +80,14 @@ def mean_percent(
 
 
 def geometric_mean(percentages: Sequence[float | None], floor: float | None = None) -> float | None:
-    """Geometric mean; None if there is nothing to average, or anything negative or undefined.
+    """The mean over games that the paper's tables have.
 
     Args:
       percentages: one per game.
       floor: what smaller values are raised to; without it, a negative one leaves no mean.
+
+    Returns:
+      the mean; None if there is nothing to average, or anything negative or undefined.
     """
     known = [value for value in percentages if value is not None]
     values = known if floor is None else [max(floor, value) for value in known]

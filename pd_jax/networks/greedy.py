@@ -19,7 +19,16 @@ from pd_jax.types import PolicyApply
 
 
 def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float) -> Array:
-    """Greedy actions int32 ``[L]`` for ``[L, actions]``, each replaced by a uniform one with probability epsilon."""
+    """Greedy actions, each replaced by a uniform one with probability epsilon.
+
+    Args:
+      key: PRNG key of these decisions.
+      q_values: ``[L, actions]``.
+      epsilon: chance of a random action.
+
+    Returns:
+      int32 ``[L]``.
+    """
     explore_key, action_key = jax.random.split(key)
     num_lanes, num_actions = q_values.shape
     random_actions = jax.random.randint(action_key, (num_lanes,), 0, num_actions)
@@ -28,7 +37,14 @@ def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float) -> Array
 
 
 def greedy_actions(q_values: Array) -> Array:
-    """The best actions, int32 ``[L]``, for ``[L, actions]``; the first of equals."""
+    """The best actions; the first of equals.
+
+    Args:
+      q_values: Q-values or logits, ``[L, actions]``.
+
+    Returns:
+      int32 ``[L]``.
+    """
     return jnp.argmax(q_values, axis=-1).astype(jnp.int32)
 
 

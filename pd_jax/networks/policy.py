@@ -13,7 +13,12 @@ from pd_jax.networks.heads import MultiGameHead
 
 
 class PolicyNetwork(nn.Module):
-    """A torso and a head: ``init(key, observations)`` and ``apply(variables, observations)``."""
+    """A torso and a head: ``init(key, observations)`` and ``apply(variables, observations)``.
+
+    Attributes:
+      torso: a linen module, ``[N, ...]`` to features ``[N, F]``.
+      head: a linen module, features to float32 ``[N, actions]``.
+    """
 
     torso: nn.Module
     head: nn.Module
@@ -28,6 +33,10 @@ class MultiGameNetwork(nn.Module):
 
     ``init(key, observations)`` and ``apply(variables, observations)`` for all games at once, or
     ``apply(variables, observations, game, method="one_game")``.
+
+    Attributes:
+      torso: a linen module, ``[N, ...]`` to features ``[N, F]``.
+      head: of all games.
     """
 
     torso: nn.Module
@@ -55,5 +64,12 @@ class MultiGameNetwork(nn.Module):
 
 
 def count_params(params: Any) -> int:
-    """Number of scalars in a pytree of parameters."""
+    """Number of scalars in a pytree of parameters.
+
+    Args:
+      params: arrays, or shapes such as those of `jax.eval_shape`.
+
+    Returns:
+      the number.
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(params))

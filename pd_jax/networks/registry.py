@@ -82,6 +82,9 @@ def make_network(
       head_hidden: units of the hidden layer (``fc2``) of each head, in networks of several games and in ``multi3`` and
         ``multi10``; 0 leaves it out. Other networks of a single game have none.
 
+    Returns:
+      a linen module with ``init(key, observations)`` and ``apply(variables, observations)``.
+
     Raises:
       UserError: the name or a number is not one of the above.
     """

@@ -132,6 +132,13 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
     One game gets the paper's single-game network, with a head that is just the output layer, unless the name is
     ``multi3`` or ``multi10``; several games get a torso that they share and heads with a hidden layer.
 
+    Args:
+      config: the network that learns.
+      tasks: the games, in the order of the game axis.
+
+    Returns:
+      the network with its games; variables come from its ``init``.
+
     Raises:
       UserError: some games show frames and some vectors, or the network cannot be made.
     """

@@ -37,7 +37,13 @@ from pd_jax.trainers.learning_teacher import LearningTeacher, snapshot
 
 
 def online(config: OnlineConfig) -> Summary:
-    """Runs or resumes an online distillation, writes its run directory and returns its summary.
+    """Runs or resumes an online distillation and writes its run directory.
+
+    Args:
+      config: the run's.
+
+    Returns:
+      the summary.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or one of the two diverged.

@@ -14,6 +14,9 @@ from pd_jax.report.results import Result
 def report_json(report: Report) -> dict[str, Any]:
     """A mapping that JSON can hold.
 
+    Args:
+      report: what to write.
+
     Returns:
       ``sections`` (each with its ``protocol``, ``scores`` per game and design, ``geometric_means`` per design and the
       ``measure`` to compare by), ``teachers``, ``runs`` and ``warnings``. What is undefined or unknown is None.

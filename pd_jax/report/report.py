@@ -26,6 +26,12 @@ Figures = dict[int, list[tuple[str, str]]]
 def read_report(paths: Sequence[str]) -> Report:
     """The report of the runs that ``paths`` are or hold; what cannot be read is named in its warnings.
 
+    Args:
+      paths: run directories, or directories that hold some one or two levels below.
+
+    Returns:
+      the report.
+
     Raises:
       UserError: a directory is missing or holds no run, or no run has ended and can be read.
     """
@@ -57,8 +63,15 @@ def read_report(paths: Sequence[str]) -> Report:
 def run_report(config: ReportConfig) -> Report:
     """Reads finished runs, and writes their report if the settings say where: ``pd-jax report`` without its printing.
 
+    Args:
+      config: the runs, and where to write.
+
+    Returns:
+      the report.
+
     Raises:
-      UserError: nothing can be reported, or the directory holds something else.
+      UserError: a directory is missing or holds no run, no run has ended and can be read, or ``out`` holds something
+        else; nothing was written.
     """
     report = read_report(config.runs)
     save_report(report, config)

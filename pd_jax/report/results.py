@@ -160,11 +160,14 @@ def _has_our_header(path: Path) -> bool:
 
 
 def read_results(run: RunDirectory, warn: Callable[[str], None]) -> list[Result] | None:
-    """What a run says of each of its games; None while it has not ended.
+    """What a run says of each of its games.
 
     Args:
       run: with scores.
       warn: is told of what cannot be known.
+
+    Returns:
+      one for each game; None while the run has not ended.
 
     Raises:
       UserError: its summary or configuration is damaged, or is not of such a run.

@@ -192,6 +192,9 @@ def markdown(report: Report, figures: Mapping[int, Sequence[tuple[str, str]]], *
       report: what to say.
       figures: by a section's index, ``(file, what it shows)``.
       version: of pd_jax.
+
+    Returns:
+      the text.
     """
     lines = ["# Policy distillation: report", ""]
     for index, (_, grids) in enumerate(report_grids(report)):

@@ -27,6 +27,9 @@ def peak_bytes(function: Callable[..., Any], *arguments: Any) -> int:
     Args:
       function: of arrays; it is traced.
       *arguments: pytrees of arrays or of ``jax.ShapeDtypeStruct``.
+
+    Returns:
+      bytes.
     """
     return _peak(jax.make_jaxpr(function)(*arguments).jaxpr)
 

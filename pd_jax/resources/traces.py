@@ -62,6 +62,9 @@ def find_trace(directory: Path) -> Path:
     Args:
       directory: where `jax.profiler.start_trace` was to write.
 
+    Returns:
+      its path.
+
     Raises:
       FileNotFoundError: there is none.
     """
@@ -79,6 +82,9 @@ def read_trace(path: Path, *, most_events: int | None = None, check: Callable[[]
       most_events: to read of all threads and devices together. All of them are read until the same moment, so that what
         is read is as it would be of a shorter window. None for the whole trace.
       check: is called again and again, and ends the reading by raising.
+
+    Returns:
+      what ran on devices and on the host.
     """
     data = ProfileData.from_file(str(path))
     check()

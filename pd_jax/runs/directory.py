@@ -46,7 +46,13 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str], command: str, config: Mapping[str, Any]) -> None:
-        """Names the paths; ``create`` and ``read_run`` are the ways to get one that is checked."""
+        """Names the paths; ``create`` and ``read_run`` are the ways to get one that is checked.
+
+        Args:
+          path: the directory.
+          command: the subcommand, such as ``distill``.
+          config: the resolved configuration, nested mappings of plain values.
+        """
         self.path = Path(path)
         self.command = command
         self.config = dict(config)
@@ -242,6 +248,12 @@ class RunDirectory:
 
 def read_run(path: str | os.PathLike[str]) -> RunDirectory:
     """Opens a run for reading, without locking it; it may still be going.
+
+    Args:
+      path: its directory.
+
+    Returns:
+      the paths in it, and its configuration.
 
     Raises:
       UserError: ``path`` is not a run directory, or its configuration cannot be read.

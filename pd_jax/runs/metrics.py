@@ -181,6 +181,9 @@ class _TensorBoardEvents:
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads ``metrics.jsonl`` in the order it was written; null is None, and a torn last line is left out.
 
+    Args:
+      path: the file.
+
     Returns:
       One mapping a line, with ``step``, ``time`` and the values. Empty when there is no such file.
 

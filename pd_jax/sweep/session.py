@@ -36,11 +36,14 @@ _MAY_CHANGE = _GROWS | {"together", "learner.num_devices"}
 
 
 def sweep(config: SweepConfig, teachers: Sequence[Teacher] | None = None) -> Table:
-    """Runs or resumes every cell of a grid and returns the table, in which failed cells have their reasons.
+    """Runs or resumes every cell of a grid.
 
     Args:
       config: the sweep's.
       teachers: who play instead of the teachers that the configuration names, whose names are then only labels.
+
+    Returns:
+      the table, in which failed cells have their reasons.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written.

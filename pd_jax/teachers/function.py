@@ -56,6 +56,9 @@ def from_function(
         back from compiled code, one batch at a time, so the device waits for it at every step.
       name: of the teacher, for reports.
 
+    Returns:
+      a teacher whose network is the function.
+
     Raises:
       UserError: no such game, neither variables nor a fingerprint, a kind that is neither, or outputs of another shape.
     """

@@ -81,7 +81,11 @@ class Teacher(GreedyPolicy):
 
 
 def bundled_names() -> tuple[str, ...]:
-    """Names of the teachers that come with the package."""
+    """Names of the teachers that come with the package.
+
+    Returns:
+      what `load` and ``--teacher`` take.
+    """
     return tuple(bundled_files())
 
 

@@ -24,7 +24,13 @@ from pd_jax.trainers.summary import iteration_numbers, summarise_training
 
 
 def train_teacher(config: TrainTeacherConfig) -> Summary:
-    """Trains or resumes, leaves ``teacher.safetensors`` in the run directory and returns the summary.
+    """Trains a teacher, or resumes its training, and leaves ``teacher.safetensors`` in the run directory.
+
+    Args:
+      config: the run's.
+
+    Returns:
+      the summary.
 
     Raises:
       UserError: something the user gave does not fit; nothing was written.

@@ -68,7 +68,7 @@ def test_arguments_and_results_are_all_explained(public: Public) -> None:
             arguments = documented.items.get("Args") or parse(inspect.getdoc(init) or "").items.get("Args", {})
             assert list(arguments) == list(parameters(init))
         elif dataclasses.is_dataclass(value) and not docstrings.is_settings(value):
-            fields = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
+            fields = [name for name in inspect.get_annotations(value) if name not in ("parent", "name")]
             explained = {*documented.items.get("Attributes", {}), *re.findall(r"``(\w+)``", documented.summary)}
             assert [field for field in fields if field not in explained] == []
     elif callable(value) and not docstrings.is_alias(value):

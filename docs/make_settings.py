@@ -1,0 +1,188 @@
+"""Writes ``docs/settings.md``, all settings of all commands, and ``configs/README.md``, the settings files.
+
+Both say what the code and the files say; run it after every change of these. A test compares::
+
+    python docs/make_settings.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import make_reference
+from docstrings import field_texts, parse
+from make_reference import prose
+
+from pd_jax.config.commands import TABLE, CommandGroup
+from pd_jax.config.fields import Field, fields, sections
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = ROOT / "docs" / "settings.md"
+CONFIGS = ROOT / "configs" / "README.md"
+HEADER = "<!-- Written by docs/make_settings.py; change {} instead. -->"
+
+_KINDS = {int: "a whole number", float: "a number", bool: "`true` or `false`", str: "text"}
+_LARGEST_COUNT = 2**31 - 1
+_ABOUT_SETTINGS = """
+Every command of `pd-jax` takes its settings from `--config FILE`, a YAML file such as those in
+[`configs/`](../configs/README.md), and from options, which come later and win. The setting `learner.batch_size` is
+`batch_size` in the section `learner` of a file, and `--learner.batch-size` on the command line; a switch is
+`--profile` or `--no-profile`. From Python it is a field of the command's [dataclass](reference/config.md).
+What is wrong with a setting is one line on stderr and exit code 2, before anything is written.
+"""
+_ABOUT_CONFIGS = """
+Settings files, to be run as they are or changed by options:
+
+```bash
+pd-jax distill --config configs/cartpole.yaml --out runs/mine --student.mlp-hidden 8 8
+```
+
+[All settings](../docs/settings.md) are in one place. A run's own `config.yaml` is such a file too.
+"""
+_FOLDERS = {
+    "": "First steps",
+    "quick": "On two CPU cores",
+    "paper": "At the paper's scale, for accelerators",
+    "collect": "Recordings",
+    "train": "Teachers on two CPU cores",
+    "train/atari": "Teachers on an accelerator",
+    "launch": "Launching on other machines",
+}
+# Of "Rusu et al. (2016)" and "Ms. Pac-Man", no full stop ends a sentence.
+_END_OF_SENTENCE = re.compile(r"(?<!\bal)(?<!\bMs)\. (?=[A-Z-])")
+
+
+def commands() -> dict[str, type]:
+    """The settings of every command, by its name on the command line."""
+    found: dict[str, type] = {}
+    for name, command in TABLE.items():
+        if isinstance(command, CommandGroup):
+            found |= {f"{name} {own}": its.settings for own, its in command.commands.items()}
+        else:
+            found[name] = command.settings
+    return found
+
+
+def texts(config_class: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """What every setting means, by dotted key."""
+    inner = sections(config_class)
+    for name, text in field_texts(config_class).items():
+        if name not in inner:
+            yield prefix + name, text
+    for name, section in inner.items():
+        yield from texts(section, f"{prefix}{name}.")
+
+
+def defaults(config_class: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The default of every setting that has one, by dotted key."""
+    inner = sections(config_class)
+    for field in dataclasses.fields(config_class):
+        if field.name in inner:
+            # A command may have defaults of its own for a section.
+            section = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+            own = {} if section is None else {key: _at(section, key) for key in fields(inner[field.name])}
+            yield from ((f"{prefix}{field.name}.{key}", value) for key, value in own.items())
+        elif field.default is not dataclasses.MISSING:
+            yield prefix + field.name, field.default
+
+
+def _at(settings: Any, key: str) -> Any:
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return settings
+
+
+def spell_values(field: Field) -> str:
+    """What a setting may be, such as ``a whole number from 1 to 64``."""
+    if field.choices:
+        values = ", ".join(f"`{choice}`" for choice in field.choices)
+    else:
+        values = _KINDS[field.kind]
+        if field.bounds is not None:
+            low, high = (_number(limit) for limit in (field.bounds.low, field.bounds.high))
+            values += f", at least {low}" if field.bounds.high >= _LARGEST_COUNT else f" from {low} to {high}"
+    if field.many:
+        values = f"{values}, or a list" if field.one_or_many else f"a list, each {values}"
+    return f"{values}; or `null`" if field.optional else values
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) and abs(value) < 1e15 else f"{value:g}"
+
+
+def spell_default(value: Any) -> str:
+    """As YAML has it."""
+    if value is None:
+        return "`null`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value:_}`" if isinstance(value, int) else f"`{value}`"
+
+
+def settings_page() -> str:
+    """``docs/settings.md``."""
+    blocks = [HEADER.format("the dataclasses in pd_jax/config"), "# Settings", _ABOUT_SETTINGS.strip()]
+    for name, config_class in commands().items():
+        known, meant, default = fields(config_class), dict(texts(config_class)), dict(defaults(config_class))
+        about = parse(config_class.__doc__ or "")
+        rows = []
+        for key, field in known.items():
+            value = spell_default(default[key]) if key in default else "**required**"
+            rows.append(f"| `{key}` | {spell_values(field)} | {value} | {_cell(meant[key])} |")
+        blocks += [f"## {name}", " ".join(about.summary.split())]
+        blocks.append("\n".join(["| setting | values | default | |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _cell(text: str) -> str:
+    # Links lead from docs/, not from docs/reference/.
+    return re.sub(r"\]\((?=\w+\.md)", "](reference/", prose(text)).replace("|", "\\|")
+
+
+def about_file(path: Path) -> str:
+    """What a settings file or a launch script says of itself in its first comment, its first sentence."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment: list[str] = []
+    for line in lines:
+        is_text = re.match(r"# (?!pd-jax )", line) is not None
+        if is_text:
+            comment.append(line.removeprefix("# "))
+        elif comment:
+            break
+    return _END_OF_SENTENCE.split(" ".join(comment))[0].removesuffix(".") + "."
+
+
+def command_of(path: Path) -> str:
+    """The command that a settings file is for, as its first line has it; empty for a launch script."""
+    match = re.match(r"# (pd-jax [a-z-]+)", path.read_text(encoding="utf-8"))
+    return f"`{match[1]}`" if match else ""
+
+
+def configs_page() -> str:
+    """``configs/README.md``."""
+    blocks = [HEADER.format("the comments of the files"), "# Settings files", _ABOUT_CONFIGS.strip()]
+    files = sorted(path for path in CONFIGS.parent.rglob("*") if path.is_file() and path.suffix != ".md")
+    for folder, title in _FOLDERS.items():
+        inside = [path for path in files if path.parent == CONFIGS.parent / folder]
+        rows = [
+            f"| [`{path.name}`]({path.relative_to(CONFIGS.parent)}) | {command_of(path)} | {about_file(path)} |"
+            for path in inside
+        ]
+        where = f"`{folder}/`: " if folder else ""
+        blocks += [f"## {where}{title}", "\n".join(["| file | command | |", "|---|---|---|", *rows])]
+    return "\n\n".join(blocks) + "\n"
+
+
+def pages() -> Mapping[Path, str]:
+    """Both files, with their text."""
+    return {SETTINGS: settings_page(), CONFIGS: configs_page()}
+
+
+if __name__ == "__main__":
+    make_reference.write(pages())

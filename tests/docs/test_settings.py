@@ -1,0 +1,98 @@
+"""The reference of settings and the index of settings files say what the code and the files say."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+
+import make_settings  # noqa: E402
+
+from pd_jax.config.fields import Field, fields  # noqa: E402
+from pd_jax.config.loading import from_mapping  # noqa: E402
+
+COMMANDS = make_settings.commands()
+REQUIRED: dict[str, Any] = {
+    "teacher": "pong",
+    "out": "somewhere",
+    "game": "pong",
+    "runs": ["somewhere"],
+    "name_or_file": "pong",
+    "file": "agent.zip",
+}
+
+
+def rows(command: str) -> dict[str, list[str]]:
+    """The cells of a command's table, by setting."""
+    section = make_settings.settings_page().partition(f"\n## {command}\n")[2].partition("\n## ")[0]
+    cells = [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in section.splitlines() if line.startswith("| `")]
+    return {setting.strip("`"): rest for setting, *rest in cells}
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        section = mapping
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return mapping
+
+
+def test_the_pages_are_of_this_code() -> None:
+    for path, text in make_settings.pages().items():
+        assert path.read_text(encoding="utf-8") == text, "python docs/make_settings.py writes it anew"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_setting_has_a_row_and_the_defaults_are_those_of_the_program(command: str) -> None:
+    config_class, table = COMMANDS[command], rows(command)
+    assert list(table) == list(fields(config_class))
+    required = {key for key, (_, default, _) in table.items() if default == "**required**"}
+    given = {key: REQUIRED[key] for key in required}
+    if command == "teachers import":
+        given["out"] = "teacher.safetensors"
+    if command == "evaluate":
+        given["teacher"] = "pong"
+    shown = {key: yaml.safe_load(table[key][1].strip("`")) for key in table.keys() - required}
+    assert from_mapping(config_class, nested(shown | given)) == from_mapping(config_class, nested(given))
+    assert all(text for _, _, text in table.values())
+
+
+def test_what_a_setting_may_be_is_spelled_out() -> None:
+    assert rows("distill")["learner.batch_size"][0] == "a whole number, at least 1"
+    assert rows("distill")["loss.kind"][0] == "`kl`, `nll`, `mse`"
+    assert rows("distill")["epsilon"][0] == "a number from 0 to 1"
+    spell = make_settings.spell_values
+    assert spell(Field(str, many=True, one_or_many=True, optional=True)) == "text, or a list; or `null`"
+    assert spell(Field(bool, many=True)) == "a list, each `true` or `false`"
+
+
+def test_every_settings_file_is_in_the_index_with_its_command() -> None:
+    text = make_settings.configs_page()
+    files = [path for path in (ROOT / "configs").rglob("*") if path.is_file() and path.suffix != ".md"]
+    assert len(files) > 40
+    for path in files:
+        (row,) = re.findall(rf"^\| \[`[^`]+`\]\({path.relative_to(ROOT / 'configs')}\) \|(.+)$", text, re.MULTILINE)
+        _, about = row.rsplit(" | ", 1)
+        assert len(about) > 20 and about.endswith(". |"), path
+        if path.suffix == ".yaml":
+            command = yaml.safe_load("\n".join(path.read_text().splitlines()[:1]).removeprefix("# ")).split(" --")[0]
+            assert f"`{command}`" in row
+
+
+def test_the_first_sentence_is_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("# pd-jax distill --config a.yaml\n# Of Rusu et al. (2016) and\n# Ms. Pac-Man. More.\nteacher: x\n")
+    assert make_settings.about_file(path) == "Of Rusu et al. (2016) and Ms. Pac-Man."
+    assert make_settings.command_of(path) == "`pd-jax distill`"
+    path.write_text("#!/bin/sh\n#SBATCH --nodes=1\n# A launch: all at once. Then more.\nexit\n")
+    assert make_settings.about_file(path) == "A launch: all at once." and make_settings.command_of(path) == ""
