@@ -7,7 +7,8 @@ from typing import Any
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.environments.tasks import Task
-from pd_jax.learner.learner import gradient_parts, learner_template
+from pd_jax.learner.gradients import gradient_parts
+from pd_jax.learner.learner import learner_template
 from pd_jax.networks.policy import count_params
 from pd_jax.networks.student import Student
 from pd_jax.resources.liveness import tree_bytes
