@@ -31,8 +31,9 @@ from pd_jax.config.sections import (
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.experience import Experience
 from pd_jax.distill.session import distill
-from pd_jax.distill.setup import DistillSetup, make_loss, make_setup
+from pd_jax.distill.setup import DistillSetup, make_setup
 from pd_jax.learner.learner import Learner
+from pd_jax.learner.objective import make_loss
 from pd_jax.runs.metrics import read_metrics
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Progress
@@ -126,7 +127,8 @@ def live_config(
 def parts(setup: DistillSetup) -> Iterator[tuple[Callable[[], Any], Callable[[], Any]]]:
     """A round's play into the replays, and a round's updates from them, each alone."""
     config, counters = setup.config, DistillCounters.begin(setup)
-    learner = Learner(setup.student, make_loss(setup), config.learner, setup.devices, total_updates=setup.total_updates)
+    loss = make_loss(config.loss, setup.student, setup.gives_logits)
+    learner = Learner(setup.student, loss, config.learner, setup.devices, total_updates=setup.total_updates)
     state = learner.init(jax.random.key(config.seed))
     with Interrupts() as interrupts, Progress("") as progress:
         experience = Experience(setup, counters.games, progress.add("steps", 1), interrupts)

@@ -35,6 +35,7 @@ from benchmarks.harness.sizes import find_size
 from benchmarks.stages.context import Context, PyTorch
 from benchmarks.stages.inference import bulk_inference, frames_first, of_frames_first, pytorch_inference
 from benchmarks.stages.update import pytorch_store, pytorch_updates, updates
+from pd_jax.learner.update import updates_from_replay
 from pd_jax.networks.registry import make_network
 from pd_jax.resources.traces import Span, read_trace
 
@@ -137,7 +138,9 @@ def _updates(network: str, variables: Any, context: Context, options: argparse.N
     rival = PyTorch.find().student(variables)
     if rival is not None:
         works["PyTorch"] = pytorch_updates(rival, pytorch_store(context), options.batch, count)
-    many: Any = material.devices.map(functools.partial(learner.per_device_updates, num_updates=count), donate=(0,))
+    many: Any = material.devices.map(
+        functools.partial(updates_from_replay, learner.rule, num_updates=count), donate=(0,)
+    )
     state = learner.init(jax.random.key(0))
     return _Job(works, many.lower(state, (material.stored,)).compile().as_text())
 

@@ -26,8 +26,8 @@ from benchmarks.harness import record
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task, get_task
+from pd_jax.networks.convolutions import ConvolutionMethod
 from pd_jax.networks.registry import make_network
-from pd_jax.networks.torsos import ConvolutionMethod
 from pd_jax.resources import pace
 from pd_jax.trainers import pqn
 

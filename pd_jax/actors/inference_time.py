@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
 _DECISIONS = 4
@@ -60,17 +61,22 @@ class InferenceProbe:
 
     def __init__(self, policies: tuple[tuple[PolicyApply, Any], ...], observations: Array) -> None:
         applies, variables = zip(*policies, strict=True)
-        self._decide = functools.partial(_decide, applies, variables, observations)
-        jax.block_until_ready(self._decide())
+        self._platform = platform_of(observations)
+        self._arguments = applies, variables, observations
+        self._decide()
 
     def seconds(self) -> float:
         """Seconds of one decision of all lanes, the median of a few; takes no longer than a moment."""
         each: list[float] = []
         while not each or (sum(each) < _PROBE_SECONDS and len(each) < _MOST_SCANS):
             started = time.perf_counter()
-            jax.block_until_ready(self._decide())
+            self._decide()
             each.append(time.perf_counter() - started)
         return statistics.median(each) / _DECISIONS
+
+    def _decide(self) -> None:
+        with tracing_for(self._platform):
+            jax.block_until_ready(_decide(*self._arguments))
 
 
 class Probed(Protocol):

@@ -14,6 +14,7 @@ from pd_jax.actors.inference_time import InferenceProbe, PlayTime
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task
+from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.teachers import Teacher
 from pd_jax.types import PolicyApply, Trajectory
 
@@ -68,7 +69,7 @@ class LivePlay:
         """Plays ``count`` rollouts, each going on where the one before ended."""
         for _ in range(count):
             started = time.monotonic()
-            with jax.profiler.TraceAnnotation("rollout"):
+            with jax.profiler.TraceAnnotation("rollout"), tracing_for(platform_of(self._lanes)):
                 self._lanes, trajectory, finished = self._rollout(
                     self._variables, self._lanes, self._epsilon, self._acting
                 )

@@ -16,11 +16,11 @@ from typing import Any
 from pd_jax.config.distill import DistillConfig
 from pd_jax.distill.experience import Experience, PlayRequest
 from pd_jax.distill.session import DistillSession
-from pd_jax.distill.setup import DistillSetup, make_loss, make_setup, open_distill_run
+from pd_jax.distill.setup import make_setup, open_distill_run
 from pd_jax.errors import UserError
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.ensemble import EnsembleLearner, fetch_members
-from pd_jax.learner.learner import LossFunction
+from pd_jax.learner.objective import loss_at, temperatures
 from pd_jax.resources.ledger import Ledger
 from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.metrics import MetricsWriter
@@ -87,11 +87,13 @@ class _Group:
         first = next(iter(sessions.values()))
         self._ensemble = EnsembleLearner(
             first.setup.student,
-            functools.partial(_loss_at, first.setup),
+            functools.partial(loss_at, first.config.loss, first.setup.student),
             first.config.learner,
             first.setup.devices,
             total_updates=first.setup.total_updates,
-            temperatures=[_temperature(session.setup) for session in sessions.values()],
+            temperatures=[
+                temperatures(session.config.loss, session.setup.gives_logits)[0] for session in sessions.values()
+            ],
             learning_rates=[session.config.learner.learning_rate for session in sessions.values()],
         )
         self._devices = first.setup.devices
@@ -188,13 +190,3 @@ class _SharedMeters(Progress):
         if text not in self._said:
             self._said.add(text)
             super().print(text)
-
-
-def _loss_at(setup: DistillSetup, temperature: Any) -> LossFunction:
-    """The loss of a run, with another temperature than its own."""
-    loss: Any = make_loss(setup)
-    return functools.partial(loss, temperature=temperature) if setup.config.loss.kind == "kl" else loss
-
-
-def _temperature(setup: DistillSetup) -> float:
-    return setup.config.loss.temperature_for(teacher_gives_logits=setup.teachers[0].gives_logits)

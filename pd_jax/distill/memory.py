@@ -7,7 +7,8 @@ from typing import Any
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.environments.tasks import Task
-from pd_jax.learner.learner import gradient_parts, learner_template
+from pd_jax.learner.gradients import gradient_parts
+from pd_jax.learner.learner import learner_template
 from pd_jax.networks.policy import count_params
 from pd_jax.networks.student import Student
 from pd_jax.resources.liveness import tree_bytes
@@ -28,13 +29,13 @@ from pd_jax.resources.parts import (
     trajectory_of,
     weights_part,
 )
-from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.devices import DeviceGroup, tracing_for
 
 
 def distillation_parts(
     config: DistillConfig, student: Student, teachers: Sequence[Policy], devices: DeviceGroup, *, students: int = 1
 ) -> tuple[Part, ...]:
-    """What a distillation takes.
+    """What a distillation takes, on the platform of its devices.
 
     Args:
       config: resolved.
@@ -46,12 +47,13 @@ def distillation_parts(
     tasks, lanes = student.tasks, config.lanes
     state = learner_template(student, config.learner)
     is_live = config.data is None
-    activations = [
-        minibatch_part(config, student, devices, students),
-        evaluation_part(config.evaluation, [(student.policy(0), state.variables)], tasks[:1]),
-    ]
-    if is_live:
-        activations.append(play_part(config, student, teachers, state.variables))
+    with tracing_for(devices.platform):
+        activations = [
+            minibatch_part(config, student, devices, students),
+            evaluation_part(config.evaluation, [(student.policy(0), state.variables)], tasks[:1]),
+        ]
+        if is_live:
+            activations.append(play_part(config, student, teachers, state.variables))
     environments = [(task, own) for task, own in zip(tasks, lanes, strict=True) if is_live]
     # The sum of an update's gradients, besides those of the part in hand.
     sums = 2 + (gradient_parts(student, config.learner, devices) > 1)

@@ -25,11 +25,12 @@ from pd_jax.distill.experience import (
 )
 from pd_jax.distill.replay_checkpoint import ReplayKeeper
 from pd_jax.distill.scorer import Scorer
-from pd_jax.distill.setup import DistillSetup, make_divergence, make_loss, make_setup, open_distill_run
+from pd_jax.distill.setup import DistillSetup, make_setup, open_distill_run
 from pd_jax.distill.summary import draw_distillation, game_values, summarise_distillation
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.divergence import DivergenceError, check_weights
 from pd_jax.learner.learner import Learner, LearnerState
+from pd_jax.learner.objective import make_divergence, make_loss
 from pd_jax.networks.policy import count_params
 from pd_jax.resources.ledger import SCORING
 from pd_jax.runs.diverged import check_rolls_back, keep_for_inspection
@@ -94,13 +95,14 @@ class DistillSession(StudentSession[DistillCounters]):
     def __init__(self, setup: DistillSetup, tools: Tools) -> None:
         self.setup, self.config = setup, setup.config
         super().__init__(tools, DistillCounters.begin(setup), self.config)
+        objective = self.config.loss, setup.student, setup.gives_logits
         self.learner = Learner(
             setup.student,
-            make_loss(setup),
+            make_loss(*objective),
             self.config.learner,
             setup.devices,
             total_updates=self.total_updates,
-            divergence=make_divergence(setup) if len(setup.tasks) > 1 else None,
+            divergence=make_divergence(*objective) if len(setup.tasks) > 1 else None,
         )
         self.roll_backs_here = 0
         """Of this process; ``counters.roll_backs`` counts those of all sessions."""

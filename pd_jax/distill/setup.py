@@ -9,10 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
-from pd_jax import losses
 from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
@@ -22,7 +19,6 @@ from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore
-from pd_jax.learner.learner import LossFunction
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
 from pd_jax.replay.header import DatasetHeader
@@ -76,6 +72,11 @@ class DistillSetup:
         """Such as ``pong into net2``."""
         games = ", ".join(self.names) if len(self.names) <= 3 else f"{len(self.names)} games"
         return f"{games} into {self.config.student.network}"
+
+    @property
+    def gives_logits(self) -> tuple[bool, ...]:
+        """Of each game's teacher, whether it gives logits; otherwise it gives Q-values."""
+        return tuple(teacher.gives_logits for teacher in self.teachers)
 
     @property
     def network(self) -> str:
@@ -203,49 +204,6 @@ def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
     """What checkpoints call a student's network: its name, and its heads where there are several."""
     heads = f" for {', '.join(task.name for task in tasks)}" if len(tasks) > 1 else ""
     return f"{student.network}{heads}"
-
-
-def make_loss(setup: DistillSetup) -> LossFunction:
-    """The configured loss as a function of student outputs and teacher outputs alone, a `LossFunction`."""
-    mask = _mask(setup.student)
-    if setup.config.loss.kind == "nll":
-        return functools.partial(losses.nll_loss, mask=mask)
-    if setup.config.loss.kind == "mse":
-        return functools.partial(losses.mse_loss, mask=mask)
-    return functools.partial(losses.kl_loss, temperature=_temperature(setup), mask=mask)
-
-
-def make_divergence(setup: DistillSetup) -> LossFunction:
-    """KL from the teachers' policies to the student's, whatever the loss: the measure that all students share.
-
-    A student of MSE gives Q-values, whose policy is sharpened as the teacher's is.
-    """
-    divergence = functools.partial(losses.kl_loss, temperature=_temperature(setup), mask=_mask(setup.student))
-    if setup.config.loss.kind != "mse":
-        return divergence
-    return lambda outputs, teacher_q: divergence(outputs / _temperature(setup), teacher_q)
-
-
-def _mask(student: Student) -> Array | None:
-    """bool ``[G, 1, A]``; None where there is no padding: one game's arithmetic is then what it would be alone."""
-    return None if student.mask.all() else jnp.asarray(student.mask[:, None, :])
-
-
-def temperatures(setup: DistillSetup) -> list[float]:
-    """What KL divides each teacher's outputs by."""
-    loss = setup.config.loss
-    return [
-        loss.temperature_for(game, teacher_gives_logits=teacher.gives_logits)
-        for game, teacher in enumerate(setup.teachers)
-    ]
-
-
-def _temperature(setup: DistillSetup) -> float | Array:
-    """One for all games, or float32 ``[G, 1, 1]``."""
-    each = temperatures(setup)
-    if len(set(each)) == 1:
-        return each[0]
-    return jnp.asarray(each, jnp.float32)[:, None, None]
 
 
 def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) -> tuple[Teacher, ...]:

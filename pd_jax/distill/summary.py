@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from pd_jax.distill.counters import DistillCounters
-from pd_jax.distill.setup import DistillSetup, temperatures
+from pd_jax.distill.setup import DistillSetup
 from pd_jax.evaluation.scores import Score
+from pd_jax.learner.objective import temperatures
 from pd_jax.report.figures import plot_run
 from pd_jax.report.page import write_report
 from pd_jax.runs.directory import RunDirectory
@@ -61,7 +62,7 @@ def summarise_distillation(
         "teacher_network": one_or_list([metadata.network for metadata in teaching]),
         "teacher": one_or_list([metadata.name for metadata in teaching]),
         "loss": config.loss.kind,
-        "temperature": one_or_list(temperatures(setup)) if config.loss.kind == "kl" else None,
+        "temperature": one_or_list(temperatures(config.loss, setup.gives_logits)) if config.loss.kind == "kl" else None,
         "behaviour": config.behaviour.policy,
         "evaluation_epsilon": config.evaluation.epsilon,
         "max_noops": config.env.max_noops,

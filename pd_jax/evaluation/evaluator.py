@@ -15,6 +15,7 @@ from pd_jax.actors import rollout
 from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
 _PROGRESS_STEPS = 64
@@ -91,9 +92,12 @@ class Evaluator:
         is_last: Any = np.zeros(self.num_lanes, bool)
         games: list[list[tuple[float, int]]] = [[] for _ in range(self.num_lanes)]
         steps = 0
+        # Computation follows the policy.
+        platform = platform_of(variables)
         while True:
             shown = dataclasses.replace(timestep, observations=_frames_first(timestep.observations))
-            state, actions, finished = _settle_and_act(self._apply, variables, state, shown, self.epsilon)
+            with tracing_for(platform):
+                state, actions, finished = _settle_and_act(self._apply, variables, state, shown, self.epsilon)
             mask = np.asarray(finished.mask)
             if mask.any():
                 self._note(games, mask, np.asarray(finished.returns), np.asarray(finished.lengths))

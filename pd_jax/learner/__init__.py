@@ -1,4 +1,4 @@
-"""The student's learner: loss, gradients and optimizer, mapped over the devices."""
+"""The student's learner: objective and update as pure functions, mapped over the devices."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pd_jax.learner.divergence import DivergenceError
-    from pd_jax.learner.learner import Learner, LearnerState
+    from pd_jax.learner.learner import Learner
+    from pd_jax.learner.objective import make_divergence, make_loss
+    from pd_jax.learner.update import LearnerState, UpdateRule, make_rule
 
 __all__ = [
     "DivergenceError",
     "Learner",
     "LearnerState",
+    "UpdateRule",
+    "make_divergence",
+    "make_loss",
+    "make_rule",
 ]
 
 if not TYPE_CHECKING:
@@ -21,6 +27,8 @@ if not TYPE_CHECKING:
         __name__,
         {
             "divergence": ["DivergenceError"],
-            "learner": ["Learner", "LearnerState"],
+            "learner": ["Learner"],
+            "objective": ["make_divergence", "make_loss"],
+            "update": ["LearnerState", "UpdateRule", "make_rule"],
         },
     )

@@ -17,14 +17,15 @@ import numpy as np
 from jax import Array
 
 from pd_jax.config.sections import LearnerConfig
-from pd_jax.learner.learner import Learner, LearnerState, LossFunction
+from pd_jax.learner.objective import LossFunction
+from pd_jax.learner.update import LearnerState, Metrics, UpdateRule, make_rule, updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import DeviceGroup
 
 
 class EnsembleLearner:
-    """Updates K students on every device of a group: `jax.vmap` over what `pd_jax.learner.learner.Learner` does on one.
+    """Updates K students on every device of a group: `jax.vmap` over the updates of one.
 
     Args:
       student: of all of them.
@@ -61,7 +62,7 @@ class EnsembleLearner:
             (jnp.asarray(temperatures, jnp.float32), jnp.asarray(learning_rates, jnp.float32))
         )
         self._update_many: dict[int, Callable[..., Any]] = {}
-        self._member(temperatures[0], learning_rates[0])  # Checks the minibatch.
+        self._rule(temperatures[0], learning_rates[0])  # Checks the minibatch.
 
     def stack(self, states: Sequence[LearnerState]) -> LearnerState:
         """States of single students, without a device axis, as one on every device, ``[D, K, ...]``."""
@@ -75,7 +76,7 @@ class EnsembleLearner:
 
     def update_from_replay(
         self, states: LearnerState, stored: tuple[ReplayState, ...], num_updates: int
-    ) -> tuple[LearnerState, dict[str, Array]]:
+    ) -> tuple[LearnerState, Metrics]:
         """``num_updates`` updates of every student in one call, each from minibatches of its own.
 
         Args:
@@ -87,25 +88,25 @@ class EnsembleLearner:
           the next states and the metrics of each student, ``[D, K, ...]``.
         """
         if num_updates not in self._update_many:
-            many = functools.partial(self._per_device_updates, num_updates=num_updates)
+            many = functools.partial(self._updates, num_updates=num_updates)
             self._update_many[num_updates] = self._devices.map(many, donate=(0,))
         return self._update_many[num_updates](states, stored, self._settings)
 
-    def _per_device_updates(
+    def _updates(
         self,
         states: LearnerState,
         stored: tuple[ReplayState, ...],
         settings: tuple[Array, Array],
         num_updates: int,
-    ) -> tuple[LearnerState, dict[str, Array]]:
-        def of_one(state: LearnerState, temperature: Array, rate: Array) -> tuple[LearnerState, dict[str, Array]]:
-            return self._member(temperature, rate).per_device_updates(state, stored, num_updates)
+    ) -> tuple[LearnerState, Metrics]:
+        def of_one(state: LearnerState, temperature: Array, rate: Array) -> tuple[LearnerState, Metrics]:
+            return updates_from_replay(self._rule(temperature, rate), state, stored, num_updates=num_updates)
 
         return jax.vmap(of_one)(states, *settings)
 
-    def _member(self, temperature: Any, learning_rate: Any) -> Learner:
-        """The learner of one student, whose settings may be numbers or what is being traced."""
-        return Learner(
+    def _rule(self, temperature: Any, learning_rate: Any) -> UpdateRule:
+        """Of one student, whose settings may be numbers or what is being traced."""
+        return make_rule(
             self._student,
             self._loss_at(temperature),
             dataclasses.replace(self._config, learning_rate=learning_rate),

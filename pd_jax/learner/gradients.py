@@ -9,10 +9,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pd_jax.config.sections import LearnerConfig
+from pd_jax.networks import partition
+from pd_jax.networks.student import Student
+from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import Batch
 
 MeanLoss = Callable[[Any, Batch], tuple[Array, dict[str, Array]]]
 """``(variables, examples) -> (loss, measures)``: float32 means over the examples."""
+
+
+def gradient_parts(student: Student, config: LearnerConfig, devices: DeviceGroup) -> int:
+    """Parts that each device takes its gradients in: as many as are asked for, and those in what suits its platform."""
+    share = config.batch_size // devices.size // config.accumulate
+    seen = 1 if config.games == "alternating" else student.num_games
+    return config.accumulate * partition.gradient_parts(student.network, share, seen, platform=devices.platform)
 
 
 def mean_gradients(

@@ -1,4 +1,4 @@
-"""The paper's networks by name, readable first: torsos and heads, students, and the greedy policies of both."""
+"""The paper's networks by name, and users' own: torsos and heads, students, and the greedy policies of both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pd_jax.system.lazy import lazy_names
 if TYPE_CHECKING:
     from pd_jax.networks.greedy import GreedyPolicy, epsilon_greedy, greedy_actions
     from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork, count_params
-    from pd_jax.networks.registry import NETWORK_NAMES, make_network
+    from pd_jax.networks.registry import NETWORK_NAMES, TorsoOptions, make_network, register_network
     from pd_jax.networks.student import Student, make_student
 
 __all__ = [
@@ -18,11 +18,13 @@ __all__ = [
     "MultiGameNetwork",
     "PolicyNetwork",
     "Student",
+    "TorsoOptions",
     "count_params",
     "epsilon_greedy",
     "greedy_actions",
     "make_network",
     "make_student",
+    "register_network",
 ]
 
 if not TYPE_CHECKING:
@@ -31,7 +33,7 @@ if not TYPE_CHECKING:
         {
             "greedy": ["GreedyPolicy", "epsilon_greedy", "greedy_actions"],
             "policy": ["MultiGameNetwork", "PolicyNetwork", "count_params"],
-            "registry": ["NETWORK_NAMES", "make_network"],
+            "registry": ["NETWORK_NAMES", "TorsoOptions", "make_network", "register_network"],
             "student": ["Student", "make_student"],
         },
     )

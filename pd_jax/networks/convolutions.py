@@ -4,10 +4,38 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from pd_jax.system.devices import target_platform
+
+ConvolutionMethod = Literal["auto", "matmul", "native"]
+
+
+def convolve(x: Array, kernel: Array, stride: int, method: ConvolutionMethod = "auto") -> Array:
+    """A VALID convolution.
+
+    Args:
+      x: ``[N, H, W, C]``, of the kernel's dtype or uint8.
+      kernel: ``[size, size, C, features]``.
+      stride: of both axes.
+      method: its formulation; ``auto`` is the faster one on the platform that is traced for.
+
+    Returns:
+      ``[N, (H - size) / stride + 1, (W - size) / stride + 1, features]``.
+    """
+    formulation = matmul_convolution if formulation_on(target_platform(), method) == "matmul" else native_convolution
+    return formulation(x, kernel, stride)
+
+
+def formulation_on(platform: str, method: ConvolutionMethod = "auto") -> ConvolutionMethod:
+    """``matmul`` or ``native``: what a method stands for on a platform."""
+    if method == "auto":
+        return "matmul" if platform == "cpu" else "native"
+    return method
 
 
 def native_convolution(x: Array, kernel: Array, stride: int) -> Array:

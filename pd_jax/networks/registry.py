@@ -1,4 +1,4 @@
-"""The paper's networks by name: a torso and a head for each game, over uint8 frame stacks or vectors.
+"""The paper's networks by name, and users' own: a torso and a head for each game, over uint8 frame stacks or vectors.
 
 Parameters always have the field's usual shapes (convolution kernels HWIO, dense kernels ``[in, out]``), whatever
 formulation of the convolution the platform prefers, so that files and checkpoints travel between platforms.
@@ -7,16 +7,18 @@ formulation of the convolution the platform prefers, so that files and checkpoin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TypedDict, Unpack, overload
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, Unpack, overload
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from pd_jax.errors import UserError, nearest
+from pd_jax.networks.convolutions import ConvolutionMethod
 from pd_jax.networks.heads import CategoricalHead, MultiGameHead, SingleHead
+from pd_jax.networks.partition import PartitionedTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
-from pd_jax.networks.torsos import _STRIDES, ACTIVATIONS, AtariTorso, ConvolutionMethod, MLPTorso, TorsoSpec
+from pd_jax.networks.torsos import ACTIVATIONS, MLPTorso, TorsoSpec
 
 _TORSOS = {
     "dqn": TorsoSpec((32, 64, 64), 512),
@@ -29,7 +31,7 @@ _TORSOS = {
 # Their heads have a hidden layer even for a single game.
 _MULTI_GAME_NAMES = ("multi3", "multi10")
 NETWORK_NAMES = (*_TORSOS, "mlp")
-"""What :func:`make_network` knows."""
+"""Those that are always there; :func:`register_network` adds others."""
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -44,6 +46,67 @@ class NetworkOptions(TypedDict, total=False):
     channels: Sequence[int] | None
     hidden: int | None
     head_hidden: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TorsoOptions:
+    """What :func:`make_network` was asked for that is the torso's; see there.
+
+    Attributes:
+      layer_norm, hidden_sizes, activation, convolution, channels, hidden: as given there.
+      dtype: of the computation, from ``compute_dtype``.
+    """
+
+    layer_norm: bool
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    convolution: ConvolutionMethod
+    channels: tuple[int, ...] | None
+    hidden: int | None
+    dtype: Any
+
+
+TorsoBuilder = Callable[[TorsoOptions], nn.Module]
+"""Makes a linen module that maps observations ``[N, ...]``, as games show them, to features ``[N, features]``."""
+
+_registered: dict[str, TorsoBuilder] = {}
+
+
+def register_network(name: str, build_torso: TorsoBuilder) -> None:
+    """Has :func:`make_network` know a network of the user's own by a name, for as long as the process runs.
+
+    The torso is the user's, the heads are those of all networks: so it is there for one game and for several.
+
+    Example::
+
+      class Flat(nn.Module):
+          units: int
+
+          @nn.compact
+          def __call__(self, observations):
+              pixels = observations.reshape(len(observations), -1) / 255.0
+              return nn.relu(nn.Dense(self.units)(pixels))
+
+      register_network("flat", lambda options: Flat(options.hidden or 32))
+      network = make_network("flat", num_actions=6)
+
+    Args:
+      name: given again, it stands for the later torso.
+      build_torso: makes the torso. It may use any of the options, or none; from equal ones it makes equal modules, by
+        which compiled programs are found again. Frames come as uint8 ``[N, 84, 84, 4]``, vectors as float32
+        ``[N, D]``, and there may be none (N is 0).
+
+    Raises:
+      UserError: the name is one of ``NETWORK_NAMES``, or empty.
+    """
+    if not name or name in NETWORK_NAMES:
+        raise UserError(f"{name!r} cannot be the name of a network of your own ({', '.join(NETWORK_NAMES)} are taken)")
+    _registered[name] = build_torso
+
+
+def network_names() -> tuple[str, ...]:
+    """All that :func:`make_network` knows at present."""
+    return (*NETWORK_NAMES, *_registered)
 
 
 @overload
@@ -68,15 +131,16 @@ def make_network(
 
     Args:
       name: ``dqn``, ``net1``, ``net2``, ``net3``, ``multi3``, ``multi10`` for uint8 frames ``[N, 84, 84, 4]``; ``mlp``
-        for float ``[N, D]``.
+        for float ``[N, D]``; or one that was given to :func:`register_network`.
       num_actions: size of the output of a single game's network, or of every game's output in a network of several.
       layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
       hidden_sizes: of ``mlp``; ignored by the others.
       activation: ``relu`` or, for ``mlp``, ``tanh``.
       support: values of the atoms of a categorical head, whose mean is the output; by default outputs are plain.
       compute_dtype: ``float32`` or ``bfloat16``. Parameters and outputs stay float32.
-      convolution: formulation of the convolutions; ``auto`` takes the platform's faster one. That of CPUs
-        (``matmul``) has gradients backwards only; for `jax.jvp` and what is made of it take ``native``.
+      convolution: formulation of the convolutions; ``auto`` takes the faster one of the platform that the network is
+        traced for, see `pd_jax.system.devices`. That of CPUs (``matmul``) has gradients backwards only; for `jax.jvp`
+        and what is made of it take ``native``.
       channels: of the three convolutions, instead of those that the name stands for.
       hidden: units of the torso's dense layer, instead of those that the name stands for.
       head_hidden: units of the hidden layer (``fc2``) of each head, in networks of several games and in ``multi3`` and
@@ -99,14 +163,16 @@ def make_network(
         choices = "relu" if name in _TORSOS else ", ".join(ACTIVATIONS)
         raise UserError(f"activation: {activation!r} is not one of those of {name} ({choices})")
     dtype = jnp.dtype(compute_dtype)
-    torso: nn.Module
-    if name == "mlp":
-        if channels is not None or hidden is not None:
-            raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
-        torso = MLPTorso(tuple(hidden_sizes), layer_norm=layer_norm, activation=activation, dtype=dtype)
-    else:
-        spec = _torso_spec(name, channels, hidden)
-        torso = AtariTorso(spec, layer_norm=layer_norm, method=convolution, dtype=dtype)
+    options = TorsoOptions(
+        layer_norm=layer_norm,
+        hidden_sizes=tuple(hidden_sizes),
+        activation=activation,
+        convolution=convolution,
+        channels=None if channels is None else tuple(channels),
+        hidden=hidden,
+        dtype=dtype,
+    )
+    torso = _make_torso(name, options)
     if isinstance(num_actions, Sequence):
         if support:
             raise UserError("a categorical head is for a single game")
@@ -119,18 +185,28 @@ def make_network(
     return PolicyNetwork(torso=torso, head=head)
 
 
-def _torso_spec(name: str, channels: Sequence[int] | None, hidden: int | None) -> TorsoSpec:
-    """The widths that a name stands for, but for those that are given."""
+def _make_torso(name: str, options: TorsoOptions) -> nn.Module:
+    if name in _registered:
+        return _registered[name](options)
+    if name == "mlp":
+        if options.channels is not None or options.hidden is not None:
+            raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
+        return MLPTorso(options.hidden_sizes, options.layer_norm, options.activation, options.dtype)
     if name not in _TORSOS:
-        choices = ", ".join(NETWORK_NAMES)
-        raise UserError(f"{name!r} is not a network{nearest(name, NETWORK_NAMES)} ({choices})")
-    spec = _TORSOS[name]
-    if channels is not None:
-        if len(channels) != len(_STRIDES):
-            raise UserError(f"channels: {len(channels)} widths for {len(_STRIDES)} convolutions")
-        spec = dataclasses.replace(spec, channels=tuple(channels))
-    if hidden is not None:
-        spec = dataclasses.replace(spec, hidden=hidden)
+        raise UserError(f"{name!r} is not a network{nearest(name, network_names())} ({', '.join(network_names())})")
+    return PartitionedTorso(
+        _with_widths(_TORSOS[name], options), options.layer_norm, method=options.convolution, dtype=options.dtype
+    )
+
+
+def _with_widths(spec: TorsoSpec, options: TorsoOptions) -> TorsoSpec:
+    """The layer sizes of a torso, but for those that are given."""
+    if options.channels is not None:
+        if len(options.channels) != len(spec.channels):
+            raise UserError(f"channels: {len(options.channels)} widths for {len(spec.channels)} convolutions")
+        spec = dataclasses.replace(spec, channels=options.channels)
+    if options.hidden is not None:
+        spec = dataclasses.replace(spec, hidden=options.hidden)
     if min(*spec.channels, spec.hidden) < 1:
         raise UserError(f"channels and hidden must be at least 1, got {spec.channels} and {spec.hidden}")
     return spec

@@ -16,10 +16,10 @@ import jax
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.experience import Experience
-from pd_jax.distill.setup import make_loss
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.learner.divergence import check_weights
 from pd_jax.learner.learner import Learner, LearnerState
+from pd_jax.learner.objective import make_loss
 from pd_jax.online.scorer import COMPARISON_SEED_OFFSET, OnlineScorer
 from pd_jax.online.setup import OnlineSetup, make_online_setup, open_online_run
 from pd_jax.online.state import OnlineCounters, OnlineState
@@ -76,7 +76,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
         self.devices = student_setup.devices
         self.learner = Learner(
             student_setup.student,
-            make_loss(student_setup),
+            make_loss(config.loss, student_setup.student, student_setup.gives_logits),
             config.learner,
             self.devices,
             total_updates=self.total_updates,

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pd_jax.system.devices import target_platform
 from pd_jax.types import Batch, Trajectory
 
 STACK = 4
@@ -301,7 +302,7 @@ def gather(state: FrameRings, lanes: Array, slots: Array) -> Array:
         return take(state.observations, lanes, slots)
     steps_back = jnp.minimum(jnp.arange(STACK - 1, -1, -1), _history(state, lanes, slots)[:, None])
     frames = take(state.observations, lanes[:, None], (slots[:, None] - steps_back) % state.flags.shape[1])
-    if jax.default_backend() == "cpu":
+    if target_platform() == "cpu":
         # Alone, a frame is copied in one go; fused with what turns the stacks, its bytes are looked up one by one.
         frames = lax.optimization_barrier(frames)
     return frames.reshape(-1, STACK, *state.observation_shape).transpose(0, 2, 3, 1)

@@ -23,7 +23,7 @@ from pd_jax.networks.student import Student
 from pd_jax.replay import rings
 from pd_jax.resources.liveness import peak_bytes, tree_bytes
 from pd_jax.resources.memory import MemoryEstimate, Part
-from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.devices import DeviceGroup, target_platform
 from pd_jax.types import Trajectory
 
 # Measured with EnvPool 1.2.5: 1.5 to 1.7 MB a lane of three Atari games, 0.05 of CartPole, 0.2 of LunarLander.
@@ -135,9 +135,8 @@ def programs_part() -> Part:
     return Part("programs", _PROGRAM_BYTES, on_host=True)
 
 
-@functools.cache
 def minibatch_bytes(student: Student, batch: int, is_one_game: bool = False) -> int:
-    """What an update takes beside parameters and their gradients, on one device.
+    """What an update takes beside parameters and their gradients, on one device of the platform that is traced for.
 
     These are the outputs of the layers and of what the layers are made of (such as the patches of a convolution that is
     a matrix product), all that the way back needs of them, and two copies of the observations: as they were stored, and
@@ -148,6 +147,11 @@ def minibatch_bytes(student: Student, batch: int, is_one_game: bool = False) -> 
       batch: samples of each game.
       is_one_game: whether an update is about one game only.
     """
+    return _minibatch_bytes(student, batch, is_one_game, target_platform())
+
+
+@functools.cache
+def _minibatch_bytes(student: Student, batch: int, is_one_game: bool, platform: str) -> int:
     variables = jax.eval_shape(student.init, jax.random.key(0))
     student = dataclasses.replace(student, network=in_one_part(student.network))
     leading = (batch,) if is_one_game else (student.num_games, batch)
@@ -163,7 +167,7 @@ def minibatch_bytes(student: Student, batch: int, is_one_game: bool = False) -> 
 
 
 def forward_bytes(apply: Any, variables: Any, task: Task, lanes: int) -> int:
-    """What one decision of some lanes takes in a network, beside its parameters."""
+    """What one decision of some lanes takes in a network, beside its parameters, on the platform traced for."""
     return peak_bytes(apply, variables, observations_of(task, lanes))
 
 

@@ -1,13 +1,19 @@
-"""The one place where work is mapped over devices.
+"""The one place where work is mapped over devices, and where it is known what kind of device a program is for.
 
 `jax.pmap` has been ``jit(shard_map)`` since JAX 0.9.2, so it costs nothing over the newer interface; nothing outside
 this module depends on it.
+
+Some of what is traced has a formulation for CPUs and another for accelerators. Which of them is taken follows the
+devices that the program is for, never the process's default: a CPU may play beside a TPU that learns, and a program may
+be compiled for devices that are not there. :func:`target_platform` says it to what is being traced;
+:meth:`DeviceGroup.map` and :func:`tracing_for` set it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +26,48 @@ from pd_jax.errors import UserError
 
 AXIS = "devices"
 """Name of the mapped axis, for ``lax.pmean`` and ``lax.axis_index``."""
+# Part of the keys of all of JAX's caches: what was traced for one platform is never taken for another.
+_traced_for = jax.make_user_context(None)
+
+
+def default_platform() -> str:
+    """The platform of the device that JAX takes unless told otherwise: ``cpu``, ``gpu`` or ``tpu``."""
+    config: Any = jax.config
+    default = config.jax_default_device
+    if isinstance(default, jax.Device):
+        return default.platform
+    return jax.devices(default)[0].platform
+
+
+def target_platform() -> str:
+    """The platform that is being traced for: the one of :func:`tracing_for`, outside of it the default one."""
+    return _traced_for.value or default_platform()
+
+
+@contextlib.contextmanager
+def tracing_for(platform: str) -> Iterator[None]:
+    """What is traced in this context, in this thread, is for a platform: ``cpu``, ``gpu`` or ``tpu``.
+
+    Calls of compiled functions belong into it too: it decides which of their programs is taken.
+    """
+    if platform == target_platform():
+        # Programs that were traced outside of the context serve here as well.
+        yield
+        return
+    with _traced_for(platform):
+        yield
+
+
+def platform_of(tree: Any) -> str:
+    """The platform that computations on some arrays run on: that of the first one committed to a device.
+
+    Args:
+      tree: a pytree; without such an array, computations run on the default device.
+    """
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and leaf.committed:
+            return next(iter(leaf.devices())).platform
+    return default_platform()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +147,7 @@ class DeviceGroup:
         """Compiles ``function`` to run on every device over its slice of each argument's leading axis.
 
         Args:
-          function: per-device; may use collectives over ``AXIS``.
+          function: per-device; may use collectives over ``AXIS``. It is traced for the platform of the devices.
           donate: positions of arguments whose buffers the result may take over.
         """
 
@@ -107,7 +155,8 @@ class DeviceGroup:
             # Taking the device axis off is free, but XLA then fuses that reshape into the first in-place write of a
             # donated array, and copies the array to do so: the whole replay, twice for every rollout inserted.
             arguments = tuple(lax.optimization_barrier(x) if i in donate else x for i, x in enumerate(arguments))
-            return function(*arguments)
+            with tracing_for(self.platform):
+                return function(*arguments)
 
         return jax.pmap(per_device, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
 

@@ -17,9 +17,11 @@ from jax import lax
 
 from pd_jax.config.sections import LearnerConfig, StudentConfig
 from pd_jax.environments.tasks import get_task
-from pd_jax.learner.learner import Learner, LearnerState, gradient_parts, make_optimizer
+from pd_jax.learner.gradients import gradient_parts
+from pd_jax.learner.learner import Learner
+from pd_jax.learner.update import LearnerState, make_optimizer
 from pd_jax.losses import kl_loss, mse_loss
-from pd_jax.networks import partition, registry
+from pd_jax.networks import partition
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
@@ -162,18 +164,18 @@ def test_parts_of_a_minibatch_are_gone_through_one_after_another() -> None:
 
 def test_large_minibatches_of_frames_are_taken_in_parts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, vectors = make_network("net3", 6), make_network("mlp", 6)
-    assert [registry.gradient_parts(frames, size) for size in (1, 32, 128, 192, 256, 1_000, 4_096)] == [
+    assert [partition.gradient_parts(frames, size) for size in (1, 32, 128, 192, 256, 1_000, 4_096)] == [
         1, 1, 2, 3, 4, 20, 64,
     ]  # fmt: skip
-    assert [registry.gradient_parts(frames, 32, games) for games in (1, 2, 3, 5, 10)] == [1, 1, 2, 4, 8]
+    assert [partition.gradient_parts(frames, 32, games) for games in (1, 2, 3, 5, 10)] == [1, 1, 2, 4, 8]
     # Parts of one or two examples would be worse than none.
-    assert registry.gradient_parts(frames, 131) == registry.gradient_parts(frames, 2 * 101) == 1
-    assert registry.gradient_parts(vectors, 4_096) == 1
-    assert registry.gradient_parts(make_network("net3", 6, convolution="native"), 4_096) == 1
+    assert partition.gradient_parts(frames, 131) == partition.gradient_parts(frames, 2 * 101) == 1
+    assert partition.gradient_parts(vectors, 4_096) == 1
+    assert partition.gradient_parts(make_network("net3", 6, convolution="native"), 4_096) == 1
     student = Student(frames, (get_task("pong"),))
     assert gradient_parts(student, LearnerConfig(batch_size=1_024, accumulate=2), ONE) == 16
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert registry.gradient_parts(frames, 4_096) == 1
+    assert partition.gradient_parts(frames, 4_096) == 1
 
 
 def test_parts_taken_unasked_add_up_to_the_whole_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,11 +28,12 @@ from pd_jax.config.sections import (
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.distill.experience import Experience
 from pd_jax.distill.memory import rollouts_ahead
-from pd_jax.distill.setup import make_loss, make_setup
+from pd_jax.distill.setup import make_setup
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.learner.learner import Learner
+from pd_jax.learner.objective import make_loss
 from pd_jax.online.setup import make_online_setup
 from pd_jax.replay import rings
 from pd_jax.resources import memory
@@ -78,7 +79,8 @@ def test_replays_student_and_teachers_take_what_a_run_allocates() -> None:
     setup = make_setup(two_games())
     experience = Experience(setup, [], None, None)  # type: ignore[arg-type]
     assert setup.memory.bytes_of("replay") == allocated(experience.replay.stored)
-    learner = Learner(setup.student, make_loss(setup), setup.config.learner, setup.devices, total_updates=1)
+    loss = make_loss(setup.config.loss, setup.student, setup.gives_logits)
+    learner = Learner(setup.student, loss, setup.config.learner, setup.devices, total_updates=1)
     state = jax.tree.map(np.asarray, dataclasses.replace(learner.init_single(jax.random.key(0)), key=np.zeros(2, "u4")))
     # With its gradients, and the changes that they make.
     assert setup.memory.bytes_of("student") == allocated(state) + 2 * allocated(state.variables)
