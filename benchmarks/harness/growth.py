@@ -21,7 +21,7 @@ class Growth:
     Attributes:
       stage: theirs.
       axis: the number that differs.
-      setup: what they have in common.
+      setting: what they have in common.
       sizes: the numbers, ascending.
       rates: median rates of items (samples, steps), of which a call has in proportion to its size.
       exponent: of the power of the size that the seconds of a call follow, by least squares; 1 is linear.
@@ -30,7 +30,7 @@ class Growth:
 
     stage: str
     axis: str
-    setup: dict[str, Any]
+    setting: dict[str, Any]
     sizes: tuple[int, ...]
     rates: tuple[float, ...]
     exponent: float
@@ -46,12 +46,12 @@ def find_growth(rows: Sequence[Row]) -> list[Growth]:
     series: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
     for row in rows:
         axis = _STAGES.get(row.stage)
-        size = row.setup.get(axis, "") if axis else ""
+        size = row.setting.get(axis, "") if axis else ""
         if axis is None or not isinstance(size, int):
             continue
         # On D devices the minibatch is D times as large.
         dropped = (axis, "batch") if axis == "devices" else (axis,)
-        rest = tuple((name, value) for name, value in row.setup.items() if name not in dropped)
+        rest = tuple((name, value) for name, value in row.setting.items() if name not in dropped)
         series.setdefault((row.stage, axis, rest), []).append((size, row.ours.median))
     return [
         _growth(stage, axis, dict(rest), sorted(points))
@@ -60,8 +60,8 @@ def find_growth(rows: Sequence[Row]) -> list[Growth]:
     ]
 
 
-def _growth(stage: str, axis: str, setup: dict[str, Any], points: list[tuple[int, float]]) -> Growth:
+def _growth(stage: str, axis: str, setting: dict[str, Any], points: list[tuple[int, float]]) -> Growth:
     sizes, rates = map(tuple, zip(*points, strict=True))
     slope = np.polyfit(np.log(sizes), np.log(rates), 1)[0]
     worst = max(before / after for before, after in zip(rates, rates[1:], strict=False))
-    return Growth(stage, axis, setup, sizes, rates, float(1.0 - slope), float(worst))
+    return Growth(stage, axis, setting, sizes, rates, float(1.0 - slope), float(worst))

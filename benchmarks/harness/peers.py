@@ -66,6 +66,6 @@ def _rows(results: Mapping[str, Any], peer: str) -> list[Row]:
     for ours, ratios in results["ours_over_peer"][peer].items():
         for rate, unit in _RATES.items():
             own, its = (spread(results["loops"][loop]["live"][rate]) for loop in (ours, peer))
-            setup = {"ours": ours, "student": results["settings"]["student"]}
-            rows.append(Row(STAGE, setup, unit, own, rival=Against(peer, its, spread(ratios[rate]))))
+            setting = {"ours": ours, "student": results["settings"]["student"]}
+            rows.append(Row(STAGE, setting, unit, own, rival=Against(peer, its, spread(ratios[rate]))))
     return rows

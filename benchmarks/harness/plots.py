@@ -45,9 +45,9 @@ def _draw_growth(panel: Axes, series: Sequence[Growth], names: tuple[str, ...], 
     """Rates over sizes; those of the rival at the same settings dotted, in the same colour."""
     rates: list[float] = []
     for one, (colour, _) in zip(series, CYCLE, strict=False):
-        label = " ".join(str(one.setup[name]) for name in names if name in one.setup)
+        label = " ".join(str(one.setting[name]) for name in names if name in one.setting)
         if one.stage in _LANE_STAGES:
-            label = " ".join((one.stage, str(one.setup.get("stepping", ""))))
+            label = " ".join((one.stage, str(one.setting.get("stepping", ""))))
         panel.plot(one.sizes, one.rates, color=colour, marker="o", markersize=3, label=label)
         rival = _rivals(one, rows)
         panel.plot(list(rival), list(rival.values()), color=colour, marker="x", markersize=4, linestyle=":")
@@ -71,9 +71,9 @@ def _rivals(series: Growth, rows: Sequence[Row]) -> dict[int, float]:
     """The rival's rates at the sizes of a series."""
     rates = {}
     for row in rows:
-        rest = {name: value for name, value in row.setup.items() if name != series.axis}
-        if row.stage == series.stage and rest == series.setup and row.rival is not None:
-            size, value = row.setup.get(series.axis), row.rival.value
+        rest = {name: value for name, value in row.setting.items() if name != series.axis}
+        if row.stage == series.stage and rest == series.setting and row.rival is not None:
+            size, value = row.setting.get(series.axis), row.rival.value
             if isinstance(size, int) and value is not None:
                 rates[size] = value.median
     return rates
@@ -84,10 +84,10 @@ def _draw_ratios(panel: Axes, rows: Sequence[Row]) -> None:
     bars = []
     for row in rows:
         for what, against in (("limit", row.limit), ("rival", row.rival)):
-            by_batch = row.stage in ("update", "inference") and row.setup.get("batch") != BEST
+            by_batch = row.stage in ("update", "inference") and row.setting.get("batch") != BEST
             if against is not None and against.ratio is not None and not by_batch:
-                setup = " ".join(str(value) for value in list(row.setup.values())[:2])
-                bars.append((f"{row.stage} {setup}", what, against.ratio))
+                setting = " ".join(str(value) for value in list(row.setting.values())[:2])
+                bars.append((f"{row.stage} {setting}", what, against.ratio))
     for place, (_, what, ratio) in enumerate(bars):
         colour, _ = CYCLE[0 if what == "limit" else 1]
         error = [[ratio.median - ratio.lowest], [ratio.highest - ratio.median]]

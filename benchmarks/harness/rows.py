@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.harness.floors import Ceilings, Cost, Floor
 from benchmarks.harness.measure import Spread, ratios
 
-DistillSetup = Mapping[str, str | int | float]
+Setting = Mapping[str, str | int | float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Row:
 
     Attributes:
       stage: its name.
-      setup: what it was measured with, such as network and batch; with the stage, it names the row.
+      setting: what it was measured with, such as network and batch; with the stage, it names the row.
       unit: of ``ours`` and of the values beside it: ``"samples/s"``, ``"steps/s"``, or ``"s"`` and ``"ms"``, of which
         less is better.
       ours: this package.
@@ -67,7 +67,7 @@ class Row:
     """
 
     stage: str
-    setup: DistillSetup
+    setting: Setting
     unit: str
     ours: Spread
     limit: Against | None = None
@@ -77,7 +77,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """For the result file."""
-        return dataclasses.asdict(self) | {"setting": dict(self.setup)}
+        return dataclasses.asdict(self) | {"setting": dict(self.setting)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Row:
@@ -90,7 +90,7 @@ class Row:
 
 def make_row(
     stage: str,
-    setup: DistillSetup,
+    setting: Setting,
     unit: str,
     ours: Sequence[float],
     *,
@@ -112,7 +112,7 @@ def make_row(
     spread = Spread.of(ours)
     return Row(
         stage,
-        setup,
+        setting,
         unit,
         spread,
         limit=_against(limit, ours, unit),

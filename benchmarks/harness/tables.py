@@ -33,12 +33,12 @@ def _table(rows: Sequence[Row]) -> Table:
         if previous not in (None, row.stage):
             table.add_section()
         previous = row.stage
-        setup = _setting(row.setup)
+        setting = _setting(row.setting)
         limit, limit_ratio = _cells(row.limit, names)
         rival, rival_ratio = _cells(row.rival, names)
         table.add_row(
             row.stage,
-            setup + (f"\n{row.note}" if row.note else ""),
+            setting + (f"\n{row.note}" if row.note else ""),
             row.unit,
             _spread(row.ours),
             limit,
@@ -67,15 +67,17 @@ def _growth_table(growth: Sequence[Growth]) -> Table:
     table.add_column("exponent (1 is linear)", justify="right")
     table.add_column("an item's cost, worst step", justify="right")
     for series in growth:
-        setup = _setting(series.setup)
+        setting = _setting(series.setting)
         points = "  ".join(f"{size}: {_number(rate)}" for size, rate in zip(series.sizes, series.rates, strict=True))
-        table.add_row(series.stage, series.axis, setup, points, f"{series.exponent:.2f}", f"x {series.worst_step:.2f}")
+        table.add_row(
+            series.stage, series.axis, setting, points, f"{series.exponent:.2f}", f"x {series.worst_step:.2f}"
+        )
     return table
 
 
-def _setting(setup: Mapping[str, Any]) -> str:
+def _setting(setting: Mapping[str, Any]) -> str:
     """Numbers with their names; words speak for themselves."""
-    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in setup.items())
+    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in setting.items())
 
 
 def _spread(spread: Spread) -> str:

@@ -13,7 +13,7 @@ BEST = "best batch"
 
 def best_rows(
     stage: str,
-    setup: Mapping[str, str | int | float],
+    setting: Mapping[str, str | int | float],
     unit: str,
     speed: Mapping[tuple[str, int], list[float]],
     measured: Callable[[list[float] | None], Measured],
@@ -33,7 +33,7 @@ def best_rows(
     rows = [
         make_row(
             stage,
-            {**setup, "batch": batch},
+            {**setting, "batch": batch},
             unit,
             values,
             # Batches that the rival was not asked for are no comparison that is missing.
@@ -48,7 +48,7 @@ def best_rows(
     note = f"ours at {best}" + (f", the rival at {best_rival}" if best_rival else "")
     values = rivals[best_rival] if best_rival else None
     rows.append(
-        make_row(stage, {**setup, "batch": BEST}, unit, ours[best], rival=measured(values), note=note, **options)
+        make_row(stage, {**setting, "batch": BEST}, unit, ours[best], rival=measured(values), note=note, **options)
     )
     return rows
 

@@ -13,7 +13,7 @@ from jax import lax
 
 from benchmarks.harness.floors import forward_flops
 from benchmarks.harness.measure import Work, percentile, rates, take_turns
-from benchmarks.harness.rows import DistillSetup, Row, make_row
+from benchmarks.harness.rows import Row, Setting, make_row
 from benchmarks.stages.best import best_rows
 from benchmarks.stages.context import MOST_BATCHES, Context, PyTorch
 from pd_jax.networks.registry import make_network
@@ -147,8 +147,8 @@ def _latency(context: Context, name: str) -> list[Row]:
     rows = []
     for percent in (50, 99):
         values = {who: [percentile(turn, percent) for turn in turns] for who, turns in milliseconds.items()}
-        setup: DistillSetup = {"network": name, "batch": 1, "percentile": f"p{percent}"}
-        rows.append(make_row("latency", setup, "ms", values["ours"], rival=pytorch.measured(values.get("PyTorch"))))
+        setting: Setting = {"network": name, "batch": 1, "percentile": f"p{percent}"}
+        rows.append(make_row("latency", setting, "ms", values["ours"], rival=pytorch.measured(values.get("PyTorch"))))
     return rows
 
 

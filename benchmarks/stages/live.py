@@ -67,7 +67,7 @@ def run(context: Context) -> list[Row]:
                 turns.append(timed | {"live": live_round(config(str(turn)))})
     bounds = [round_bound(turn["play"].seconds, turn["updates"].seconds) for turn in turns]
     live = [turn["live"].seconds for turn in turns]
-    setup: rows.DistillSetup = {
+    setting: rows.Setting = {
         "teacher": teacher,
         "network": network,
         "lanes": _LANES,
@@ -76,7 +76,7 @@ def run(context: Context) -> list[Row]:
     return [
         make_row(
             "live",
-            setup,
+            setting,
             f"{what}/s",
             rates(count, live),
             limit=Measured(bound_name(), tuple(rates(count, bounds))),

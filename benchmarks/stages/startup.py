@@ -33,8 +33,8 @@ def run(context: Context) -> list[Row]:
                 )
     rows = [make_row("startup", {"until": "imports are done"}, "s", seconds["imports"])]
     for cache in ("empty", "filled"):
-        setup = {"until": "first updates", "run": config.removesuffix(".yaml"), "cache": f"{cache} compilation cache"}
-        rows.append(make_row("startup", setup, "s", seconds[cache], note="the run as it ships"))
+        setting = {"until": "first updates", "run": config.removesuffix(".yaml"), "cache": f"{cache} compilation cache"}
+        rows.append(make_row("startup", setting, "s", seconds[cache], note="the run as it ships"))
     return rows
 
 

@@ -66,7 +66,8 @@ class GameSummary:
             if score is not None:
                 entry |= score.entries(who)
         if self.teacher is None or self.student is None:
-            return entry | {"episodes": self.episodes} | dict(self.about)
+            random = {} if self.random_score is None else {"random_score": self.random_score}
+            return entry | {"episodes": self.episodes} | random | dict(self.about)
         return {
             **entry,
             "random_score": self.random_score,

@@ -86,7 +86,12 @@ def summarise_training(
     cost = {"teacher_env_steps": counters.best_env_steps, "learning_curve": counters.curve, **speed}
     about_games = _about_games(scores, normalised) if setup.is_joint else {}
     return Summary(
-        games={game: GameSummary(score, None, about=about_games.get(game, {})) for game, score in scores.items()},
+        games={
+            task.name: GameSummary(
+                scores[task.name], None, task.random_score if setup.is_joint else None, about_games.get(task.name, {})
+            )
+            for task in setup.tasks
+        },
         teacher_parameters=parameters if setup.is_joint else None,
         wall_seconds=wall_seconds,
         env_steps=counters.env_steps,
@@ -100,7 +105,6 @@ def _about_games(scores: Mapping[str, Score], normalised: NormalisedScore) -> di
     shares = normalised.normalised(scores)
     return {
         task.name: {
-            "random_score": task.random_score,
             "reference": None if reference is None else reference.name,
             "reference_score": None if reference is None else reference.score,
             "normalised_score": shares[task.name],
