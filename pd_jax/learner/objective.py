@@ -31,6 +31,9 @@ def make_loss(config: LossConfig, student: Student, gives_logits: Sequence[bool]
       config: which loss, and its temperatures.
       student: its games are told apart by their places on the game axis.
       gives_logits: of each game's teacher, whether it gives logits; otherwise it gives Q-values.
+
+    Returns:
+      a ``LossFunction``.
     """
     return loss_at(config, student, _temperature(config, gives_logits))
 
@@ -42,6 +45,9 @@ def loss_at(config: LossConfig, student: Student, temperature: Any) -> LossFunct
       config: which loss.
       student: as for :func:`make_loss`.
       temperature: a number, or an array that broadcasts to ``[G, B, A]``, which may be traced. Only KL has one.
+
+    Returns:
+      a ``LossFunction``.
     """
     mask = _mask(student)
     if config.kind == "nll":
@@ -58,6 +64,9 @@ def make_divergence(config: LossConfig, student: Student, gives_logits: Sequence
 
     Args:
       config, student, gives_logits: as for :func:`make_loss`.
+
+    Returns:
+      a ``LossFunction``.
     """
     temperature = _temperature(config, gives_logits)
     divergence = functools.partial(losses.kl_loss, temperature=temperature, mask=_mask(student))

@@ -100,11 +100,15 @@ def make_rule(
     """The rule that a configuration asks for.
 
     Args:
-      student, loss, divergence: the rule's.
+      student, loss: the rule's.
       config: optimizer, minibatch, and whether an update sees every game or one after another. The learning rate may
         be traced.
       devices: that share each minibatch.
       total_updates: of the whole run, over which a decaying learning rate falls.
+      divergence: the rule's.
+
+    Returns:
+      what the functions of this module take.
 
     Raises:
       ValueError: the minibatch does not split evenly over the devices, or not into as many parts on each.

@@ -15,6 +15,7 @@ from jax import Array
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import ObservationsError, UserError
 from pd_jax.networks.policy import count_params
+from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
 
@@ -102,7 +103,10 @@ class GreedyPolicy(abc.ABC):
         Raises:
           ObservationsError: another shape or dtype; a UserError and a ValueError.
         """
-        return self._forward(self.variables, check_observations(observations, self.task, self.name))
+        observations = check_observations(observations, self.task, self.name)
+        # Computation follows the variables.
+        with tracing_for(platform_of(self.variables)):
+            return self._forward(self.variables, observations)
 
     def act(
         self,

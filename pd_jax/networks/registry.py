@@ -77,19 +77,6 @@ def register_network(name: str, build_torso: TorsoBuilder) -> None:
 
     The torso is the user's, the heads are those of all networks: so it is there for one game and for several.
 
-    Example::
-
-      class Flat(nn.Module):
-          units: int
-
-          @nn.compact
-          def __call__(self, observations):
-              pixels = observations.reshape(len(observations), -1) / 255.0
-              return nn.relu(nn.Dense(self.units)(pixels))
-
-      register_network("flat", lambda options: Flat(options.hidden or 32))
-      network = make_network("flat", num_actions=6)
-
     Args:
       name: given again, it stands for the later torso.
       build_torso: makes the torso. It may use any of the options, or none; from equal ones it makes equal modules, by
@@ -98,6 +85,20 @@ def register_network(name: str, build_torso: TorsoBuilder) -> None:
 
     Raises:
       UserError: the name is one of ``NETWORK_NAMES``, or empty.
+
+    Example:
+      A single dense layer over the frames::
+
+        class Flat(nn.Module):
+            units: int
+
+            @nn.compact
+            def __call__(self, observations):
+                pixels = observations.reshape(len(observations), -1) / 255.0
+                return nn.relu(nn.Dense(self.units)(pixels))
+
+        register_network("flat", lambda options: Flat(options.hidden or 32))
+        network = make_network("flat", num_actions=6)
     """
     if not name or name in NETWORK_NAMES:
         raise UserError(f"{name!r} cannot be the name of a network of your own ({', '.join(NETWORK_NAMES)} are taken)")

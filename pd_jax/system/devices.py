@@ -50,11 +50,8 @@ def tracing_for(platform: str) -> Iterator[None]:
 
     Calls of compiled functions belong into it too: it decides which of their programs is taken.
     """
-    if platform == target_platform():
-        # Programs that were traced outside of the context serve here as well.
-        yield
-        return
-    with _traced_for(platform):
+    # Of the default platform, programs that were traced outside of any context serve as well.
+    with _traced_for(None if platform == default_platform() else platform):
         yield
 
 

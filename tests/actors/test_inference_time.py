@@ -17,6 +17,7 @@ from pd_jax.actors.rollout import ActingStudent
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.teachers import from_function, load
 from pd_jax.types import Trajectory
+from support.platforms import Telling, make_tpu_the_default
 
 
 def test_the_usual_rollout_is_none_of_those_that_compile() -> None:
@@ -45,6 +46,15 @@ def test_a_probe_times_every_decision_of_all_who_decide() -> None:
     seconds = InferenceProbe(((slow, {}), (other, {})), jnp.zeros((3, 2))).seconds()
     assert 0.02 <= seconds < 0.2, "two of a hundredth each, in each decision"
     assert set(calls) == {3}
+
+
+def test_a_probe_decides_as_the_play_on_its_device_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tpu_the_default(monkeypatch)
+    for device, platform in ((jax.devices("cpu")[0], "cpu"), (None, "tpu")):
+        told = Telling()
+        observations = jnp.zeros((2, 4)) if device is None else jax.device_put(np.zeros((2, 4), np.float32), device)
+        assert InferenceProbe(((told, told.variables(device)),), observations).seconds() > 0.0
+        assert told.platforms == {platform}
 
 
 @pytest.fixture

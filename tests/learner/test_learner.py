@@ -28,6 +28,7 @@ from pd_jax.replay import rings
 from pd_jax.system.devices import AXIS, DeviceGroup
 from pd_jax.types import Batch, Trajectory
 from support.commands import no_compilation
+from support.platforms import GroupOfTpus
 
 ONE = DeviceGroup.local(1)
 FEATURES, ACTIONS = 5, 3
@@ -162,20 +163,33 @@ def test_parts_of_a_minibatch_are_gone_through_one_after_another() -> None:
     assert temporary_bytes(8) < temporary_bytes(1) / 3
 
 
-def test_large_minibatches_of_frames_are_taken_in_parts_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, vectors = make_network("net3", 6), make_network("mlp", 6)
-    assert [partition.gradient_parts(frames, size) for size in (1, 32, 128, 192, 256, 1_000, 4_096)] == [
-        1, 1, 2, 3, 4, 20, 64,
-    ]  # fmt: skip
-    assert [partition.gradient_parts(frames, 32, games) for games in (1, 2, 3, 5, 10)] == [1, 1, 2, 4, 8]
-    # Parts of one or two examples would be worse than none.
-    assert partition.gradient_parts(frames, 131) == partition.gradient_parts(frames, 2 * 101) == 1
-    assert partition.gradient_parts(vectors, 4_096) == 1
-    assert partition.gradient_parts(make_network("net3", 6, convolution="native"), 4_096) == 1
-    student = Student(frames, (get_task("pong"),))
-    assert gradient_parts(student, LearnerConfig(batch_size=1_024, accumulate=2), ONE) == 16
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert partition.gradient_parts(frames, 4_096) == 1
+def test_parts_that_are_asked_for_are_divided_further_where_that_suits_the_devices() -> None:
+    student = Student(make_network("net3", 6), (get_task("pong"),))
+    config = LearnerConfig(batch_size=1_024, accumulate=2)
+    assert gradient_parts(student, config, ONE) == 16
+    tpus = GroupOfTpus(ONE.devices)
+    assert gradient_parts(student, config, tpus) == 2
+    assert Learner(student, mse_loss, config, tpus, total_updates=TOTAL_UPDATES).rule.gradient_parts == 2
+
+
+@pytest.mark.parametrize("from_replay", [False, True])
+def test_updates_are_compiled_for_the_platform_of_their_devices(from_replay: bool) -> None:
+    """One process compiles for two platforms, whatever its own is; no trace of one gets into the other's program."""
+    student = Student(make_network("net3", 6, channels=(4, 4, 4), hidden=8), (get_task("pong"),))
+    config = LearnerConfig(batch_size=128)
+    convolutions = []
+    for devices in (ONE, GroupOfTpus(ONE.devices), ONE):
+        learner = Learner(student, mse_loss, config, devices, total_updates=TOTAL_UPDATES)
+        state = jax.eval_shape(learner.init, jax.random.key(0))
+        if from_replay:
+            stored = jax.eval_shape(lambda: jax.tree.map(lambda x: x[None], rings.init(4, 8, (84, 84), jnp.uint8, 6)))
+            program = learner._many(2, None).lower(state, (stored,))
+        else:
+            batch = Batch(jnp.zeros((1, 1, 128, 84, 84, 4), jnp.uint8), jnp.zeros((1, 1, 128, 6)))
+            program = learner._update.lower(state, batch)
+        convolutions.append(program.as_text().count("stablehlo.convolution"))
+    # Forwards three, and backwards one to each kernel and to each layer that another is before.
+    assert convolutions == [0, 8, 0]
 
 
 def test_parts_taken_unasked_add_up_to_the_whole_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +204,7 @@ def test_parts_taken_unasked_add_up_to_the_whole_minibatch(monkeypatch: pytest.M
     )
     results = []
     for parts in (2, 1):
-        monkeypatch.setattr(partition, "gradient_parts", lambda *_, parts=parts: parts)
+        monkeypatch.setattr(partition, "gradient_parts", lambda *_, parts=parts, **__: parts)
         learner = learner_of(total_updates=TOTAL_UPDATES)
         results.append(learner.update(learner.init(jax.random.key(0)), batch))
     (state, metrics), (whole, whole_metrics) = results

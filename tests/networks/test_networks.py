@@ -14,7 +14,6 @@ from pd_jax.environments.tasks import PAPER_GAMES, get_task
 from pd_jax.errors import UserError
 from pd_jax.losses import kl_loss
 from pd_jax.networks.convolutions import matmul_convolution, native_convolution
-from pd_jax.networks.partition import in_one_part
 from pd_jax.networks.policy import count_params
 from pd_jax.networks.registry import make_network
 
@@ -193,25 +192,6 @@ def test_gradients_of_both_formulations_agree(name):
     for found, expected in zip(jax.tree.leaves(by_matmul), jax.tree.leaves(by_native), strict=True):
         assert np.abs(expected).max() > 0
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("count", [31, 32, 50, 256])
-def test_batches_that_go_through_in_parts_and_in_groups_of_them_are_the_same(count):
-    """The last part of 50 is smaller than the others; 256 are eight groups, but for gradients."""
-    observations = frames(count)
-    teacher_q = np.random.default_rng(1).standard_normal((count, 6)).astype(np.float32)
-    network = make_network("net3", 6, convolution="matmul")
-    variables = random_params(network, observations[:1])
-
-    def found(network: Any) -> Any:
-        def loss(variables: Any) -> jax.Array:
-            return kl_loss(network.apply(variables, observations), teacher_q, temperature=1.0).mean()
-
-        return jax.jit(lambda variables: (network.apply(variables, observations), jax.grad(loss)(variables)))(variables)
-
-    whole = found(in_one_part(network))
-    for own, expected in zip(jax.tree.leaves(found(network)), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("convolution", ["matmul", "native"])

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pd_jax.replay import rings
+from pd_jax.system.devices import tracing_for
 from pd_jax.types import Trajectory
+from support.platforms import operations
 from support.streams import FRAME, Stream, streams
 
 insert = jax.jit(rings.insert, donate_argnums=0)
@@ -275,3 +277,10 @@ def test_stacks_equal_those_of_envpool_bit_for_bit(game: str, max_episode_steps:
     assert checked >= 5000
     # Once more, now that the ring has wrapped twice: all that is left, but for the oldest three.
     assert_rebuilt(range(steps - capacity + 3, steps))
+
+
+@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 1), ("gpu", 0), ("tpu", 0)])
+def test_frames_are_copied_apart_from_the_turning_of_their_stacks_on_a_cpu_alone(platform: str, barriers: int) -> None:
+    state = rings.init(2, 8, FRAME, np.uint8, ACTIONS)
+    with tracing_for(platform):
+        assert operations(rings.gather, state, np.zeros(3, int), np.zeros(3, int))["optimization_barrier"] == barriers

@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
 import pd_jax.sweep.session
@@ -19,6 +18,7 @@ from pd_jax.config.yaml import read_yaml
 from pd_jax.distill.session import distill
 from pd_jax.replay.recordings import Dataset
 from pd_jax.sweep.setup import make_plan
+from pd_jax.system.devices import DeviceGroup
 from support import commands
 from support.commands import checkpoint_steps, contents, options, read_lines, refusal, state_digests, stop_when, succeed
 
@@ -272,7 +272,7 @@ def test_bad_settings_are_one_line_and_leave_nothing_behind(tmp_path: Path, capf
 def test_on_an_accelerator_students_train_together_unless_one_may_be_rolled_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, together: bool
 ) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(DeviceGroup, "platform", "gpu")
     argv = options(QUICK | {"checkpoint.on-divergence": answer, "out": tmp_path / "sweep"})
     assert make_plan(load_config(SweepConfig, argv, "sweep")).together is together
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +18,10 @@ import pytest
 
 from pd_jax.errors import UserError
 from pd_jax.replay import rings
-from pd_jax.system.devices import DeviceGroup
+from pd_jax.system import devices as devices_module
+from pd_jax.system.devices import AXIS, DeviceGroup, default_platform, platform_of, target_platform, tracing_for
 from pd_jax.types import Trajectory
+from support.platforms import GroupOfTpus, make_tpu_the_default
 
 ONE = DeviceGroup.local(1)
 
@@ -349,3 +354,83 @@ def test_inserting_into_a_large_ring_copies_nothing_but_the_rollout():
     ring, rollout = store.observations.nbytes, pieces.observations.nbytes
     assert memory.alias_size_in_bytes >= ring > 50 * rollout
     assert memory.temp_size_in_bytes < 6 * rollout
+
+
+def test_what_is_traced_is_for_the_platform_of_its_context_and_caches_keep_platforms_apart() -> None:
+    traced: list[str] = []
+
+    @jax.jit
+    def inner(x: jax.Array) -> jax.Array:
+        traced.append(target_platform())
+        return x + 1.0
+
+    @jax.jit
+    def outer(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda carry, _: (inner(carry), None), x, length=2)[0]
+
+    assert target_platform() == default_platform() == "cpu"
+    for platform in ("cpu", "tpu", "gpu", "cpu", "tpu"):
+        with tracing_for(platform):
+            assert target_platform() == platform
+            assert outer(jnp.ones(3)).tolist() == [3.0] * 3
+    assert outer(jnp.ones(3)).tolist() == [3.0] * 3
+    assert traced == ["cpu", "tpu", "gpu"]
+    with tracing_for("tpu"):
+        with tracing_for("cpu"):
+            assert inner(jnp.ones(3)).tolist() == [2.0] * 3
+        with pytest.raises(ZeroDivisionError), tracing_for("gpu"):
+            _ = 1 // 0
+        assert target_platform() == "tpu"
+    assert len(traced) == 3 and target_platform() == "cpu"
+
+
+def test_a_platform_is_that_of_one_thread() -> None:
+    seen: list[str] = []
+    with tracing_for("tpu"):
+        thread = threading.Thread(target=lambda: seen.append(target_platform()))
+        thread.start()
+        thread.join()
+    assert seen == ["cpu"]
+
+
+def test_what_is_mapped_is_traced_for_the_platform_of_the_devices() -> None:
+    traced: list[tuple[str, str]] = []
+
+    @jax.jit
+    def shared(x: jax.Array) -> jax.Array:
+        traced.append(("shared", target_platform()))
+        return x * 2.0
+
+    def function(x: jax.Array) -> jax.Array:
+        traced.append(("mapped", target_platform()))
+        return jax.lax.psum(shared(x), AXIS)
+
+    for group in (ONE, GroupOfTpus(ONE.devices)):
+        mapped = group.map(function)
+        assert mapped(np.ones((1, 2))).tolist() == [[2.0, 2.0]]
+        # In another thread, and around another platform's trace, too.
+        with tracing_for("gpu"):
+            assert mapped.lower(np.ones((1, 3))).as_text()
+    assert traced[:2] == [("mapped", "cpu"), ("shared", "cpu")]
+    assert {name for _, name in traced} == {"cpu", "tpu"}
+    assert target_platform() == "cpu"
+
+
+def test_computations_are_on_the_platform_that_their_arrays_are_committed_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = jax.device_put({"a": 1.0, "key": jax.random.key(0)}, jax.devices()[0])
+    anywhere = {"a": np.ones(2), "b": jnp.ones(2), "key": jax.random.key(0), "text": "none"}
+    with jax.default_device(jax.devices()[0]):
+        assert default_platform() == "cpu"
+    with jax.default_device("cpu"):
+        assert default_platform() == target_platform() == "cpu"
+    make_tpu_the_default(monkeypatch)
+    assert platform_of(here) == platform_of(anywhere | here) == "cpu"
+    assert platform_of(here["key"]) == "cpu"
+    assert platform_of(anywhere) == platform_of(None) == target_platform() == "tpu"
+
+
+def test_no_other_module_asks_for_the_processs_own_platform() -> None:
+    package = Path(devices_module.__file__).parents[1]
+    modules = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
+    asking = [name for name, text in modules.items() if re.search(r"default_backend|default_platform\(", text)]
+    assert asking == ["system/devices.py"]
