@@ -181,5 +181,5 @@ def test_the_documents_example_runs(tmp_path, monkeypatch):
     quick = "schedule=ScheduleConfig(rounds=1, steps_per_round=1024, updates_per_round=10)"
     assert "schedule=" not in lines
     lines = lines.replace('out="runs/mine"', f'out="runs/mine", {quick}')
-    exec(compile("from pd_jax.config.distill import ScheduleConfig\n" + lines, "teachers.md", "exec"), {})
+    exec(compile("from pd_jax.config import ScheduleConfig\n" + lines, "teachers.md", "exec"), {})
     assert (tmp_path / "runs" / "mine" / "summary.json").exists()
