@@ -22,7 +22,7 @@ def peak_bytes(function: Callable[..., Any], *arguments: Any) -> int:
 
     Operations are gone through in the order in which they were traced, and an array is let go of after its last use.
     XLA makes no array at all of what it fuses into its consumer, and may keep others for longer, or in another layout
-    (`tests/test_liveness.py`).
+    (`tests/resources/test_liveness.py`).
 
     Args:
       function: of arrays; it is traced.
