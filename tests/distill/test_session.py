@@ -339,7 +339,7 @@ def test_another_teacher_under_the_same_name_is_not_taken_for_the_first(
     before = contents(out)
     settings = recorded_run_options | QUICK_EVALUATION | {"env.num-lanes": 8, "out": out, "resume": True}
     del settings["data"]
-    monkeypatch.setattr("pd_jax.teachers.files.fingerprint", lambda path: "0" * 64)
+    monkeypatch.setattr("pd_jax.teachers.teacher.fingerprint", lambda path: "0" * 64)
     message = refusal(capfd, "distill", *options(settings))
     assert message.startswith(f"pd-jax distill: {out}: was begun with another teacher file (")
     assert message.endswith(", now 000000000000); --accept-other-teacher goes on with it")

@@ -372,7 +372,7 @@ def test_a_finished_run_that_cannot_be_taken_further_keeps_its_results(
     run = UNSOUND | QUICK_EVALUATION | {"teacher": ["cartpole", "acrobot"], "schedule.rounds": 1, "out": out}
     succeed("distill", run)
     results = {name: (out / name).read_bytes() for name in ("summary.json", "report.html", "progress.png")}
-    monkeypatch.setattr("pd_jax.actors.play.first_unsound_step", lambda trajectory: 0)
+    monkeypatch.setattr("pd_jax.distill.experience.first_unsound_step", lambda trajectory: 0)
     assert main(["distill", *options(run | {"schedule.rounds": 2, "resume": True})]) == 2
     assert "acrobot: teacher acrobot gave NaN or infinite outputs at step 128; " in capfd.readouterr().err
     assert {name: (out / name).read_bytes() for name in results} == results

@@ -324,7 +324,7 @@ def test_a_teacher_file_that_cannot_be_written_costs_a_warning_and_is_tried_agai
             raise failures.pop()
         save_teacher(*args)
 
-    monkeypatch.setattr("pd_jax.teachers.files.save_teacher", save)
+    monkeypatch.setattr("pd_jax.trainers.teacher_writer.save_teacher", save)
     out = tmp_path / "run"
     succeed("train-teacher", SHORT | {"out": out, "pqn.total-steps": 512, "evaluation.every-steps": 256})
     assert "warning: teacher.safetensors: cannot be written: No space left on device\n" in capfd.readouterr().err
