@@ -107,7 +107,8 @@ def read_trace(path: Path, *, most_events: int | None = None, check: Callable[[]
             threads.append(of_line)
         else:
             operations[name.removeprefix("/device:")] += _device_operations(checked(of_line, check))
-    operations["CPU"] += _cpu_operations((checked(thread, check) for thread in threads), until)
+    known_until = _last_moment(checked(itertools.chain(*events), check)) if math.isinf(until) else until
+    operations["CPU"] += _cpu_operations((checked(thread, check) for thread in threads), known_until)
     host: list[Span] = []
     for number, thread in enumerate(_python_threads(checked(threads, check, every=1)), start=1):
         host += _own_time(thread, _thread_name(thread, number))
@@ -150,6 +151,11 @@ def checked(items: Iterable[T], check: Callable[[], None], every: int = _EVENTS_
         yield item
 
 
+def _last_moment(events: Iterable[Any]) -> float:
+    """When the last of the events ended, in nanoseconds: the trace was recorded until then, or for a little longer."""
+    return max((event.start_ns + event.duration_ns for event in events), default=0.0)
+
+
 def _cut(spans: Iterable[Span], until: float) -> list[Span]:
     """The spans as they were at a time in nanoseconds."""
     return [span if span.end <= until else dataclasses.replace(span, end=until) for span in spans if span.begin < until]
@@ -167,8 +173,10 @@ def _device_operations(events: Iterable[Any]) -> Iterator[Span]:
 def _cpu_operations(lines: Iterable[Iterable[Any]], until: float = math.inf) -> Iterator[Span]:
     """Of a CPU, whose operations are events of XLA's threads.
 
-    One that is handed on to other threads ends with another event, which refers to its beginning. If reading ended at a
-    time (nanoseconds) before that one, so does the operation.
+    One that is handed on to other threads ends with another event, which refers to its beginning. If that was not read,
+    the operation lasts until a time in nanoseconds, at which reading ended, or recording did: XLA goes on with the
+    program first and tells afterwards that an operation has ended, so whoever waits for the program may have ended the
+    recording by then.
     """
     begun: list[tuple[Any, str, str, float, float]] = []
     ended: dict[Any, float] = {}
@@ -185,7 +193,7 @@ def _cpu_operations(lines: Iterable[Iterable[Any]], until: float = math.inf) -> 
     for key, name, program, begin, end in begun:
         if key in ended:
             end = max(end, ended[key])
-        elif key is not None and not math.isinf(until):
+        elif key is not None:
             end = until
         yield Span(name, program, begin, end)
 

@@ -64,6 +64,52 @@ def test_an_operation_that_is_handed_on_lasts_until_its_end_is_told() -> None:
     ]
 
 
+@dataclasses.dataclass
+class Line:
+    name: str
+    events: list[Event]
+
+
+def test_an_operation_whose_end_was_not_recorded_lasts_as_long_as_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX ended the recording before XLA told that dot.1 had ended; its beginning says no other than the whole."""
+
+    def operation(name: str, begin: float, length: float, key: int) -> Event:
+        return Event(name, begin, length, [("hlo_op", name), ("hlo_module", "jit_f"), ("program_id", 3), ("_p", key)])
+
+    python = [Event("dispatch of updates", 0, 40), Event("Await", 50, 30), Event("Wait", 81, 1), Event("Wait", 83, 2)]
+    worker = [operation("dot.1", 2, 5, 6), Event("end: dot.1", 35, 1, [("_c", 6)]), operation("dot.1", 60, 5, 7)]
+    worker += [operation("add", 75, 4, 8), Event("end: add", 78, 0, [("_c", 8)])]
+    lines = [Line("python", python), Line("tf_XLAEigen/1", worker)]
+
+    class Plane:
+        name = "/host:CPU"
+
+        def __init__(self) -> None:
+            self.lines = lines
+
+    class Data:
+        planes = (Plane(),)
+
+        @staticmethod
+        def from_file(_: str) -> Data:
+            return Data()
+
+    monkeypatch.setattr(traces, "ProfileData", Data)
+    whole = read_trace(Path("any"))
+    assert whole.operations == {
+        "CPU": [Span("dot.1", "jit_f 3", 2, 36), Span("dot.1", "jit_f 3", 60, 85), Span("add", "jit_f 3", 75, 79)]
+    }
+    begins = sorted(event.start_ns for line in lines for event in line.events)
+    for most in range(1, len(begins)):
+        part = read_trace(Path("any"), most_events=most)
+        assert part.until == begins[most]
+        assert clipped(part.operations["CPU"] if part.operations else [], math.inf) == clipped(
+            whole.operations["CPU"], part.until
+        )
+        assert clipped(part.host, math.inf) == clipped(whole.host, part.until)
+    assert read_trace(Path("any"), most_events=len(begins)) == whole
+
+
 @given(st.lists(st.lists(st.integers(0, 20).map(float)), max_size=5), st.integers(1, 30))
 def test_the_beginning_of_a_trace_ends_at_one_moment_for_all_its_threads(begins: list[list[float]], most: int) -> None:
     lines = [[Event("x", begin, 1) for begin in sorted(line)] for line in begins]
@@ -97,11 +143,6 @@ def test_a_check_ends_the_reading_of_a_large_trace() -> None:
 
 
 def test_of_an_accelerators_lines_one_is_read_or_those_of_its_streams() -> None:
-    @dataclasses.dataclass
-    class Line:
-        name: str
-        events: list[Event]
-
     def operations(lines: list[Line]) -> list[Span]:
         return [span for line in traces._operation_lines(lines) for span in traces._device_operations(line.events)]
 
