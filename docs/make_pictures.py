@@ -45,11 +45,13 @@ WAY = (
     Stop("environments.envpool", "steps the emulators,\nall lanes at once", "stack of\n4 frames", PLAY),
     Stop("actors.rollout", "the teacher labels and acts\nε-greedily: one lax.scan", "newest frames,\nQ-values", PLAY),
     Stop("actors.live", "plays on, a rollout\nat a time", "rollout", PLAY),
-    Stop("distill.experience", "collects a round, deals it\nout over the devices", "lanes of a device", STORE),
+    Stop(
+        "distill.experience", "collects a round of play\nfor each game's replay", "rollout, split\nover devices", STORE
+    ),
     Stop("replay.rings", "keeps every frame once;\nrebuilds the stacks it draws", "minibatch", STORE),
-    Stop("learner.learner", "runs the student on every\ndevice, many updates a call", "outputs,\nQ-values", LEARN),
+    Stop("learner.update", "runs the student; then one\nall-reduce, one step", "outputs,\nQ-values", LEARN),
     Stop("losses", "KL from the sharpened\nteacher to the student", "loss of\nan example", LEARN),
-    Stop("learner.gradients", "the gradient of the mean loss;\none all-reduce, one step", "", LEARN),
+    Stop("learner.gradients", "the gradient of the mean\nloss, whole or in parts", "", LEARN),
 )
 """From EnvPool to the gradient, in order."""
 
