@@ -149,19 +149,6 @@ def test_the_front_page_has_one_python_block_of_at_most_twelve_lines() -> None:
     assert len([line for line in block.splitlines() if line.strip()]) <= 12
 
 
-def test_the_front_pages_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = blocks(README, "python")
-    quick = {"rounds=3": "rounds=1", "updates_per_round=1500": "updates_per_round=200"}
-    for slow, fast in quick.items():
-        assert slow in block
-        block = block.replace(slow, fast)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(compile(block, "README.md", "exec"), names)
-    assert names["actions"].shape == (8,) and set(names["actions"]) <= {0, 1}
-    assert names["student"].num_params < names["teacher"].num_params / 50
-
-
 @every_document
 def test_links_lead_somewhere(document: Path) -> None:
     broken = []
