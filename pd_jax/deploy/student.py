@@ -101,7 +101,7 @@ def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
     config = read_config(TrainTeacherConfig, run.config_path)
     if config.num_games == 1:
         raise UserError(f"{run.path}: is a run of pd-jax train-teacher with one game; --teacher takes its file")
-    summary = run.read_summary()
+    summary = run.read_summary_json()
     if summary is None:
         raise UserError(f"{run.path}: has not ended, and has no student yet")
     file = run.path / "teacher.safetensors"

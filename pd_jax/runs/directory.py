@@ -140,16 +140,25 @@ class RunDirectory:
         Raises:
           UserError: the file is not JSON, or is not the summary of a run that ends in scores.
         """
+        summary = self.read_summary_json()
+        return None if summary is None else Summary.from_json(summary, f"{printable(str(self.summary_path))}: ")
+
+    def read_summary_json(self) -> dict[str, Any] | None:
+        """What ``summary.json`` holds, unchecked; None when the run has not ended.
+
+        Raises:
+          UserError: the file is not a JSON object.
+        """
         try:
             summary = json.loads(self.summary_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"{self.summary_path}: is not a summary: {error}") from error
-        where = printable(str(self.summary_path))
         if not isinstance(summary, dict):
+            where = printable(str(self.summary_path))
             raise UserError(f"{where}: is not a summary: it holds {show(summary)}, not a mapping")
-        return Summary.from_json(summary, f"{where}: ")
+        return summary
 
     def remove_results(self) -> None:
         """Removes summary, page and picture: of a run that is taken further they are no longer the results."""

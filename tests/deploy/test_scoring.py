@@ -18,7 +18,7 @@ import pytest
 from pd_jax.cli import main
 from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.student import load_trained
-from pd_jax.evaluation import protocol
+from pd_jax.evaluation import games
 from support.commands import (
     ENDLESS_EVALUATION,
     QUICK_EVALUATION,
@@ -52,13 +52,13 @@ def test_a_run_and_its_teacher_are_compared_from_the_same_starts(
     finished_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    real = protocol.evaluate
+    real = games.evaluate
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         calls.append({name: value for name, value in kwargs.items() if name != "on_progress"})
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(protocol, "evaluate", spy)
+    monkeypatch.setattr(games, "evaluate", spy)
     before, out = contents(finished_run), tmp_path / "out"
     succeed("evaluate", QUICK_EVALUATION | {"teacher": "cartpole", "run": finished_run, "seed": 5, "out": out})
     teacher, student = calls

@@ -8,10 +8,12 @@ import pytest
 
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import get_task
+from pd_jax.evaluation.scores import Score
 from pd_jax.networks.registry import make_network
 from pd_jax.report.terminal import print_teacher
 from pd_jax.resources import pace
 from pd_jax.resources.pace import Pace
+from pd_jax.runs.summary import GameSummary, Summary
 
 
 def test_the_first_iteration_and_those_that_only_fill_a_replay_are_not_counted() -> None:
@@ -46,8 +48,8 @@ def test_a_busy_machine_leaves_what_bounds_a_training_open(capsys: pytest.Captur
     speed = pace.summarise([(environment, network)], network.init(jax.random.key(0), jnp.zeros((1, 4))))
     environment.close()
     assert (speed["time_shares"], speed["bound_by"]) == (None, None)
-    scores = {"teacher_score": 1.0, "teacher_standard_error": 0.1, "teacher_ci95": (0.8, 1.2), "episodes": 4}
-    print_teacher({"game": "cartpole", "env_steps": 160, "wall_seconds": 1.0, "teacher": "x"} | scores | speed)
+    games = {"cartpole": GameSummary(Score(1.0, 0.1, 0.8, 1.2, 4), None)}
+    print_teacher(Summary(games, env_steps=160, wall_seconds=1.0, about={"teacher": "x"} | speed, is_flat=True))
     assert "(the machine was too busy to tell what bounds it)" in capsys.readouterr().out
 
 

@@ -213,7 +213,7 @@ def test_the_summary_is_json_and_marks_the_run_complete(tmp_path: Path) -> None:
         assert run.read_summary() is None
         run.write_summary({"games": {"pong": {"student_score": np.float32(1.5), "ci95": (math.nan, math.inf)}}})
         assert run.is_complete
-        assert run.read_summary() == {"games": {"pong": {"student_score": 1.5, "ci95": [None, None]}}}
+        assert run.read_summary_json() == {"games": {"pong": {"student_score": 1.5, "ci95": [None, None]}}}
         run.summary_path.write_text("{")
         with pytest.raises(UserError, match=r"summary\.json: is not a summary"):
             run.read_summary()

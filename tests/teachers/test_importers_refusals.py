@@ -140,9 +140,13 @@ DISCRETE = spaces.Discrete(2)
         (
             lambda: make_model("dqn", "cartpole", policy_kwargs={"features_extractor_class": Own}),
             "cartpole",
-            "has a features extractor of its own, test_importers_refusals.Own",
+            f"has a features extractor of its own, {__name__}.Own",
         ),
-        (lambda: make_model("dqn", "cartpole", policy=OwnPolicy), "cartpole", "its policy class OwnPolicy of test_imp"),
+        (
+            lambda: make_model("dqn", "cartpole", policy=OwnPolicy),
+            "cartpole",
+            f"its policy class OwnPolicy of {__name__}",
+        ),
         (
             lambda: make_model(
                 "dqn", "cartpole", Still(spaces.Dict({"x": vectors(4)}), DISCRETE), policy="MultiInputPolicy"
