@@ -11,9 +11,11 @@ from jax import lax
 
 from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import get_task
-from pd_jax.networks.student import make_student
+from pd_jax.networks.registry import make_network
+from pd_jax.networks.student import Student, make_student
 from pd_jax.resources.liveness import peak_bytes, tree_bytes
 from pd_jax.resources.parts import forward_bytes, minibatch_bytes
+from pd_jax.system.devices import tracing_for
 
 VECTOR = jax.ShapeDtypeStruct((1000,), jnp.float32)
 
@@ -74,3 +76,16 @@ def test_an_update_and_a_decision_take_what_xla_allocates_for_them(
     one = jax.ShapeDtypeStruct((batch, *student.tasks[0].observation_shape), observations.dtype)
     allocated = jax.jit(student.policy(0)).lower(variables, one).compile().memory_analysis()
     assert 0.5 < allocated.temp_size_in_bytes / forward_bytes(student.policy(0), variables, student.tasks[0], batch) < 2
+
+
+def test_what_a_minibatch_takes_is_of_the_platform_that_is_asked_for() -> None:
+    students = {
+        method: Student(make_network("net3", 6, convolution=method), (get_task("pong"),))
+        for method in ("auto", "native", "matmul")
+    }
+    by_matmul, by_native = (minibatch_bytes(students[method], 32) for method in ("matmul", "native"))
+    # Patches side by side take more than what they are patches of.
+    assert by_matmul > 1.2 * by_native
+    for platform, expected in (("cpu", by_matmul), ("tpu", by_native), ("cpu", by_matmul)):
+        with tracing_for(platform):
+            assert minibatch_bytes(students["auto"], 32) == expected

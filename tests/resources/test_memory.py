@@ -27,13 +27,15 @@ from pd_jax.config.sections import (
 )
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.distill.experience import Experience
-from pd_jax.distill.memory import rollouts_ahead
+from pd_jax.distill.memory import distillation_parts, rollouts_ahead
 from pd_jax.distill.setup import make_setup
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.learner.learner import Learner
 from pd_jax.learner.objective import make_loss
+from pd_jax.networks.registry import make_network
+from pd_jax.networks.student import Student
 from pd_jax.online.setup import make_online_setup
 from pd_jax.replay import rings
 from pd_jax.resources import memory
@@ -43,6 +45,7 @@ from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import load
 from pd_jax.trainers.setup import make_training_setup
 from support.commands import QUICK_EVALUATION, options, write_teacher
+from support.platforms import GroupOfTpus
 
 GIB = 2**30
 
@@ -87,6 +90,27 @@ def test_replays_student_and_teachers_take_what_a_run_allocates() -> None:
     assert setup.memory.bytes_of("checkpoint") == 2 * allocated(state)
     assert setup.memory.bytes_of("teachers") == sum(allocated(teacher.variables) for teacher in setup.teachers)
     assert setup.memory.total == sum(part.num_bytes for part in setup.memory.parts)
+
+
+def test_updates_take_what_they_take_on_the_devices_that_make_them(tmp_path: Path) -> None:
+    """Those of TPUs take a minibatch whole, through XLA's own convolutions."""
+    config = DistillConfig(
+        teacher=str(write_teacher(tmp_path / "teacher.safetensors", "pong")),
+        out="-",
+        student=StudentConfig(network="net3"),
+        env=dataclasses.replace(DistillConfig(teacher="x", out="-").env, num_lanes=1),
+        learner=dataclasses.replace(DistillConfig(teacher="x", out="-").learner, batch_size=256),
+    )
+    setup = make_setup(config)
+    policies = [(teacher.network.apply, teacher.variables) for teacher in setup.teachers]
+    native = Student(make_network("net3", setup.student.num_actions, convolution="native"), setup.student.tasks)
+
+    def activations(student: Student, devices: DeviceGroup) -> int:
+        parts = distillation_parts(setup.config, student, policies, devices)
+        return sum(part.num_bytes for part in parts if part.name == "activations")
+
+    on_tpu = activations(setup.student, GroupOfTpus(setup.devices.devices))
+    assert on_tpu == activations(native, setup.devices) > 1.5 * setup.memory.bytes_of("activations")
 
 
 def test_adam_has_a_moment_more_than_rmsprop() -> None:
