@@ -173,7 +173,7 @@ def _summarise(
         student_parameters=None if trained is None else count_params(trained.variables),
         teacher_parameters=count_teachers_params([teachers[task.name] for task in tasks]) if playing else None,
         wall_seconds=wall_seconds,
-        env_steps=None if trained is None else trained.progression.env_steps,
-        updates=None if trained is None else trained.progression.updates,
+        env_steps=None if trained is None else trained.counters.env_steps,
+        updates=None if trained is None else trained.counters.updates,
         about=about,
     )

@@ -32,13 +32,13 @@ class TrainedStudent:
       student: the network and its games.
       variables: its parameters, NumPy arrays.
       config: the run's.
-      progression: where the run stood.
+      counters: where the run stood.
     """
 
     student: Student
     variables: Any
     config: DistillConfig | TrainTeacherConfig
-    progression: DistillCounters
+    counters: DistillCounters
 
     @property
     def network(self) -> str:
@@ -92,8 +92,8 @@ def load_trained(
     if online is None:
         return TrainedStudent(student, state.variables, config, DistillCounters.from_metadata(metadata))
     at = OnlineCounters.from_metadata(metadata)
-    progression = DistillCounters(updates=at.updates, wall_seconds=at.wall_seconds, network=label, games=[at.play])
-    return TrainedStudent(student, state.student.variables, config, progression)
+    counters = DistillCounters(updates=at.updates, wall_seconds=at.wall_seconds, network=label, games=[at.play])
+    return TrainedStudent(student, state.student.variables, config, counters)
 
 
 def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
@@ -112,5 +112,5 @@ def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{run.summary_path}: does not say how much the run has learnt from") from None
     games = [GameCounters(name=name, env_steps=steps) for name in config.game]
-    progression = DistillCounters(updates=updates, network=config.network, games=games)
-    return TrainedStudent(build_student(teacher.metadata), teacher.variables, config, progression)
+    counters = DistillCounters(updates=updates, network=config.network, games=games)
+    return TrainedStudent(build_student(teacher.metadata), teacher.variables, config, counters)

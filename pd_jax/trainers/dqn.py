@@ -195,7 +195,7 @@ def make_play(
 
 
 @dataclasses.dataclass(frozen=True)
-class Lessons:
+class LearningProblem:
     """What the updates learn from, and how they see it.
 
     Attributes:
@@ -220,17 +220,17 @@ def make_learn(
     network: Any, config: DQNConfig
 ) -> Callable[[DQNState, TransitionState], tuple[DQNState, dict[str, Array]]]:
     """Builds the updates of one iteration, ``learn(state, stored) -> (state, metrics)``."""
-    lessons = Lessons(
+    problem = LearningProblem(
         draw=lambda stored, key, _: (transitions.sample(stored, key, config.batch_size), None),
         apply=lambda variables, observations, _: network.apply(variables, observations),
         describe=lambda losses, q_values, _: {"loss": losses.mean(), "mean_q": q_values.mean()},
         is_ready=lambda stored: is_ready(stored, config),
     )
-    return make_updates(lessons, config, make_optimizer(config), config.updates_per_rollout)
+    return make_updates(problem, config, make_optimizer(config), config.updates_per_rollout)
 
 
 def make_updates(
-    lessons: Lessons, config: DQNConfig, optimizer: optax.GradientTransformation, num_updates: int
+    problem: LearningProblem, config: DQNConfig, optimizer: optax.GradientTransformation, num_updates: int
 ) -> Callable[[DQNState, Any], tuple[DQNState, dict[str, Array]]]:
     """Builds ``learn(state, stored) -> (state, metrics)``: ``num_updates`` updates, or none while too little is stored.
 
@@ -239,21 +239,21 @@ def make_updates(
 
     @jax.named_scope("targets")
     def targets(state: DQNState, batch: Transitions, game: Any) -> Array:
-        online_q = lessons.apply(state.variables, batch.next_observations, game) if config.double else None
-        target_q = lessons.apply(state.target_variables, batch.next_observations, game)
+        online_q = problem.apply(state.variables, batch.next_observations, game) if config.double else None
+        target_q = problem.apply(state.target_variables, batch.next_observations, game)
         return td_targets(batch.rewards, batch.is_terminal, target_q, gamma=config.gamma, online_q=online_q)
 
     def update(state: DQNState, stored: Any) -> tuple[DQNState, dict[str, Array]]:
         key, sample_key = jax.random.split(state.key)
         with jax.named_scope("sample"):
-            batch, game = lessons.draw(stored, sample_key, state.updates)
+            batch, game = problem.draw(stored, sample_key, state.updates)
         wanted = targets(state, batch, game)
 
         def loss(variables: Any) -> tuple[Array, dict[str, Array]]:
-            q_values = lessons.apply(variables, batch.observations, game)
+            q_values = problem.apply(variables, batch.observations, game)
             # The paper clips the error to [-1, 1] in the gradient, which is the Huber loss.
             losses = optax.huber_loss(value_of(q_values, batch.actions), wanted, delta=1.0)
-            return losses.mean(), lessons.describe(losses, q_values, game)
+            return losses.mean(), problem.describe(losses, q_values, game)
 
         with jax.named_scope("loss"):
             gradients, metrics = jax.grad(loss, has_aux=True)(state.variables)
@@ -266,7 +266,7 @@ def make_updates(
 
     def learn(state: DQNState, stored: Any) -> tuple[DQNState, dict[str, Array]]:
         # A loop of no updates rather than a branch around them, which could make XLA copy the replay.
-        count = jnp.where(lessons.is_ready(stored), num_updates, 0)
+        count = jnp.where(problem.is_ready(stored), num_updates, 0)
 
         def body(_: Array, carry: tuple[DQNState, dict[str, Array]]) -> tuple[DQNState, dict[str, Array]]:
             state, sums = carry

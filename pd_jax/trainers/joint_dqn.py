@@ -23,7 +23,7 @@ from pd_jax.replay import transitions
 from pd_jax.replay.transitions import Transitions, TransitionState
 from pd_jax.trainers import dqn
 from pd_jax.trainers.algorithm import Iteration, epsilon_at, game_metrics
-from pd_jax.trainers.dqn import DQNPlay, DQNState, Lessons
+from pd_jax.trainers.dqn import DQNPlay, DQNState, LearningProblem
 from pd_jax.trainers.joint import game_keys, mean_q
 
 Play = tuple[DQNPlay, ...]
@@ -96,7 +96,7 @@ def make_learn(student: Student, config: DQNConfig) -> Callable[[DQNState, Store
     return learn
 
 
-def _together(student: Student, config: DQNConfig) -> Lessons:
+def _together(student: Student, config: DQNConfig) -> LearningProblem:
     """A minibatch of every game in each update, ``[G, B, ...]``."""
 
     def draw(stored: Stored, key: Array, updates: Array) -> tuple[Transitions, None]:
@@ -108,12 +108,12 @@ def _together(student: Student, config: DQNConfig) -> Lessons:
         one = {"loss": game_losses.mean(), "mean_q": means.mean()}
         return one | {"game_loss": game_losses, "game_mean_q": means, "share": jnp.ones_like(means)}
 
-    return Lessons(
+    return LearningProblem(
         draw, lambda variables, observations, _: student.apply(variables, observations), describe, _ready(config)
     )
 
 
-def _alternating(student: Student, config: DQNConfig) -> Lessons:
+def _alternating(student: Student, config: DQNConfig) -> LearningProblem:
     """A minibatch of one game after another, ``[B, ...]``, as the paper's networks of several games learn."""
 
     def draw(stored: Stored, key: Array, updates: Array) -> tuple[Transitions, Array]:
@@ -131,7 +131,7 @@ def _alternating(student: Student, config: DQNConfig) -> Lessons:
         one = {"loss": value, "mean_q": mean}
         return one | {"game_loss": value * share, "game_mean_q": mean * share, "share": share}
 
-    return Lessons(draw, student.apply_game, describe, _ready(config))
+    return LearningProblem(draw, student.apply_game, describe, _ready(config))
 
 
 def _ready(config: DQNConfig) -> Callable[[Stored], Array]:

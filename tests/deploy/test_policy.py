@@ -260,11 +260,11 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_of_pythons(
             path.write_bytes(b"")
     with pytest.warns(UserWarning, match=f"checkpoint {newest}: .*; passed over for checkpoint {before}"):
         student = pd_jax.load_student(damaged)
-    assert student.trained.progression.updates == before
+    assert student.trained.counters.updates == before
     assert capfd.readouterr() == ("", "")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert pd_jax.load_student(finished_run).trained.progression.updates == newest
+        assert pd_jax.load_student(finished_run).trained.counters.updates == newest
 
 
 def test_a_student_of_two_games_plays_the_one_it_is_told(two_game_run: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_student_alone_is_scored_and_is_the_one_of_the_newest_checkpoint(
     score = read_summary(finished_run)["games"]["cartpole"]["student_score"]
     assert capfd.readouterr().out.startswith(f"cartpole student: {score:.1f} ± "), "the run's own protocol and seeds"
     student = load_trained(str(finished_run))
-    assert student.progression.updates == 1000
+    assert student.counters.updates == 1000
     leaves = jax.tree_util.tree_flatten_with_path({"variables": student.variables})[0]
     digests = state_digests(finished_run, 1000)
     for path, leaf in leaves:
@@ -105,8 +105,8 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score_on_the_way(
     scores = {line["step"]: line["score/cartpole"] for line in lines if "score/cartpole" in line}
     assert set(scores) == {400, 800}
     best = max(scores, key=lambda step: (scores[step], step))
-    assert load_trained(str(out), checkpoint="best").progression.updates == best
-    assert load_trained(str(out)).progression.updates == 1000
+    assert load_trained(str(out), checkpoint="best").counters.updates == best
+    assert load_trained(str(out)).counters.updates == 1000
     scored = QUICK_EVALUATION | {"run": out, "out": tmp_path / "evaluation"}
     succeed("evaluate", scored | {"checkpoint": "best"})
     summary = read_summary(tmp_path / "evaluation")
