@@ -44,10 +44,8 @@ class Stop:
 WAY = (
     Stop("environments.envpool", "steps the emulators,\nall lanes at once", "stack of\n4 frames", PLAY),
     Stop("actors.rollout", "the teacher labels and acts\nε-greedily: one lax.scan", "newest frames,\nQ-values", PLAY),
-    Stop("actors.live", "plays on, a rollout\nat a time", "rollout", PLAY),
-    Stop(
-        "distill.experience", "collects a round of play\nfor each game's replay", "rollout, split\nover devices", STORE
-    ),
+    Stop("distill.experience", "collects a round of play\nfor each game's replay", "rollout", STORE),
+    Stop("replay.replay", "owns the rings, split\nover the devices", "rollout of\na device", STORE),
     Stop("replay.rings", "keeps every frame once;\nrebuilds the stacks it draws", "minibatch", STORE),
     Stop("learner.update", "runs the student; then one\nall-reduce, one step", "outputs,\nQ-values", LEARN),
     Stop("losses", "KL from the sharpened\nteacher to the student", "loss of\nan example", LEARN),

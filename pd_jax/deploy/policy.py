@@ -25,7 +25,7 @@ _CHECKPOINTS = ("newest", "best")
 
 
 class Policy(Protocol):
-    """What plays a task: a `Teacher`, a `StudentPolicy`, or anything else with these methods.
+    """What plays a task: a `Teacher` or a `StudentPolicy`.
 
     Example:
       One loop plays them all::

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,28 +30,33 @@ from pd_jax.system.progress import Meter, print_warning
 from pd_jax.types import Trajectory
 
 
-class OpenPlay(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class OpenPlay:
     """The play is to begin."""
 
 
-class Refill(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Refill:
     """The replay of a run that is resumed is to be brought back; see :meth:`Experience.refill`."""
 
     rounds: int
     in_mid_round: bool
 
 
-class LetAct(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class LetAct:
     """The student is to act in the rounds to come."""
 
     student: ActingStudent
 
 
-class PlayRound(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PlayRound:
     """One more round is to be played and stored; answered by where every game stands."""
 
 
-class PlayAhead(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PlayAhead:
     """The round to come may be played."""
 
 
@@ -110,9 +115,9 @@ class Experience:
         match request:
             case OpenPlay():
                 self.open()
-            case Refill(rounds, in_mid_round):
+            case Refill(rounds=rounds, in_mid_round=in_mid_round):
                 self.refill(rounds, in_mid_round=in_mid_round, say=say)
-            case LetAct(student):
+            case LetAct(student=student):
                 self.let_act(student)
             case PlayAhead():
                 self.play_ahead()

@@ -11,7 +11,7 @@ from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.system.progress import print_warning
 
 
-class ReplayKeeper:
+class ReplaySaver:
     """Saves the replay of a run's games beside its checkpoints, in ``replay/<step>/``.
 
     Apart from these, so that whoever reads a student need not read gigabytes, and a damaged replay costs no more than

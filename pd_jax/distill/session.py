@@ -23,14 +23,13 @@ from pd_jax.distill.experience import (
     PlayRound,
     Refill,
 )
-from pd_jax.distill.replay_checkpoint import ReplayKeeper
+from pd_jax.distill.replay_checkpoint import ReplaySaver
 from pd_jax.distill.scorer import Scorer
 from pd_jax.distill.setup import DistillSetup, make_setup, open_distill_run
 from pd_jax.distill.summary import draw_distillation, game_values, summarise_distillation
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.divergence import DivergenceError, check_weights
-from pd_jax.learner.learner import Learner, LearnerState
-from pd_jax.learner.objective import make_divergence, make_loss
+from pd_jax.learner.learner import LearnerState
 from pd_jax.networks.policy import count_params
 from pd_jax.resources.ledger import SCORING
 from pd_jax.runs.diverged import check_rolls_back, keep_for_inspection
@@ -95,21 +94,13 @@ class DistillSession(StudentSession[DistillCounters]):
     def __init__(self, setup: DistillSetup, tools: Tools) -> None:
         self.setup, self.config = setup, setup.config
         super().__init__(tools, DistillCounters.begin(setup), self.config)
-        objective = self.config.loss, setup.student, setup.gives_logits
-        self.learner = Learner(
-            setup.student,
-            make_loss(*objective),
-            self.config.learner,
-            setup.devices,
-            total_updates=self.total_updates,
-            divergence=make_divergence(*objective) if len(setup.tasks) > 1 else None,
-        )
+        self.learner = setup.make_learner()
         self.roll_backs_here = 0
         """Of this process; ``counters.roll_backs`` counts those of all sessions."""
         self._state: Any = self._restore_or_init()
         self.first_state: Callable[[], LearnerState] = lambda: setup.devices.first(self._state)
         self.begin_updates()
-        self.replays: ReplayKeeper | None = None
+        self.replays: ReplaySaver | None = None
         self.total_env_steps = setup.total_env_steps([game.recorded_steps for game in self.counters.games])
         self.steps = self.progress.add("steps", sum(self.total_env_steps), completed=self.counters.env_steps)
         self.scorer = Scorer(setup, self.progress, self.interrupts)
@@ -129,7 +120,7 @@ class DistillSession(StudentSession[DistillCounters]):
         with contextlib.ExitStack() as stack:
             stack.callback(experience.close)
             if self.config.checkpoint.replay:
-                self.replays = ReplayKeeper(self.run_directory.path, experience.replay, counters.updates)
+                self.replays = ReplaySaver(self.run_directory.path, experience.replay, counters.updates)
                 stack.callback(setattr, self, "replays", None)
                 stack.callback(self.replays.close)
             drive(self.training(), partial(self._perform, experience))
@@ -194,11 +185,11 @@ class DistillSession(StudentSession[DistillCounters]):
         replicated: LearnerState = self.setup.devices.replicate(fresh if state is None else state)
         return replicated
 
-    def check_restored(self, step: int) -> None:
+    def check_restored(self, step: int | None) -> None:
         """Of several processes all begin where process 0 does; and what the run learns from is what it was."""
         problem = f"{self.run_directory.path}: processes begin at different updates; it must be a directory they share"
-        hosts.for_all(lambda among: among.check_same(self._once("start"), str(step), problem))
-        if step:
+        hosts.for_all(lambda among: among.check_same(self._once("start"), str(step or 0), problem))
+        if step is not None:
             self.counters.check_goes_on(self.setup, self.run_directory.path)
 
     def _once(self, words: str) -> str:

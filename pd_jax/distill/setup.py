@@ -19,6 +19,8 @@ from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore
+from pd_jax.learner.learner import Learner
+from pd_jax.learner.objective import make_divergence, make_loss
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
 from pd_jax.replay.header import DatasetHeader
@@ -102,6 +104,19 @@ class DistillSetup:
                 rollouts = min(rollouts, recorded_steps[game] // schedule.rollout_length)
             totals.append(rollouts * config.steps_per_rollout(game))
         return tuple(totals)
+
+    def make_learner(self) -> Learner:
+        """The student's learner; of several games it measures the divergence of each as well."""
+        student, config = self.student, self.config
+        several = len(self.tasks) > 1
+        return Learner(
+            student,
+            make_loss(config.loss, student, self.gives_logits),
+            config.learner,
+            self.devices,
+            total_updates=self.total_updates,
+            divergence=make_divergence(config.loss, student, self.gives_logits) if several else None,
+        )
 
     def short_recordings(self, total_env_steps: Sequence[int]) -> list[str]:
         """A line for each recording that holds less than the schedule asks for.

@@ -18,8 +18,7 @@ from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.experience import Experience
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.learner.divergence import check_weights
-from pd_jax.learner.learner import Learner, LearnerState
-from pd_jax.learner.objective import make_loss
+from pd_jax.learner.learner import LearnerState
 from pd_jax.online.scorer import COMPARISON_SEED_OFFSET, OnlineScorer
 from pd_jax.online.setup import OnlineSetup, make_online_setup, open_online_run
 from pd_jax.online.state import OnlineCounters, OnlineState
@@ -74,13 +73,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
         counters = OnlineCounters(network=setup.label, play=GameCounters(name=setup.task.name))
         super().__init__(tools, counters, config)
         self.devices = student_setup.devices
-        self.learner = Learner(
-            student_setup.student,
-            make_loss(config.loss, student_setup.student, student_setup.gives_logits),
-            config.learner,
-            self.devices,
-            total_updates=self.total_updates,
-        )
+        self.learner = student_setup.make_learner()
         state = self._restore_or_init()
         self.student: LearnerState = self.devices.replicate(state.student)
         self.teacher = LearningTeacher(setup.network, setup.task, config.pqn, config.env, state.teacher)

@@ -58,8 +58,8 @@ class Session(abc.ABC, Generic[C]):
     def flush(self) -> None:
         """Writes metrics that are still on the devices."""
 
-    def check_restored(self, step: int) -> None:
-        """Raises unless the run can go on from this checkpoint, or from none (0). Nothing has been changed yet."""
+    def check_restored(self, step: int | None) -> None:
+        """Raises unless the run can go on from this checkpoint, or None from none. Nothing has been changed yet."""
 
     def restore(self, template: Any, network: str, resumed: Callable[[C], str]) -> Any | None:
         """Takes up the newest intact checkpoint, its counters, and the metrics up to there.
@@ -74,7 +74,7 @@ class Session(abc.ABC, Generic[C]):
         """
         restored = self.checkpointer.restore(template, network=network)
         if restored is None:
-            self.check_restored(0)
+            self.check_restored(None)
             self.metrics.truncate_after(-1)
             return None
         state, metadata, step = restored

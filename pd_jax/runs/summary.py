@@ -94,9 +94,9 @@ class GameSummary:
         return percent_of_teacher(self.student.mean, self.teacher.mean, random)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Summary(Mapping[str, Any]):
-    """The summary of a run; a mapping too, of what ``summary.json`` holds.
+    """The summary of a run; a mapping too, of what ``summary.json`` holds, and equal to any that holds the same.
 
     Attributes:
       games: by name, what is said of each.

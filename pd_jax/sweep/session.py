@@ -190,7 +190,7 @@ class _Sweep:
         summary = self.summaries.get(cell.name)
         if summary is None:
             return entry
-        shared = {key: summary[key] for key in ("student_parameters", "teacher_parameters", "env_steps", "updates")}
+        shared = {key: summary.get(key) for key in ("student_parameters", "teacher_parameters", "env_steps", "updates")}
         return entry | summary.games[cell.game.task.name].to_json() | shared
 
 

@@ -17,6 +17,8 @@ import pytest
 import pd_jax.evaluation.games
 from pd_jax.cli import main
 from pd_jax.config.yaml import read_yaml
+from pd_jax.distill.experience import Experience
+from pd_jax.system.interrupts import Interrupted
 from support.commands import (
     ENDLESS_EVALUATION,
     QUICK_EVALUATION,
@@ -344,6 +346,29 @@ def test_another_teacher_under_the_same_name_is_not_taken_for_the_first(
     assert message.startswith(f"pd-jax distill: {out}: was begun with another teacher file (")
     assert message.endswith(", now 000000000000); --accept-other-teacher goes on with it")
     assert contents(out) == before
+
+
+def test_a_run_that_was_stopped_in_its_first_play_is_as_choosy(
+    tmp_path: Path,
+    recorded_run_options: dict[str, Any],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its checkpoint is of update 0."""
+
+    def stop(experience: Experience) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    out = tmp_path / "run"
+    settings = recorded_run_options | QUICK_EVALUATION | {"env.num-lanes": 8, "out": out}
+    del settings["data"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Experience, "play_round", stop)
+        assert main(["distill", *options(settings)]) == 128 + signal.SIGTERM
+    assert checkpoint_steps(out) == [0]
+    monkeypatch.setattr("pd_jax.teachers.teacher.fingerprint", lambda path: "0" * 64)
+    message = refusal(capfd, "distill", *options(settings | {"resume": True}))
+    assert message.startswith(f"pd-jax distill: {out}: was begun with another teacher file (")
 
 
 def test_a_run_goes_on_only_from_the_recording_it_was_begun_with(
