@@ -13,11 +13,26 @@ from typing import Any
 import numpy as np
 
 from pd_jax.errors import UserError
+from pd_jax.replay.observations import (
+    DTYPE,
+    LABEL,
+    MAIN,
+    SHAPE,
+    fault_in_fields,
+    fault_in_normalisation,
+    fault_in_observations,
+    unapplied,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 has further observations, frozen statistics and the name of the protocol of the teacher's score."""
+PLAIN_VERSION = 1
+"""What a recording that has none of these is written in, to the same bytes as before there was version 2."""
 
 # Fields that may differ between the parts of an interrupted recording.
 GROWS = frozenset({"planned_steps", "steps", "teacher_score"})
+# What version 2 added. At its default a field is left out of the recording's identity.
+_OF_VERSION_2 = frozenset({"observations", "normalisation"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,8 +53,14 @@ class DatasetHeader:
       chunk_length: time steps of a chunk; every append is a multiple of it.
       planned_steps: time steps per lane that the recording is to have, a multiple of ``chunk_length``.
       steps: time steps per lane recorded so far.
-      teacher_score: the teacher's evaluation, if there is one.
-      format_version: of the layout on disk.
+      teacher_score: the teacher's evaluation, if there is one. Its ``protocol``, which may be absent, is the name of
+        the rules that it was scored under, such as ``"no-op starts"``.
+      observations: what is stored beside the main observation, by name: ``{"shape": [...], "dtype": ...}`` of each.
+        This version reads such a header, and neither records nor reads such play.
+      normalisation: frozen statistics by the name of the observation, ``"observation"`` for the main one: ``mean`` and
+        ``variance``, a number or nested lists of the stored shape, and ``count``, of the observations behind them. What
+        is stored is not normalised. This version does not distil from such a recording.
+      format_version: of the file that it was read from; one is written in the lowest version that holds it.
     """
 
     task: str
@@ -59,18 +80,31 @@ class DatasetHeader:
     planned_steps: int
     steps: int = 0
     teacher_score: dict[str, Any] | None = None
-    format_version: int = FORMAT_VERSION
+    observations: dict[str, Any] = dataclasses.field(default_factory=dict)
+    normalisation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    format_version: int = PLAIN_VERSION
 
     @property
     def identity(self) -> str:
         """SHA-256 of what makes this recording the one it is, in hex; not of how long it has grown."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in GROWS}
+        fields = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in GROWS and (value != {} or name not in _OF_VERSION_2)
+        }
+        # Not the file's own: a score with a protocol lifts that, and leaves the play what it was.
+        fields["format_version"] = PLAIN_VERSION
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
     def complete(self) -> bool:
         """Whether all the planned steps are recorded."""
         return self.steps >= self.planned_steps
+
+    @property
+    def unapplied(self) -> str:
+        """What a run would have to apply and this version cannot, in words; ``""`` if there is nothing."""
+        return unapplied(self.observations, self.normalisation)
 
     def layouts(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Returns, by array, the shape behind ``[T, L]`` and the dtype."""
@@ -85,8 +119,14 @@ class DatasetHeader:
 
 
 def dump_header(header: DatasetHeader) -> bytes:
-    """Returns the bytes of ``dataset.json``."""
-    fields = dataclasses.asdict(header) | {"complete": header.complete}
+    """Returns the bytes of ``dataset.json``, in the lowest format version that holds the header."""
+    has_protocol = isinstance(header.teacher_score, dict) and "protocol" in header.teacher_score
+    # Also of what cannot be, such as None: the reader's checks say so.
+    is_new = has_protocol or header.observations != {} or header.normalisation != {}
+    version = FORMAT_VERSION if is_new else PLAIN_VERSION
+    fields = dataclasses.asdict(header) | {"format_version": version, "complete": header.complete}
+    if not is_new:
+        fields = {name: value for name, value in fields.items() if name not in _OF_VERSION_2}
     return json.dumps(fields, indent=1, allow_nan=False, default=lambda value: np.asarray(value).item()).encode()
 
 
@@ -106,11 +146,27 @@ def parse_header(text: bytes, path: str) -> DatasetHeader:
         if name not in fields or not holds(fields[name]):
             raise UserError(f"{where}: {name} is {reprlib.repr(fields[name]) if name in fields else 'missing'}")
     fields["observation_shape"] = tuple(fields["observation_shape"])
-    header = DatasetHeader(**{name: fields[name] for name in _CHECKS})
+    added = {name: fields[name] for name in sorted(_OF_VERSION_2 & fields.keys())}
+    if added and version == PLAIN_VERSION:
+        raise UserError(f"{where}: {next(iter(added))} is of format {FORMAT_VERSION}, the file of format {version}")
+    if version > PLAIN_VERSION and (fault := _fault_of_version_2(fields)):
+        raise UserError(f"{where}: {fault}")
+    header = DatasetHeader(**{name: fields[name] for name in _CHECKS}, **added)
     if header.planned_steps % header.chunk_length or header.steps % header.chunk_length:
         counts = f"steps {header.steps} and planned_steps {header.planned_steps}"
         raise UserError(f"{where}: {counts} are not both multiples of the chunk length, {header.chunk_length}")
     return header
+
+
+def _fault_of_version_2(fields: dict[str, Any]) -> str:
+    score, observations = fields["teacher_score"] or {}, fields.get("observations", {})
+    if "protocol" in score and (fault := fault_in_fields({"protocol": score["protocol"]}, {"protocol": LABEL})):
+        return f"teacher_score{fault}"
+    if fault := fault_in_observations(observations, {"shape": SHAPE, "dtype": DTYPE}):
+        return fault
+    shapes = {name: specification["shape"] for name, specification in observations.items()}
+    shapes[MAIN] = fields["observation_shape"]
+    return fault_in_normalisation(fields.get("normalisation", {}), shapes)
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

@@ -60,9 +60,11 @@ class DatasetWriter:
                 recorded = parse_header(found.value, self._path)
                 _check_same_recording(recorded, self.header, self._path, resume)
                 score = self.header.teacher_score or recorded.teacher_score
-                self.header = dataclasses.replace(
+                continued = dataclasses.replace(
                     self.header, steps=recorded.steps, teacher_score=score, recording_id=recorded.recording_id
                 )
+                # Once more: the score may take another format version than the settings alone.
+                self.header = parse_header(dump_header(continued), self._path)
             with _explained(self._path, "cannot be opened for writing"):
                 # Before the arrays: a recording that is killed while it is created can be resumed like any other.
                 self._root.write(_HEADER, dump_header(self.header)).result()
@@ -76,10 +78,12 @@ class DatasetWriter:
           trajectory: host arrays; T a multiple of ``chunk_length``, so that each chunk is written once and whole.
 
         Raises:
-          UserError: the disk is full or failing, or the teacher's outputs are not finite. What was committed before
-            stays readable, and the recording can be resumed.
+          UserError: the disk is full or failing, the teacher's outputs are not finite, or the header has further
+            observations. What was committed before stays readable, and the recording can be resumed.
           ValueError: the arrays are not what the header says, or exceed ``planned_steps``.
         """
+        if self.header.observations:
+            raise UserError(f"{self._path}: not recorded: {_missing(self.header)}")
         arrays = self._checked(trajectory)
         start, stop = self.header.steps, self.header.steps + len(arrays["rewards"])
         with _explained(self._path, f"steps {start} to {stop} could not be written"):
@@ -170,7 +174,9 @@ class Dataset:
         return self.header.steps
 
     def check_matches(self, task: str, num_actions: int) -> None:
-        """Raises a UserError unless this is play of ``task`` with ``num_actions`` actions."""
+        """Raises a UserError unless this is play of ``task`` with ``num_actions`` actions that can be used here."""
+        if self.header.unapplied:
+            raise UserError(f"{self.path}: {_missing(self.header)}")
         for name, wanted in (("task", task), ("num_actions", num_actions)):
             found = getattr(self.header, name)
             if found != wanted:
@@ -180,7 +186,7 @@ class Dataset:
         """Reads time steps ``0 <= start <= t < stop <= num_steps``, of some lanes (a host of a pod reads its own).
 
         Returns NumPy arrays, ``[stop - start, lanes, ...]``; raises a UserError that names the file of a chunk that is
-        missing or damaged.
+        missing or damaged, or says that there are further observations, which a trajectory does not hold.
         """
         return self._start_reading(start, stop, lanes)()
 
@@ -201,6 +207,8 @@ class Dataset:
         """Starts to read and returns the function that waits for it."""
         if not 0 <= start < stop <= self.num_steps:
             raise ValueError(f"steps {start} to {stop} of a data set of {self.num_steps}")
+        if self.header.observations:
+            raise UserError(f"{self.path}: {_missing(self.header)}")
         pending = {name: array[start:stop, lanes].read() for name, array in self.arrays.items()}
 
         def wait() -> Trajectory:
@@ -260,6 +268,10 @@ def _check_array(array: ts.TensorStore, name: str, header: DatasetHeader, path: 
         raise UserError(f"{path}: damaged: {name} is {found}, dataset.json says {dtype} {[header.steps, *wanted]}")
 
 
+def _missing(header: DatasetHeader) -> str:
+    return f"needs {header.unapplied}, which this pd_jax cannot apply: upgrade pd_jax"
+
+
 @contextlib.contextmanager
 def _explained(path: str, what: str) -> Iterator[None]:
     """Turns the errors of TensorStore and of the system into a UserError of one line."""
@@ -289,7 +301,7 @@ def _claim_directory(path: str, stack: contextlib.ExitStack) -> None:
 
 def _check_same_recording(recorded: DatasetHeader, header: DatasetHeader, path: str, resume: bool) -> None:
     for name, old in dataclasses.asdict(recorded).items():
-        if old != getattr(header, name) and name not in GROWS | {"recording_id"}:
+        if old != getattr(header, name) and name not in GROWS | {"recording_id", "format_version"}:
             raise UserError(f"{path}: holds another recording, its {name} is {old!r}: choose another directory")
     if not resume:
         progress = f"{recorded.steps} of {recorded.planned_steps} steps"

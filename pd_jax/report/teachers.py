@@ -117,6 +117,7 @@ def describe_entry(entry: Entry) -> list[str]:
         "game": f"{metadata.game} ({metadata.env_id})",
         "actions": f"{metadata.num_actions}: {', '.join(metadata.action_names)}",
         "observation": f"{metadata.observation['dtype']} {shape}, {_compact(details)}",
+        **_statistics(metadata.normalisation),
         "network": f"{describe_network(entry)}, {entry.parameters:,} parameters",
         "output": "Q-values" if metadata.output == "q" else "logits of a policy",
         "score": _protocol(metadata.evaluation, has_noops=metadata.observation["kind"] == "atari"),
@@ -202,17 +203,25 @@ def _protocol(evaluation: Mapping[str, Any], *, has_noops: bool) -> str:
     if not evaluation:
         return "never evaluated"
     low, high = evaluation["ci95"]
+    # Only the fourth format checks it.
+    named = f" under {_line(evaluation['protocol'])}" if isinstance(evaluation.get("protocol"), str) else ""
     noops = f"up to {evaluation['max_noops']:,} no-ops, " if has_noops else ""
     return (
         f"{format_score(evaluation['mean'], evaluation['standard_error'])} (95 % interval {low:,.1f} to {high:,.1f}) "
-        f"over {evaluation['episodes']:,} episodes; ε = {evaluation['epsilon']:g}, "
+        f"over {evaluation['episodes']:,} episodes{named}; ε = {evaluation['epsilon']:g}, "
         f"{noops}at most {evaluation['max_episode_steps']:,} steps, seed {evaluation['seed']}"
     )
 
 
+def _statistics(normalisation: Mapping[str, Any]) -> dict[str, str]:
+    """A line on what is normalised, without the statistics themselves: they may be thousands of numbers."""
+    told = [f"{name} by the statistics of {value['count']:,} observations" for name, value in normalisation.items()]
+    return {"normalisation": ", ".join(told)} if told else {}
+
+
 _SHOWN = frozenset(
     "format_version name game env_id network layer_norm hidden_sizes num_actions action_names observation output "
-    "algorithm env_steps seed training_config evaluation learning_curve how_made licence created "
+    "algorithm env_steps seed training_config evaluation learning_curve how_made licence created normalisation "
     "pd_jax_version".split()
 )
 

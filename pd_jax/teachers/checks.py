@@ -29,8 +29,9 @@ def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
     """Makes the network that the metadata names; of a network of several games, what it is for this one.
 
     Raises:
-      UserError: there is no such network, or a game that it is for is not known.
+      UserError: there is no such network, it needs what cannot be applied here, or a game that it is for is not known.
     """
+    _check_applied(metadata)
     if metadata.games:
         return GameNetwork(build_student(metadata).policy(metadata.games.index(metadata.game)))
     return make_network(
@@ -66,10 +67,12 @@ def check_fits(params: Mapping[str, Any], metadata: TeacherMetadata, path: PathL
     """Checks the weights against the network, and both against the task.
 
     Raises:
-      UserError: the teacher sees or does something else than its task shows and lets one do, or a tensor is missing,
-        is one too many, or has another shape. The message begins with ``path``.
+      UserError: the teacher sees or does something else than its task shows and lets one do, it needs what this
+        version cannot apply, or a tensor is missing, is one too many, or has another shape. The message begins with
+        ``path``.
     """
     try:
+        _check_applied(metadata)
         _check_fits_task(metadata)
         variables = jax.eval_shape(_initialiser(metadata), jax.random.key(0))
     except UserError as error:
@@ -95,6 +98,11 @@ def _initialiser(metadata: TeacherMetadata) -> Callable[[Array], Any]:
         return build_student(metadata).init
     task = get_task(metadata.game)
     return Student(build_network(metadata), (task,)).init
+
+
+def _check_applied(metadata: TeacherMetadata) -> None:
+    if metadata.unapplied:
+        raise UserError(f"needs {metadata.unapplied}, which this pd_jax cannot apply: upgrade pd_jax")
 
 
 def _check_fits_task(metadata: TeacherMetadata) -> None:

@@ -70,8 +70,8 @@ def save_teacher(
     Args:
       path: the file; its directory is made if need be.
       params: nested dict of arrays of any float dtype, stored under names joined by ``/``.
-      metadata: checked as :func:`read_teacher` checks it; the file gets the present format version. Of a network of
-        several games, that of every game, in the order of its heads.
+      metadata: checked as :func:`read_teacher` checks it; the file gets the lowest format version that holds it. Of a
+        network of several games, that of every game, in the order of its heads.
       dtype: of the weights in the file, ``"float32"``, ``"float16"`` or ``"bfloat16"``. The checksum is of what is
         read back: the rounded weights, as float32.
 
@@ -89,12 +89,15 @@ def save_teacher(
         # The default lets NumPy and JAX scalars in; of anything else it makes a ValueError.
         text = json.dumps(fields, allow_nan=False, default=lambda value: np.asarray(value).item())
         checked_metadata(json_object(text, "metadata: cannot be written as UTF-8"))
+        # A single metadata key: safetensors writes several in random order, and equal teachers should be equal files.
+        data = safetensors.numpy.save(arrays, metadata={"pd_jax": text})
+        if int.from_bytes(data[:8], "little") > _MAX_HEADER_BYTES:
+            raise Malformed(f"metadata: takes more than {_MAX_HEADER_BYTES} bytes")
     except Malformed as problem:
         raise ValueError(str(problem)) from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A single metadata key: safetensors writes several in random order, and equal teachers should be equal files.
-        _replace_file(path, safetensors.numpy.save(arrays, metadata={"pd_jax": text}))
+        _replace_file(path, data)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 

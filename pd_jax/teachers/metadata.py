@@ -7,19 +7,33 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pd_jax.errors import nearest
+from pd_jax.replay.observations import (
+    DTYPE,
+    LABEL,
+    MAIN,
+    MAX_DIMENSION,
+    SHAPE,
+    Check,
+    fault_in_fields,
+    fault_in_normalisation,
+    fault_in_observations,
+    is_float32,
+    is_label,
+    unapplied,
+)
 
-FORMAT_VERSION = 3
-"""Version 3 is of several games. Version 2 has activations, categorical heads, sources and half-precision weights;
-version 1 is read as before."""
+FORMAT_VERSION = 4
+"""Version 4 has further observations, frozen statistics and the name of a score's protocol. Version 3 is of several
+games. Version 2 has activations, categorical heads, sources and half-precision weights; version 1 is read as before."""
+SEVERAL_GAMES_VERSION = 3
+"""What a teacher of several games is written in that has nothing of version 4."""
 ONE_GAME_VERSION = 2
-"""What a teacher of one game is written in: it has nothing that this version lacks."""
+"""What a teacher of one game is written in that has nothing of version 4."""
 
-# Keeps a hostile file from asking for a network, or an observation, that does not fit in memory.
-_MAX_DIMENSION = 2**16
 _MAX_ATOMS = 1024
 _MAX_GAMES = 64
 
@@ -33,7 +47,7 @@ class TeacherMetadata:
     """What a teacher is, how it sees the game, how well it plays and where it comes from.
 
     Attributes:
-      format_version: of the file format.
+      format_version: of the file that it was read from; one is written in the lowest version that holds it.
       name: of this teacher, e.g. ``"pong-dqn"``.
       game: the task it plays, e.g. ``"pong"``.
       env_id: the environment's id, e.g. ``"Pong-v5"``.
@@ -43,19 +57,27 @@ class TeacherMetadata:
       activation: of the hidden layers, ``"relu"`` or, for an ``mlp``, ``"tanh"``.
       support: values of the atoms of a categorical head, ``()`` where the network gives its outputs directly.
       games: that the network plays, in the order of its heads; ``()`` for the network of a single game. All but the
-        name, the game, its spec, its score and its curve is then common to them: the steps are those of all games.
+        name, the game, its spec, its statistics, its score and its curve is then common to them: the steps are those of
+        all games.
       channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.registry.make_network`
         takes them; None where its name says what they are.
       num_actions: the number of outputs.
       action_names: one per output, in order, e.g. ``("NOOP", "FIRE")``.
       observation: ``kind`` (``"atari"`` or ``"vector"``), ``shape`` and ``dtype`` of what the network is given, and
         where they apply ``frame_stack``, ``frame_skip``, ``grey`` and ``scaling``.
+      observations: what the network is given beside ``observation``, by name, each specified as that is. This version
+        describes such a teacher and does not load it.
+      normalisation: frozen statistics by the name of the observation that they normalise, ``"observation"`` for the
+        main one: ``mean`` and ``variance``, a number or nested lists of the observation's shape, and ``count``, of the
+        observations behind them. This version describes such a teacher and does not load it.
       output: ``"q"`` for Q-values, ``"logits"`` for the logits of a policy.
       algorithm: that trained it, e.g. ``"pqn"``.
       env_steps, seed: of its training, None where its source does not say.
       training_config: the settings of its training; any JSON.
       evaluation: ``mean``, ``standard_error``, ``ci95`` (``[low, high]``), ``episodes``, ``epsilon``, ``max_noops``,
-        ``max_episode_steps`` and ``seed``; scores are unclipped returns. ``{}`` if it was never evaluated.
+        ``max_episode_steps`` and ``seed``; scores are unclipped returns. ``{}`` if it was never evaluated. Its
+        ``protocol``, which may be absent, is the name of the rules that it was scored under, such as
+        ``"no-op starts"``.
       learning_curve: points of ``env_steps``, ``mean``, ``standard_error`` and ``episodes``.
       how_made: the command or the source it comes from.
       source_format: of the file that it was imported from, ``""`` if it was not.
@@ -81,6 +103,8 @@ class TeacherMetadata:
     num_actions: int
     action_names: tuple[str, ...]
     observation: dict[str, Any]
+    observations: dict[str, Any] = dataclasses.field(default_factory=dict)
+    normalisation: dict[str, Any] = dataclasses.field(default_factory=dict)
     output: str
     algorithm: str
     env_steps: int | None
@@ -94,6 +118,11 @@ class TeacherMetadata:
     licence: str
     created: str
     pd_jax_version: str
+
+    @property
+    def unapplied(self) -> str:
+        """What its network needs and this version cannot apply, in words; ``""`` if there is nothing."""
+        return unapplied(self.observations, self.normalisation)
 
 
 def json_object(text: str | bytes, otherwise: str) -> dict[str, Any]:
@@ -110,9 +139,6 @@ def json_object(text: str | bytes, otherwise: str) -> dict[str, Any]:
     return value
 
 
-Check = tuple[str, Callable[[Any], bool]]
-
-
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -122,15 +148,6 @@ def _is_number(value: Any) -> bool:
     return (_is_int(value) or isinstance(value, float)) and abs(value) < math.inf
 
 
-def _is_float32(value: Any) -> bool:
-    return _is_number(value) and abs(value) < 2.0**127
-
-
-def _is_label(value: Any) -> bool:
-    # Labels end up in terminals, tables and file names: no control characters.
-    return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
-
-
 def _list_of(check: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list | tuple) and len(value) >= least and all(map(check, value))
 
@@ -138,51 +155,55 @@ def _list_of(check: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bo
 _INT: Check = ("a whole number from 0 to 2^63 - 1", lambda v: _is_int(v) and 0 <= v < 2**63)
 _OPTIONAL_INT: Check = (f"{_INT[0]}, or null", lambda v: v is None or _INT[1](v))
 _VERSION: Check = ("a whole number >= 1", lambda v: _is_int(v) and v >= 1)
-_COUNT: Check = (f"a whole number from 1 to {_MAX_DIMENSION}", lambda v: _is_int(v) and 1 <= v <= _MAX_DIMENSION)
+_COUNT: Check = (f"a whole number from 1 to {MAX_DIMENSION}", lambda v: _is_int(v) and 1 <= v <= MAX_DIMENSION)
 _NUMBER: Check = ("a finite number", _is_number)
 _BOOL: Check = ("true or false", lambda v: isinstance(v, bool))
-_LABEL: Check = ("a short printable text", _is_label)
 _TEXT: Check = ("a text", lambda v: isinstance(v, str))
 _DICT: Check = ("an object", lambda v: isinstance(v, dict))
 _SHA256: Check = ("64 hexadecimal digits", lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None)
-_DIMENSIONS: Check = (f"a list of whole numbers from 1 to {_MAX_DIMENSION}", _list_of(_COUNT[1]))
+_DIMENSIONS: Check = (f"a list of whole numbers from 1 to {MAX_DIMENSION}", _list_of(_COUNT[1]))
 
 _FIELDS: dict[str, Check] = {
-    "format_version": _VERSION, "name": _LABEL, "game": _LABEL, "env_id": _LABEL, "network": _LABEL,
+    "format_version": _VERSION, "name": LABEL, "game": LABEL, "env_id": LABEL, "network": LABEL,
     "layer_norm": _BOOL, "hidden_sizes": _DIMENSIONS, "num_actions": _COUNT,
-    "action_names": ("a list of short printable texts", _list_of(_is_label)),
-    "observation": _DICT, "output": ("'q' or 'logits'", lambda v: v in ("q", "logits")), "algorithm": _LABEL,
+    "action_names": ("a list of short printable texts", _list_of(is_label)),
+    "observation": _DICT, "output": ("'q' or 'logits'", lambda v: v in ("q", "logits")), "algorithm": LABEL,
     "env_steps": _OPTIONAL_INT, "seed": _OPTIONAL_INT, "training_config": _DICT, "evaluation": _DICT,
     "learning_curve": ("a list of objects", _list_of(_DICT[1])), "how_made": _TEXT, "licence": _TEXT,
-    "created": _LABEL, "pd_jax_version": _LABEL,
+    "created": LABEL, "pd_jax_version": LABEL,
     "params_sha256": _SHA256,
 }  # fmt: skip
 _OPTIONAL_FIELDS: dict[str, Check] = {
     "activation": ("'relu' or 'tanh'", lambda v: v in ("relu", "tanh")),
     "support": (
         f"a list of 2 to {_MAX_ATOMS} numbers that rise, or none",
-        lambda v: _list_of(_is_float32)(v) and len(v) <= _MAX_ATOMS and len(v) != 1 and list(v) == sorted(set(v)),
+        lambda v: _list_of(is_float32)(v) and len(v) <= _MAX_ATOMS and len(v) != 1 and list(v) == sorted(set(v)),
     ),
-    "source_format": ("a short printable text", lambda v: v == "" or _is_label(v)),
+    "source_format": ("a short printable text", lambda v: v == "" or is_label(v)),
     "source_sha256": (_SHA256[0], lambda v: v == "" or _SHA256[1](v)),
 }
 _GAME_FIELDS = ("name", "game", "env_id", "num_actions", "action_names", "observation", "evaluation", "learning_curve")
 """What a file of several games says of each of them, in its list of games."""
+_OF_VERSION_4 = ("observations", "normalisation")
+"""What version 4 added, of each game where there are several."""
 _WIDTH: Check = (f"{_COUNT[0]}, or null", lambda v: v is None or _COUNT[1](v))
 _SEVERAL_GAMES_FIELDS: dict[str, Check] = {
     "games": (f"a list of 2 to {_MAX_GAMES} objects", lambda v: _list_of(_DICT[1], 2)(v) and len(v) <= _MAX_GAMES),
     "channels": (f"{_DIMENSIONS[0]}, or null", lambda v: v is None or _DIMENSIONS[1](v)),
     "hidden": _WIDTH,
     "head_hidden": (
-        f"a whole number from 0 to {_MAX_DIMENSION}, or null", lambda v: v is None or v == 0 or _COUNT[1](v)
+        f"a whole number from 0 to {MAX_DIMENSION}, or null", lambda v: v is None or v == 0 or _COUNT[1](v)
     ),
 }  # fmt: skip
 _OBSERVATION: dict[str, Check] = {
     "kind": ("'atari' or 'vector'", lambda v: v in ("atari", "vector")),
     "shape": (_DIMENSIONS[0], _list_of(_COUNT[1], least=1)),
-    "dtype": ("'uint8' or 'float32'", lambda v: v in ("uint8", "float32")),
+    "dtype": DTYPE,
 }
 _OBSERVATION_OPTIONAL: dict[str, Check] = {"frame_stack": _COUNT, "frame_skip": _COUNT, "grey": _BOOL}
+# Of further observations, of which nothing else may be said.
+_FURTHER = _OBSERVATION | {"shape": SHAPE}
+_FURTHER_OPTIONAL = _OBSERVATION_OPTIONAL | {"scaling": LABEL}
 _SCORE: dict[str, Check] = {"mean": _NUMBER, "standard_error": _NUMBER, "episodes": _INT}
 _EVALUATION: dict[str, Check] = _SCORE | {
     "ci95": ("a list of two finite numbers", lambda v: _list_of(_is_number)(v) and len(v) == 2),
@@ -212,14 +233,25 @@ def to_fields(metadata: Sequence[TeacherMetadata]) -> dict[str, Any]:
     if len(metadata) == 1:
         if metadata[0].games:
             raise ValueError(f"{metadata[0].name} is one of the games {metadata[0].games}; give all of them")
-        fields = dataclasses.asdict(metadata[0]) | {"format_version": ONE_GAME_VERSION}
-        return {name: value for name, value in fields.items() if name not in _SEVERAL_GAMES_FIELDS}
-    games = [dataclasses.asdict(each) for each in metadata]
-    common = [{name: value for name, value in each.items() if name not in _GAME_FIELDS} for each in games]
+        version = FORMAT_VERSION if _needs_version_4(metadata[0]) else ONE_GAME_VERSION
+        left_out = {*_SEVERAL_GAMES_FIELDS, *(_OF_VERSION_4 if version < FORMAT_VERSION else ())}
+        fields = dataclasses.asdict(metadata[0]) | {"format_version": version}
+        return {name: value for name, value in fields.items() if name not in left_out}
+    version = FORMAT_VERSION if any(map(_needs_version_4, metadata)) else SEVERAL_GAMES_VERSION
+    games = [dataclasses.asdict(each) | {"format_version": version} for each in metadata]
+    own = {*_GAME_FIELDS, *_OF_VERSION_4}
+    common = [{name: value for name, value in each.items() if name not in own} for each in games]
     if any(each != common[0] for each in common) or common[0]["games"] != tuple(each.game for each in metadata):
         raise ValueError("the games of one network differ in what is common to them")
-    listed = [{name: each[name] for name in _GAME_FIELDS} for each in games]
-    return common[0] | {"format_version": FORMAT_VERSION, "games": listed}
+    told = (*_GAME_FIELDS, *(_OF_VERSION_4 if version == FORMAT_VERSION else ()))
+    listed = [{name: each[name] for name in told} for each in games]
+    return common[0] | {"games": listed}
+
+
+def _needs_version_4(metadata: TeacherMetadata) -> bool:
+    # Also of what cannot be, such as None: the checks that follow say so.
+    is_new = metadata.observations != {} or metadata.normalisation != {}
+    return is_new or (isinstance(metadata.evaluation, Mapping) and "protocol" in metadata.evaluation)
 
 
 def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
@@ -231,11 +263,12 @@ def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
             f"is in teacher format {reprlib.repr(fields['format_version'])}, newer than the format {FORMAT_VERSION} "
             "that this pd_jax reads: upgrade pd_jax"
         )
-    if fields["format_version"] <= ONE_GAME_VERSION:
+    version = fields["format_version"]
+    if version <= ONE_GAME_VERSION or (version > SEVERAL_GAMES_VERSION and "games" not in fields):
         return (_checked(fields, "metadata"),)
     _check(fields, _SEVERAL_GAMES_FIELDS, "metadata")
     common = {name: value for name, value in fields.items() if name != "games"}
-    for name in _GAME_FIELDS:
+    for name in (*_GAME_FIELDS, *(_OF_VERSION_4 if version > SEVERAL_GAMES_VERSION else ())):
         if name in common:
             raise Malformed(f"metadata: {name} is beside the games, not in them")
     widths = {name: common.pop(name) for name in ("channels", "hidden", "head_hidden")}
@@ -249,8 +282,10 @@ def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
 
 def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
     _check(fields, _FIELDS, where)
-    for name in sorted(fields.keys() - _FIELDS.keys() - _OPTIONAL_FIELDS.keys()):
-        raise Malformed(f"{where}: {reprlib.repr(name)} is not a field{nearest(name, _FIELDS | _OPTIONAL_FIELDS)}")
+    is_version_4 = fields["format_version"] > SEVERAL_GAMES_VERSION
+    known = {*_FIELDS, *_OPTIONAL_FIELDS, *(_OF_VERSION_4 if is_version_4 else ())}
+    for name in sorted(fields.keys() - known):
+        raise Malformed(f"{where}: {reprlib.repr(name)} is not a field{nearest(name, sorted(known))}")
     _check(fields, _present(_OPTIONAL_FIELDS, fields), where)
     if len(fields["action_names"]) != fields["num_actions"]:
         raise Malformed(f"{where}: {len(fields['action_names'])} action_names for {fields['num_actions']} actions")
@@ -258,8 +293,22 @@ def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
     _check(observation, _OBSERVATION | _present(_OBSERVATION_OPTIONAL, observation), f"{where}: observation")
     if fields["evaluation"]:
         _check(fields["evaluation"], _EVALUATION, f"{where}: evaluation")
+    if is_version_4 and (fault := _fault_of_version_4(fields)):
+        raise Malformed(f"{where}: {fault}")
     for index, point in enumerate(fields["learning_curve"]):
         _check(point, _SCORE | {"env_steps": _INT}, f"{where}: learning_curve[{index}]")
     values = {name: value for name, value in fields.items() if name != "params_sha256"}
     tuples = {name: tuple(fields.get(name, ())) for name in ("hidden_sizes", "action_names", "support")}
     return TeacherMetadata(**(values | tuples))
+
+
+def _fault_of_version_4(fields: dict[str, Any]) -> str:
+    # Before, whatever else an evaluation said was let through; a protocol misspelt would be lost.
+    if fields["evaluation"] and (fault := fault_in_fields(fields["evaluation"], _EVALUATION, {"protocol": LABEL})):
+        return f"evaluation{fault}"
+    observations = fields.get("observations", {})
+    if fault := fault_in_observations(observations, _FURTHER, _FURTHER_OPTIONAL):
+        return fault
+    shapes = {name: specification["shape"] for name, specification in observations.items()}
+    shapes[MAIN] = fields["observation"]["shape"]
+    return fault_in_normalisation(fields.get("normalisation", {}), shapes)

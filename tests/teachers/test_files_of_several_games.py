@@ -155,12 +155,39 @@ def test_the_files_of_single_games_are_as_they_were(tmp_path: Path) -> None:
         ),
         (lambda fields: fields.update(head_hidden=5), "tensor "),
         (lambda fields: fields.update(support=[0.0, 1.0]), "a categorical head is for a single game"),
-        (lambda fields: fields.update(format_version=4), "is in teacher format 4, newer than the format 3"),
+        (lambda fields: fields.update(format_version=5), "is in teacher format 5, newer than the format 4"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(file: Path, change: Any, message: str) -> None:
     with_fields(file, change)
     assert message_of(file).startswith(message)
+
+
+def test_what_version_4_adds_is_said_of_each_game(tmp_path: Path, variables: Any, file: Path) -> None:
+    path = tmp_path / "new.safetensors"
+    games = both()
+    games[1] = dataclasses.replace(
+        games[1],
+        observations={"goal": {"kind": "vector", "shape": [2], "dtype": "float32"}},
+        normalisation={"observation": {"mean": [0.5] * 6, "variance": [2.0] * 6, "count": 1e6}},
+    )
+    save_teacher(path, variables["params"], games)
+    params, read = read_games(path)
+    assert list(read) == [dataclasses.replace(own, format_version=4) for own in games]
+    once = path.read_bytes()
+    save_teacher(path, params, read)
+    assert path.read_bytes() == once
+    # The other head is of use as it is.
+    assert load(path, "cartpole").metadata.format_version == 4
+    assert message_of(path, "acrobot").startswith("needs the further observations ['goal'] and frozen normalisation of")
+    with_fields(path, lambda fields: fields["games"][1]["normalisation"]["observation"].update(mean=[0.5] * 4))
+    assert message_of(path).startswith(
+        "metadata: games[1]: normalisation: observation: mean is [0.5, 0.5, 0.5, 0.5], not"
+    )
+    with_fields(path, lambda fields: fields.update(normalisation={}))
+    assert message_of(path) == "metadata: normalisation is beside the games, not in them"
+    with_fields(file, lambda fields: fields["games"][0].update(normalisation={}))
+    assert message_of(file).startswith("metadata: games[0]: 'normalisation' is not a field")
 
 
 def test_games_that_are_not_one_networks_are_not_written(tmp_path: Path, variables: Any) -> None:
