@@ -160,12 +160,12 @@ def test_a_foreign_files_text_cannot_steer_the_terminal(entries: list[Entry]) ->
 def test_fields_without_a_line_of_their_own_are_shown_too(entries: list[Entry]) -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Newer(type(entries[0].metadata)):  # type: ignore[misc]
-        normalisation: dict[str, Any]
+        weather: dict[str, Any]
         remark: str = ""
 
-    newer = Newer(**vars(entries[0].metadata), normalisation={"scale": 255, "centred": False})
+    newer = Newer(**vars(entries[0].metadata), weather={"degrees": 25, "raining": False})
     lines = describe_entry(dataclasses.replace(entries[0], metadata=newer))
-    assert "normalisation scale 255, centred false" in lines
+    assert "weather degrees 25, raining false" in lines
     assert not any("remark" in line for line in lines), "it says nothing"
 
 
