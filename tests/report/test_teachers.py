@@ -165,7 +165,7 @@ def test_fields_without_a_line_of_their_own_are_shown_too(entries: list[Entry]) 
 
     newer = Newer(**vars(entries[0].metadata), weather={"degrees": 25, "raining": False})
     lines = describe_entry(dataclasses.replace(entries[0], metadata=newer))
-    assert "weather degrees 25, raining false" in lines
+    assert "weather      degrees 25, raining false" in lines
     assert not any("remark" in line for line in lines), "it says nothing"
 
 
