@@ -38,6 +38,8 @@ class Size:
       devices: numbers of devices; on a CPU, virtual ones.
       per_device_batch: of the devices', the games' and the students' updates.
       latency_calls: of one turn.
+      sampling_updates: of one turn of the updates that draw their own minibatches, of 32 examples; of more, fewer.
+      sampling_turns: how many times ``turns`` these take.
       episodes, max_episode_steps: of the evaluation.
       live: teacher, network, control steps and updates of a round.
       start_up_config: of the run that is started, a file in ``configs/``.
@@ -66,6 +68,8 @@ class Size:
     devices: tuple[int, ...]
     per_device_batch: int
     latency_calls: int
+    sampling_updates: int
+    sampling_turns: int
     episodes: int
     max_episode_steps: int
     live: tuple[str, str, int, int]
@@ -96,6 +100,8 @@ _TOY = Size(
     devices=(1, 2),
     per_device_batch=4,
     latency_calls=10,
+    sampling_updates=1,
+    sampling_turns=1,
     episodes=2,
     max_episode_steps=20,
     live=("cartpole", "mlp", 512, 100),
@@ -125,6 +131,8 @@ _SMALL = Size(
     devices=(1, 2, 4, 8),
     per_device_batch=32,
     latency_calls=300,
+    sampling_updates=24,
+    sampling_turns=5,
     episodes=10,
     max_episode_steps=600,
     live=("pong", "net2", 1024, 450),
@@ -148,6 +156,8 @@ _FULL = dataclasses.replace(
     per_device_batch=256,
     students=(1, 2, 4, 8, 16),
     latency_calls=1000,
+    sampling_updates=24,
+    sampling_turns=5,
     live=("pong", "net2", 16_384, 7_200),
 )
 _SIZES = {size.name: size for size in (_TOY, _SMALL, _FULL)}

@@ -25,9 +25,6 @@ from pd_jax.system.devices import DeviceGroup
 
 _INSERTS = 8
 _SAMPLES = 8
-# Of 32 examples; of more, fewer. What a draw costs is far less than a turn differs from the next: hence many turns.
-_UPDATES = 24
-_MORE_TURNS = 5
 
 
 def run(context: Context) -> list[Row]:
@@ -115,10 +112,13 @@ def _pytorch_samples(store: Any, batch: int) -> Work:
 def _share(context: Context, network: str, batch: int) -> Row:
     """One update that draws its minibatch; its limit is one whose minibatch is given."""
     material, devices = context.material, context.material.devices
-    count = max(1, _UPDATES * 32 // max(32, batch))
+    size = context.size
+    # What a draw costs is far less than a turn differs from the next: hence many turns.
+    count = max(1, size.sampling_updates * 32 // max(32, batch))
     learners = [make_learner(network, [material.task], devices, batch) for _ in range(2)]
     works = {"ours": updates(learners[0], (material.stored,), 1), "given": _given(context, learners[1], batch)}
-    seconds = take_turns({name: _repeat(work, count) for name, work in works.items()}, _MORE_TURNS * context.turns)
+    turns = size.sampling_turns * context.turns
+    seconds = take_turns({name: _repeat(work, count) for name, work in works.items()}, turns)
     return make_row(
         "replay",
         {"work": "update", "network": network, "batch": batch, "devices": devices.size},

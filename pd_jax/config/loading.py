@@ -220,6 +220,7 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
     switches, known = _switches(config_class), fields(config_class)
     path: str | None = None
     values: dict[str, Any] = {}
+    unnamed: dict[str, list[str]] = {}
     rest = list(argv)
     while rest:
         token = rest.pop(0)
@@ -229,8 +230,10 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
             key = _next_positional(known, values)
             if key is None:
                 raise UserError(f"{show(token)}: unexpected argument; settings are given as --name value")
-            given = [*values.get(key, ()), token] if known[key].many else token
-            values[key] = check_value(known[key], given, key.upper())
+            if known[key].many:
+                unnamed.setdefault(key, []).append(token)
+            else:
+                values[key] = check_value(known[key], token, key.upper())
             continue
         if option == "--config":
             if path is not None:
@@ -261,6 +264,8 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
         else:
             text = inline if equals else _next_value(option, rest)
             values[switch.key] = check_value(field, _parse(field, text), option)
+    for key, given in unnamed.items():
+        values[key] = check_value(known[key], given, key.upper())
     return path, values
 
 

@@ -214,6 +214,7 @@ def test_a_script_without_a_student_to_replace_is_refused(tmp_path: Path, librar
         run(qdagger(tmp_path / "cleanrl", QDAGGER.replace("class QNetwork", "class Network")))
 
 
+@pytest.mark.slow
 def test_teacher_distill_is_counted_by_whole_rollouts(tmp_path: Path, libraries: None) -> None:
     peer = sb3_distill(tmp_path / "sb3_distill")
     peer = dataclasses.replace(peer, options=("--num-envs", "2"))

@@ -32,7 +32,7 @@ def test_outputs_are_ours(name: str, layer_norm: bool):
     network, variables = _network(name, layer_norm=layer_norm)
     frames = _frames(3)
     outputs = pytorch.Student(variables, "cpu").act(frames)
-    np.testing.assert_allclose(outputs, network.apply(variables, frames), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs, jax.jit(network.apply)(variables, frames), rtol=1e-4, atol=1e-4)
 
 
 def test_loss_and_gradients_are_ours():
@@ -42,7 +42,7 @@ def test_loss_and_gradients_are_ours():
     def mean_loss(variables: Any) -> jax.Array:
         return kl_loss(network.apply(variables, frames), jnp.asarray(q_values), temperature=TEMPERATURE).mean()
 
-    loss, gradients = jax.value_and_grad(mean_loss)(variables)
+    loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(variables)
     rival = pytorch.Student(variables, "cpu")
     its_loss = rival.update(rival.frames(frames), pytorch.torch.from_numpy(q_values), TEMPERATURE)
     assert float(its_loss) == pytest.approx(float(loss), rel=1e-4)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks --size toy`` to its end: all stages by the real command."""
+"""``python -m benchmarks --size toy`` to its end, by the real command: four stages, and all of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from benchmarks.harness.rows import Row
 from benchmarks.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
+FEW = (("rollout", "live", "update", "latency"),)
 # What runs processes of its own, or a whole run, beside what does not: together they take half of the time.
-HALVES = (
+ALL = (
     ("devices", "live", "evaluation", "startup"),
     ("envpool", "teacher", "rollout", "replay", "update", "games", "students", "inference", "latency"),
 )
@@ -25,51 +26,52 @@ HALVES = (
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
+    stages: tuple[str, ...]
     code: int
     output: str
     results: dict[str, Any]
     figure: bytes
 
 
-@pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory) -> list[Ended]:
-    # Nobody reads the figures of a toy, and compiling is most of it.
-    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+@pytest.fixture(scope="module", params=[FEW, pytest.param(ALL, marks=pytest.mark.slow)], ids=["few", "all"])
+def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Ended]:
+    """One process, or two side by side."""
     started = []
-    for stages in HALVES:
+    for stages in request.param:
         out = tmp_path_factory.mktemp("results")
         options = ["--size", "toy", "--out", str(out), "--stages", *stages]
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks", *options],
             cwd=ROOT,
-            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        started.append((out, process))
+        started.append((out, stages, process))
     ended = []
-    for out, process in started:
+    for out, stages, process in started:
         output, _ = process.communicate(timeout=300)
         assert (out / "benchmarks_toy.json").exists(), output
         results = json.loads((out / "benchmarks_toy.json").read_text())
         figure = out / "benchmarks_toy.png"
-        ended.append(Ended(process.returncode, output, results, figure.read_bytes() if figure.exists() else b""))
+        ended.append(
+            Ended(stages, process.returncode, output, results, figure.read_bytes() if figure.exists() else b"")
+        )
     return ended
 
 
-def test_every_stage_runs_to_its_end(halves: list[Ended]):
-    assert {name for half in HALVES for name in half} == set(STAGES)
-    for half, ended in zip(HALVES, halves, strict=True):
+def test_every_stage_runs_to_its_end(parts: list[Ended]):
+    assert {name for part in ALL for name in part} == set(STAGES)
+    for ended in parts:
         assert ended.code == 0, ended.output
-        assert set(ended.results["stages"]) == set(half), ended.output
+        assert set(ended.results["stages"]) == set(ended.stages), ended.output
         assert all(stage["rows"] for stage in ended.results["stages"].values())
-        assert all(name in ended.output for name in half)
+        assert all(name in ended.output for name in ended.stages)
         assert ended.figure.startswith(b"\x89PNG")
 
 
-def test_results_say_where_and_what_they_were_measured_on(halves: list[Ended]):
-    for ended in halves:
+def test_results_say_where_and_what_they_were_measured_on(parts: list[Ended]):
+    for ended in parts:
         machine = ended.results["machine"]
         assert machine["cores"] == os.cpu_count() and machine["devices"] and machine["processor"]
         assert {"jax", "envpool", "torch"} <= set(machine["versions"])
@@ -77,9 +79,9 @@ def test_results_say_where_and_what_they_were_measured_on(halves: list[Ended]):
             assert stage["measured_at"] and stage["seconds"] > 0 and stage["ceilings"]["flops"]["float32"] > 1e8
 
 
-def test_all_figures_are_sound_and_ratios_fit_what_they_compare(halves: list[Ended]):
+def test_all_figures_are_sound_and_ratios_fit_what_they_compare(parts: list[Ended]):
     rows = [
-        Row.from_json(row) for ended in halves for stage in ended.results["stages"].values() for row in stage["rows"]
+        Row.from_json(row) for ended in parts for stage in ended.results["stages"].values() for row in stage["rows"]
     ]
     for row in rows:
         assert 0 < row.ours.lowest <= row.ours.median <= row.ours.highest, row
@@ -93,16 +95,22 @@ def test_all_figures_are_sound_and_ratios_fit_what_they_compare(halves: list[End
             assert against.ratio.highest <= ours.highest / other.lowest * 1.0001, row
 
 
-def test_stages_have_the_limits_and_rivals_that_they_are_to_be_held_against(halves: list[Ended]):
-    by_stage = {name: stage["rows"] for ended in halves for name, stage in ended.results["stages"].items()}
-    for name in ("rollout", "live", "evaluation"):
+def test_stages_have_the_limits_and_rivals_that_they_are_to_be_held_against(parts: list[Ended]):
+    by_stage = {name: stage["rows"] for ended in parts for name, stage in ended.results["stages"].items()}
+    for name in {"rollout", "live", "evaluation"} & set(by_stage):
         assert all(row["limit"] is not None for row in by_stage[name])
-    for name in ("teacher", "update", "inference", "latency"):
+    for name in {"teacher", "update", "inference", "latency"} & set(by_stage):
         assert any(row["rival"] is not None and row["rival"]["name"].startswith("PyTorch") for row in by_stage[name])
-    assert {row["setting"]["work"] for row in by_stage["replay"]} == {"insert", "sample", "update"}
-    assert {row["setting"]["dtype"] for row in by_stage["update"]} == {"float32", "bfloat16"}
-    assert {row["setting"]["stepping"] for row in by_stage["envpool"]} == {"sync", "async", "jit"}
-    assert {row["setting"]["percentile"] for row in by_stage["latency"]} == {"p50", "p99"}
-    axes = {series["axis"] for ended in halves for series in ended.results["growth"]}
-    assert axes == {"batch", "lanes", "games", "students", "devices"}
-    assert {"net3", "multi3"} == {row["setting"]["network"] for row in by_stage["games"]}
+    settings = {
+        "replay": ("work", {"insert", "sample", "update"}),
+        "update": ("dtype", {"float32", "bfloat16"}),
+        "envpool": ("stepping", {"sync", "async", "jit"}),
+        "latency": ("percentile", {"p50", "p99"}),
+        "games": ("network", {"net3", "multi3"}),
+    }
+    for name in set(settings) & set(by_stage):
+        setting, expected = settings[name]
+        assert {row["setting"][setting] for row in by_stage[name]} == expected
+    axes = {series["axis"] for ended in parts for series in ended.results["growth"]}
+    every_axis = {"batch", "lanes", "games", "students", "devices"}
+    assert axes == (every_axis if len(by_stage) == len(STAGES) else {"batch"})

@@ -16,7 +16,7 @@ from pd_jax import __version__
 from pd_jax.cli import main
 from pd_jax.config.commands import COMMANDS
 from pd_jax.config.loading import load_config
-from support.commands import QUICK_EVALUATION, contents, options, refusal, run, write_teacher
+from support.commands import QUICK_EVALUATION, contents, options, refusal, run, virtual_devices, write_teacher
 
 MLP = ["--student.network", "mlp"]
 
@@ -452,7 +452,7 @@ def test_eight_devices_share_a_run_and_refuse_lanes_that_do_not_divide(tmp_path:
     } | QUICK_EVALUATION
     ended = run(
         [sys.executable, "-c", SEVERAL_DEVICES, "12,16", *distill(out, *options(settings))],
-        XLA_FLAGS="--xla_force_host_platform_device_count=8",
+        **virtual_devices(8),
     )
     # The exit codes of the two runs, which Python prints as the reason of the process's end.
     assert ended.stderr.endswith("\n2 0\n"), ended.stderr

@@ -24,6 +24,7 @@ from support.commands import (
     run,
     state_digests,
     succeed,
+    virtual_devices,
     without_time,
 )
 
@@ -152,7 +153,7 @@ def test_a_student_of_two_games_acts_in_both_on_eight_devices(tmp_path: Path) ->
     }
     ended = run(
         [sys.executable, "-c", EIGHT_DEVICES, "distill", *options(settings)],
-        XLA_FLAGS="--xla_force_host_platform_device_count=8",
+        **virtual_devices(8),
     )
     assert ended.code == 0, ended.stderr
     summary = json.loads((out / "summary.json").read_text())

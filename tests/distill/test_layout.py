@@ -13,7 +13,17 @@ import pytest
 from pd_jax.actors.live import LivePlay
 from pd_jax.learner.learner import Learner
 from pd_jax.types import Trajectory
-from support.commands import QUICK_EVALUATION, options, read_lines, refusal, run, state_digests, succeed, without_time
+from support.commands import (
+    QUICK_EVALUATION,
+    options,
+    read_lines,
+    refusal,
+    run,
+    state_digests,
+    succeed,
+    virtual_devices,
+    without_time,
+)
 
 LIVE = {
     "teacher": ["cartpole", "acrobot"],
@@ -99,7 +109,7 @@ def test_games_that_play_on_devices_of_their_own_play_the_same(tmp_path: Path) -
     settings = LIVE | {"learner.num-devices": 6}
     ended = run(
         [sys.executable, "-c", TWO_LAYOUTS, str(tmp_path / "6"), str(tmp_path / "6+2"), "distill", *options(settings)],
-        XLA_FLAGS="--xla_force_host_platform_device_count=8",
+        **virtual_devices(8),
     )
     assert ended.code == 0, ended.stderr
     same_run(tmp_path / "6", tmp_path / "6+2")

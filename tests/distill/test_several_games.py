@@ -290,14 +290,15 @@ def steps_until_right_of(threshold: float) -> int:
     return 4 * int(np.flatnonzero((positions > threshold).any(axis=1))[0])
 
 
-def test_a_teacher_that_gives_nan_stops_its_game_and_no_other(
+def test_a_teacher_that_gives_nan_stops_its_game_and_no_other_and_a_resumed_run_does_not_begin_it_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     step = steps_until_right_of(0.15)
     # In the fifth rollout of 64 steps, in the third round.
     assert 4 * 64 < step < 5 * 64
     teacher, out = write_overflowing_teacher(tmp_path / "wild.safetensors", 0.15), tmp_path / "run"
-    succeed("distill", UNSOUND | QUICK_EVALUATION | {"teacher": [teacher, "acrobot"], "out": out})
+    values = UNSOUND | QUICK_EVALUATION | {"teacher": [teacher, "acrobot"], "out": out}
+    succeed("distill", values)
     printed = capfd.readouterr()
     found = f"cartpole: teacher {teacher} gave NaN or infinite outputs at step {step}"
     assert f"warning: {found}; its play stops there, and the other games go on\n" in printed.err
@@ -310,6 +311,14 @@ def test_a_teacher_that_gives_nan_stops_its_game_and_no_other(
     assert [line["step"] for line in lines if "cartpole/play_stopped_at" in line] == [90]
     assert all(math.isfinite(line[f"{game}/loss"]) for line in lines for game in GAMES)
     assert [line["env_steps"] for line in lines[::4]] == [256, 512, 640, 768]
+    succeed("distill", values | {"schedule.rounds": 6, "resume": True})
+    assert f"warning: {found}; it does not play again, and the other games go on\n" in capfd.readouterr().err
+    games = json.loads((out / "summary.json").read_text())["games"]
+    assert (games["cartpole"]["env_steps"], games["acrobot"]["env_steps"]) == (256, 768)
+    assert games["cartpole"]["play_stopped_at"] == step
+    # Of live play nothing is kept: there is nothing left to learn of the game that stopped.
+    assert [line["step"] for line in read_lines(out) if "cartpole/loss" in line] == list(range(10, 161, 10))
+    assert [line["step"] for line in read_lines(out) if "acrobot/loss" in line] == list(range(10, 241, 10))
 
 
 def test_a_run_whose_only_teacher_gives_nan_is_saved_and_ends(
@@ -327,7 +336,7 @@ def test_a_run_whose_only_teacher_gives_nan_is_saved_and_ends(
     assert capfd.readouterr().out.startswith("cartpole student: ")
 
 
-@pytest.mark.parametrize("schedule", ["together", "alternating"])
+@pytest.mark.parametrize("schedule", ["together", pytest.param("alternating", marks=pytest.mark.slow)])
 def test_a_game_whose_teacher_gives_nothing_but_nan_is_left_out(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
@@ -344,25 +353,6 @@ def test_a_game_whose_teacher_gives_nothing_but_nan_is_left_out(
     assert all(math.isfinite(line["acrobot/loss"]) for line in lines)
     assert all(line["loss"] == pytest.approx(line["acrobot/loss"], rel=1e-5) for line in lines)
     assert not any("cartpole/loss" in line for line in lines)
-
-
-def test_a_game_that_has_stopped_does_not_begin_again_when_the_run_is_resumed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    step = steps_until_right_of(0.15)
-    teacher, out = write_overflowing_teacher(tmp_path / "wild.safetensors", 0.15), tmp_path / "run"
-    values = UNSOUND | QUICK_EVALUATION | {"teacher": [teacher, "acrobot"], "out": out}
-    succeed("distill", values)
-    capfd.readouterr()
-    succeed("distill", values | {"schedule.rounds": 6, "resume": True})
-    found = f"cartpole: teacher {teacher} gave NaN or infinite outputs at step {step}"
-    assert f"warning: {found}; it does not play again, and the other games go on\n" in capfd.readouterr().err
-    games = json.loads((out / "summary.json").read_text())["games"]
-    assert (games["cartpole"]["env_steps"], games["acrobot"]["env_steps"]) == (256, 768)
-    assert games["cartpole"]["play_stopped_at"] == step
-    # Of live play nothing is kept: there is nothing left to learn of the game that stopped.
-    assert [line["step"] for line in read_lines(out) if "cartpole/loss" in line] == list(range(10, 161, 10))
-    assert [line["step"] for line in read_lines(out) if "acrobot/loss" in line] == list(range(10, 241, 10))
 
 
 def test_a_finished_run_that_cannot_be_taken_further_keeps_its_results(

@@ -359,8 +359,13 @@ def test_init_single_is_init_without_the_device_axis():
     assert state.updates.shape == (1,) and single.updates.shape == ()
 
 
-@pytest.mark.parametrize("loss", [functools.partial(kl_loss, temperature=0.1), mse_loss], ids=["kl", "mse"])
-@pytest.mark.parametrize("name", ["net3", "mlp"])
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        pytest.param("net3", functools.partial(kl_loss, temperature=0.1), id="net3-kl"),
+        pytest.param("mlp", mse_loss, id="mlp-mse"),
+    ],
+)
 def test_a_student_of_one_game_learns_bit_for_bit_as_without_a_game_axis(name: str, loss: Any) -> None:
     task = get_task("pong" if name == "net3" else "cartpole")
     network = make_network(name, task.num_actions, channels=(4, 4, 4) if name == "net3" else None)

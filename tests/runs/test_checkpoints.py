@@ -22,6 +22,7 @@ import pytest
 
 from pd_jax.errors import UserError
 from pd_jax.runs.checkpoints import Checkpointer
+from support.commands import run, virtual_devices
 
 
 def make_state(seed: int, width: int = 4) -> dict[str, Any]:
@@ -124,8 +125,7 @@ whole = jax.device_put(np.arange(3), NamedSharding(mesh, PartitionSpec()))
 with Checkpointer({str(tmp_path)!r}) as checkpointer:
     checkpointer.save(1, {{"rows": rows, "whole": whole}})
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    assert run([sys.executable, "-c", script], **virtual_devices(2)).code == 0
     template = {"rows": np.zeros(8, np.float32), "whole": np.zeros(3, np.int32)}
     state, _, _ = restored(Checkpointer(tmp_path, read_only=True), template)
     np.testing.assert_array_equal(state["rows"], np.arange(8))

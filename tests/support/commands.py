@@ -65,6 +65,12 @@ def finish(process: subprocess.Popen[str], timeout: float = 300) -> Ended:
     return Ended(process.returncode, stdout, stderr)
 
 
+def virtual_devices(count: int) -> dict[str, str]:
+    """The environment in which a process finds so many CPU devices. It must be set before JAX starts."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
+
+
 def run(command: Sequence[str], **environment: str) -> Ended:
     """Runs a command to its end, with changes to the environment."""
     process = subprocess.Popen(

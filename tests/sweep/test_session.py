@@ -124,6 +124,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_table(
         assert state_digests(out / "cells" / name) == state_digests(finished_sweep / "cells" / name)
 
 
+@pytest.mark.slow
 def test_a_stopped_recording_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     one_cell = {"grid.temperatures": 0.1, "grid.losses": "kl", "schedule.updates-per-round": 20}

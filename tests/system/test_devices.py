@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -21,6 +19,7 @@ from pd_jax.replay import rings
 from pd_jax.system import devices as devices_module
 from pd_jax.system.devices import AXIS, DeviceGroup, default_platform, platform_of, target_platform, tracing_for
 from pd_jax.types import Trajectory
+from support.commands import run, virtual_devices
 from support.platforms import GroupOfTpus, make_tpu_the_default
 
 ONE = DeviceGroup.local(1)
@@ -239,12 +238,8 @@ def eight_and_fewer() -> dict[str, Any]:
 
 
 def report_of_eight(counts: str) -> dict[str, Any]:
-    # The flag must be set before JAX starts.
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES, counts], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run([sys.executable, "-c", EIGHT_DEVICES, counts], **virtual_devices(8))
+    assert done.code == 0, done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert report["devices"] == 8
     return report

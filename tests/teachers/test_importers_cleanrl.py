@@ -23,7 +23,7 @@ from pd_jax.teachers.files import read_teacher, save_teacher
 from pd_jax.teachers.importers import import_teacher
 from support.sb3_models import random_observations, real_observations
 
-COUNT = 1024
+COUNT = 256
 
 
 def nature(x: Any, hidden: int = 512) -> Any:

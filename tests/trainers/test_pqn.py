@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 
 from pd_jax.actors import rollout
 from pd_jax.config.algorithms import PQNConfig
-from pd_jax.environments.envpool import Environment
-from pd_jax.environments.tasks import get_task
-from pd_jax.evaluation.evaluator import evaluate
 from pd_jax.networks.registry import make_network
 from pd_jax.trainers import pqn
 from support.environments import CountingEnvironment
@@ -147,25 +144,3 @@ def test_the_learning_rate_falls_to_nothing_by_the_last_update():
     falling, constant = step_sizes(True), step_sizes(False)
     for update in (0, 20, 40, 79, 80):
         assert falling[update] == pytest.approx(constant[update] * (1 - update / 80), abs=1e-5)
-
-
-def test_cartpole_is_solved():
-    task = get_task("cartpole")
-    config = PQNConfig(
-        num_lanes=32,
-        rollout_length=64,
-        epochs=4,
-        minibatches=16,
-        td_lambda=0.95,
-        learning_rate=1e-3,
-        epsilon_end=0.05,
-        epsilon_decay_fraction=0.3,
-        total_steps=150_000,
-        clip_rewards=False,
-    )
-    network = make_network("mlp", task.num_actions, layer_norm=True)
-    environment = Environment(task, config.num_lanes, 1)
-    iterations = config.total_steps // config.steps_per_rollout
-    ((state, _),) = train(environment, config, network, iterations=iterations)
-    scores = evaluate(network.apply, state.variables, task, episodes=100, num_lanes=50, epsilon=0.0)
-    assert scores.returns.mean() >= 475

@@ -179,6 +179,7 @@ def test_pqn_learns_several_games_too(tmp_path: Path) -> None:
     assert {"cartpole/loss", "acrobot/loss", "cartpole/mean_q", "acrobot/mean_q"} <= line.keys()
 
 
+@pytest.mark.slow
 def test_training_that_was_killed_goes_on_from_its_checkpoint(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
