@@ -24,7 +24,7 @@ _MOST_SCANS = 16
 _REMEMBERED = 16
 
 
-class PlayTime:
+class RolloutTime:
     """Wall time of a game's rollouts, in whichever thread plays them.
 
     Attributes:

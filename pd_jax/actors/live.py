@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pd_jax.actors import rollout
-from pd_jax.actors.inference_time import InferenceProbe, PlayTime
+from pd_jax.actors.inference_time import InferenceProbe, RolloutTime
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task
@@ -50,7 +50,7 @@ class LivePlay:
         device: jax.Device | None = None,
     ) -> None:
         self.num_lanes = env.num_lanes
-        self.time = PlayTime()
+        self.time = RolloutTime()
         self._device = device
         self._acting: rollout.ActingStudent | None = None
         self.finished_returns: list[float] = []

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from pd_jax.actors.inference_time import PlayTime
+from pd_jax.actors.inference_time import RolloutTime
 
 UPDATES = "updates"
 PLAY = "play"
@@ -46,7 +46,7 @@ class Ledger:
 
     def __init__(self, on_stage: Callable[[str], None] = lambda stage: None) -> None:
         self.on_stage = on_stage
-        self.plays: Sequence[PlayTime] = ()
+        self.plays: Sequence[RolloutTime] = ()
         self._lock = threading.Lock()
         self._seconds = dict.fromkeys(_KINDS, 0.0)
         self._doing: list[str] = []

@@ -84,8 +84,8 @@ def make_learn(student: Student, config: DQNConfig) -> Callable[[DQNState, Store
     """
     num_updates = student.num_games * config.steps_per_rollout // config.steps_per_update
     optimizer = dqn.make_optimizer(config, student.num_games)
-    make_lessons = _together if config.games == "together" else _alternating
-    updates = dqn.make_updates(make_lessons(student, config), config, optimizer, num_updates)
+    make_problem = _together if config.games == "together" else _alternating
+    updates = dqn.make_updates(make_problem(student, config), config, optimizer, num_updates)
 
     def learn(state: DQNState, stored: Stored) -> tuple[DQNState, dict[str, Any]]:
         state, metrics = updates(state, stored)

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pd_jax.actors.inference_time import InferenceProbe, InferenceTimer, PlayTime
+from pd_jax.actors.inference_time import InferenceProbe, InferenceTimer, RolloutTime
 from pd_jax.actors.live import LivePlay
 from pd_jax.actors.rollout import ActingStudent
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.teachers import from_function, load
 from pd_jax.types import Trajectory
-from support.platforms import Telling, make_tpu_the_default
+from support.platforms import TracedPolicy, make_tpu_the_default
 
 
 def test_the_usual_rollout_is_none_of_those_that_compile() -> None:
-    play = PlayTime()
+    play = RolloutTime()
     assert play.usual_seconds is None
     play.count(30.0)
     assert play.usual_seconds is None
@@ -51,7 +51,7 @@ def test_a_probe_times_every_decision_of_all_who_decide() -> None:
 def test_a_probe_decides_as_the_play_on_its_device_does(monkeypatch: pytest.MonkeyPatch) -> None:
     make_tpu_the_default(monkeypatch)
     for device, platform in ((jax.devices("cpu")[0], "cpu"), (None, "tpu")):
-        told = Telling()
+        told = TracedPolicy()
         observations = jnp.zeros((2, 4)) if device is None else jax.device_put(np.zeros((2, 4), np.float32), device)
         assert InferenceProbe(((told, told.variables(device)),), observations).seconds() > 0.0
         assert told.platforms == {platform}

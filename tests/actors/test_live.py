@@ -10,7 +10,7 @@ import pytest
 from pd_jax.actors.live import LivePlay
 from pd_jax.actors.rollout import ActingStudent
 from pd_jax.config.sections import OneGameEnvConfig
-from support.platforms import Telling, make_tpu_the_default
+from support.platforms import TracedPolicy, make_tpu_the_default
 
 
 @pytest.mark.parametrize("stepping", ["jit", "host"])
@@ -20,7 +20,7 @@ def test_play_is_traced_for_the_device_that_plays(
     """On a CPU beside a TPU, which is the default; and on that."""
     make_tpu_the_default(monkeypatch)
     for device, platform in ((jax.devices("cpu")[0], "cpu"), (None, "tpu")):
-        told, student = Telling(), Telling()
+        told, student = TracedPolicy(), TracedPolicy()
         teacher = told.teacher()
         told.platforms.clear()
         env = OneGameEnvConfig(num_lanes=2, stepping=stepping)

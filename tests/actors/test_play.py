@@ -1,4 +1,4 @@
-"""The two sources of lessons look alike from outside, and those of several games do not get into each other's way."""
+"""Live play and recordings look alike from outside, and those of several games do not get into each other's way."""
 
 from __future__ import annotations
 

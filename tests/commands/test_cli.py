@@ -92,8 +92,6 @@ def test_ctrl_c_at_the_wrong_moment_is_one_line(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    # This one first: it is imported here, and would keep the other's stand-in for good.
-    monkeypatch.setattr("pd_jax.config.loading.load_config", interrupt)
     monkeypatch.setattr("pd_jax.config.loading.load_config", interrupt)
     assert main(argv) == 128 + signal.SIGINT
     assert capsys.readouterr().err == f"pd-jax {' '.join(argv[:2])}: stopped at once{hint}\n"

@@ -14,7 +14,7 @@ from pd_jax.distill.counters import DistillCounters, GameCounters
 from pd_jax.errors import UserError
 
 
-def a_setting(*names: str, sha256: str = "a" * 64) -> Any:
+def setup_of(*names: str, sha256: str = "a" * 64) -> Any:
     """What a run of live play is to go on with."""
     teachers = [types.SimpleNamespace(sha256=sha256) for _ in names]
     config = types.SimpleNamespace(accept_other_teacher=False)
@@ -22,7 +22,7 @@ def a_setting(*names: str, sha256: str = "a" * 64) -> Any:
     return types.SimpleNamespace(names=names, teachers=teachers, datasets=recordings, network="net2", config=config)
 
 
-def test_a_progression_is_read_back_from_its_metadata() -> None:
+def test_counters_are_read_back_from_its_metadata() -> None:
     pong = GameCounters(name="pong", env_steps=5, teacher_sha256="b", recording="c", recorded_steps=2, stopped_at=4)
     at = DistillCounters(
         updates=7, wall_seconds=1.5, network="net2", games=[pong, GameCounters(name="qbert", env_steps=3)]
@@ -43,16 +43,16 @@ def test_checkpoints_from_before_there_were_several_games_are_understood() -> No
     }
     at = DistillCounters.from_metadata(metadata)
     assert (at.updates, at.env_steps, at.wall_seconds, at.network) == (3, 64, 2.0, "net2")
-    at.check_goes_on(a_setting("pong"), Path("run"))
+    at.check_goes_on(setup_of("pong"), Path("run"))
     assert at.games == [GameCounters(name="pong", env_steps=64, teacher_sha256="a" * 64)]
 
 
 @pytest.mark.parametrize("games", [["pong"], ["qbert", "pong"], ["pong", "qbert", "breakout"], ["pong", "breakout"]])
 def test_games_are_known_by_name_also_where_their_heads_are_alike(games: list[str]) -> None:
-    at = DistillCounters.begin(a_setting("pong", "qbert"))
-    at.check_goes_on(a_setting("pong", "qbert"), Path("run"))
+    at = DistillCounters.begin(setup_of("pong", "qbert"))
+    at.check_goes_on(setup_of("pong", "qbert"), Path("run"))
     with pytest.raises(UserError) as error:
-        at.check_goes_on(a_setting(*games), Path("run"))
+        at.check_goes_on(setup_of(*games), Path("run"))
     assert str(error.value) == (
         f"run: was begun with pong, qbert, not with {', '.join(games)}; games cannot be added, dropped or reordered: "
         "choose another --out"
@@ -60,8 +60,8 @@ def test_games_are_known_by_name_also_where_their_heads_are_alike(games: list[st
 
 
 def test_another_teacher_is_named_with_its_game_where_there_are_several() -> None:
-    at = DistillCounters.begin(a_setting("pong", "qbert"))
-    setup = a_setting("pong", "qbert")
+    at = DistillCounters.begin(setup_of("pong", "qbert"))
+    setup = setup_of("pong", "qbert")
     setup.teachers[1].sha256 = "b" * 64
     with pytest.raises(UserError) as error:
         at.check_goes_on(setup, Path("run"))
@@ -72,11 +72,11 @@ def test_another_teacher_is_named_with_its_game_where_there_are_several() -> Non
 
 
 def test_a_game_whose_teacher_failed_plays_again_only_with_another_teacher() -> None:
-    at = DistillCounters.begin(a_setting("pong", "qbert"))
+    at = DistillCounters.begin(setup_of("pong", "qbert"))
     at.games[1].stopped_at = 7
-    at.check_goes_on(a_setting("pong", "qbert"), Path("run"))
+    at.check_goes_on(setup_of("pong", "qbert"), Path("run"))
     assert at.games[1].stopped_at == 7
-    setup = a_setting("pong", "qbert")
+    setup = setup_of("pong", "qbert")
     setup.config.accept_other_teacher, setup.teachers[1].sha256 = True, "b" * 64
     at.check_goes_on(setup, Path("run"))
     assert (at.games[1].teacher_sha256, at.games[1].stopped_at) == ("b" * 64, None)

@@ -16,7 +16,7 @@ from pd_jax.environments.envpool import TimeStep
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation import evaluator as evaluator_module
 from pd_jax.evaluation.evaluator import Evaluator, evaluate
-from support.platforms import Telling, make_tpu_the_default
+from support.platforms import TracedPolicy, make_tpu_the_default
 
 CARTPOLE = get_task("cartpole")
 
@@ -197,7 +197,7 @@ def test_a_seed_decides_the_scores_and_repeated_runs_compile_once(random_policy)
 def test_games_are_played_as_suits_the_device_that_the_policy_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
     make_tpu_the_default(monkeypatch)
     for device, platform in ((jax.devices("cpu")[0], "cpu"), (None, "tpu")):
-        told = Telling()
+        told = TracedPolicy()
         limit = {"max_episode_steps": 5}
         evaluate(told, told.variables(device), get_task("cartpole"), episodes=1, num_lanes=1, environment_options=limit)
         assert told.platforms == {platform}

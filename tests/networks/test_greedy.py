@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from support.platforms import Telling, make_tpu_the_default
+from support.platforms import TracedPolicy, make_tpu_the_default
 
 
 def test_outputs_are_computed_as_suits_the_device_of_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     make_tpu_the_default(monkeypatch)
-    told = Telling()
+    told = TracedPolicy()
     teacher = told.teacher()
     told.platforms.clear()
     observations = np.ones((1, 4), np.float32)

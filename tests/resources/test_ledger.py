@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pd_jax.actors.inference_time import PlayTime
+from pd_jax.actors.inference_time import RolloutTime
 from pd_jax.resources import ledger as ledger_module
 from pd_jax.resources.ledger import INPUT, PLAY, SCORING, TEACHER, Ledger
 
@@ -50,8 +50,8 @@ class Call:
         raise AssertionError("the end of a call was not noted")
 
 
-def play_of(seconds: float, inference_share: float | None) -> PlayTime:
-    play = PlayTime()
+def play_of(seconds: float, inference_share: float | None) -> RolloutTime:
+    play = RolloutTime()
     play.count(seconds)
     play.inference_share = inference_share
     return play

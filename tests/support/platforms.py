@@ -31,7 +31,7 @@ def make_tpu_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "default_platform", lambda: "tpu")
 
 
-class Telling:
+class TracedPolicy:
     """A policy of CartPole that notes for which platforms it is traced.
 
     Attributes:

@@ -31,7 +31,7 @@ def test_random_play_is_0_and_the_reference_1() -> None:
     assert normalised_score(1.0, UNKNOWN, human) is None
 
 
-def test_the_merit_of_several_games_is_the_mean_over_those_with_a_reference() -> None:
+def test_the_score_of_several_games_is_the_mean_over_those_with_a_reference() -> None:
     scores = {"pong": Score.of([-3.05]), "freeway": Score.of([29.6]), "unheard_of": Score.of([1e6])}
     assert NormalisedScore([get_task("pong"), get_task("freeway")]).of(scores) == pytest.approx(0.75)
     partly = NormalisedScore([get_task("pong"), UNKNOWN])
@@ -42,7 +42,7 @@ def test_the_merit_of_several_games_is_the_mean_over_those_with_a_reference() ->
     assert NormalisedScore([UNKNOWN, other]).of(scores) is None
 
 
-def test_the_merit_of_one_game_is_its_score() -> None:
-    merit = NormalisedScore([UNKNOWN])
-    assert merit.of({"unheard_of": Score.of([-7.0])}) == -7.0
-    assert merit.unknown == []
+def test_what_one_game_is_judged_by_is_its_score() -> None:
+    normalised = NormalisedScore([UNKNOWN])
+    assert normalised.of({"unheard_of": Score.of([-7.0])}) == -7.0
+    assert normalised.unknown == []

@@ -112,8 +112,8 @@ def test_the_file_holds_all_games_and_their_own_learning_curves(short_run: Path)
         assert metadata.learning_curve == curve
         assert metadata.training_config["game"] == GAMES
     # What was kept is the best by the mean of the normalised scores, or the last.
-    merits = [point["mean"] for point in summary["learning_curve"]]
-    assert summary["teacher_env_steps"] in (summary["learning_curve"][int(np.argmax(merits))]["env_steps"], 4096)
+    means = [point["mean"] for point in summary["learning_curve"]]
+    assert summary["teacher_env_steps"] in (summary["learning_curve"][int(np.argmax(means))]["env_steps"], 4096)
 
 
 def test_the_network_is_scored_against_teachers_as_a_student_is(
