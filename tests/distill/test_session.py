@@ -143,16 +143,12 @@ def test_sigterm_and_ctrl_c_save_the_run_and_change_no_bit_of_the_result(
     assert without_time(read_lines(out)) == without_time(read_lines(finished_run))
 
 
-def test_a_falling_learning_rate_survives_kill_9_and_is_not_raised_again(
+def test_a_falling_learning_rate_is_not_raised_again(
     tmp_path: Path, recorded_run_options: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
+    out = tmp_path / "run"
     falling = recorded_run_options | {"learner.learning-rate-decay": True, "schedule.rounds": 3}
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    succeed("distill", falling | QUICK_EVALUATION | {"out": whole})
-    argv = ["distill", *options(falling | ENDLESS_EVALUATION | {"out": out, "resume": True})]
-    assert stop_when(lambda: checkpoint_steps(out), signal.SIGKILL, *argv).code == -signal.SIGKILL
-    succeed("distill", falling | QUICK_EVALUATION | {"out": out, "resume": True})
-    assert state_digests(out) == state_digests(whole)
+    succeed("distill", falling | QUICK_EVALUATION | {"out": out})
     assert [line["learning_rate"] for line in read_lines(out)] == pytest.approx(
         [1e-3 * (1 - updates / 600) for updates in range(20, 601, 20)], abs=1e-9
     )
@@ -161,6 +157,17 @@ def test_a_falling_learning_rate_survives_kill_9_and_is_not_raised_again(
         f"pd-jax distill: schedule.rounds: 4 is more than {out} has (3), and its learning rate falls to 0 over these; "
         "choose another --out"
     )
+
+
+@pytest.mark.slow
+def test_a_falling_learning_rate_survives_kill_9(tmp_path: Path, recorded_run_options: dict[str, Any]) -> None:
+    falling = recorded_run_options | {"learner.learning-rate-decay": True, "schedule.rounds": 3}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    succeed("distill", falling | QUICK_EVALUATION | {"out": whole})
+    argv = ["distill", *options(falling | ENDLESS_EVALUATION | {"out": out, "resume": True})]
+    assert stop_when(lambda: checkpoint_steps(out), signal.SIGKILL, *argv).code == -signal.SIGKILL
+    succeed("distill", falling | QUICK_EVALUATION | {"out": out, "resume": True})
+    assert state_digests(out) == state_digests(whole)
 
 
 def test_a_run_that_is_taken_further_loses_the_results_of_its_shorter_self(

@@ -164,6 +164,3 @@ def test_the_command_takes_the_librarys_environment(served, tmp_path):
         [*python, *quick], **environment | {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
     )
     assert again.code == 0, again.stderr
-    nowhere = commands.run([*python, *quick], **environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "new")})
-    line = f"pd-jax evaluate: {ADDRESS}: is not in the cache, and HF_HUB_OFFLINE forbids fetching it\n"
-    assert (nowhere.code, nowhere.stdout, nowhere.stderr) == (2, "", line)

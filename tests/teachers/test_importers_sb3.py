@@ -21,7 +21,7 @@ from pd_jax.teachers.importers import import_teacher
 from support import sb3_models
 from support.sb3_models import make_model, outputs, random_observations, real_observations, rewrite, with_data
 
-COUNT = 1024
+COUNT = 256
 
 
 @pytest.fixture(scope="module")
