@@ -354,7 +354,8 @@ def test_a_command_line_may_name_thousands_of_runs() -> None:
         load_config(ReportConfig, [*names, "one more"], "report")
 
 
-NAMES = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=12)
+# Of spaces, only the plain one can be printed.
+NAMES = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=12)
 
 
 def possible(field: Field) -> st.SearchStrategy[Any]:
