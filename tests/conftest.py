@@ -20,7 +20,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 if "XLA_FLAGS" not in os.environ:
     # Compiling is most of what the tests do: they compile fast rather than well. Set to nothing, as for users.
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    # Newer versions have only the other emitters, and end the process at a flag that they do not know.
+    # Newer versions have no such flag.
     if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 

@@ -156,8 +156,6 @@ _FULL = dataclasses.replace(
     per_device_batch=256,
     students=(1, 2, 4, 8, 16),
     latency_calls=1000,
-    sampling_updates=24,
-    sampling_turns=5,
     live=("pong", "net2", 16_384, 7_200),
 )
 _SIZES = {size.name: size for size in (_TOY, _SMALL, _FULL)}

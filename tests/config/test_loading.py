@@ -354,6 +354,11 @@ def test_a_command_line_may_name_thousands_of_runs() -> None:
         load_config(ReportConfig, [*names, "one more"], "report")
 
 
+def test_a_value_may_begin_with_a_dash() -> None:
+    for argv in (["--teacher", "-x"], ["--teacher=-x"]):
+        assert load_config(COMMANDS["distill"], [*argv, "--out", "-y"], "distill").teacher == ("-x",)
+
+
 # Of spaces, only the plain one can be printed.
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=12)
 

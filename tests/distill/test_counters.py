@@ -22,7 +22,7 @@ def setup_of(*names: str, sha256: str = "a" * 64) -> Any:
     return types.SimpleNamespace(names=names, teachers=teachers, datasets=recordings, network="net2", config=config)
 
 
-def test_counters_are_read_back_from_its_metadata() -> None:
+def test_counters_are_read_back_from_their_metadata() -> None:
     pong = GameCounters(name="pong", env_steps=5, teacher_sha256="b", recording="c", recorded_steps=2, stopped_at=4)
     at = DistillCounters(
         updates=7, wall_seconds=1.5, network="net2", games=[pong, GameCounters(name="qbert", env_steps=3)]

@@ -363,6 +363,8 @@ def test_init_single_is_init_without_the_device_axis():
     ("name", "loss"),
     [
         pytest.param("net3", functools.partial(kl_loss, temperature=0.1), id="net3-kl"),
+        pytest.param("net3", mse_loss, id="net3-mse", marks=pytest.mark.slow),
+        pytest.param("mlp", functools.partial(kl_loss, temperature=0.1), id="mlp-kl", marks=pytest.mark.slow),
         pytest.param("mlp", mse_loss, id="mlp-mse"),
     ],
 )
