@@ -48,6 +48,7 @@ def distillation_parts(
     state = learner_template(student, config.learner)
     is_live = config.data is None
     with tracing_for(devices.platform):
+        replay = replay_part(config, tasks)
         activations = [
             minibatch_part(config, student, devices, students),
             evaluation_part(config.evaluation, [(student.policy(0), state.variables)], tasks[:1]),
@@ -60,7 +61,7 @@ def distillation_parts(
     num_params = count_params(state.variables)
     training = f"training {config.student.network}'s {num_params:,} parameters{times(students)} takes"
     return (
-        replay_part(config, tasks),
+        replay,
         # Every device has a whole student: with the state come the gradients and what they change.
         Part(
             "student",

@@ -10,12 +10,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pd_jax.replay import rings
-from pd_jax.replay.rings import FrameRings, ReplayState
+from pd_jax.replay import columns, rings
+from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import PolicyApply
 
@@ -58,7 +59,7 @@ class Relabeller:
         are never drawn.
 
         Args:
-          stored: with a device axis; its ``teacher_q`` is donated.
+          stored: with a device axis; donated.
           variables: of the new teacher, without a device axis.
           on_block: called after every block; what it raises leaves ``stored`` unusable.
         """
@@ -66,44 +67,53 @@ class Relabeller:
         position, size = (int(self._devices.first(value)) for value in (stored.position, stored.size))
         # Before the rings have wrapped around, what lies after the newest step is empty.
         end = size if position == size else capacity
-        columns = {field.name: getattr(stored, field.name) for field in dataclasses.fields(FrameRings)}
-        frames, teacher_q, replicated = FrameRings(**columns), stored.teacher_q, self._devices.replicate(variables)
+        replicated = self._devices.replicate(variables)
         totals = np.zeros(2, np.int64)
-        for begin in range(0, end, min(_BLOCK_SLOTS, capacity)):
+        for begin in range(0, end, _BLOCK_SLOTS):
             begins = np.full(self._devices.size, begin, np.int32)
-            teacher_q, counts = self._relabel_block(teacher_q, frames, replicated, begins)
+            stored, counts = self._relabel_block(stored, replicated, begins)
             totals += np.asarray(counts).sum(axis=0)
             on_block()
         changed, decisions = totals
         return Relabelled(
-            dataclasses.replace(stored, teacher_q=teacher_q),
+            stored,
             steps=size * num_lanes * self._devices.size,
             changed=float(changed / decisions) if decisions else 0.0,
         )
 
-    def _block(self, teacher_q: Array, frames: FrameRings, variables: Any, begin: Array) -> tuple[Array, Array]:
+    def lower(self, stored: ReplayState, variables: Any) -> jax.stages.Lowered:
+        """What :meth:`relabel` runs for each block, before it is compiled; arguments may be shapes."""
+        begins = jax.ShapeDtypeStruct((len(stored.flags),), jnp.int32)
+        lowered: jax.stages.Lowered = self._relabel_block.lower(stored, variables, begins)
+        return lowered
+
+    def _block(self, stored: ReplayState, variables: Any, begin: Array) -> tuple[ReplayState, Array]:
         """One device's block of slots from ``begin`` on.
 
         Returns:
-          ``teacher_q`` ``[L, C, A]``, and int32 ``[2]``: decisions with another best action, and decisions.
+          the replay, and int32 ``[2]``: decisions with another best action, and decisions.
         """
-        num_lanes, capacity = frames.flags.shape
-        length = min(_BLOCK_SLOTS, capacity)
+        num_lanes, capacity = stored.flags.shape
+        shape = stored.step_shapes["teacher_q"]
+        # Where steps share rows, the last row may reach past the end of the rings; there, the last step stands in.
+        slots_stored = columns.slots_of(stored.teacher_q, shape)
+        length = min(_BLOCK_SLOTS, slots_stored)
         lanes = jnp.arange(num_lanes)
 
         def label(slot: Array) -> Array:
             """As many at once as the rollout labels: on most backends the very same bits come out."""
             slots = jnp.full(num_lanes, slot)
-            outputs: Array = self._apply(variables, rings.gather(frames, lanes, slots))
-            return outputs.astype(teacher_q.dtype)
+            outputs: Array = self._apply(variables, rings.gather(stored, lanes, slots))
+            return outputs.astype(stored.teacher_q.dtype)
 
         # The last block begins early enough to fit, and computes a part of the one before it again.
-        start = jnp.minimum(begin, capacity - length)
+        start = jnp.minimum(begin, slots_stored - length)
         slots = start + jnp.arange(length)
-        before = lax.dynamic_slice_in_dim(teacher_q, start, length, axis=1)
-        after = jnp.swapaxes(lax.map(label, slots), 0, 1)
-        flags = lax.dynamic_slice_in_dim(frames.flags, start, length, axis=1)
-        decides = ((flags & rings.IS_DECISION) != 0) & (slots >= begin)
+        within = jnp.minimum(slots, capacity - 1)
+        before = columns.block(stored.teacher_q, start, length, shape)
+        after = jnp.swapaxes(lax.map(label, within), 0, 1)
+        is_decision = rings.has_flag(stored, lanes[:, None], within[None], rings.IS_DECISION)
+        decides = is_decision & (slots >= begin) & (slots < capacity)
         changed = decides & (before.argmax(-1) != after.argmax(-1))
         counts = jnp.stack([changed.sum(), decides.sum()])
-        return lax.dynamic_update_slice_in_dim(teacher_q, after, start, axis=1), counts
+        return dataclasses.replace(stored, teacher_q=columns.set_block(stored.teacher_q, start, after)), counts

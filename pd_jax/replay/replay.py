@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from pd_jax.replay import rings
+from pd_jax.replay import columns, rings
 from pd_jax.replay.relabel import Relabelled, Relabeller
 from pd_jax.replay.rings import ReplayState
-from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.devices import DeviceGroup, tracing_for
 from pd_jax.types import Trajectory
 
 
@@ -70,16 +72,21 @@ class Replay:
         return relabelled
 
     def to_host(self) -> list[ReplayState]:
-        """Copies of the rings ``[L, ...]``: what was held by any number of devices can be taken up by any other."""
-        return [jax.tree.map(_fold, state) for state in self._stored]
+        """Copies of the rings ``[L, C, ...]``, as `pd_jax.replay.columns.to_steps` gives them.
+
+        What was held by any number of devices can be taken up by any other.
+        """
+        return [_to_steps(jax.tree.map(_fold, state)) for state in self._stored]
 
     def template(self) -> list[ReplayState]:
         """Shapes and dtypes of :meth:`to_host`."""
-        return [jax.tree.map(_folded_shape, state) for state in self._stored]
+        return [_steps_shapes(state) for state in self._stored]
 
     def from_host(self, copies: Sequence[ReplayState]) -> None:
         """Takes up what :meth:`to_host` gave, in the place of what there is."""
-        self._stored = tuple(jax.tree.map(self._unfold, state) for state in copies)
+        with tracing_for(self._devices.platform):
+            stored = [_from_steps(state) for state in copies]
+        self._stored = tuple(jax.tree.map(self._unfold, state) for state in stored)
 
     def _set(self, game: int, state: ReplayState) -> None:
         self._stored = (*self._stored[:game], state, *self._stored[game + 1 :])
@@ -100,6 +107,29 @@ def _fold(leaf: Any) -> np.ndarray:
     return array.reshape(-1, *array.shape[2:]) if array.ndim > 1 else array[0]
 
 
-def _folded_shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    shape = (leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]) if leaf.ndim > 1 else ()
-    return jax.ShapeDtypeStruct(shape, leaf.dtype)
+def _to_steps(state: ReplayState) -> ReplayState:
+    """Rings on the host without what their columns are filled up with: what checkpoints hold."""
+    steps: dict[str, Any] = {name: np.ascontiguousarray(rings.steps_of(state, name)) for name in state.step_shapes}
+    return dataclasses.replace(state, **steps)
+
+
+def _from_steps(state: ReplayState) -> ReplayState:
+    """The rings that :func:`_to_steps` gave."""
+    stored: dict[str, Any] = {
+        name: columns.from_steps(np.asarray(getattr(state, name)), shape) for name, shape in state.step_shapes.items()
+    }
+    return dataclasses.replace(state, **stored)
+
+
+def _steps_shapes(state: ReplayState) -> ReplayState:
+    """Shapes and dtypes of :func:`_to_steps` for rings ``[D, L / D, ...]``."""
+    devices, lanes, capacity = state.flags.shape
+
+    def of(name: str, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, getattr(state, name).dtype)
+
+    steps = {
+        name: of(name, devices * lanes, capacity, *([math.prod(shape)] if shape else []))
+        for name, shape in state.step_shapes.items()
+    }
+    return dataclasses.replace(state, **steps, position=of("position"), size=of("size"))

@@ -5,6 +5,8 @@ one write position. EnvPool's 4-stack is the last four frames of the episode, pa
 first one; a step therefore costs one 84x84 frame instead of four, plus its flags and the teacher's outputs. At the
 paper's size, 540,000 steps of one game, that is 3.8 GB.
 
+`pd_jax.replay.columns` says how all of it lies in memory.
+
 ``FrameRings`` is what every store of play has, and ``allocate``, ``append``, ``draw`` and ``gather`` work on any; a
 ``ReplayState`` keeps the teacher's outputs beside it, for distillation.
 
@@ -16,15 +18,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any, TypeVar
 
 import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from pd_jax.replay import columns
 from pd_jax.system.devices import target_platform
 from pd_jax.types import Batch, Trajectory
 
@@ -44,8 +47,8 @@ class FrameRings:
     """Rings of ``C`` slots for ``L`` lanes; the step inserted as number ``t`` from 0 is in slot ``t % C``.
 
     Attributes:
-      observations: uint8 ``[L, C, H * W]`` newest frames, or ``[L, C, D]`` vectors in their own dtype. Frames are flat
-        because a TPU pads the last axis to a multiple of 128: 1.6 % of 7,056, but 52 % of 84.
+      observations: newest frames ``(H, W)``, or vectors ``(D,)``, in their own dtype, as `pd_jax.replay.columns` stores
+        them; ``[L, ...]``.
       flags: uint8 ``[L, C]``, the sum of ``IS_FIRST`` and ``IS_DECISION`` where they hold; 0 in empty slots. The
         other bits are free for whoever adds to the rings.
       position: int32 scalar, the slot the next step goes to. It and ``size`` never exceed ``C``, so that they cannot
@@ -60,16 +63,33 @@ class FrameRings:
     size: Array
     observation_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
+    @property
+    def capacity(self) -> int:
+        """C, the slots of a lane."""
+        return self.flags.shape[-1]
+
+    @property
+    def step_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one step in each column, by the column's name."""
+        return {"observations": self.observation_shape, "flags": ()}
+
 
 @flax.struct.dataclass
 class ReplayState(FrameRings):
     """What a student learns from.
 
     Attributes:
-      teacher_q: float32 ``[L, C, A]``.
+      teacher_q: float32, the teacher's outputs, vectors ``(A,)``.
+      num_actions: A.
     """
 
     teacher_q: Array
+    num_actions: int = flax.struct.field(pytree_node=False)
+
+    @property
+    def step_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one step in each column, by the column's name."""
+        return {**super().step_shapes, "teacher_q": (self.num_actions,)}
 
 
 R = TypeVar("R", bound=FrameRings)
@@ -96,26 +116,21 @@ def init(
     """
     if num_actions < 1:
         raise ValueError(f"num_actions must be at least 1, got {num_actions}")
-    teacher_q = ((num_actions,), jnp.float32)
-    return allocate(
-        ReplayState, num_lanes, capacity_per_lane, observation_shape, observation_dtype, teacher_q=teacher_q
-    )
+    common = allocate(num_lanes, capacity_per_lane, observation_shape, observation_dtype)
+    teacher_q = jnp.zeros((num_lanes, *columns.stored_shape(capacity_per_lane, (num_actions,))), jnp.float32)
+    return ReplayState(**common, teacher_q=teacher_q, num_actions=num_actions)
 
 
 def allocate(
-    kind: type[R],
     num_lanes: int,
     capacity_per_lane: int,
     observation_shape: tuple[int, ...],
     observation_dtype: jax.typing.DTypeLike,
-    **columns: tuple[tuple[int, ...], Any],
-) -> R:
-    """Returns empty rings of some kind, as ``init`` does.
+) -> dict[str, Any]:
+    """Returns the fields of empty ``FrameRings``, for whoever adds columns to them.
 
     Args:
-      kind: ``FrameRings`` or a class that adds columns to it.
       num_lanes, capacity_per_lane, observation_shape, observation_dtype: as for ``init``.
-      **columns: shape and dtype of one step of each added column.
 
     Raises:
       ValueError: a size is below 1, or ``observation_shape`` is neither a frame nor a vector.
@@ -124,15 +139,14 @@ def allocate(
         raise ValueError(f"observation_shape is {observation_shape}; it must be a frame (H, W) or a vector (D,)")
     if min(num_lanes, capacity_per_lane, *observation_shape) < 1:
         raise ValueError("num_lanes, capacity_per_lane and observation_shape must be at least 1")
-    slots = (num_lanes, capacity_per_lane)
-    return kind(
-        observations=jnp.zeros((*slots, math.prod(observation_shape)), observation_dtype),
-        flags=jnp.zeros(slots, jnp.uint8),
-        position=jnp.zeros((), jnp.int32),
-        size=jnp.zeros((), jnp.int32),
-        observation_shape=tuple(observation_shape),
-        **{name: jnp.zeros((*slots, *shape), dtype) for name, (shape, dtype) in columns.items()},
-    )
+    stored = columns.stored_shape(capacity_per_lane, tuple(observation_shape))
+    return {
+        "observations": jnp.zeros((num_lanes, *stored), observation_dtype),
+        "flags": jnp.zeros((num_lanes, capacity_per_lane), jnp.uint8),
+        "position": jnp.zeros((), jnp.int32),
+        "size": jnp.zeros((), jnp.int32),
+        "observation_shape": tuple(observation_shape),
+    }
 
 
 def insert(state: ReplayState, trajectory: Trajectory) -> ReplayState:
@@ -153,33 +167,30 @@ def insert(state: ReplayState, trajectory: Trajectory) -> ReplayState:
 
 
 @jax.named_scope("insert")
-def append(state: R, observations: Array, flags: Array, **columns: Array) -> R:
+def append(state: R, observations: Array, flags: Array, **others: Array) -> R:
     """As ``insert``, for rings of any kind.
 
     Args:
       state: donate it, or all of it is copied.
       observations: newest frames ``[T, L, H, W]`` or vectors ``[T, L, D]``, with ``T <= C``.
       flags: uint8 ``[T, L]``.
-      **columns: each ``[T, L, ...]``; stored in the dtypes of ``state``.
+      **others: the other columns, ``[T, L, ...]`` each; stored in the dtypes of ``state``.
 
     Raises:
       AssertionError: shapes or the observations' dtype are not those of ``state``.
       ValueError: the rollout is longer than the rings.
     """
-    num_lanes, capacity = state.flags.shape
-    length = flags.shape[0]
-    chex.assert_shape(observations, (length, num_lanes, *state.observation_shape))
+    num_lanes, capacity, length = len(state.flags), state.capacity, len(flags)
     chex.assert_type([observations, flags], [state.observations.dtype, state.flags.dtype])
-    chex.assert_shape(flags, (length, num_lanes))
-    rollout = columns | {"observations": observations.reshape(length, num_lanes, -1), "flags": flags}
-    rings: dict[str, Array] = {name: getattr(state, name) for name in rollout}
-    for name, ring in rings.items():
-        chex.assert_shape(rollout[name], (length, num_lanes, *ring.shape[2:]))
+    rollout = others | {"observations": observations, "flags": flags}
+    for name, shape in state.step_shapes.items():
+        chex.assert_shape(rollout[name], (length, num_lanes, *shape))
     if length > capacity:
         raise ValueError(f"a rollout of {length} steps does not fit into {capacity} slots per lane")
-    written: dict[str, Any] = {
-        name: _write(ring, rollout[name].astype(ring.dtype), state.position) for name, ring in rings.items()
-    }
+    written: dict[str, Any] = {}
+    for name, steps in rollout.items():
+        column = getattr(state, name)
+        written[name] = columns.write(column, steps.astype(column.dtype), state.position, capacity)
     return dataclasses.replace(
         state,
         **written,
@@ -243,7 +254,7 @@ def fetch(state: ReplayState, lanes: Array, slots: Array) -> Batch:
       state: the store.
       lanes, slots: int32 ``[B]`` each, as from ``place``.
     """
-    return Batch(observations=gather(state, lanes, slots), teacher_q=take(state.teacher_q, lanes, slots))
+    return Batch(observations=gather(state, lanes, slots), teacher_q=take(state, "teacher_q", lanes, slots))
 
 
 def draw(state: FrameRings, key: Array, batch_size: int, *, following: int = 0) -> tuple[Array, Array]:
@@ -299,36 +310,23 @@ def gather(state: FrameRings, lanes: Array, slots: Array) -> Array:
       ``[B, H, W, 4]``, oldest frame first, or ``[B, D]`` vectors as they are.
     """
     if len(state.observation_shape) == 1:
-        return take(state.observations, lanes, slots)
+        return take(state, "observations", lanes, slots)
     steps_back = jnp.minimum(jnp.arange(STACK - 1, -1, -1), _history(state, lanes, slots)[:, None])
-    frames = take(state.observations, lanes[:, None], (slots[:, None] - steps_back) % state.flags.shape[1])
+    frames = take(state, "observations", lanes[:, None], (slots[:, None] - steps_back) % state.capacity)
     if target_platform() == "cpu":
         # Alone, a frame is copied in one go; fused with what turns the stacks, its bytes are looked up one by one.
         frames = lax.optimization_barrier(frames)
-    return frames.reshape(-1, STACK, *state.observation_shape).transpose(0, 2, 3, 1)
+    return columns.to_frames(frames, state.observation_shape).transpose(0, 2, 3, 1)
+
+
+def steps_of(state: FrameRings, name: str) -> np.ndarray:
+    """A column of rings ``[..., L, ...]`` on the host, as `pd_jax.replay.columns.to_steps` gives it."""
+    return columns.to_steps(np.asarray(getattr(state, name)), state.capacity, state.step_shapes[name])
 
 
 def bytes_per_step(state: FrameRings) -> float:
     """Device memory per step of one lane, in bytes; also for states with further leading axes."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / state.flags.size
-
-
-def _write(ring: Array, rollout: Array, position: Array) -> Array:
-    """Writes ``rollout`` ``[T, L, ...]`` into ``ring`` ``[L, C, ...]`` from ``position`` on, around the end.
-
-    Two blocks of T slots, one ending at the latest at the end of the ring and one at its start, are read, merged and
-    put back. Of a rollout rotated by the number of steps past the end, both take their share. Unlike a scatter these
-    are contiguous copies on every backend, and unlike a branch they leave XLA no reason to copy the ring.
-    """
-    length, capacity = rollout.shape[0], ring.shape[1]
-    block_start = jnp.minimum(position, capacity - length)
-    overhang = position - block_start
-    rotated = jnp.swapaxes(jnp.roll(rollout, overhang, axis=0), 0, 1)
-    is_past_end = (jnp.arange(length) < overhang).reshape(1, length, *[1] * (ring.ndim - 2))
-    for start, keep in ((block_start, is_past_end), (jnp.zeros_like(block_start), ~is_past_end)):
-        stored = lax.dynamic_slice_in_dim(ring, start, length, axis=1)
-        ring = lax.dynamic_update_slice_in_dim(ring, jnp.where(keep, stored, rotated), start, axis=1)
-    return ring
 
 
 def _history(state: FrameRings, lanes: Array, slots: Array) -> Array:
@@ -337,16 +335,16 @@ def _history(state: FrameRings, lanes: Array, slots: Array) -> Array:
         return jnp.zeros_like(slots)
     steps_back = jnp.full_like(slots, STACK - 1)
     for steps in range(STACK - 2, -1, -1):
-        is_start = has_flag(state, lanes, (slots - steps) % state.flags.shape[1], IS_FIRST)
+        is_start = has_flag(state, lanes, (slots - steps) % state.capacity, IS_FIRST)
         steps_back = jnp.where(is_start, steps, steps_back)
     return steps_back
 
 
 def has_flag(state: FrameRings, lanes: Array, slots: Array, flag: int) -> Array:
     """Whether the steps at some places have a flag, bool ``[B]``."""
-    return (take(state.flags, lanes, slots) & flag) != 0
+    return (take(state, "flags", lanes, slots) & flag) != 0
 
 
-def take(ring: Array, lanes: Array, slots: Array) -> Array:
-    """``ring[lanes, slots]`` without the bounds checks; both are in range by construction."""
-    return ring.at[lanes, slots].get(mode="promise_in_bounds")
+def take(state: FrameRings, name: str, lanes: Array, slots: Array) -> Array:
+    """The steps of a column at some places, as `pd_jax.replay.columns.take` gives them; all are in range."""
+    return columns.take(getattr(state, name), lanes, slots, state.step_shapes[name])

@@ -31,6 +31,11 @@ class TransitionState(FrameRings):
     actions: Array
     rewards: Array
 
+    @property
+    def step_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one step in each column, by the column's name."""
+        return {**super().step_shapes, "actions": (), "rewards": ()}
+
 
 @flax.struct.dataclass
 class Steps:
@@ -81,15 +86,9 @@ def init(
     observation_dtype: jax.typing.DTypeLike,
 ) -> TransitionState:
     """Returns an empty store; the arguments are those of `pd_jax.replay.rings.init`."""
-    return rings.allocate(
-        TransitionState,
-        num_lanes,
-        capacity_per_lane,
-        observation_shape,
-        observation_dtype,
-        actions=((), jnp.int32),
-        rewards=((), jnp.float32),
-    )
+    slots = (num_lanes, capacity_per_lane)
+    common = rings.allocate(*slots, observation_shape, observation_dtype)
+    return TransitionState(**common, actions=jnp.zeros(slots, jnp.int32), rewards=jnp.zeros(slots, jnp.float32))
 
 
 def insert(state: TransitionState, steps: Steps) -> TransitionState:
@@ -120,12 +119,12 @@ def sample(state: TransitionState, key: Array, batch_size: int) -> Transitions:
       batch_size: B.
     """
     lanes, slots = rings.draw(state, key, batch_size, following=1)
-    next_slots = (slots + 1) % state.flags.shape[1]
+    next_slots = (slots + 1) % state.capacity
     return Transitions(
         # The second stack reaches no further back than the first: one step less, or to the same start.
         observations=rings.gather(state, lanes, slots),
         next_observations=rings.gather(state, lanes, next_slots),
-        actions=rings.take(state.actions, lanes, slots),
-        rewards=rings.take(state.rewards, lanes, slots),
+        actions=rings.take(state, "actions", lanes, slots),
+        rewards=rings.take(state, "rewards", lanes, slots),
         is_terminal=rings.has_flag(state, lanes, next_slots, IS_TERMINAL),
     )

@@ -69,7 +69,7 @@ def test_every_stored_step_gets_the_new_teachers_outputs_for_what_it_had_shown(
     done = Relabeller(network.apply, DEVICES).relabel(before, variables, lambda: blocks.append(None))
     apply = jax.jit(network.apply)
     expected = np.stack([np.asarray(apply(variables, shown[step])) for step in range(num_steps)])
-    teacher_q = np.asarray(done.stored.teacher_q)[0]
+    teacher_q = rings.steps_of(done.stored, "teacher_q")[0]
     # Of a full ring the oldest 3 steps of each lane may have lost a part of their stack; those are never drawn.
     oldest = 0 if num_steps <= capacity - 8 else num_steps - capacity + 3
     for step in range(oldest, num_steps):
@@ -99,7 +99,7 @@ def test_the_same_teacher_changes_no_bit_of_what_it_labelled_in_live_play() -> N
     state = rings.insert(rings.init(4, 64, (4,), np.float32, 2), trajectory)
     live = np.asarray(trajectory.teacher_q).swapaxes(0, 1)
     done = Relabeller(teacher.network.apply, DEVICES).relabel(DEVICES.replicate(state), teacher.variables)
-    np.testing.assert_array_equal(np.asarray(done.stored.teacher_q)[0, :, :40], live)
+    np.testing.assert_array_equal(rings.steps_of(done.stored, "teacher_q")[0, :, :40], live)
     assert done.changed == 0.0
 
 

@@ -55,8 +55,8 @@ def test_another_teachers_outputs_take_the_place_of_those_there() -> None:
     replay, _ = played([4])
     relabelled = replay.relabel(1, Relabeller(apply, ONE), jnp.float32(10), lambda: None)
     assert relabelled.steps == 8
-    stored = jax.tree.map(lambda leaf: np.asarray(leaf)[0], replay.stored[1])
-    np.testing.assert_array_equal(stored.teacher_q[:, :4, 1], stored.observations[:, :4, 0] + 10)
+    teacher_q, observations = (rings.steps_of(replay.stored[1], name)[0] for name in ("teacher_q", "observations"))
+    np.testing.assert_array_equal(teacher_q[:, :4, 1], observations[:, :4, 0] + 10)
 
 
 def test_a_copy_on_the_host_is_taken_up_as_it_was() -> None:

@@ -44,9 +44,10 @@ def test_stacks_are_those_of_the_brute_force_model_after_every_rollout(case: tup
     for length in rollout_lengths:
         state = insert(state, stream.play(length))
         stacks = np.asarray(gather(state, lanes, slots)).reshape(stream.lanes, capacity, *FRAME, 4)
+        teacher_q = rings.steps_of(state, "teacher_q")
         for lane, time in stream.intact(capacity):
             np.testing.assert_array_equal(stacks[lane, time % capacity], stream.stack(lane, time))
-            np.testing.assert_array_equal(state.teacher_q[lane, time % capacity], stream.q(lane, time))
+            np.testing.assert_array_equal(teacher_q[lane, time % capacity], stream.q(lane, time))
     assert state.size == min(stream.time, capacity)
     assert state.position == stream.time % capacity
 
