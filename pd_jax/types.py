@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+from jax import lax
 
-__all__ = ["Batch", "PolicyApply", "Trajectory"]
+__all__ = ["Batch", "LaneRange", "PolicyApply", "Trajectory"]
 
 PolicyApply = Callable[..., Any]
 """``(variables, observations [L, ...]) -> float32 [L, actions]``: Q-values or logits."""
+
+
+class LaneRange(NamedTuple):
+    """Some of the lanes that play side by side: those from ``start`` up to ``stop``, of ``total``."""
+
+    start: int
+    stop: int
+    total: int
+
+    def of(self, values: jax.Array) -> jax.Array:
+        """Theirs among the values of all, ``[total, ...]``."""
+        return lax.slice_in_dim(values, self.start, self.stop)
 
 
 @flax.struct.dataclass

@@ -36,7 +36,7 @@ def _measure(context: Context, lanes: int, stepping: Any) -> Row:
         epsilon=EPSILON,
         seed=0,
     )
-    environment = Environment(task, lanes, 0)
+    environment = Environment(task, lanes, 0, stepping=stepping)
     works: dict[str, Work] = {
         "ours": lambda: [jax.block_until_ready(rollout) for rollout in play.rollouts(count)],
         "stepping": (jit_stepping if stepping == "jit" else host_stepping)(environment, steps),

@@ -106,7 +106,7 @@ def _update(network: str, share: int, devices: DeviceGroup) -> tuple[Callable[[]
     frames = generator.integers(0, 256, (devices.size, 1, share, *task.observation_shape), dtype=np.uint8)
     q_values = generator.normal(size=(devices.size, 1, share, task.num_actions))
     batch = Batch(jnp.asarray(frames), jnp.asarray(q_values, jnp.float32))
-    text: str = learner._update.lower(state, batch).compile().as_text()  # type: ignore[attr-defined]
+    text: str = learner._update.lower(state, batch).compile().as_text()
 
     def update() -> None:
         nonlocal state

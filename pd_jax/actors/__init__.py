@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pd_jax.actors.live import LivePlay
     from pd_jax.actors.play import Play
     from pd_jax.actors.recorded import RecordedPlay
-    from pd_jax.actors.rollout import ActingStudent, FinishedEpisodes, LaneState, Rollout, make_rollout, start
+    from pd_jax.actors.rollout import ActingStudent, FinishedEpisodes, LaneState, Unroll, make_rollout, start
 
 __all__ = [
     "ActingStudent",
@@ -19,7 +19,7 @@ __all__ = [
     "LivePlay",
     "Play",
     "RecordedPlay",
-    "Rollout",
+    "Unroll",
     "make_rollout",
     "start",
 ]
@@ -31,6 +31,6 @@ if not TYPE_CHECKING:
             "live": ["LivePlay"],
             "play": ["Play"],
             "recorded": ["RecordedPlay"],
-            "rollout": ["ActingStudent", "FinishedEpisodes", "LaneState", "Rollout", "make_rollout", "start"],
+            "rollout": ["ActingStudent", "FinishedEpisodes", "LaneState", "Unroll", "make_rollout", "start"],
         },
     )

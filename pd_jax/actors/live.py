@@ -11,6 +11,7 @@ import numpy as np
 
 from pd_jax.actors import rollout
 from pd_jax.actors.inference_time import InferenceProbe, RolloutTime
+from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task
@@ -59,11 +60,10 @@ class LivePlay:
         self._student = student
         self._rollout_length = rollout_length
         self._epsilon = epsilon
-        self._environment = Environment(task, env.num_lanes, seed, **env.environment_options())
+        stepping = stepping_options(env.stepping, device.platform if device else None)
+        self._environment = Environment(task, env.num_lanes, seed, **env.environment_options(), **stepping)
         self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
-        self._rollout = rollout.make_rollout(
-            self._environment, teacher.network.apply, rollout_length, stepping=env.stepping, student=student
-        )
+        self._rollout = rollout.make_rollout(self._environment, teacher.network.apply, rollout_length, student=student)
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended."""

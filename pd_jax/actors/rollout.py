@@ -1,7 +1,14 @@
-"""Epsilon-greedy play, jit-compiled: one ``lax.scan`` over EnvPool's in-jit step, and its host-stepped twin."""
+"""Epsilon-greedy play, jit-compiled: one ``lax.scan`` over EnvPool's in-jit step, and its host-stepped twin.
+
+Where EnvPool steps inside jit, a stretch of play is one call. Elsewhere the host steps it, and groups of lanes take
+turns between EnvPool and the device.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import chex
@@ -11,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
+from pd_jax.environments.envpool import Environment, EpisodeStatistics, Received, TimeStep, frames_first, frames_last
 from pd_jax.networks.greedy import epsilon_greedy
-from pd_jax.types import PolicyApply, Trajectory
+from pd_jax.types import LaneRange, PolicyApply, Trajectory
 
 
 @flax.struct.dataclass
@@ -69,7 +76,13 @@ def start(environment: Environment, key: Array) -> LaneState:
     return LaneState(handle, timestep, EpisodeStatistics.zeros(environment.num_lanes), key)
 
 
-def mix(key: Array, teacher_q: Array, student_outputs: Array, student_share: Array | float) -> Array:
+def mix(
+    key: Array,
+    teacher_q: Array,
+    student_outputs: Array,
+    student_share: Array | float,
+    lanes: LaneRange | None = None,
+) -> Array:
     """The outputs that each lane acts on: the student's with probability ``student_share``, else the teacher's.
 
     The mixture policy of DAgger (Ross, Gordon and Bagnell 2011, algorithm 3.1), whose β is ``1 - student_share``.
@@ -79,9 +92,11 @@ def mix(key: Array, teacher_q: Array, student_outputs: Array, student_share: Arr
       teacher_q: float32 ``[L, actions]``.
       student_outputs: float32 ``[L, actions]``.
       student_share: between 0 and 1, for all lanes.
+      lanes: which of those that the key is for these are; all of them by default.
     """
     chex.assert_equal_shape([teacher_q, student_outputs])
-    is_students = jax.random.uniform(key, (len(teacher_q),)) < student_share
+    lanes = lanes or LaneRange(0, len(teacher_q), len(teacher_q))
+    is_students = lanes.of(jax.random.uniform(key, (lanes.total,))) < student_share
     return jnp.where(is_students[:, None], student_outputs, teacher_q)
 
 
@@ -92,10 +107,12 @@ def act(
     epsilon: Array | float,
     student: PolicyApply | None = None,
     acting: ActingStudent | None = None,
+    lanes: LaneRange | None = None,
 ) -> tuple[Array, Array, Array]:
     """One decision of every lane: ``(actions int32 [L], q float32 [L, A], next key)``.
 
-    ``q`` is always what ``apply`` gives; the actions are those of ``student`` where it is ``acting``.
+    ``q`` is always what ``apply`` gives; the actions are those of ``student`` where it is ``acting``. If the state is
+    of some lanes only, ``lanes`` says which.
     """
     key, action_key = jax.random.split(state.key)
     with jax.named_scope("inference"):
@@ -106,8 +123,8 @@ def act(
         share_key = jax.random.fold_in(action_key, 2)
         with jax.named_scope("inference"):
             student_outputs = student(acting.variables, state.timestep.observations)
-        outputs = mix(share_key, q_values, student_outputs, acting.share)
-    return epsilon_greedy(action_key, outputs, epsilon), q_values, key
+        outputs = mix(share_key, q_values, student_outputs, acting.share, lanes)
+    return epsilon_greedy(action_key, outputs, epsilon, lanes), q_values, key
 
 
 def advance(state: LaneState, handle: Array, timestep: TimeStep, key: Array) -> tuple[LaneState, FinishedEpisodes]:
@@ -117,97 +134,236 @@ def advance(state: LaneState, handle: Array, timestep: TimeStep, key: Array) -> 
     return LaneState(handle, timestep, statistics, key), finished
 
 
-def _record(state: LaneState, actions: Array, q_values: Array, rewards: Array) -> Trajectory:
-    observations = state.timestep.observations
-    return Trajectory(
-        observations=observations[..., -1] if observations.ndim == 4 else observations,
-        is_first=state.timestep.is_first,
-        is_decision=~state.timestep.is_last,
-        actions=actions,
-        rewards=rewards,
-        teacher_q=q_values,
-    )
+Record = Callable[[LaneState, Array, Array, TimeStep], Any]
+"""``(before, actions, q_values, after) -> record`` of one step of play, traced: the state before, what was decided, and
+what came of it. A record is a pytree of arrays ``[L, ...]``."""
 
 
-class Rollout(Protocol):
-    """Play that goes on from a state, see :func:`make_rollout`."""
+class Unroll(Protocol):
+    """Play that goes on from a state, see :func:`make_unroll`."""
 
     def __call__(
         self, variables: Any, state: LaneState, epsilon: Array | float, acting: ActingStudent | None = None
-    ) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
+    ) -> tuple[LaneState, Any, FinishedEpisodes]:
         """Plays on; without an acting student, the policy plays that labels."""
         ...
 
 
-def make_rollout(
+def make_unroll(
     environment: Environment,
     apply: PolicyApply,
     num_steps: int,
+    record: Record,
     *,
-    stepping: str = "jit",
     student: PolicyApply | None = None,
-) -> Rollout:
-    """Builds ``rollout(variables, state, epsilon, acting) -> (state, trajectory, finished)`` over ``num_steps`` steps.
+) -> Unroll:
+    """Builds ``unroll(variables, state, epsilon, acting) -> (state, records, finished)`` over ``num_steps`` steps.
 
     Args:
-      environment: the lanes to play.
-      apply: the policy that labels every step, and plays where no student acts.
+      environment: the lanes to play; says how they are stepped. For the same seeds, both ways give the same play.
+      apply: the policy that plays where no student acts.
       num_steps: steps per lane in one call.
-      stepping: ``"jit"`` steps EnvPool inside one compiled scan; ``"host"`` steps it from Python, one compiled
-        decision at a time. For the same seeds both give the same trajectory.
-      student: a second policy, which acts as the rollout's :class:`ActingStudent` says. A new share or new variables
+      record: what is wanted of each step.
+      student: a second policy, which acts as the unroll's :class:`ActingStudent` says. A new share or new variables
         compile nothing anew.
 
     Returns:
-      that function.
-
-    Raises:
-      ValueError: another kind of stepping.
+      that function, whose records are ``[T, L, ...]``. If the environment is stepped inside jit it is to be traced: one
+      scan. Stepped from the host it is to be called, and compiles what it runs.
     """
-
-    if stepping not in ("jit", "host"):
-        raise ValueError(f"stepping must be 'jit' or 'host', got {stepping!r}")
+    if environment.stepping == "host":
+        return HostUnroll(environment, apply, num_steps, record, student)
 
     def step(
         variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
-    ) -> tuple[LaneState, tuple[Trajectory, FinishedEpisodes]]:
+    ) -> tuple[LaneState, tuple[Any, FinishedEpisodes]]:
         actions, q_values, key = act(apply, variables, state, epsilon, student, acting)
         handle, timestep = environment.step(state.handle, actions, state.timestep)
         next_state, finished = advance(state, handle, timestep, key)
-        return next_state, (_record(state, actions, q_values, timestep.rewards), finished)
+        return next_state, (record(state, actions, q_values, timestep), finished)
 
-    @jax.jit
-    def scanned(
+    def unroll(
         variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None = None
-    ) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
-        state, (trajectory, finished) = lax.scan(
-            lambda s, _: step(variables, s, epsilon, acting), state, length=num_steps
-        )
-        return state, trajectory, finished
+    ) -> tuple[LaneState, Any, FinishedEpisodes]:
+        state, (records, finished) = lax.scan(lambda s, _: step(variables, s, epsilon, acting), state, length=num_steps)
+        return state, records, finished
 
-    decide = jax.jit(lambda variables, state, epsilon, acting: act(apply, variables, state, epsilon, student, acting))
-    settle = jax.jit(
-        lambda state, timestep, key, actions, q_values: (
-            *advance(state, state.handle, timestep, key),
-            _record(state, actions, q_values, timestep.rewards),
+    return unroll
+
+
+@flax.struct.dataclass
+class _Decided:
+    """A group of lanes that has decided and is about to be stepped; donated from one step to the next.
+
+    Attributes:
+      state: of its lanes, with the frames of the stacks in front, as EnvPool gives them: turned, they would be written
+        down once more.
+      actions, q_values, key: of the decision, as from :func:`act`.
+      steps: int32 scalar, how many steps there were before.
+    """
+
+    state: LaneState
+    actions: Array
+    q_values: Array
+    key: Array
+    steps: Array
+
+
+_Kept = tuple[Any, FinishedEpisodes]
+"""The records and the finished games of all steps, ``[T, L, ...]``, filled so far; donated likewise."""
+
+
+class HostUnroll:
+    """An unroll stepped from the host, one compiled call for each step of a group of lanes.
+
+    That call takes what EnvPool gave, writes the record of the step into an array of all steps, and decides the next;
+    nothing but the frames goes to the device, once, and nothing but the actions comes back. While EnvPool steps
+    some groups, the device decides for the others.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        apply: PolicyApply,
+        num_steps: int,
+        record: Record,
+        student: PolicyApply | None,
+    ) -> None:
+        self._environment = environment
+        self._apply = apply
+        self._num_steps = num_steps
+        self._record = record
+        self._student = student
+        self._begin = jax.jit(self._first_decision, static_argnums=0)
+        self._go_on = jax.jit(self._next_decision, static_argnums=0, donate_argnums=(2, 3))
+        self._end = jax.jit(self._settle, donate_argnums=1)
+        # One program for everything, not one concatenation for each of the arrays.
+        self._join = jax.jit(self._joined)
+
+    def __call__(
+        self, variables: Any, state: LaneState, epsilon: Array | float, acting: ActingStudent | None = None
+    ) -> tuple[LaneState, Any, FinishedEpisodes]:
+        """Plays on; without an acting student, the policy plays that labels."""
+        environment, groups = self._environment, range(len(self._environment.groups))
+        decided = [self._begin(group, variables, state, epsilon, acting) for group in groups]
+        played: list[Any] = [None for _ in groups]
+        turns = [(step, group) for step in range(self._num_steps) for group in groups]
+        # One half of the groups is being stepped, the device decides for the other.
+        behind = len(groups) // 2
+        for index in range(len(turns) + behind):
+            if index < len(turns):
+                _, group = turns[index]
+                environment.send(group, np.asarray(decided[group][0].actions))
+            if index >= behind:
+                step, group = turns[index - behind]
+                received = environment.receive(group)
+                if step + 1 < self._num_steps:
+                    decided[group] = self._go_on(group, variables, *decided[group], received, epsilon, acting)
+                else:
+                    played[group] = self._end(*decided[group], received)
+        return played[0] if len(groups) == 1 else self._join(played)
+
+    def lower(self, variables: Any, state: LaneState, epsilon: Array | float) -> jax.stages.Lowered:
+        """The program of one step of the first group, before it is compiled; the arguments may be shapes."""
+        decided, kept = jax.eval_shape(functools.partial(self._first_decision, 0), variables, state, epsilon, None)
+        lanes, task = len(decided.actions), self._environment.task
+        shape = task.observation_shape
+        seen = jax.ShapeDtypeStruct((lanes, *shape[-1:], *shape[:-1]), task.observation_dtype)
+        flags, numbers = jax.ShapeDtypeStruct((lanes,), jnp.bool_), jax.ShapeDtypeStruct((lanes,), jnp.float32)
+        ended = jax.ShapeDtypeStruct((lanes,), jnp.int32) if task.kind == "atari" else None
+        received = Received(seen, numbers, flags, flags, ended)
+        return self._go_on.lower(0, variables, decided, kept, received, epsilon, None)
+
+    def _first_decision(
+        self, group: int, variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
+    ) -> tuple[_Decided, _Kept]:
+        lanes = self._environment.groups[group]
+        own = dataclasses.replace(
+            state,
+            timestep=jax.tree.map(lanes.of, state.timestep),
+            statistics=jax.tree.map(lanes.of, state.statistics),
         )
+        actions, q_values, key = act(self._apply, variables, own, epsilon, self._student, acting, lanes)
+        # Only shapes are looked at, and the time step after it looks like the one before.
+        shapes = jax.eval_shape(self._record, own, actions, q_values, own.timestep)
+        records = jax.tree.map(lambda leaf: jnp.zeros((self._num_steps, *leaf.shape), leaf.dtype), shapes)
+        empty = EpisodeStatistics.zeros(self._num_steps * len(actions))
+        shape = (self._num_steps, len(actions))
+        finished = FinishedEpisodes(jnp.zeros(shape, bool), empty.returns.reshape(shape), empty.lengths.reshape(shape))
+        steps = jnp.zeros((), jnp.int32)
+        return _Decided(_turn(own, frames_first), actions, q_values, key, steps), (records, finished)
+
+    def _next_decision(
+        self,
+        group: int,
+        variables: Any,
+        decided: _Decided,
+        kept: _Kept,
+        received: Received,
+        epsilon: Any,
+        acting: ActingStudent | None,
+    ) -> tuple[_Decided, _Kept]:
+        state, records, finished = self._settle(decided, kept, received)
+        lanes = self._environment.groups[group]
+        actions, q_values, key = act(self._apply, variables, state, epsilon, self._student, acting, lanes)
+        return _Decided(_turn(state, frames_first), actions, q_values, key, decided.steps + 1), (records, finished)
+
+    def _settle(self, decided: _Decided, kept: _Kept, received: Received) -> tuple[LaneState, Any, FinishedEpisodes]:
+        """The lanes after the step, and the records with that of the step."""
+        before = _turn(decided.state, frames_last)
+        timestep = self._environment.timestep(received, before.timestep.is_last)
+        state, finished = advance(before, before.handle, timestep, decided.key)
+        record = self._record(before, decided.actions, decided.q_values, timestep)
+
+        def put(all_steps: Array, one: Array) -> Array:
+            return lax.dynamic_update_index_in_dim(all_steps, one.astype(all_steps.dtype), decided.steps, axis=0)
+
+        records, all_finished = jax.tree.map(put, kept, (record, finished))
+        return state, records, all_finished
+
+    @staticmethod
+    def _joined(
+        played: list[tuple[LaneState, Any, FinishedEpisodes]],
+    ) -> tuple[LaneState, Any, FinishedEpisodes]:
+        """The groups side by side."""
+        states, records, finished = zip(*played, strict=True)
+        timestep, statistics = jax.tree.map(
+            lambda *leaves: jnp.concatenate(leaves), *[(state.timestep, state.statistics) for state in states]
+        )
+        # Every group has the keys of all.
+        state = dataclasses.replace(states[0], timestep=timestep, statistics=statistics)
+        side_by_side = functools.partial(jax.tree.map, lambda *leaves: jnp.concatenate(leaves, axis=1))
+        return state, side_by_side(*records), side_by_side(*finished)
+
+
+def _turn(state: LaneState, turn: Callable[[Array], Array]) -> LaneState:
+    """The state with its observations turned."""
+    timestep = state.timestep
+    return dataclasses.replace(state, timestep=dataclasses.replace(timestep, observations=turn(timestep.observations)))
+
+
+def _record(before: LaneState, actions: Array, q_values: Array, after: TimeStep) -> Trajectory:
+    observations = before.timestep.observations
+    return Trajectory(
+        observations=observations[..., -1] if observations.ndim == 4 else observations,
+        is_first=before.timestep.is_first,
+        is_decision=~before.timestep.is_last,
+        actions=actions,
+        rewards=after.rewards,
+        teacher_q=q_values,
     )
 
-    # One program for the whole rollout, not one concatenation for each of its arrays.
-    stack = jax.jit(lambda records: jax.tree.map(lambda *leaves: jnp.stack(leaves), *records))
 
-    def stepped(
-        variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None = None
-    ) -> tuple[LaneState, Trajectory, FinishedEpisodes]:
-        records = []
-        is_last: Any = np.asarray(state.timestep.is_last)
-        for _ in range(num_steps):
-            actions, q_values, key = decide(variables, state, epsilon, acting)
-            timestep = environment.step_host(np.asarray(actions), is_last)
-            is_last = timestep.is_last
-            state, finished, record = settle(state, timestep, key, actions, q_values)
-            records.append((record, finished))
-        trajectory, finished = stack(records)
-        return state, trajectory, finished
+def make_rollout(
+    environment: Environment, apply: PolicyApply, num_steps: int, *, student: PolicyApply | None = None
+) -> Unroll:
+    """Builds ``rollout(variables, state, epsilon, acting) -> (state, trajectory, finished)``.
 
-    return scanned if stepping == "jit" else stepped
+    Args:
+      environment, apply, num_steps, student: as for :func:`make_unroll`; the policy labels every step.
+
+    Returns:
+      a compiled unroll whose records are a `pd_jax.types.Trajectory`.
+    """
+    unroll = make_unroll(environment, apply, num_steps, _record, student=student)
+    return unroll if environment.stepping == "host" else jax.jit(unroll)

@@ -55,6 +55,8 @@ class EmulatorConfig:
     # EnvPool 1.2.5 crashes on 0.
     max_noops: Annotated[int, Bounds(1, 1000)] = 30
     """An episode starts with up to this many no-ops (Atari only)."""
+    stepping: Annotated[Literal["auto", "jit", "host"], Choice("a way of stepping")] = "auto"
+    """Step EnvPool inside the jitted rollout, or from the host; auto is jit on CPUs and CUDA. The play is the same."""
 
     def environment_options(self) -> dict[str, Any]:
         """Keyword arguments of `pd_jax.environments.envpool.Environment` that these settings stand for."""
@@ -72,8 +74,6 @@ class OneGameEnvConfig(EmulatorConfig):
 
     num_lanes: Lanes = 32
     """Environments that play side by side, on all devices together."""
-    stepping: Annotated[Literal["jit", "host"], Choice("a way of stepping")] = "jit"
-    """Step EnvPool inside the jitted rollout, or from the host. Trajectories are the same."""
     max_episode_steps: Count | None = None
     """Control steps after which an episode is cut; None is the task's own limit (Atari: 27,000, 30 minutes of play)."""
 

@@ -1,9 +1,14 @@
-"""EnvPool behind one small interface: lanes of one task, stepped inside jit or from the host."""
+"""EnvPool behind one small interface: lanes of one task, stepped inside jit or from the host.
+
+EnvPool's step inside jit exists for CPUs and CUDA. From the host lanes are stepped everywhere, in groups if so wanted:
+while EnvPool steps one of them, a device decides for another.
+"""
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import envpool
 import flax.struct
@@ -13,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from pd_jax.environments.tasks import Task
+from pd_jax.types import LaneRange
 
 
 @flax.struct.dataclass
@@ -43,6 +49,16 @@ class TimeStep:
         return self.terminated | self.truncated
 
 
+def frames_first(observations: Any) -> Any:
+    """Stacks ``[L, H, W, 4]`` as EnvPool gives them, ``[L, 4, H, W]``; vectors as they are."""
+    return observations.transpose(0, 3, 1, 2) if observations.ndim == 4 else observations
+
+
+def frames_last(observations: Any) -> Any:
+    """Stacks ``[L, 4, H, W]`` as policies see them, ``[L, H, W, 4]``; vectors as they are."""
+    return observations.transpose(0, 2, 3, 1) if observations.ndim == 4 else observations
+
+
 @flax.struct.dataclass
 class EpisodeStatistics:
     """Return and length of every lane's current game.
@@ -69,6 +85,16 @@ class EpisodeStatistics:
         return EpisodeStatistics(returns + timestep.rewards * moved, lengths + moved)
 
 
+class Received(NamedTuple):
+    """What EnvPool gives of a step: stacks ``[L, 4, H, W]`` or vectors; ``ended`` is None if there is no such field."""
+
+    observations: Any
+    rewards: Any
+    terminated: Any
+    truncated: Any
+    ended: Any
+
+
 class Environment:
     """``num_lanes`` independent copies of a task.
 
@@ -84,10 +110,18 @@ class Environment:
         and followed by one FIRE in games that have this action, and over 1 to ``max_noops`` in the others.
       max_episode_steps: control steps before an episode is cut off; the task's own limit by default.
       sticky_action_probability: chance that an Atari frame repeats the action before it; 0 in the paper.
-      num_threads: EnvPool's worker threads; 0 leaves the choice to EnvPool.
+      num_threads: EnvPool's worker threads, of each group; 0 leaves the choice to EnvPool.
+      stepping: ``"jit"`` or ``"host"``: how those who play it are to step it.
+      num_groups: that the lanes are stepped in from the host, at most as many as there are lanes; one in jit.
+        What the lanes show does not depend on it.
+
+    Attributes:
+      groups: the lanes of each group.
+      handle: what :meth:`step` is given first, as :meth:`reset` gives it.
 
     Raises:
-      ValueError: ``num_lanes`` or ``max_noops`` is below 1.
+      ValueError: ``num_lanes``, ``max_noops`` or ``num_groups`` is below 1, ``stepping`` is neither, or there are
+        several groups in jit.
     """
 
     def __init__(
@@ -101,12 +135,23 @@ class Environment:
         max_episode_steps: int | None = None,
         sticky_action_probability: float = 0.0,
         num_threads: int = 0,
+        stepping: Literal["jit", "host"] = "jit",
+        num_groups: int = 1,
     ) -> None:
         # EnvPool 1.2.5 draws the no-ops from [0, max_noops - 1], and dies of a segmentation fault when that is empty.
-        if min(num_lanes, max_noops) < 1:
-            raise ValueError(f"num_lanes and max_noops must be at least 1, got {num_lanes} and {max_noops}")
+        if min(num_lanes, max_noops, num_groups) < 1:
+            raise ValueError(
+                f"num_lanes, max_noops and num_groups must be at least 1, got {num_lanes}, {max_noops}, {num_groups}"
+            )
+        if stepping not in ("jit", "host"):
+            raise ValueError(f"stepping must be 'jit' or 'host', got {stepping!r}")
+        if stepping == "jit" and num_groups > 1:
+            raise ValueError(f"inside jit all lanes are stepped together, not in {num_groups} groups")
         self.task = task
         self.num_lanes = num_lanes
+        self.stepping = stepping
+        bounds = np.linspace(0, num_lanes, min(num_groups, num_lanes) + 1).round().astype(int).tolist()
+        self.groups = tuple(LaneRange(*each, num_lanes) for each in itertools.pairwise(bounds))
         options: dict[str, Any] = {}
         if task.kind == "atari":
             options = {
@@ -118,25 +163,33 @@ class Environment:
                 "repeat_action_probability": sticky_action_probability,
                 "full_action_space": False,
             }
-        self._pool = envpool.make(
-            task.env_id,
-            env_type="gymnasium",
-            num_envs=num_lanes,
-            batch_size=num_lanes,
-            seed=seed,
-            max_episode_steps=max_episode_steps or task.max_episode_steps,
-            num_threads=num_threads,
-            **options,
-        )
+        self._pools = [
+            envpool.make(
+                task.env_id,
+                env_type="gymnasium",
+                num_envs=lanes.stop - lanes.start,
+                batch_size=lanes.stop - lanes.start,
+                seed=seed + lanes.start,
+                max_episode_steps=max_episode_steps or task.max_episode_steps,
+                num_threads=num_threads,
+                **options,
+            )
+            for lanes in self.groups
+        ]
         with warnings.catch_warnings():
             # Built at first use and then kept. Gymnasium warns that it rounds CartPole's bounds to float32.
             warnings.simplefilter("ignore")
-            _ = self._pool.observation_space
-        self._handle, _, _, self._xla_step = self._pool.xla()
+            for pool in self._pools:
+                _ = pool.observation_space
+        self.handle: Any = np.zeros(0, np.uint8)
+        self._xla_step: Any = None
+        if stepping == "jit":
+            (pool,) = self._pools
+            self.handle, _, _, self._xla_step = pool.xla()
 
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
-        observations, _ = self._pool.reset()
+        observations = np.concatenate([pool.reset()[0] for pool in self._pools])
         # One array for each field: callers may donate them all.
         timestep = TimeStep(
             observations=jnp.asarray(self._stacks_last(observations)),
@@ -146,7 +199,7 @@ class Environment:
             truncated=jnp.zeros(self.num_lanes, bool),
             game_over=jnp.zeros(self.num_lanes, bool),
         )
-        return jnp.asarray(self._handle), timestep
+        return jnp.asarray(self.handle), timestep
 
     @jax.named_scope("stepping")
     def step(self, handle: Array, actions: Array, previous: TimeStep) -> tuple[Array, TimeStep]:
@@ -160,8 +213,34 @@ class Environment:
         handle, outputs = self._xla_step(handle, actions)
         return handle, self._timestep(*outputs, is_first=previous.is_last)
 
+    def send(self, group: int, actions: np.ndarray) -> None:
+        """Has the lanes of a group stepped, while the caller does something else until :meth:`receive`.
+
+        Args:
+          group: its number.
+          actions: int ``[lanes of the group]``.
+        """
+        self._pools[group].send(np.asarray(actions, np.int32))
+
+    def receive(self, group: int) -> Received:
+        """Waits for what :meth:`send` asked of a group, and returns it as EnvPool gives it, for :meth:`timestep`."""
+        observations, rewards, terminated, truncated, info = self._pools[group].recv()
+        return Received(observations, rewards, terminated, truncated, info.get("terminated"))
+
+    def timestep(self, received: Received, is_first: Any) -> TimeStep:
+        """The time step that was received.
+
+        To be traced: so the frames go to the device as they are, and are turned there.
+
+        Args:
+          received: from :meth:`receive`.
+          is_first: bool ``[L]``, :attr:`TimeStep.is_last` of the time step before it.
+        """
+        info = {} if received.ended is None else {"terminated": received.ended}
+        return self._timestep(*received[:4], info, is_first=is_first)
+
     def step_host(self, actions: np.ndarray, is_first: np.ndarray, lanes: np.ndarray | None = None) -> TimeStep:
-        """Steps every lane from Python, or some of them.
+        """Steps every lane from Python, or some of them; they are in one group.
 
         Args:
           actions: int ``[L]``.
@@ -172,7 +251,8 @@ class Environment:
           a time step of NumPy arrays.
         """
         lanes = None if lanes is None else np.asarray(lanes, np.int32)
-        return self._timestep(*self._pool.step(np.asarray(actions, np.int32), lanes), is_first=is_first)
+        (pool,) = self._pools
+        return self._timestep(*pool.step(np.asarray(actions, np.int32), lanes), is_first=is_first)
 
     def close(self) -> None:
         """Ends the emulators and their threads.
@@ -180,10 +260,10 @@ class Environment:
         Nothing that was compiled with :meth:`step` may be called afterwards: it holds EnvPool's bare address.
         """
         # EnvPool's own close() does nothing; its threads end with the object.
-        del self._pool, self._xla_step
+        del self._pools, self._xla_step
 
     def _stacks_last(self, observations: Any) -> Any:
-        return observations.transpose(0, 2, 3, 1) if self.task.kind == "atari" else observations.astype(np.float32)
+        return frames_last(observations) if self.task.kind == "atari" else observations.astype(np.float32)
 
     def _timestep(
         self, observations: Any, rewards: Any, terminated: Any, truncated: Any, info: dict[str, Any], *, is_first: Any

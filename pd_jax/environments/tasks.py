@@ -105,6 +105,16 @@ _PAPER_GAMES: tuple[tuple[str, str, float, float, str], ...] = (
 PAPER_GAMES: tuple[str, ...] = tuple(row[0] for row in _PAPER_GAMES)
 """Names of the ten games of Rusu et al. (2016)."""
 
+ATARI_57: tuple[str, ...] = tuple(
+    "alien amidar assault asterix asteroids atlantis bank_heist battle_zone beam_rider berzerk bowling boxing "
+    "breakout centipede chopper_command crazy_climber defender demon_attack double_dunk enduro fishing_derby "
+    "freeway frostbite gopher gravitar hero ice_hockey jamesbond kangaroo krull kung_fu_master montezuma_revenge "
+    "ms_pacman name_this_game phoenix pitfall pong private_eye qbert riverraid road_runner robotank seaquest skiing "
+    "solaris space_invaders star_gunner surround tennis time_pilot tutankham up_n_down venture video_pinball "
+    "wizard_of_wor yars_revenge zaxxon".split()
+)
+"""Names of the 57 games that agents are usually compared on (Bellemare et al. 2013, Wang et al. 2016)."""
+
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
         name: _atari(name, env_id, tuple(actions.split()), random_score=random_score, human_score=human_score)

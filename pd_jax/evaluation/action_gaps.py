@@ -13,7 +13,9 @@ import jax
 import numpy as np
 
 from pd_jax.actors import rollout
+from pd_jax.actors.stepping import stepping_options
 from pd_jax.environments.envpool import Environment
+from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.teachers.teacher import Teacher
 
 TEMPERATURES = (0.001, 0.01, 0.1, 1.0, 10.0)
@@ -33,12 +35,14 @@ def played_outputs(teacher: Teacher, num_states: int, *, epsilon: float, seed: i
     Returns:
       float32 ``[num_states, actions]``, Q-values or logits, in the order of play.
     """
-    environment = Environment(teacher.task, _LANES, seed)
+    platform = platform_of(teacher.variables)
+    environment = Environment(teacher.task, _LANES, seed, **stepping_options("auto", platform))
     state = rollout.start(environment, jax.random.key(seed))
     play = rollout.make_rollout(environment, teacher.network.apply, _ROLLOUT_LENGTH)
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < num_states:
-        state, trajectory, _ = play(teacher.variables, state, epsilon)
+        with tracing_for(platform):
+            state, trajectory, _ = play(teacher.variables, state, epsilon)
         # Nothing is decided on terminal observations.
         parts.append(np.asarray(trajectory.teacher_q)[np.asarray(trajectory.is_decision)])
     environment.close()

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from pd_jax.actors import rollout
-from pd_jax.environments.envpool import Environment, TimeStep
+from pd_jax.environments.envpool import Environment, TimeStep, frames_first, frames_last
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.system.devices import platform_of, tracing_for
@@ -86,18 +86,19 @@ class Evaluator:
           on_progress: called every few steps with the games finished and the games wanted, ``episodes``. What it
             raises ends the evaluation.
         """
-        environment = Environment(self.task, self.num_lanes, self.seed, **self._options)
+        environment = Environment(self.task, self.num_lanes, self.seed, stepping="host", **self._options)
         state = rollout.start(environment, jax.random.key(self.seed))
-        timestep, state = state.timestep, _without_observations(state)
+        timestep, state = state.timestep, without_observations(state)
         is_last: Any = np.zeros(self.num_lanes, bool)
         games: list[list[tuple[float, int]]] = [[] for _ in range(self.num_lanes)]
         steps = 0
         # Computation follows the policy.
         platform = platform_of(variables)
         while True:
-            shown = dataclasses.replace(timestep, observations=_frames_first(timestep.observations))
+            # As EnvPool gives them: this way they go to the device as they lie in memory.
+            shown = dataclasses.replace(timestep, observations=frames_first(timestep.observations))
             with tracing_for(platform):
-                state, actions, finished = _settle_and_act(self._apply, variables, state, shown, self.epsilon)
+                state, actions, finished = settle_and_act(self._apply, variables, state, shown, self.epsilon)
             mask = np.asarray(finished.mask)
             if mask.any():
                 self._note(games, mask, np.asarray(finished.returns), np.asarray(finished.lengths))
@@ -205,20 +206,17 @@ def evaluate(
 # anew for every run, because EnvPool's in-jit step has the address of its emulators compiled into it, and emulators
 # cannot be given their first seed again.
 @functools.partial(jax.jit, static_argnames="apply")
-def _settle_and_act(
+def settle_and_act(
     apply: PolicyApply, variables: Any, state: rollout.LaneState, timestep: TimeStep, epsilon: float
 ) -> tuple[rollout.LaneState, Array, rollout.FinishedEpisodes]:
     """Takes in what the lanes show, and decides what they do next.
 
     ``state`` has no observations, and those of ``timestep`` have their frames in front.
     """
-    observations = timestep.observations
-    if observations.ndim == 4:
-        observations = observations.transpose(0, 2, 3, 1)
-    timestep = dataclasses.replace(timestep, observations=observations)
+    timestep = dataclasses.replace(timestep, observations=frames_last(timestep.observations))
     state, finished = rollout.advance(state, state.handle, timestep, state.key)
     actions, _, key = rollout.act(apply, variables, state, epsilon)
-    return dataclasses.replace(_without_observations(state), key=key), actions, finished
+    return dataclasses.replace(without_observations(state), key=key), actions, finished
 
 
 def _step(
@@ -238,12 +236,7 @@ def _step(
     return merged
 
 
-def _frames_first(observations: Any) -> Any:
-    """As EnvPool gives them, ``[L, 4, 84, 84]``: this way they go to the device as they lie in memory."""
-    return observations.transpose(0, 3, 1, 2) if observations.ndim == 4 else observations
-
-
-def _without_observations(state: rollout.LaneState) -> rollout.LaneState:
+def without_observations(state: rollout.LaneState) -> rollout.LaneState:
     """The next step brings new ones; kept, a program would have to write them down."""
     nothing: Any = np.zeros(0, np.uint8)
     return dataclasses.replace(state, timestep=dataclasses.replace(state.timestep, observations=nothing))

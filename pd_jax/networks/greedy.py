@@ -16,24 +16,25 @@ from pd_jax.environments.tasks import Task
 from pd_jax.errors import ObservationsError, UserError
 from pd_jax.networks.policy import count_params
 from pd_jax.system.devices import platform_of, tracing_for
-from pd_jax.types import PolicyApply
+from pd_jax.types import LaneRange, PolicyApply
 
 
-def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float) -> Array:
+def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float, lanes: LaneRange | None = None) -> Array:
     """Greedy actions, each replaced by a uniform one with probability epsilon.
 
     Args:
       key: PRNG key of these decisions.
       q_values: ``[L, actions]``.
       epsilon: chance of a random action.
+      lanes: which of those that the key is for these are; all of them by default.
 
     Returns:
       int32 ``[L]``.
     """
     explore_key, action_key = jax.random.split(key)
-    num_lanes, num_actions = q_values.shape
-    random_actions = jax.random.randint(action_key, (num_lanes,), 0, num_actions)
-    explore = jax.random.uniform(explore_key, (num_lanes,)) < epsilon
+    lanes = lanes or LaneRange(0, len(q_values), len(q_values))
+    random_actions = lanes.of(jax.random.randint(action_key, (lanes.total,), 0, q_values.shape[1]))
+    explore = lanes.of(jax.random.uniform(explore_key, (lanes.total,))) < epsilon
     return jnp.where(explore, random_actions, greedy_actions(q_values)).astype(jnp.int32)
 
 

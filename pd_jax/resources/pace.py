@@ -49,7 +49,7 @@ class Pace:
     def summarise(self, players: Sequence[tuple[Environment, Any]], variables: Any) -> dict[str, Any]:
         """Environment steps a second, the shares of the three kinds of work in the time, and the largest.
 
-        Stepping and inference are timed for a moment, alone, inside one compiled scan as in training; what they leave
+        Stepping and inference are timed for a moment, alone, as in training; what they leave
         of the median iteration's time are the updates and all that belongs to them. Empty if no iteration was counted;
         the shares are None if stepping and inference alone now take longer than iterations did, as on a machine that
         is busier than it was.
@@ -87,7 +87,9 @@ def time_shares(parts: Mapping[str, float], total: float) -> dict[str, float] | 
 
 
 def stepping_seconds(environment: Environment, steps: int = _PROBE_STEPS) -> float:
-    """Seconds that one step of all lanes takes under random actions inside a compiled scan, and nothing else."""
+    """Seconds that one step of all lanes takes under random actions, stepped as in play, and nothing else."""
+    if environment.stepping == "host":
+        return _host_stepping_seconds(environment, steps)
     shape = (steps, environment.num_lanes)
     actions = jax.random.randint(jax.random.key(0), shape, 0, environment.task.num_actions, jnp.int32)
 
@@ -101,6 +103,22 @@ def stepping_seconds(environment: Environment, steps: int = _PROBE_STEPS) -> flo
     def once() -> None:
         nonlocal carry
         carry = jax.block_until_ready(play(carry))
+
+    return _fastest(once) / steps
+
+
+def _host_stepping_seconds(environment: Environment, steps: int) -> float:
+    """As :func:`stepping_seconds`, all groups at once."""
+    generator = np.random.default_rng(0)
+    actions = generator.integers(environment.task.num_actions, size=(steps, environment.num_lanes), dtype=np.int32)
+    environment.reset()
+
+    def once() -> None:
+        for chosen in actions:
+            for group, lanes in enumerate(environment.groups):
+                environment.send(group, chosen[lanes.start : lanes.stop])
+            for group in range(len(environment.groups)):
+                environment.receive(group)
 
     return _fastest(once) / steps
 

@@ -140,7 +140,7 @@ class DeviceGroup:
         """Where this process's arrays with a leading device axis live: one slice per device."""
         return NamedSharding(Mesh(np.array(self.here.devices), (AXIS,)), PartitionSpec(AXIS))
 
-    def map(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    def map(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Any:
         """Compiles ``function`` to run on every device over its slice of each argument's leading axis.
 
         Args:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from pd_jax.actors import rollout
 from pd_jax.config.algorithms import QLearningConfig
+from pd_jax.environments.envpool import Environment
 
 Iteration = Callable[[Any, Any], tuple[Any, Any, dict[str, Any]]]
-"""``(state, play) -> (state, play, metrics)``, one compiled call that donates both.
+"""``(state, play) -> (state, play, metrics)``, which donates both; where EnvPool steps inside jit, one compiled call.
 
 The state is what checkpoints hold, with the network's ``variables`` among its fields; play is what cannot be saved and
 a resumed run begins afresh: emulators, and a replay of what they showed. The metrics are scalars: ``loss`` and
@@ -20,6 +22,10 @@ a resumed run begins afresh: emulators, and a replay of what they showed. The me
 ``game_return``, and ``epsilon``. Of several games, those of each are arrays ``[G]`` in a mapping ``by_game``: ``loss``,
 ``mean_q``, ``games`` and ``game_return``.
 """
+
+
+Unrolled = tuple[rollout.LaneState, Any, rollout.FinishedEpisodes]
+"""What a `pd_jax.actors.rollout.Unroll` returns."""
 
 
 class Algorithm(Protocol):
@@ -59,6 +65,39 @@ def epsilon_at(env_steps: Array, config: QLearningConfig) -> Array:
     """Linear decay from ``epsilon_start`` to ``epsilon_end`` over the configured fraction of training."""
     fraction = env_steps / max(1.0, config.epsilon_decay_fraction * config.total_steps)
     return config.epsilon_start + jnp.clip(fraction, 0.0, 1.0) * (config.epsilon_end - config.epsilon_start)
+
+
+def compile_iteration(
+    environments: Sequence[Environment],
+    unrolls: Sequence[rollout.Unroll],
+    finish: Callable[[Any, Any, tuple[Unrolled, ...], Array], tuple[Any, Any, dict[str, Any]]],
+    split: Callable[[Any], tuple[Sequence[rollout.LaneState], Any]],
+    config: QLearningConfig,
+) -> Iteration:
+    """Play of every game and what is learnt from it, as one compiled call, or with the play stepped from the host.
+
+    Args:
+      environments: of the games; all are stepped alike.
+      unrolls: the games' play.
+      finish: ``(state, kept, unrolled, epsilon) -> (state, play, metrics)``, traced: the rest of the iteration.
+      split: of the play, the lanes of every game, and what ``finish`` keeps beside them.
+      config: says how much is explored.
+    """
+
+    def exploration(env_steps: Array) -> Array:
+        # All games have equally many steps behind them: a share of the training is that share of each game's.
+        return epsilon_at(env_steps, config)
+
+    def iteration(state: Any, play: Any) -> tuple[Any, Any, dict[str, Any]]:
+        lanes, kept = split(play)
+        epsilon = exploration(state.env_steps)
+        unrolled = tuple(unroll(state.variables, own, epsilon) for unroll, own in zip(unrolls, lanes, strict=True))
+        return finish(state, kept, unrolled, epsilon)
+
+    if environments[0].stepping == "jit":
+        return jax.jit(iteration, donate_argnums=(0, 1))
+    exploration, finish = jax.jit(exploration), jax.jit(finish, donate_argnums=(0, 1))
+    return iteration
 
 
 def learning_rewards(rewards: Array, config: QLearningConfig) -> Array:

@@ -18,10 +18,10 @@ from jax import Array, lax
 
 from pd_jax.actors import rollout
 from pd_jax.config.algorithms import DQNConfig
-from pd_jax.environments.envpool import Environment
+from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.replay import transitions
 from pd_jax.replay.transitions import Steps, Transitions, TransitionState
-from pd_jax.trainers.algorithm import Iteration, epsilon_at, game_metrics, learning_rewards
+from pd_jax.trainers.algorithm import Iteration, Unrolled, compile_iteration, game_metrics, learning_rewards
 from pd_jax.types import PolicyApply
 
 
@@ -150,48 +150,37 @@ def make_iteration(network: Any, environment: Environment, config: DQNConfig) ->
       ``iteration(state, play) -> (state, play, metrics)``; ``state`` and ``play`` are donated, and the replay is
       written in place. Until it holds ``learning_starts`` steps, there are no updates.
     """
-    play, learn = make_play(network.apply, environment, config), make_learn(network, config)
+    learn = make_learn(network, config)
 
-    def iteration(state: DQNState, before: DQNPlay) -> tuple[DQNState, DQNPlay, dict[str, Array]]:
-        epsilon = epsilon_at(state.env_steps, config)
-        after, finished = play(state.variables, before, epsilon)
+    def finish(
+        state: DQNState, stored: TransitionState, unrolled: tuple[Unrolled, ...], epsilon: Array
+    ) -> tuple[DQNState, DQNPlay, dict[str, Array]]:
+        ((lanes, steps, finished),) = unrolled
+        after = DQNPlay(lanes, transitions.insert(stored, steps))
         state = dataclasses.replace(state, env_steps=state.env_steps + config.steps_per_rollout)
         state, metrics = learn(state, after.stored)
         return state, after, metrics | game_metrics(finished) | {"epsilon": epsilon}
 
-    return jax.jit(iteration, donate_argnums=(0, 1))
+    unroll = make_play(network.apply, environment, config)
+    return compile_iteration((environment,), (unroll,), finish, lambda play: ((play.lanes,), play.stored), config)
 
 
-def make_play(
-    apply: PolicyApply, environment: Environment, config: DQNConfig
-) -> Callable[[Any, DQNPlay, Array], tuple[DQNPlay, rollout.FinishedEpisodes]]:
-    """Builds ``play(variables, play, epsilon) -> (play, finished)``: ``rollout_length`` steps, which are stored."""
+def make_play(apply: PolicyApply, environment: Environment, config: DQNConfig) -> rollout.Unroll:
+    """Builds the play of an iteration, whose records are the `pd_jax.replay.transitions.Steps` to be stored."""
 
-    def step(
-        variables: Any, epsilon: Array, lanes: rollout.LaneState
-    ) -> tuple[rollout.LaneState, tuple[Steps, rollout.FinishedEpisodes]]:
-        actions, _, key = rollout.act(apply, variables, lanes, epsilon)
-        handle, timestep = environment.step(lanes.handle, actions, lanes.timestep)
-        next_lanes, finished = rollout.advance(lanes, handle, timestep, key)
-        seen = lanes.timestep
-        steps = Steps(
+    def record(before: rollout.LaneState, actions: Array, q_values: Array, after: TimeStep) -> Steps:
+        seen = before.timestep
+        return Steps(
             observations=seen.observations[..., -1] if seen.observations.ndim == 4 else seen.observations,
             # Not `is_first`, which also opens an episode within a game.
-            opens_game=lanes.statistics.lengths == 0,
+            opens_game=before.statistics.lengths == 0,
             is_last=seen.is_last,
             is_terminal=seen.terminated,
             actions=actions,
-            rewards=learning_rewards(timestep.rewards, config),
+            rewards=learning_rewards(after.rewards, config),
         )
-        return next_lanes, (steps, finished)
 
-    def play(variables: Any, before: DQNPlay, epsilon: Array) -> tuple[DQNPlay, rollout.FinishedEpisodes]:
-        lanes, (steps, finished) = lax.scan(
-            lambda s, _: step(variables, epsilon, s), before.lanes, length=config.rollout_length
-        )
-        return DQNPlay(lanes, transitions.insert(before.stored, steps)), finished
-
-    return play
+    return rollout.make_unroll(environment, apply, config.rollout_length, record)
 
 
 @dataclasses.dataclass(frozen=True)

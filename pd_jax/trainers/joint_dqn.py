@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pd_jax.actors import rollout
 from pd_jax.config.algorithms import DQNConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.networks.student import Student
 from pd_jax.replay import transitions
 from pd_jax.replay.transitions import Transitions, TransitionState
 from pd_jax.trainers import dqn
-from pd_jax.trainers.algorithm import Iteration, epsilon_at, game_metrics
+from pd_jax.trainers.algorithm import Iteration, Unrolled, compile_iteration, game_metrics
 from pd_jax.trainers.dqn import DQNPlay, DQNState, LearningProblem
 from pd_jax.trainers.joint import game_keys, mean_q
 
@@ -59,14 +60,15 @@ def make_iteration(student: Student, environments: Sequence[Environment], config
       ``iteration(state, play) -> (state, play, metrics)``, as `pd_jax.trainers.dqn.make_iteration`; the metrics of the
       games, arrays ``[G]``, are under ``by_game``. The loss of a game that no update was about is NaN.
     """
-    plays = [dqn.make_play(student.policy(game), environment, config) for game, environment in enumerate(environments)]
     learn = make_learn(student, config)
 
-    def iteration(state: DQNState, before: Play) -> tuple[DQNState, Play, dict[str, Any]]:
-        # All games have equally many steps behind them: a share of the training is that share of each game's.
-        epsilon = epsilon_at(state.env_steps, config)
-        after, finished = zip(
-            *(play(state.variables, own, epsilon) for play, own in zip(plays, before, strict=True)), strict=True
+    def finish(
+        state: DQNState, stored: Stored, unrolled: tuple[Unrolled, ...], epsilon: Array
+    ) -> tuple[DQNState, Play, dict[str, Any]]:
+        lanes, played, finished = zip(*unrolled, strict=True)
+        after = tuple(
+            DQNPlay(own, transitions.insert(before, new))
+            for own, before, new in zip(lanes, stored, played, strict=True)
         )
         steps = student.num_games * config.steps_per_rollout
         state = dataclasses.replace(state, env_steps=state.env_steps + steps)
@@ -74,7 +76,14 @@ def make_iteration(student: Student, environments: Sequence[Environment], config
         games = jax.tree.map(lambda *values: jnp.stack(values), *map(game_metrics, finished))
         return state, after, metrics | {"by_game": games | metrics["by_game"], "epsilon": epsilon}
 
-    return jax.jit(iteration, donate_argnums=(0, 1))
+    unrolls = [
+        dqn.make_play(student.policy(game), environment, config) for game, environment in enumerate(environments)
+    ]
+    return compile_iteration(environments, unrolls, finish, _split, config)
+
+
+def _split(play: Play) -> tuple[tuple[rollout.LaneState, ...], Stored]:
+    return tuple(each.lanes for each in play), tuple(each.stored for each in play)
 
 
 def make_learn(student: Student, config: DQNConfig) -> Callable[[DQNState, Stored], tuple[DQNState, dict[str, Any]]]:

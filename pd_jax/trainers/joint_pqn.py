@@ -20,7 +20,7 @@ from pd_jax.environments.envpool import Environment
 from pd_jax.networks.joint import GameNetwork
 from pd_jax.networks.student import Student
 from pd_jax.trainers import pqn
-from pd_jax.trainers.algorithm import Iteration, epsilon_at
+from pd_jax.trainers.algorithm import Iteration, Unrolled, compile_iteration, game_metrics
 from pd_jax.trainers.joint import game_keys, mean_q
 from pd_jax.trainers.pqn import PQNState, Samples, Transitions
 
@@ -49,22 +49,26 @@ def make_iteration(student: Student, environments: Sequence[Environment], config
       ``iteration(state, lanes) -> (state, lanes, metrics)``, as `pd_jax.trainers.pqn.make_iteration`; the metrics of
       the games, arrays ``[G]``, are under ``by_game``.
     """
-    plays = [
-        pqn.make_play(GameNetwork(student.policy(game)), environment, config)
-        for game, environment in enumerate(environments)
-    ]
+    networks = [GameNetwork(student.policy(game)) for game in range(student.num_games)]
     learn = make_learn(student, config)
 
-    def iteration(state: PQNState, before: Lanes) -> tuple[PQNState, Lanes, dict[str, Any]]:
-        # All games have equally many steps behind them: a share of the training is that share of each game's.
-        epsilon = epsilon_at(state.env_steps, config)
-        played = [play(state.variables, own, epsilon) for play, own in zip(plays, before, strict=True)]
-        after, transitions, told = zip(*played, strict=True)
+    def finish(
+        state: PQNState, kept: None, unrolled: tuple[Unrolled, ...], epsilon: Array
+    ) -> tuple[PQNState, Lanes, dict[str, Any]]:
+        after, records, finished = zip(*unrolled, strict=True)
+        transitions = [
+            pqn.transitions_of(network, state.variables, lanes, own, config)
+            for network, lanes, own in zip(networks, after, records, strict=True)
+        ]
         state, metrics = learn(state, transitions)
-        games = {name: jnp.stack([each[name] for each in told]) for name in ("games", "game_return")}
+        games = jax.tree.map(lambda *values: jnp.stack(values), *map(game_metrics, finished))
         return state, after, metrics | {"by_game": games | metrics["by_game"], "epsilon": epsilon}
 
-    return jax.jit(iteration, donate_argnums=(0, 1))
+    unrolls = [
+        pqn.make_play(network.apply, environment, config)
+        for network, environment in zip(networks, environments, strict=True)
+    ]
+    return compile_iteration(environments, unrolls, finish, lambda lanes: (lanes, None), config)
 
 
 def make_learn(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.sections import EmulatorConfig
@@ -92,6 +93,7 @@ class LearningTeacher:
             seed,
             episodic_life=config.episodic_life,
             **self._env.environment_options(),
+            **stepping_options(self._env.stepping),
         )
         self._play = pqn.start(self._environment, config, jax.random.key(seed))
         self._iterate = pqn.make_iteration(self._network, self._environment, config)

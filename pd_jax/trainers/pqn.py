@@ -19,7 +19,7 @@ from jax import Array, lax
 from pd_jax.actors import rollout
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.environments.envpool import Environment, TimeStep
-from pd_jax.trainers.algorithm import Iteration, epsilon_at, game_metrics, learning_rewards
+from pd_jax.trainers.algorithm import Iteration, Unrolled, compile_iteration, game_metrics, learning_rewards
 from pd_jax.types import PolicyApply
 
 
@@ -142,49 +142,63 @@ def make_iteration(network: Any, environment: Environment, config: PQNConfig) ->
     Returns:
       ``iteration(state, lanes) -> (state, lanes, metrics)``; ``state`` and ``lanes`` are donated.
     """
-    play, learn = make_play(network, environment, config), make_learn(network, config)
+    learn = make_learn(network, config)
 
-    def iteration(state: PQNState, lanes: rollout.LaneState) -> tuple[PQNState, rollout.LaneState, dict[str, Array]]:
-        lanes, transitions, play_metrics = play(state.variables, lanes, epsilon_at(state.env_steps, config))
-        state, metrics = learn(state, transitions)
-        return state, lanes, play_metrics | metrics
+    def finish(
+        state: PQNState, kept: None, unrolled: tuple[Unrolled, ...], epsilon: Array
+    ) -> tuple[PQNState, rollout.LaneState, dict[str, Array]]:
+        ((after, records, finished),) = unrolled
+        state, metrics = learn(state, transitions_of(network, state.variables, after, records, config))
+        return state, after, game_metrics(finished) | {"epsilon": epsilon} | metrics
 
-    return jax.jit(iteration, donate_argnums=(0, 1))
+    unroll = make_play(network.apply, environment, config)
+    return compile_iteration((environment,), (unroll,), finish, lambda lanes: ((lanes,), None), config)
 
 
-def make_play(
-    network: Any, environment: Environment, config: PQNConfig
-) -> Callable[[Any, rollout.LaneState, Array], tuple[rollout.LaneState, Transitions, dict[str, Array]]]:
-    """Builds the first half of an iteration, ``play(variables, lanes, epsilon) -> (lanes, transitions, metrics)``."""
+@flax.struct.dataclass
+class PlayedStep:
+    """What a step of play leaves: observations ``[L, ...]``, the action, its state's value, and what came of it."""
 
-    def play_step(
-        variables: Any, epsilon: Array, lanes: rollout.LaneState
-    ) -> tuple[rollout.LaneState, tuple[TimeStep, Array, Array, TimeStep, rollout.FinishedEpisodes]]:
-        actions, q_values, key = rollout.act(network.apply, variables, lanes, epsilon)
-        handle, timestep = environment.step(lanes.handle, actions, lanes.timestep)
-        next_lanes, finished = rollout.advance(lanes, handle, timestep, key)
-        outcome = dataclasses.replace(timestep, observations=jnp.zeros(()))
-        return next_lanes, (lanes.timestep, actions, q_values.max(axis=-1), outcome, finished)
+    observations: Array
+    actions: Array
+    value: Array
+    rewards: Array
+    terminated: Array
+    is_last: Array
+    is_first: Array
 
-    def play(
-        variables: Any, lanes: rollout.LaneState, epsilon: Array
-    ) -> tuple[rollout.LaneState, Transitions, dict[str, Array]]:
-        lanes, (before, actions, value, outcome, finished) = lax.scan(
-            lambda s, _: play_step(variables, epsilon, s), lanes, length=config.rollout_length
-        )
-        last_value = network.apply(variables, lanes.timestep.observations).max(axis=-1)
-        transitions = Transitions(
-            observations=before.observations,
+
+def make_play(apply: PolicyApply, environment: Environment, config: PQNConfig) -> rollout.Unroll:
+    """Builds the play of an iteration, whose records are :class:`PlayedStep`."""
+
+    def record(before: rollout.LaneState, actions: Array, q_values: Array, after: TimeStep) -> PlayedStep:
+        return PlayedStep(
+            observations=before.timestep.observations,
             actions=actions,
-            rewards=learning_rewards(outcome.rewards, config),
-            next_value=jnp.concatenate([value[1:], last_value[None]]),
-            terminated=outcome.terminated,
-            is_last=outcome.is_last,
-            weight=(~outcome.is_first).astype(jnp.float32),
+            value=q_values.max(axis=-1),
+            rewards=learning_rewards(after.rewards, config),
+            terminated=after.terminated,
+            is_last=after.is_last,
+            is_first=after.is_first,
         )
-        return lanes, transitions, game_metrics(finished) | {"epsilon": epsilon}
 
-    return play
+    return rollout.make_unroll(environment, apply, config.rollout_length, record)
+
+
+def transitions_of(
+    network: Any, variables: Any, lanes: rollout.LaneState, played: PlayedStep, config: PQNConfig
+) -> Transitions:
+    """A rollout, and where it left the lanes, as Q-learning sees it."""
+    last_value = network.apply(variables, lanes.timestep.observations).max(axis=-1)
+    return Transitions(
+        observations=played.observations,
+        actions=played.actions,
+        rewards=played.rewards,
+        next_value=jnp.concatenate([played.value[1:], last_value[None]]),
+        terminated=played.terminated,
+        is_last=played.is_last,
+        weight=(~played.is_first).astype(jnp.float32),
+    )
 
 
 def make_learn(network: Any, config: PQNConfig) -> Callable[[PQNState, Transitions], tuple[PQNState, dict[str, Array]]]:

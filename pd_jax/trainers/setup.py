@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.games import check_network
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.envpool import Environment
@@ -104,9 +105,10 @@ class TrainingSetup:
 
     def open_environments(self, seed: int) -> tuple[Environment, ...]:
         """The lanes of every game."""
-        learning, options = self.config.learning, self.config.env.environment_options()
+        learning, env = self.config.learning, self.config.env
+        options, stepping = env.environment_options(), stepping_options(env.stepping)
         return tuple(
-            Environment(task, learning.num_lanes, seed, episodic_life=learning.episodic_life, **options)
+            Environment(task, learning.num_lanes, seed, episodic_life=learning.episodic_life, **options, **stepping)
             for task in self.tasks
         )
 

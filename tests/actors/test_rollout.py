@@ -16,12 +16,17 @@ from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
 from pd_jax.environments.tasks import get_task
 from support.commands import no_compilation
 
+WAYS: dict[str, Any] = {
+    "jit": {"stepping": "jit"},
+    "host": {"stepping": "host"},
+    "host in two groups": {"stepping": "host", "num_groups": 2},
+    "host in three groups": {"stepping": "host", "num_groups": 3},
+}
 
-def run(
-    stepping: str, network: Any, variables: Any, environment: Environment, seed: int, calls: int, length: int
-) -> Any:
+
+def run(network: Any, variables: Any, environment: Environment, seed: int, calls: int, length: int) -> Any:
     """``calls`` rollouts of ``length`` steps: the last state, and all trajectories and finished games on end."""
-    play = rollout.make_rollout(environment, network.apply, length, stepping=stepping)
+    play = rollout.make_rollout(environment, network.apply, length)
     state, parts = rollout.start(environment, jax.random.key(seed)), []
     for _ in range(calls):
         state, trajectory, finished = play(variables, state, 0.3)
@@ -31,21 +36,21 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "way"),
     [
-        ("breakout", {"episodic_life": True, "max_episode_steps": 130}),
-        ("pong", {"max_episode_steps": 90, "sticky_action_probability": 0.1}),
+        ("breakout", {"episodic_life": True, "max_episode_steps": 130}, "host"),
+        ("pong", {"max_episode_steps": 90, "sticky_action_probability": 0.1}, "host in two groups"),
     ],
 )
-def test_in_jit_and_host_stepping_play_the_same_games_for_a_thousand_steps(random_policy, name, options):
+def test_in_jit_and_host_stepping_play_the_same_games_for_a_thousand_steps(random_policy, name, options, way):
     network, variables = random_policy(name, "net3")
 
-    def play(stepping: str) -> Any:
-        environment = Environment(get_task(name), 2, 11, **options)
-        return run(stepping, network, variables, environment, seed=4, calls=20, length=50)
+    def play(way: str) -> Any:
+        environment = Environment(get_task(name), 2, 11, **options, **WAYS[way])
+        return run(network, variables, environment, seed=4, calls=20, length=50)
 
     state, trajectory, finished = play("jit")
-    host_state, host_trajectory, host_finished = play("host")
+    host_state, host_trajectory, host_finished = play(way)
     for field in ("observations", "is_first", "is_decision", "actions", "rewards"):
         np.testing.assert_array_equal(getattr(trajectory, field), getattr(host_trajectory, field), err_msg=field)
     np.testing.assert_allclose(trajectory.teacher_q, host_trajectory.teacher_q, atol=1e-5)
@@ -62,7 +67,7 @@ def test_in_jit_and_host_stepping_play_the_same_games_for_a_thousand_steps(rando
 def test_the_teachers_outputs_belong_to_the_stack_of_the_frames_stored(random_policy):
     network, variables = random_policy("pong", "net3")
     environment = Environment(get_task("pong"), 2, 0, max_episode_steps=20)
-    _, trajectory, _ = run("jit", network, variables, environment, seed=0, calls=1, length=64)
+    _, trajectory, _ = run(network, variables, environment, seed=0, calls=1, length=64)
     stacks = np.zeros((64, 2, 84, 84, 4), np.uint8)
     for step in range(64):
         for lane in range(2):
@@ -76,7 +81,7 @@ def test_the_teachers_outputs_belong_to_the_stack_of_the_frames_stored(random_po
 def test_flags_mark_the_first_and_the_last_observation_of_every_episode(random_policy):
     network, variables = random_policy("cartpole", "mlp")
     environment = Environment(get_task("cartpole"), 3, 0, max_episode_steps=12)
-    _, trajectory, finished = run("jit", network, variables, environment, seed=0, calls=4, length=25)
+    _, trajectory, finished = run(network, variables, environment, seed=0, calls=4, length=25)
     assert trajectory.is_first[0].all()
     np.testing.assert_array_equal(trajectory.is_first[1:], ~trajectory.is_decision[:-1])
     # A game ends when its last observation is reached, one step before that is recorded.
@@ -87,12 +92,13 @@ def test_flags_mark_the_first_and_the_last_observation_of_every_episode(random_p
     assert finished.lengths[finished.mask].max() == 12 > finished.lengths[finished.mask].min()
 
 
-@pytest.mark.parametrize("stepping", ["jit", "host"])
-def test_one_long_rollout_equals_several_short_ones(random_policy, stepping):
+@pytest.mark.parametrize("way", ["jit", "host", "host in three groups"])
+def test_one_long_rollout_equals_several_short_ones(random_policy, way):
     network, variables = random_policy("cartpole", "mlp")
 
     def play(calls: int, length: int) -> Any:
-        return run(stepping, network, variables, Environment(get_task("cartpole"), 4, 2), 0, calls, length)[1:]
+        environment = Environment(get_task("cartpole"), 4, 2, **WAYS[way])
+        return run(network, variables, environment, 0, calls, length)[1:]
 
     jax.tree.map(np.testing.assert_array_equal, play(1, 90), play(3, 30))
 
@@ -101,8 +107,8 @@ def test_seeds_decide_the_play(random_policy):
     network, variables = random_policy("cartpole", "mlp")
 
     def actions(emulator_seed: int, key_seed: int) -> np.ndarray:
-        environment = Environment(get_task("cartpole"), 4, emulator_seed)
-        return run("host", network, variables, environment, key_seed, calls=1, length=50)[1].actions
+        environment = Environment(get_task("cartpole"), 4, emulator_seed, stepping="host")
+        return run(network, variables, environment, key_seed, calls=1, length=50)[1].actions
 
     first = actions(1, 1)
     np.testing.assert_array_equal(actions(1, 1), first)
@@ -147,17 +153,36 @@ def test_no_exploration_is_greedy_play():
     )
 
 
-def test_an_unknown_way_of_stepping_is_refused(random_policy):
-    network, _ = random_policy("cartpole", "mlp")
-    with pytest.raises(ValueError, match="'gpu'"):
-        rollout.make_rollout(Environment(get_task("cartpole"), 1, 0), network.apply, 1, stepping="gpu")
+def test_three_groups_of_many_lanes_show_what_one_shows(random_policy):
+    network, variables = random_policy("cartpole", "mlp")
+    ways = ("host", "host in two groups", "host in three groups")
+    plays = [
+        run(network, variables, Environment(get_task("cartpole"), 7, 2, **WAYS[way]), seed=0, calls=2, length=60)
+        for way in ways
+    ]
+    for _, trajectory, finished in plays[1:]:
+        for field in ("observations", "is_first", "is_decision", "actions", "rewards"):
+            np.testing.assert_array_equal(getattr(trajectory, field), getattr(plays[0][1], field), err_msg=field)
+        np.testing.assert_allclose(trajectory.teacher_q, plays[0][1].teacher_q, rtol=1e-5)
+        jax.tree.map(np.testing.assert_array_equal, finished, plays[0][2])
 
 
-def play_of_two(stepping: str, name: str, policies: tuple[Any, Any, Any], share: float, epsilon: float = 0.3) -> Any:
+def test_a_step_from_the_host_compiles_nothing_anew_and_sends_the_frames_once(random_policy):
+    network, variables = random_policy("pong", "net3")
+    environment = Environment(get_task("pong"), 2, 0, stepping="host", num_groups=2)
+    play = rollout.make_rollout(environment, network.apply, 8)
+    state = rollout.start(environment, jax.random.key(0))
+    for _ in range(2):
+        state, _, _ = play(variables, state, 0.1)
+    with no_compilation():
+        state, _, _ = play(variables, state, 0.1)
+
+
+def play_of_two(way: str, name: str, policies: tuple[Any, Any, Any], share: float, epsilon: float = 0.3) -> Any:
     """Three rollouts of 40 steps in which the second of two sets of variables acts with probability ``share``."""
     network, variables, student_variables = policies
-    environment = Environment(get_task(name), 4, 7, max_episode_steps=60)
-    play = rollout.make_rollout(environment, network.apply, 40, stepping=stepping, student=network.apply)
+    environment = Environment(get_task(name), 4, 7, max_episode_steps=60, **WAYS[way])
+    play = rollout.make_rollout(environment, network.apply, 40, student=network.apply)
     state, parts = rollout.start(environment, jax.random.key(3)), []
     for _ in range(3):
         state, trajectory, _ = play(variables, state, epsilon, rollout.ActingStudent(student_variables, share))
@@ -173,19 +198,19 @@ def teacher_and_student(random_policy: Any, name: str) -> tuple[Any, Any, Any]:
     return network, variables, {"params": {**variables["params"], "head": head}}
 
 
-@pytest.mark.parametrize(("name", "stepping"), [("cartpole", "jit"), ("cartpole", "host"), ("pong", "jit")])
-def test_a_student_without_a_share_leaves_every_bit_of_the_play_to_the_teacher(random_policy, name, stepping):
+@pytest.mark.parametrize(("name", "way"), [("cartpole", "jit"), ("cartpole", "host"), ("pong", "jit")])
+def test_a_student_without_a_share_leaves_every_bit_of_the_play_to_the_teacher(random_policy, name, way):
     policies = teacher_and_student(random_policy, name)
-    mixed = play_of_two(stepping, name, policies, share=0.0)
-    environment = Environment(get_task(name), 4, 7, max_episode_steps=60)
-    _, alone, _ = run(stepping, *policies[:2], environment, seed=3, calls=3, length=40)
+    mixed = play_of_two(way, name, policies, share=0.0)
+    environment = Environment(get_task(name), 4, 7, max_episode_steps=60, **WAYS[way])
+    _, alone, _ = run(*policies[:2], environment, seed=3, calls=3, length=40)
     jax.tree.map(np.testing.assert_array_equal, mixed, alone)
 
 
-@pytest.mark.parametrize("stepping", ["jit", "host"])
-def test_a_student_of_the_whole_share_acts_and_the_teacher_labels_what_it_sees(random_policy, stepping):
+@pytest.mark.parametrize("way", ["jit", "host in two groups"])
+def test_a_student_of_the_whole_share_acts_and_the_teacher_labels_what_it_sees(random_policy, way):
     network, variables, student_variables = policies = teacher_and_student(random_policy, "cartpole")
-    trajectory = play_of_two(stepping, "cartpole", policies, share=1.0, epsilon=0.0)
+    trajectory = play_of_two(way, "cartpole", policies, share=1.0, epsilon=0.0)
     labels, outputs = (np.asarray(network.apply(v, trajectory.observations)) for v in (variables, student_variables))
     np.testing.assert_array_equal(trajectory.actions, outputs.argmax(-1))
     np.testing.assert_allclose(trajectory.teacher_q, labels, rtol=1e-5, atol=1e-6)
@@ -195,7 +220,7 @@ def test_a_student_of_the_whole_share_acts_and_the_teacher_labels_what_it_sees(r
 def test_a_mixture_plays_the_same_games_in_jit_and_from_the_host(random_policy):
     for name in ("cartpole", "pong"):
         policies = teacher_and_student(random_policy, name)
-        trajectory, host = (play_of_two(stepping, name, policies, share=0.4) for stepping in ("jit", "host"))
+        trajectory, host = (play_of_two(way, name, policies, share=0.4) for way in ("jit", "host in two groups"))
         for field in ("observations", "is_first", "is_decision", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(trajectory, field), getattr(host, field), err_msg=f"{name} {field}")
         np.testing.assert_allclose(trajectory.teacher_q, host.teacher_q, atol=1e-5)

@@ -177,7 +177,7 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
             ["--learner.optimizer", "adamw"],
             "--learner.optimizer: 'adamw' is not an optimizer; did you mean 'adam'? (rmsprop, adam)",
         ),
-        (["--env.stepping", "gpu"], "--env.stepping: 'gpu' is not a way of stepping (jit, host)"),
+        (["--env.stepping", "gpu"], "--env.stepping: 'gpu' is not a way of stepping (auto, jit, host)"),
         (
             ["--student.compute-dtype", "bf16"],
             "--student.compute-dtype: 'bf16' is not a compute type; did you mean 'bfloat16'? (float32, bfloat16)",

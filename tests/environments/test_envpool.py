@@ -195,8 +195,45 @@ def test_max_noops_is_the_number_of_different_starts(max_noops):
 
 @pytest.mark.parametrize("setting", [{"max_noops": 0}, {"num_lanes": 0}])
 def test_what_would_crash_envpool_is_refused(setting):
-    with pytest.raises(ValueError, match="num_lanes and max_noops must be at least 1"):
+    with pytest.raises(ValueError, match="num_lanes, max_noops and num_groups must be at least 1"):
         Environment(get_task("pong"), **({"num_lanes": 1, "seed": 0} | setting))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"stepping": "gpu"}, "stepping must be 'jit' or 'host', got 'gpu'"),
+        ({"num_groups": 2}, "inside jit all lanes are stepped together, not in 2 groups"),
+        ({"stepping": "host", "num_groups": 0}, "must be at least 1, got 4, 30, 0"),
+    ],
+)
+def test_lanes_are_stepped_in_one_of_two_ways(setting, message):
+    with pytest.raises(ValueError, match=message):
+        Environment(get_task("cartpole"), 4, 0, **setting)
+
+
+@pytest.mark.parametrize("task", ["breakout", "cartpole"])
+def test_groups_show_what_all_lanes_together_show(task):
+    whole, parted = (
+        Environment(get_task(task), 5, 3, max_episode_steps=40, stepping="host", num_groups=groups) for groups in (1, 3)
+    )
+    assert [lanes.stop - lanes.start for lanes in parted.groups] == [2, 1, 2]
+    (_, first), (_, shown) = whole.reset(), parted.reset()
+    np.testing.assert_array_equal(first.observations, shown.observations)
+    generator, is_last = np.random.default_rng(0), np.zeros(5, bool)
+    for _ in range(60):
+        actions = generator.integers(2, size=5, dtype=np.int32)
+        expected = whole.step_host(actions, is_last)
+        for group, lanes in enumerate(parted.groups):
+            parted.send(group, actions[lanes.start : lanes.stop])
+        # In whatever order they are waited for.
+        for group, lanes in reversed(list(enumerate(parted.groups))):
+            own = slice(lanes.start, lanes.stop)
+            found = parted.timestep(parted.receive(group), is_last[own])
+            jax.tree.map(lambda a, b, own=own: np.testing.assert_array_equal(a[own], b), expected, found)
+        is_last = expected.is_last
+    whole.close()
+    parted.close()
 
 
 def test_a_game_opens_with_four_copies_of_its_first_frame():

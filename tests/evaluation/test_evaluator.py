@@ -188,10 +188,10 @@ def test_a_seed_decides_the_scores_and_repeated_runs_compile_once(random_policy)
         return evaluate(network.apply, variables, CARTPOLE, episodes=8, num_lanes=4, epsilon=0.5, seed=seed).returns
 
     first = returns(1)
-    programs = evaluator_module._settle_and_act._cache_size()
+    programs = evaluator_module.settle_and_act._cache_size()
     np.testing.assert_array_equal(returns(1), first)
     assert (returns(2) != first).any()
-    assert evaluator_module._settle_and_act._cache_size() == programs
+    assert evaluator_module.settle_and_act._cache_size() == programs
 
 
 def test_games_are_played_as_suits_the_device_that_the_policy_is_on(monkeypatch: pytest.MonkeyPatch) -> None:

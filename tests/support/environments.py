@@ -19,6 +19,7 @@ class CountingEnvironment:
     """
 
     num_lanes = 4
+    stepping = "jit"
     task = types.SimpleNamespace(frame_shape=(4,), observation_shape=(4,), observation_dtype="float32", num_actions=2)
 
     def __init__(

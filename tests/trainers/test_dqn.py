@@ -22,7 +22,7 @@ td_targets = jax.jit(dqn.td_targets)
 
 @settings(max_examples=60, deadline=None)
 @given(
-    numbers=st.lists(st.floats(-10, 10, width=32), min_size=7, max_size=7),
+    numbers=st.lists(st.floats(-10, 10, width=32, allow_subnormal=False), min_size=7, max_size=7),
     is_terminal=st.booleans(),
     gamma=st.floats(0, 1),
 )

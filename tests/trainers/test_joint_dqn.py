@@ -204,6 +204,6 @@ def test_replays_larger_than_the_memory_are_refused_together() -> None:
     config = TrainTeacherConfig(game=games, out="-", algorithm="dqn", network="multi3", dqn=learning)
     with pytest.raises(UserError) as refused:
         TrainingSetup.make(config, tasks).memory().check()
-    # A frame, its flags, an action and a reward each.
+    # A frame in whole tiles, its flags, an action and a reward each.
     wanted = f"dqn.replay_capacity: {steps} steps of each of 3 games take {3 * 2**31 * 7065 / 2**30:,.1f} GiB; in all"
     assert str(refused.value).startswith(wanted)

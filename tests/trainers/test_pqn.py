@@ -15,6 +15,7 @@ from pd_jax.actors import rollout
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.networks.registry import make_network
 from pd_jax.trainers import pqn
+from pd_jax.trainers.algorithm import epsilon_at
 from support.environments import CountingEnvironment
 
 STEPS, LANES = 7, 2
@@ -127,7 +128,7 @@ def test_q_values_approach_the_discounted_unclipped_rewards_left():
 @pytest.mark.parametrize(("env_steps", "epsilon"), [(0, 0.8), (50, 0.5), (100, 0.2), (700, 0.2)])
 def test_epsilon_falls_linearly_and_then_stays(env_steps, epsilon):
     config = small_config(total_steps=1000, epsilon_start=0.8, epsilon_end=0.2, epsilon_decay_fraction=0.1)
-    assert float(pqn.epsilon_at(jnp.int32(env_steps), config)) == pytest.approx(epsilon, rel=1e-5)
+    assert float(epsilon_at(jnp.int32(env_steps), config)) == pytest.approx(epsilon, rel=1e-5)
 
 
 def test_the_learning_rate_falls_to_nothing_by_the_last_update():
