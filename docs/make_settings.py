@@ -47,6 +47,7 @@ _FOLDERS = {
     "": "First steps",
     "quick": "On two CPU cores",
     "paper": "At the paper's scale, for accelerators",
+    "plan": "Planning for devices that you do not have",
     "collect": "Recordings",
     "train": "Teachers on two CPU cores",
     "train/atari": "Teachers on an accelerator",

@@ -79,6 +79,11 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
         "online": Command("distil a teacher into a student while the teacher is still learning", "online.OnlineConfig"),
         "sweep": Command("distil a grid of students, and compare them in one table", "sweep.SweepConfig"),
         "evaluate": Command("score a teacher, a run's student, or one against the other", "evaluate.EvaluateConfig"),
+        "plan": Command(
+            "say what a distillation takes, and how fast it can be, on devices that need not be there",
+            "plan.PlanConfig",
+            computes=False,
+        ),
         "report": Command("put the results of runs into the paper's tables", "report.ReportConfig", computes=False),
         "teachers": TEACHERS,
     }

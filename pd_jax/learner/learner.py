@@ -134,21 +134,26 @@ class Learner:
         """
         if (num_updates, None) in self._update_many:
             return
-        many = self._many(num_updates, None)
-        shapes = jax.tree.map(
+        shapes: Any = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), (state, stored)
         )
+        self._many(num_updates, None)
         done: Future[None] = Future()
 
         def compile_it() -> None:
             try:
-                many.lower(*shapes).compile()
+                self.lower(shapes[0], shapes[1], num_updates).compile()
                 done.set_result(None)
             except BaseException as error:
                 done.set_exception(error)
 
         self._compiling[num_updates, None] = done
         threading.Thread(target=compile_it, name="compile-updates").start()
+
+    def lower(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> jax.stages.Lowered:
+        """What :meth:`update_from_replay` will run, of all games, before it is compiled; arguments may be shapes."""
+        lowered: jax.stages.Lowered = self._many(num_updates, None).lower(state, stored)
+        return lowered
 
     def _many(self, num_updates: int, games: Games) -> Any:
         """Several updates over the devices, made at the first call."""

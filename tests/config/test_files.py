@@ -120,7 +120,8 @@ def memory_of(config: CommandConfig) -> MemoryEstimate:
             raise AssertionError(config)
 
 
-@pytest.mark.parametrize("name", FILES)
+# A plan compiles for devices, and takes nothing of this machine's.
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("plan/")])
 def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
     name: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

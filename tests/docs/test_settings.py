@@ -23,6 +23,7 @@ REQUIRED: dict[str, Any] = {
     "teacher": "pong",
     "out": "somewhere",
     "game": "pong",
+    "topology": "here",
     "runs": ["somewhere"],
     "name_or_file": "pong",
     "file": "agent.zip",
@@ -31,6 +32,7 @@ REQUIRED: dict[str, Any] = {
 ALSO_NEEDED: dict[str, dict[str, Any]] = {
     "evaluate": {"teacher": "pong"},
     "online": {"game": "pong"},
+    "plan": {"game": "pong"},
     "teachers import": {"out": "teacher.safetensors"},
 }
 

@@ -1,0 +1,1 @@
+"""What a run takes and does on devices that are not there, by their own compilers."""

@@ -1,0 +1,196 @@
+"""What a compiled program says of itself: copies of a replay's rings, and all-reduces with their bytes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\((.*)$")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{\s*$")
+_SHAPE = re.compile(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]")
+_CALLED = re.compile(r"calls=%?([\w.-]+)")
+_OPERAND = re.compile(r"%([\w.-]+)")
+_INNER = re.compile(r"(?:calls|to_apply|condition)=%?([\w.-]+)")
+_DOT = re.compile(
+    r"stablehlo\.dot_general .*contracting_dims = \[([\d, ]*)\] x .*: \(tensor<(\S+?)>, .*-> tensor<(\S+?)>"
+)
+_CONVOLUTION = re.compile(
+    r"stablehlo\.convolution.*\]x\[([^\]]*)\]->.*: \(tensor<.*?>, tensor<(\S+?)>\) -> tensor<(\S+?)>"
+)
+_FREE = frozenset({"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "conditional", "call"})
+# Of a TPU. A compiler moves what is small between it and the memory as it sees fit.
+_FAST_MEMORY = re.compile(r"S\(1\)")
+_BYTES = {"pred": 1, "bf16": 2}
+# What makes an array of its own from another one of the same size. Asynchronous copies are counted where they begin.
+_COPIES = frozenset({"copy", "copy-start", "transpose", "convert", "reverse", "gather", "concatenate", "select"})
+# Of these the result is the operand, written in part.
+_IN_PLACE = frozenset({"dynamic-update-slice", "bitcast", "parameter", "get-tuple-element", "tuple"})
+
+
+class RingShape(NamedTuple):
+    """An array that nothing is to copy, in whatever order its axes lie.
+
+    Attributes:
+      dtype: ``u8`` or another of XLA's types.
+      axes: lengths of its axes but for those of 1, the smallest first.
+    """
+
+    dtype: str
+    axes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dtype: str, shape: Sequence[int]) -> RingShape:
+        """Of an array of that shape."""
+        return cls(dtype, tuple(sorted(length for length in shape if length > 1)))
+
+
+class Instruction(NamedTuple):
+    """One operation of a program, in the computation that it stands in."""
+
+    computation: str
+    name: str
+    result: str
+    opcode: str
+    rest: str
+    is_root: bool
+
+
+def instructions(text: str) -> Iterator[Instruction]:
+    """The operations of a compiled program, from what ``compiled.as_text()`` gives."""
+    computation = ""
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            computation = match.group(1)
+        elif match := _INSTRUCTION.match(line):
+            name, result, opcode, rest = match.groups()
+            yield Instruction(computation, name, result, opcode, rest, line.lstrip().startswith("ROOT "))
+
+
+def ring_copies(text: str, rings: Collection[RingShape]) -> list[str]:
+    """The operations that make an array as large as a ring, and are no write in place.
+
+    A small ring that is moved to a TPU's fast memory or from there is not copied: it shows in the traffic alone.
+
+    Args:
+      text: of a compiled program.
+      rings: the columns of a replay on one device.
+
+    Returns:
+      the operations' names; none for a program that reads and writes rings where they are.
+    """
+    known = list(instructions(text))
+    roots = {one.computation: one for one in known if one.is_root}
+    called = {match.group(1) for one in known if one.opcode == "fusion" and (match := _CALLED.search(one.rest))}
+    found = []
+    for one in known:
+        # Within a fusion nothing is written down but its root.
+        if one.computation in called or not _is_ring(one.result, rings):
+            continue
+        opcode = one.opcode
+        if opcode == "fusion" and (match := _CALLED.search(one.rest)):
+            root = roots.get(match.group(1))
+            if root is None or root.opcode in _IN_PLACE:
+                continue
+            found.append(one.name)
+        elif opcode in _COPIES and not _FAST_MEMORY.search(one.result):
+            found.append(one.name)
+    return found
+
+
+def all_reduces(text: str) -> list[int]:
+    """The bytes of every all-reduce, of one device's operand."""
+    return [
+        sum(_sizes_in_bytes(one.result)) // (2 if one.opcode == "all-reduce-start" and _is_pair(one.result) else 1)
+        for one in instructions(text)
+        if one.opcode in ("all-reduce", "all-reduce-start")
+    ]
+
+
+def other_collectives(text: str) -> list[str]:
+    """Kinds of the other operations that wait for other devices, one for each of them."""
+    kinds = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+    opcodes = (one.opcode.removesuffix("-start") for one in instructions(text))
+    return [opcode for opcode in opcodes if opcode in kinds]
+
+
+def _is_ring(result: str, rings: Collection[RingShape]) -> bool:
+    shapes = (
+        RingShape.of(dtype, list(map(int, filter(None, dims.split(","))))) for dtype, dims in _SHAPE.findall(result)
+    )
+    return any(shape in rings for shape in shapes)
+
+
+def _sizes_in_bytes(result: str) -> list[int]:
+    return [_count(dims) * _bytes_of(dtype) for dtype, dims in _SHAPE.findall(result)]
+
+
+def _is_pair(result: str) -> bool:
+    """Whether an asynchronous operation's result names its operand beside what comes of it, as for CUDA."""
+    shapes = _SHAPE.findall(result)
+    return len(shapes) == 2 and shapes[0] == shapes[1]
+
+
+def _count(dims: str) -> int:
+    return math.prod(int(number) for number in dims.split(",") if number)
+
+
+def _bytes_of(dtype: str) -> int:
+    return _BYTES.get(dtype) or max(1, int(re.sub(r"\D", "", dtype)) // 8)
+
+
+def count_operations(text: str) -> int:
+    """How many operations a compiled program starts one after another, with the bodies of loops counted once."""
+    return len(_executed(list(instructions(text))))
+
+
+def traffic_bytes(text: str, rings: Collection[RingShape]) -> int:
+    """What the operations of a compiled program read and write, with the bodies of loops counted once.
+
+    For compilers that do not say. Of a ring only what is looked up is counted, not the whole of it; what a cache keeps
+    from one operation to the next is counted again.
+
+    Args:
+      text: of a compiled program.
+      rings: as for :func:`ring_copies`.
+    """
+    known = list(instructions(text))
+    sizes = {one.name: 0 if _is_ring(one.result, rings) else sum(_sizes_in_bytes(one.result)) for one in known}
+    total = 0
+    for one in _executed(known):
+        operands = _OPERAND.findall(one.rest.split("), ")[0])
+        total += sizes[one.name] + sum(sizes.get(name, 0) for name in operands)
+    return total
+
+
+def _executed(known: Sequence[Instruction]) -> list[Instruction]:
+    """What does something: not within a fusion or a reduction, and more than a name for a part of something."""
+    inner = {name for one in known if one.opcode != "while" for name in _INNER.findall(one.rest)}
+    return [one for one in known if one.computation not in inner and one.opcode not in _FREE]
+
+
+def product_flops(text: str) -> float:
+    """The arithmetic of the products and convolutions of a program before it is compiled, from its StableHLO.
+
+    The bodies of loops and of functions are counted once. For compilers that do not say.
+
+    Args:
+      text: what ``lowered.as_text()`` gives.
+    """
+    total = 0.0
+    for line in text.splitlines():
+        if match := _DOT.search(line):
+            contracted = [int(number) for number in match.group(1).split(",") if number.strip()]
+            left, out = _dims(match.group(2)), _dims(match.group(3))
+            total += 2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted)
+        elif match := _CONVOLUTION.search(line):
+            axes = [axis.strip() for axis in match.group(1).split(",")]
+            kernel, out = _dims(match.group(2)), _dims(match.group(3))
+            total += 2.0 * math.prod(out) * math.prod(kernel) / kernel[axes.index("o")]
+    return total
+
+
+def _dims(tensor: str) -> list[int]:
+    """Of ``32x84x84x4xf32``."""
+    return [int(number) for number in tensor.split("x")[:-1]]

@@ -1,0 +1,277 @@
+"""What a distillation takes on some devices, and how fast it can be there, from what their compiler says.
+
+Numbers of a compiler are no measurements. Nothing here has run: see `docs/plan.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from pd_jax.actors.stepping import GROUPS, steps_in_jit
+from pd_jax.config.distill import DistillConfig, check_devices
+from pd_jax.config.games import check_games, check_network
+from pd_jax.config.plan import PlanConfig
+from pd_jax.environments.tasks import ATARI_57, Task, get_task
+from pd_jax.errors import UserError
+from pd_jax.resources.liveness import tree_bytes
+from pd_jax.resources.memory import host_memory_bytes
+from pd_jax.resources.parts import ROLLOUTS, trajectory_of
+from pd_jax.resources.plan.compilers import devices_of, without_cache
+from pd_jax.resources.plan.devices import DeviceKind, Topology, parse_topology, read_kinds
+from pd_jax.resources.plan.hlo import (
+    all_reduces,
+    count_operations,
+    other_collectives,
+    product_flops,
+    ring_copies,
+    traffic_bytes,
+)
+from pd_jax.resources.plan.programs import Program, Run, programs_of
+from pd_jax.resources.plan.summary import Plan, ProgramReport, Rates
+from pd_jax.teachers.teacher import bundled_names
+
+_ALL = "all"
+# Two threads of a core step little more than one.
+_THREADS_PER_CORE = 2
+
+
+def make_plan(config: PlanConfig, on_program: Callable[[str], None] = lambda name: None) -> Plan:
+    """Compiles a run's programs for some devices, and adds up what their compiler says.
+
+    Args:
+      config: the run, and the devices.
+      on_program: called with the name of each program before it is compiled.
+
+    Raises:
+      UserError: there is no such topology, its compiler is not installed, or the run cannot be dealt out to it.
+    """
+    topology = parse_topology(config.topology, read_kinds(config.device_file))
+    tasks = _tasks(config)
+    distillation = config.distillation(tuple(task.name for task in tasks))
+    check_network(distillation.student.network, tasks[0], "student.network")
+    if topology.kind is not None:
+        check_devices(distillation, topology.size)
+    _check_conflicts(distillation)
+    devices = devices_of(topology)
+    check_devices(distillation, devices.size)
+    # What is planned for a GPU is planned for an EnvPool that works there.
+    in_jit = devices.platform == "gpu" or steps_in_jit(devices.platform)
+    run = Run(distillation, tasks, config.teacher_network, devices, topology.num_hosts, in_jit)
+    reports = {}
+    with without_cache():
+        for program in programs_of(run):
+            on_program(program.name)
+            reports[program.name] = report_program(program, topology.kind, devices.size)
+    return _add_up(run, topology, reports, config.steps_per_core)
+
+
+def report_program(program: Program, kind: DeviceKind | None, num_devices: int) -> ProgramReport:
+    """Compiles a program and reads what its compiler says; a failure becomes the report's ``fault``."""
+    started = time.monotonic()
+    try:
+        lowered = program.lower()
+        compiled = lowered.compile()
+    except UserError:
+        raise
+    except Exception as error:
+        # Whatever goes wrong in a compiler, the other programs are still reported.
+        return ProgramReport(name=program.name, games=program.games, fault=_fault(error), ring_bytes=program.ring_bytes)
+    seconds = time.monotonic() - started
+    memory, text = compiled.memory_analysis(), compiled.as_text() or ""
+    costs = _costs(compiled)
+    is_estimate = "optimal_seconds" in costs and costs["optimal_seconds"] > 0
+    # XLA's compiler for CUDA says neither.
+    flops = costs.get("flops") or product_flops(lowered.as_text())
+    counted = float(traffic_bytes(text, program.rings))
+    accessed = costs.get("bytes accessed") or counted
+    if " conditional(" in text:
+        # Games that alternate are branches, of each of which XLA counts all that it is given: every ring, whole.
+        accessed = min(accessed, counted)
+    reduced = tuple(all_reduces(text))
+    report = ProgramReport(
+        name=program.name,
+        games=program.games,
+        compile_seconds=seconds,
+        flops=flops,
+        bytes_accessed=accessed,
+        operations=count_operations(text),
+        ring_bytes=program.ring_bytes,
+        ring_copies=len(ring_copies(text, program.rings)),
+        all_reduces=reduced,
+        collectives=tuple(other_collectives(text)),
+        estimated_seconds=costs["optimal_seconds"] if is_estimate else None,
+        floor_seconds=None if kind is None else floor_seconds(kind, num_devices, flops, accessed, sum(reduced)),
+    )
+    if memory is None:
+        return report
+    return dataclasses.replace(
+        report,
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        code_bytes=memory.generated_code_size_in_bytes,
+        aliased_bytes=memory.alias_size_in_bytes,
+    )
+
+
+def floor_seconds(
+    kind: DeviceKind, num_devices: int, flops: float | None, num_bytes: float | None, reduced_bytes: int
+) -> float:
+    """What a program takes at the least: its arithmetic or its memory traffic, whichever is more, and its all-reduces.
+
+    A ring of devices moves ``2 (D - 1) / D`` times the bytes of an all-reduce over each link.
+
+    Args:
+      kind: of the devices.
+      num_devices: D.
+      flops, num_bytes: of one device; None if unknown.
+      reduced_bytes: of the all-reduces.
+    """
+    arithmetic, traffic = (flops or 0.0) / kind.peak_flops, (num_bytes or 0.0) / kind.memory_bandwidth
+    links = 2 * (num_devices - 1) / num_devices * reduced_bytes / kind.link_bandwidth
+    return max(arithmetic, traffic) + links
+
+
+def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], steps_per_core: float) -> Plan:
+    config, games = run.config, range(len(run.tasks))
+    kind, hosts = topology.kind, run.num_hosts
+    rings_bytes = sum(tree_bytes(run.stored(game)) for game in games)
+    update = next(iter(reports.values()))
+    resident = update.argument_bytes or rings_bytes + tree_bytes(run.learner_state)
+    teachers = {game: tree_bytes(run.teacher(game)[1]) for game in games}
+    rollouts = sum(
+        ROLLOUTS * tree_bytes(trajectory_of(run.tasks[game], run.play_lanes(game), config.schedule.rollout_length))
+        for game in games
+    )
+    resident += sum(teachers.values()) + rollouts
+    temporaries = max((one.temporary_bytes or 0) + (one.output_bytes or 0) for one in reports.values())
+    needed = resident + temporaries + sum(one.code_bytes or 0 for one in reports.values())
+    available = kind.memory_bytes if kind is not None else _memory_here(run)
+    failed = any(one.fault for one in reports.values())
+    fits = None if available is None else needed <= available and not failed
+    first = run.devices.devices[0]
+    return Plan(
+        topology=topology.name,
+        device=first.device_kind,
+        devices=run.devices.size,
+        hosts=hosts,
+        games=tuple(task.name for task in run.tasks),
+        student=config.student.network,
+        minibatch=config.learner.batch_size,
+        lanes=config.lanes,
+        memory_bytes=available,
+        resident_bytes=resident,
+        needed_bytes=needed,
+        fits=fits,
+        programs=reports,
+        rates=_rates(run, reports, kind, hosts, steps_per_core),
+        versions={"jax": jax.__version__, "compiler": _compiler_version(first.platform)},
+    )
+
+
+def _rates(
+    run: Run, reports: dict[str, ProgramReport], kind: DeviceKind | None, hosts: int, steps_per_core: float
+) -> Rates | None:
+    config, games = run.config, range(len(run.tasks))
+    update = next(iter(reports.values())).seconds
+    if update is None:
+        return None
+    steps = sum(config.rollouts_per_round(game) * config.steps_per_rollout(game) for game in games)
+    per_update = steps / config.schedule.updates_per_round
+    decision = _decision_seconds(run, reports)
+    inference_rate = None if not decision else hosts / decision
+    # The first device of a host decides for the play as well.
+    alone = 1.0 / (update + per_update * (decision or 0.0) / hosts)
+    cores = None if kind is None else hosts * kind.host_cores // _THREADS_PER_CORE
+    limits = {"updates": alone}
+    if cores is not None:
+        limits["stepping"] = cores * steps_per_core / per_update
+    if inference_rate is not None:
+        limits["inference"] = inference_rate / per_update
+    bound = min(limits, key=lambda name: limits[name])
+    return Rates(
+        updates_per_second=alone,
+        steps_per_update=per_update,
+        steps_per_second=alone * per_update,
+        inference_steps_per_second=inference_rate,
+        cores_needed=alone * per_update / steps_per_core,
+        cores=cores,
+        bound_by=bound,
+        bound_updates_per_second=limits[bound],
+        bound_steps_per_second=limits[bound] * per_update,
+    )
+
+
+def _decision_seconds(run: Run, reports: dict[str, ProgramReport]) -> float | None:
+    """Seconds of a device for one decision of one lane, on average over the games; None if they are not known."""
+    seconds, lanes = 0.0, 0
+    for game, task in enumerate(run.tasks):
+        (report,) = (one for one in reports.values() if one.name.startswith("rollout") and task.name in one.games)
+        if report.seconds is None:
+            return None
+        own = run.play_lanes(game)
+        calls = 1 if run.in_jit else min(GROUPS, own)
+        seconds += calls * report.seconds
+        lanes += own
+    return seconds / lanes
+
+
+def _tasks(config: PlanConfig) -> tuple[Task, ...]:
+    games = config.game or config.teacher or ()
+    if tuple(games) == (_ALL,):
+        games = ATARI_57
+    unknown = [name for name in games if config.game is None and name not in bundled_names()]
+    if unknown:
+        raise UserError(
+            f"game: is missing, and {unknown[0]} is no bundled teacher; teachers' files are not read, so give the games"
+        )
+    tasks = tuple(get_task(name) for name in games)
+    check_games(tasks)
+    return tasks
+
+
+def _check_conflicts(config: DistillConfig) -> None:
+    for key, problem in config.conflicts():
+        raise UserError(f"{key}: {problem}")
+
+
+def _memory_here(run: Run) -> int | None:
+    if run.devices.platform == "cpu":
+        return host_memory_bytes() // run.devices.size
+    limit = (run.devices.devices[0].memory_stats() or {}).get("bytes_limit")
+    return None if not limit else int(limit)
+
+
+def _compiler_version(platform: str) -> str:
+    names = {"tpu": ("libtpu",), "gpu": ("jax-cuda13-plugin", "jax-cuda12-plugin")}.get(platform, ("jaxlib",))
+    for name in names:
+        try:
+            return f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _costs(stage: Any) -> dict[str, float]:
+    """Of a lowered or compiled program; nothing where its compiler says nothing."""
+    try:
+        costs = stage.cost_analysis()
+    except Exception:
+        return {}
+    costs = costs[0] if isinstance(costs, Sequence) and costs else costs
+    return {name: float(value) for name, value in (costs or {}).items() if math.isfinite(float(value))}
+
+
+def _fault(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    if "RESOURCE_EXHAUSTED" in text or "Ran out of memory" in text or isinstance(error, MemoryError):
+        return f"does not fit into the memory ({text[:160]})"
+    return f"cannot be compiled ({text[:200]})"
