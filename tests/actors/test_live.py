@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax
 import pytest
 
 from pd_jax.actors.live import LivePlay
 from pd_jax.actors.rollout import ActingStudent
+from pd_jax.actors.stepping import Stepping
 from pd_jax.config.sections import OneGameEnvConfig
 from support.platforms import TracedPolicy, make_tpu_the_default
 
 
-@pytest.mark.parametrize("stepping", ["jit", "host"])
+@pytest.mark.parametrize(("on_cpu", "on_tpu"), [("jit", "auto"), ("host", "host")])
 def test_play_is_traced_for_the_device_that_plays(
-    stepping: Literal["jit", "host"], monkeypatch: pytest.MonkeyPatch
+    on_cpu: Stepping, on_tpu: Stepping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU beside a TPU, which is the default; and on that."""
     make_tpu_the_default(monkeypatch)
-    for device, platform in ((jax.devices("cpu")[0], "cpu"), (None, "tpu")):
+    for device, platform, stepping in ((jax.devices("cpu")[0], "cpu", on_cpu), (None, "tpu", on_tpu)):
         told, student = TracedPolicy(), TracedPolicy()
         teacher = told.teacher()
         told.platforms.clear()

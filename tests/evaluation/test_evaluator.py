@@ -78,7 +78,7 @@ def test_short_games_count_no_more_than_long_ones(monkeypatch):
 
 def test_lanes_that_have_played_all_of_their_games_are_not_stepped(monkeypatch):
     games = ScriptedGames([[1], [30], [4]])
-    monkeypatch.setattr(evaluator_module, "Environment", lambda *args: games)
+    monkeypatch.setattr(evaluator_module, "Environment", lambda *args, **options: games)
     scores = evaluate(no_policy, {}, CARTPOLE, episodes=6, num_lanes=3)
     np.testing.assert_array_equal(scores.returns, [1, 1, 30, 30, 4, 4])
     # Two games each, and the reset between them.
@@ -100,7 +100,7 @@ def test_every_lane_plays_its_first_games_whatever_their_lengths(lengths, per_la
 
 @pytest.mark.parametrize(("episodes", "lanes", "played"), [(7, 3, 9), (2, 10, 2), (10, 5, 10), (1, 1, 1)])
 def test_games_are_rounded_up_to_full_lanes_and_progress_says_so(monkeypatch, episodes, lanes, played):
-    monkeypatch.setattr(evaluator_module, "Environment", lambda task, num_lanes, *_: ScriptedGames([[2]] * num_lanes))
+    monkeypatch.setattr(evaluator_module, "Environment", lambda task, lanes, *_, **__: ScriptedGames([[2]] * lanes))
     evaluator = Evaluator(CARTPOLE, no_policy, episodes=episodes, num_lanes=lanes)
     progress: list[tuple[int, int]] = []
     scores = evaluator.run({}, lambda *done: progress.append(done))
@@ -109,7 +109,7 @@ def test_games_are_rounded_up_to_full_lanes_and_progress_says_so(monkeypatch, ep
 
 
 def test_what_progress_raises_ends_the_evaluation(monkeypatch):
-    monkeypatch.setattr(evaluator_module, "Environment", lambda *args: ScriptedGames([[10**9]]))
+    monkeypatch.setattr(evaluator_module, "Environment", lambda *args, **options: ScriptedGames([[10**9]]))
 
     def stop(done: int, wanted: int) -> None:
         raise KeyboardInterrupt
