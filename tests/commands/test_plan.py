@@ -111,6 +111,20 @@ def test_what_cannot_be_compiled_is_one_line_and_the_others_are_still_told(
     assert "update mlp" in out and "does not fit" in out
 
 
+def test_a_program_that_cannot_be_compiled_leaves_open_whether_all_fits(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report = plan.report_program
+
+    def fail(program: Any, *arguments: Any) -> ProgramReport:
+        found = report(program, *arguments)
+        return dataclasses.replace(found, fault="cannot be compiled (odd)") if "relabel" in program.name else found
+
+    monkeypatch.setattr(plan, "report_program", fail)
+    assert main(["plan", *options(CARTPOLE | {"game": ["cartpole"]})]) == 0
+    assert "may fit" in capfd.readouterr().out
+
+
 def test_rates_follow_from_seconds_cores_and_the_schedule() -> None:
     kinds = read_kinds()
     topology = parse_topology("v5e:4x8", kinds)

@@ -38,6 +38,7 @@ from pd_jax.resources.plan.summary import Plan, ProgramReport, Rates
 from pd_jax.teachers.teacher import bundled_names
 
 _ALL = "all"
+_TOO_LARGE = "does not fit into the memory"
 # Two threads of a core step little more than one.
 _THREADS_PER_CORE = 2
 
@@ -154,8 +155,13 @@ def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], ste
     temporaries = max((one.temporary_bytes or 0) + (one.output_bytes or 0) for one in reports.values())
     needed = resident + temporaries + sum(one.code_bytes or 0 for one in reports.values())
     available = kind.memory_bytes if kind is not None else _memory_here(run)
-    failed = any(one.fault for one in reports.values())
-    fits = None if available is None else needed <= available and not failed
+    faults = [one.fault for one in reports.values() if one.fault]
+    fits = None if available is None else needed <= available
+    if any(fault.startswith(_TOO_LARGE) for fault in faults):
+        fits = False
+    elif faults and fits:
+        # Nothing is known of what a program takes that could not be compiled for another reason.
+        fits = None
     first = run.devices.devices[0]
     return Plan(
         topology=topology.name,
@@ -263,7 +269,7 @@ def _costs(stage: Any) -> dict[str, float]:
     """Of a lowered or compiled program; nothing where its compiler says nothing."""
     try:
         costs = stage.cost_analysis()
-    except Exception:
+    except (NotImplementedError, jax.errors.JaxRuntimeError):
         return {}
     costs = costs[0] if isinstance(costs, Sequence) and costs else costs
     return {name: float(value) for name, value in (costs or {}).items() if math.isfinite(float(value))}
@@ -273,5 +279,5 @@ def _fault(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     if "RESOURCE_EXHAUSTED" in text or "Ran out of memory" in text or isinstance(error, MemoryError):
-        return f"does not fit into the memory ({text[:160]})"
+        return f"{_TOO_LARGE} ({text[:160]})"
     return f"cannot be compiled ({text[:200]})"
