@@ -2,22 +2,28 @@
 
     python -m benchmarks.studies.scaling
     python -m benchmarks.studies.scaling --link-gigabytes 25 --networks multi10   # over a link of 25 GB/s
+    python -m benchmarks.studies.scaling --plan v5e.json h100.json   # of devices that are not here
 
 Measured here, on the devices there are: seconds of an update of each device's share of the minibatch, without any
 all-reduce; the size of the all-reduce, read off the compiled update; seconds of an all-reduce of that size among those
 devices; control steps a second of a teacher's play, of one game and all of this host's cores. Worked out from these:
 the efficiency u / (u + a), with u the update's seconds and a the all-reduce's: as measured here, and over a link of
 given speed, on which a ring moves 2 (D - 1) / D times its bytes.
+
+With --plan nothing is measured: u, the bytes and the link are those of files that `pd-jax plan --json` wrote, of the
+device's own compiler and its maker's figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,6 +41,7 @@ from pd_jax.learner.learner import Learner
 from pd_jax.losses import kl_loss
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student
+from pd_jax.resources.plan.devices import read_kinds
 from pd_jax.system.devices import AXIS, DeviceGroup
 from pd_jax.teachers import load
 from pd_jax.types import Batch
@@ -48,8 +55,12 @@ def main() -> None:
     parser.add_argument("--link-gigabytes", type=float, default=12.5, help="of the link between devices, GB a second")
     parser.add_argument("--devices", nargs="+", type=int, default=[8, 64])
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--plan", nargs="+", type=Path, default=[], help="files that pd-jax plan --json wrote")
     parser.add_argument("--quick", action="store_true", help="a toy size, which only shows that all of it runs")
     options = parser.parse_args()
+    if options.plan:
+        _print_planned(options.plan, options.devices)
+        return
     if options.quick:
         options.networks, options.share, options.turns = ["net3"], 4, 2
     rows = [_measure(network, options) for network in options.networks]
@@ -70,6 +81,65 @@ def main() -> None:
     print(record.write("scaling_quick" if options.quick else "scaling", results))
 
 
+def efficiency(update_seconds: float, num_bytes: int, num_devices: int, link_bandwidth: float) -> float:
+    """``u / (u + a)``: the share of the time of D devices that is not their all-reduce's.
+
+    Args:
+      update_seconds: u, of each device's share of the minibatch.
+      num_bytes: of the all-reduce.
+      num_devices: D, in a ring.
+      link_bandwidth: of the links between them, bytes a second.
+    """
+    return update_seconds / (update_seconds + 2 * (num_devices - 1) / num_devices * num_bytes / link_bandwidth)
+
+
+def planned_rows(paths: Sequence[Path], counts: Sequence[int]) -> list[dict[str, Any]]:
+    """The same of plans: a row for each file, whose ``efficiency`` is at the number of devices that it is for.
+
+    Args:
+      paths: of files that ``pd-jax plan --json`` wrote.
+      counts: other numbers of devices, each with the same share of a minibatch.
+    """
+    rows = []
+    for path in paths:
+        content = json.loads(path.read_text())
+        plan = content.get("plan", content)
+        update = next(report for name, report in plan["programs"].items() if name.startswith("update"))
+        kind = read_kinds()[plan["topology"].partition(":")[0]]
+        alone = max(update["estimated_seconds"] or 0.0, update["floor_seconds"] - update["link_seconds"])
+        num_bytes = sum(update["all_reduces"])
+        rows.append(
+            {
+                "topology": plan["topology"],
+                "network": plan["student"],
+                "games": len(plan["games"]),
+                "share": plan["minibatch"] // plan["devices"],
+                "all_reduce_bytes": num_bytes,
+                "update_seconds": alone,
+                "link_bandwidth": kind.link_bandwidth,
+                "efficiency": efficiency(alone, num_bytes, plan["devices"], kind.link_bandwidth),
+                "efficiency_over_link": {
+                    str(count): efficiency(alone, num_bytes, count, kind.link_bandwidth) for count in counts
+                },
+            }
+        )
+    return rows
+
+
+def _print_planned(paths: Sequence[Path], counts: Sequence[int]) -> None:
+    table = Table("plan", "student", "all-reduce", "update", "link", "efficiency")
+    for count in counts:
+        table.add_column(f"on {count}")
+    for row in planned_rows(paths, counts):
+        cells = [f"{row['topology']}, {row['games']} games, share {row['share']}", row["network"]]
+        cells += [f"{row['all_reduce_bytes'] / 1e6:.2f} MB", f"{1e3 * row['update_seconds']:.2f} ms"]
+        cells += [f"{row['link_bandwidth'] / 1e9:g} GB/s", f"{100 * row['efficiency']:.0f} %"]
+        cells += [f"{100 * row['efficiency_over_link'][str(count)]:.0f} %" for count in counts]
+        table.add_row(*cells)
+    Console().print(table)
+    print("nothing of this was measured: see docs/plan.md")
+
+
 def _measure(network: str, options: argparse.Namespace) -> dict[str, Any]:
     update, text = _update(network, options.share, DeviceGroup.local(1))
     everywhere = DeviceGroup.local()
@@ -78,8 +148,7 @@ def _measure(network: str, options: argparse.Namespace) -> dict[str, Any]:
     seconds = _median_seconds(update, options.turns)
     reduction = _median_seconds(_all_reduce(num_bytes, everywhere), options.turns)
     over_link = {
-        str(count): seconds / (seconds + 2 * (count - 1) / count * num_bytes / (options.link_gigabytes * 1e9))
-        for count in options.devices
+        str(count): efficiency(seconds, num_bytes, count, options.link_gigabytes * 1e9) for count in options.devices
     }
     return {
         "network": network,

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 
 from pd_jax.config.sections import LearnerConfig
 from pd_jax.learner.gradients import MeanLoss, gradient_parts, mean_gradients
@@ -31,7 +30,7 @@ from pd_jax.learner.objective import LossFunction
 from pd_jax.networks.student import Student
 from pd_jax.replay import rings
 from pd_jax.replay.rings import ReplayState
-from pd_jax.system.devices import AXIS, DeviceGroup
+from pd_jax.system.devices import AXIS, DeviceGroup, mean_over_devices
 from pd_jax.types import Batch
 
 Games = tuple[int, ...] | None
@@ -315,10 +314,8 @@ def step(
     gradients, measures = mean_gradients(
         state.variables, loss, batch, axis=axis, parts=rule.gradient_parts, fetch=fetch
     )
-    # One vector, so that an update costs exactly one all-reduce on every backend.
-    flat, unravel = ravel_pytree((gradients, measures))
     with jax.named_scope("all_reduce"):
-        gradients, measures = unravel(lax.pmean(flat, AXIS))
+        gradients, measures = mean_over_devices((gradients, measures))
     with jax.named_scope("optimizer"):
         changes, optimizer_state = rule.optimizer.update(gradients, state.optimizer_state, state.variables)
         variables = optax.apply_updates(state.variables, changes)

@@ -89,6 +89,8 @@ def plan_notes(plan: Plan) -> list[str]:
         f"memory of a device: {spell_bytes(plan.needed_bytes)} {room}: {fits}{left} "
         f"({spell_bytes(plan.resident_bytes)} stay, the rest comes and goes)"
     )
+    if plan.fits is False and plan.largest_capacity:
+        lines.append(f"replay.capacity: about {plan.largest_capacity:,} steps of each game fit")
     rates = plan.rates
     if rates is None:
         return [*lines, "speed: neither the compiler nor the device's figures say how long an update takes"]
@@ -96,6 +98,8 @@ def plan_notes(plan: Plan) -> list[str]:
         f"updates: at most {rates.updates_per_second:,.0f} a second, and {rates.steps_per_update:.3g} control steps "
         f"for each: {rates.steps_per_second:,.0f} steps a second keep them busy"
     )
+    if rates.efficiency is not None:
+        lines.append(f"all-reduce: {100 * (1 - rates.efficiency):.0f} % of the time of an update, if nothing hides it")
     cores = "" if rates.cores is None else f"; {plan.hosts} x {rates.cores // plan.hosts} there are"
     lines.append(f"play: {rates.cores_needed:,.0f} host cores step so many{cores}")
     lines.append(

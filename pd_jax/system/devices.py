@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pd_jax.errors import UserError
@@ -53,6 +54,23 @@ def tracing_for(platform: str) -> Iterator[None]:
     # Of the default platform, programs that were traced outside of any context serve as well.
     with _traced_for(None if platform == default_platform() else platform):
         yield
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """The mean over ``AXIS`` of arrays of one dtype, in exactly one all-reduce on every platform.
+
+    A TPU's compiler makes one all-reduce of those of all arrays. As one vector they would have to be laid out anew:
+    13 % of the bytes of an update of ``dqn``, and where the vector's length has a small factor the compiler may pad it
+    eighteenfold. Elsewhere a vector costs nothing but its copy, and CUDA's compiler makes several all-reduces of more
+    than 30 MB otherwise.
+
+    Args:
+      tree: a pytree of arrays ``[...]``.
+    """
+    if target_platform() == "tpu":
+        return lax.pmean(tree, AXIS)
+    flat, unravel = ravel_pytree(tree)
+    return unravel(lax.pmean(flat, AXIS))
 
 
 def platform_of(tree: Any) -> str:

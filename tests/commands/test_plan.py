@@ -125,6 +125,23 @@ def test_a_program_that_cannot_be_compiled_leaves_open_whether_all_fits(
     assert "may fit" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(("left", "capacity"), [(-400, 19_968), (0, 39_936), (800, 79_872), (-900, 0)])
+def test_the_capacity_that_fits_leaves_what_all_else_takes(left: int, capacity: int) -> None:
+    config = from_mapping(
+        PlanConfig,
+        {"topology": "here", "game": ["pong"], "env": {"num_lanes": 32}, "replay": {"capacity": 40_000}},
+    ).distillation(("pong",))
+    # 800 bytes for 40,000 steps; as many as 32 lanes of whole eights have.
+    assert plan._largest_capacity(config, left, 800) == capacity
+    assert (capacity % 256 == 0 and capacity <= 40_000 * (800 + left) / 800) or capacity == 0
+
+
+def test_a_plan_that_does_not_fit_says_what_would(planned: tuple[dict[str, Any], str]) -> None:
+    changed = _plan_of(planned[0], fits=False, largest_capacity=39_936)
+    assert "replay.capacity: about 39,936 steps of each game fit" in plan_notes(changed)
+    assert not any("replay.capacity" in line for line in plan_notes(_plan_of(planned[0])))
+
+
 def test_rates_follow_from_seconds_cores_and_the_schedule() -> None:
     kinds = read_kinds()
     topology = parse_topology("v5e:4x8", kinds)
@@ -171,6 +188,16 @@ def test_the_floor_is_arithmetic_or_traffic_and_then_the_links() -> None:
     assert plan.floor_seconds(kind, 1, 197e12, 1.0, 0) == pytest.approx(1.0)
     assert plan.floor_seconds(kind, 1, 1.0, 819e9, 0) == pytest.approx(1.0)
     assert plan.floor_seconds(kind, 8, None, None, 200_000_000_000) == pytest.approx(2 * 7 / 8)
+    assert plan.link_seconds(kind, 8, 200_000_000_000) == pytest.approx(2 * 7 / 8)
+
+
+def test_the_efficiency_is_what_the_all_reduce_leaves_of_an_update() -> None:
+    by_floor = ProgramReport(name="update", games=(), floor_seconds=4.0, link_seconds=1.0)
+    assert by_floor.efficiency == pytest.approx(3 / 4)
+    # The compiler's estimate counts more than arithmetic and traffic.
+    by_estimate = dataclasses.replace(by_floor, estimated_seconds=9.0)
+    assert by_estimate.efficiency == pytest.approx(9 / 10)
+    assert ProgramReport(name="update", games=()).efficiency is None
 
 
 def test_a_search_puts_what_fits_and_learns_most_first(
@@ -185,8 +212,9 @@ def test_a_search_puts_what_fits_and_learns_most_first(
             raise plan.UserError("learner.batch_size: 32 does not split evenly")
         speed = 1000.0 / batch**0.5 * lanes
         rates = Rates(
-            updates_per_second=speed, steps_per_update=1.0, steps_per_second=speed, inference_steps_per_second=None,
-            cores_needed=1.0, cores=None, bound_by="updates", bound_updates_per_second=speed,
+            updates_per_second=speed, efficiency=None, steps_per_update=1.0, steps_per_second=speed,
+            inference_steps_per_second=None, cores_needed=1.0, cores=None, bound_by="updates",
+            bound_updates_per_second=speed,
             bound_steps_per_second=speed,
         )  # fmt: skip
         return _plan_of(planned[0], minibatch=batch, lanes=(lanes,), rates=rates, fits=batch < 128)

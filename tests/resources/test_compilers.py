@@ -18,7 +18,8 @@ import pytest
 
 from pd_jax.config.loading import from_mapping
 from pd_jax.config.plan import PlanConfig
-from pd_jax.environments.tasks import get_task
+from pd_jax.distill.memory import distillation_parts
+from pd_jax.environments.tasks import ATARI_57, get_task
 from pd_jax.replay import transitions
 from pd_jax.resources.plan.compilers import devices_of
 from pd_jax.resources.plan.devices import parse_topology, read_kinds
@@ -88,6 +89,12 @@ def test_an_update_has_one_all_reduce_and_copies_no_ring(topology: str) -> None:
     # The state is taken over: every parameter, both of the optimizer's numbers of it, and no copy beside them.
     assert update.aliased_bytes is not None and update.aliased_bytes >= 2 * 4 * parameters
     assert update.output_bytes is not None and update.output_bytes < 0.2 * update.aliased_bytes
+    # What `distill` says before it begins is no less than what the compiler takes.
+    teachers = [run.teacher(0)]
+    parts = distillation_parts(run.config, run.student, teachers, run.devices)
+    estimate = sum(part.num_bytes for part in parts if part.name in ("replay", "student", "activations"))
+    assert update.argument_bytes is not None
+    assert estimate >= run.devices.size * (update.argument_bytes + update.temporary_bytes)
 
 
 @pytest.mark.parametrize("topology", BOTH)
@@ -200,4 +207,17 @@ def test_pods_have_one_all_reduce_too(topology: str, size: int) -> None:
     update = compiled(run, "update")["update"]
     print(f"{topology}: compiled in {update.compile_seconds:.0f} s")
     assert update.all_reduces is not None and len(update.all_reduces) == 1
+    assert update.ring_copies == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", [pytest.param("v5p:4x4x4", marks=TPU), pytest.param("h100:8", marks=CUDA)])
+def test_57_games_have_one_all_reduce_and_little_beside_their_replays(topology: str) -> None:
+    run = run_for(topology, *ATARI_57, network="multi10", games="alternating")
+    update = compiled(run, "update")["update"]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.learner_state.variables))
+    # Gradients of the 57 heads beside those of the rest; as one vector of an odd length they took 18 times as much.
+    assert update.all_reduces is not None and len(update.all_reduces) == 1
+    assert 4 * parameters <= update.all_reduces[0] <= 4 * (parameters + 2 + 3 * 57)
+    assert update.temporary_bytes is not None and update.temporary_bytes < 6 * 4 * parameters
     assert update.ring_copies == 0

@@ -78,8 +78,61 @@ def test_traffic_is_what_operations_read_and_write_and_of_a_ring_what_is_looked_
     # A sort and a sum, each reads and writes 4,000 bytes.
     assert hlo.traffic_bytes(text, set()) == pytest.approx(16_000, rel=0.01)
     looked_up = program("%p = u8[8,4096,56,128]{3,2,1,0} parameter(0)", "%g = u8[32,56,128]{2,1,0} gather(%p, %i)")
-    assert hlo.traffic_bytes(looked_up, RINGS) == 32 * 56 * 128
+    # Read from the ring, and written down.
+    assert hlo.traffic_bytes(looked_up, RINGS) == 2 * 32 * 56 * 128
     assert hlo.count_operations(looked_up) == 1
+
+
+def test_traffic_of_a_fusion_is_what_it_reads_of_its_operands() -> None:
+    inner = (
+        "%a = f32[1000000]{0} parameter(0)",
+        "%b = f32[100]{0} parameter(1)",
+        "%half = f32[1000000]{0} multiply(%a, %a)",
+        "%part = f32[100]{0} slice(%half), slice={[7:107]}",
+        "ROOT %sum = f32[100]{0} add(%part, %b)",
+    )
+    text = program("%f = f32[100]{0} fusion(%x, %y), kind=kLoop, calls=%fused", inner=inner)
+    assert hlo.traffic_bytes(text, set()) == 3 * 400
+    written = (
+        "%a = f32[1000000]{0} parameter(0)",
+        "%b = f32[100]{0} parameter(1)",
+        "%at = s32[] parameter(2)",
+        "ROOT %u = f32[1000000]{0} dynamic-update-slice(%a, %b, %at)",
+    )
+    text = program("%f = f32[1000000]{0} fusion(%x, %y, %i), kind=kLoop, calls=%fused", inner=written)
+    assert hlo.traffic_bytes(text, set()) == 2 * 400 + 4
+    # A reduction reads all of it.
+    read = ("%a = f32[1000000]{0} parameter(0)", "ROOT %s = f32[] reduce(%a, %zero), to_apply=%add")
+    text = program("%f = f32[] fusion(%x), kind=kInput, calls=%fused", inner=read)
+    assert hlo.traffic_bytes(text, set()) == 4_000_004
+
+
+def test_traffic_of_branches_is_their_mean_and_what_surrounds_a_loop_is_shared_by_its_turns() -> None:
+    text = """
+%dear (a: f32[8]) -> f32[1000] {
+  %a = f32[8]{0} parameter(0)
+  ROOT %b = f32[1000]{0} sort(%a)
+}
+
+%cheap (c: f32[8]) -> f32[1000] {
+  %c = f32[8]{0} parameter(0)
+  ROOT %d = f32[1000]{0} constant(0)
+}
+
+%body (e: f32[8]) -> f32[8] {
+  %e = f32[8]{0} parameter(0)
+  %n = f32[1000]{0} conditional(%i, %e, %e), branch_computations={%dear, %cheap}
+  ROOT %r = f32[8]{0} slice(%n), slice={[0:8]}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %s = f32[8]{0} sort(%p)
+  ROOT %w = f32[8]{0} while(%s), condition=%go_on, body=%body
+}
+"""
+    # Half of the sort of 8 into 1,000; all of the slice; a quarter of the sort before the loop.
+    assert hlo.traffic_bytes(text, set(), turns=4) == (32 + 4000) / 2 + 2 * 32 + (2 * 32) / 4
 
 
 def test_the_cpus_update_of_a_ring_in_place_is_seen_to_copy_nothing_and_one_without_donation_to_copy() -> None:

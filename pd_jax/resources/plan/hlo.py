@@ -19,6 +19,12 @@ _DOT = re.compile(
 _CONVOLUTION = re.compile(
     r"stablehlo\.convolution.*\]x\[([^\]]*)\]->.*: \(tensor<.*?>, tensor<(\S+?)>\) -> tensor<(\S+?)>"
 )
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_ELEMENT_BY_ELEMENT = frozenset(
+    {"bitcast", "reshape", "copy", "convert", "add", "subtract", "multiply", "divide", "maximum", "minimum", "negate"}
+)
+# Of the first operand they read no more than they give.
+_LOOK_UP = frozenset({"slice", "dynamic-slice", "gather"})
 _FREE = frozenset({"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "conditional", "call"})
 # Of a TPU. A compiler moves what is small between it and the memory as it sees fit.
 _FAST_MEMORY = re.compile(r"S\(1\)")
@@ -145,23 +151,107 @@ def count_operations(text: str) -> int:
     return len(_executed(list(instructions(text))))
 
 
-def traffic_bytes(text: str, rings: Collection[RingShape]) -> int:
-    """What the operations of a compiled program read and write, with the bodies of loops counted once.
+def traffic_bytes(text: str, rings: Collection[RingShape], turns: int = 1) -> int:
+    """What the operations of a compiled program read and write, for one turn of its loop if it has one.
 
-    For compilers that do not say. Of a ring only what is looked up is counted, not the whole of it; what a cache keeps
-    from one operation to the next is counted again.
+    For compilers that do not say. Of what is only sliced the slices are counted, of what is written in place what is
+    written, and of the branches of a conditional their mean, since one of them runs. What comes before the loop and
+    after it is shared by its turns. What a cache keeps from one operation to the next is counted again.
 
     Args:
       text: of a compiled program.
-      rings: as for :func:`ring_copies`.
+      rings: as for :func:`ring_copies`. Of them nothing is counted but what is looked up.
+      turns: of the loop.
     """
     known = list(instructions(text))
-    sizes = {one.name: 0 if _is_ring(one.result, rings) else sum(_sizes_in_bytes(one.result)) for one in known}
-    total = 0
-    for one in _executed(known):
-        operands = _OPERAND.findall(one.rest.split("), ")[0])
-        total += sizes[one.name] + sum(sizes.get(name, 0) for name in operands)
-    return total
+    traffic = _Traffic(known, rings)
+    shares = _shares(known, turns)
+    return round(sum(shares.get(one.computation, 1.0) * traffic.of(one) for one in _executed(known)))
+
+
+class _Traffic:
+    """What single operations read and write."""
+
+    def __init__(self, known: Sequence[Instruction], rings: Collection[RingShape]) -> None:
+        self._by_name = {one.name: one for one in known}
+        self._bodies: dict[str, list[Instruction]] = {}
+        for one in known:
+            self._bodies.setdefault(one.computation, []).append(one)
+        self._sizes = {one.name: sum(_sizes_in_bytes(one.result)) for one in known}
+        self._rings = {one.name for one in known if _is_ring(one.result, rings)}
+
+    def of(self, one: Instruction) -> int:
+        """Bytes read and written."""
+        names = _operands(one)
+        if one.opcode.endswith("-done"):
+            return 0
+        if one.opcode.endswith("-start"):
+            # Its result names the operand as well.
+            return 2 * sum(map(self._whole, names))
+        body = self._body(one)
+        if body is None:
+            return self._written(one) + sum(self._read(name, [one]) for name in dict.fromkeys(names))
+        parameters = {int(inner.rest.split(")")[0]): inner for inner in body if inner.opcode == "parameter"}
+        read = (self._read(parameters[index].name, body) for index in range(len(names)) if index in parameters)
+        root = next((inner for inner in body if inner.is_root), body[-1])
+        return self._written(root) + sum(read)
+
+    def _body(self, one: Instruction) -> list[Instruction] | None:
+        match = _CALLED.search(one.rest) if one.opcode == "fusion" else None
+        return self._bodies.get(match.group(1)) if match else None
+
+    def _whole(self, name: str) -> int:
+        return 0 if name in self._rings else self._sizes.get(name, 0)
+
+    def _written(self, root: Instruction) -> int:
+        operands = [self._by_name[name] for name in _operands(root) if name in self._by_name]
+        if root.opcode == "tuple":
+            return sum(map(self._written, operands))
+        if root.opcode == "bitcast" and operands:
+            return self._written(operands[0])
+        if root.opcode == "dynamic-update-slice" and len(operands) > 1:
+            return self._sizes[operands[1].name]
+        return self._whole(root.name)
+
+    def _read(self, name: str, readers: Sequence[Instruction]) -> int:
+        """What some operations of one computation read of an array."""
+        total, whole = 0, self._whole(name)
+        for one in readers:
+            operands = _operands(one)
+            if name not in operands:
+                continue
+            if one.opcode in _LOOK_UP and operands[0] == name:
+                total += self._sizes[one.name]
+            elif one.opcode in _ELEMENT_BY_ELEMENT and not one.is_root and len(readers) > 1:
+                # Within a fusion no more is computed than is read of it.
+                total += self._read(one.name, readers)
+            elif one.opcode != "dynamic-update-slice" or operands[0] != name:
+                total += whole
+        return total if name in self._rings else min(total, whole)
+
+
+def _operands(one: Instruction) -> list[str]:
+    return _OPERAND.findall(one.rest.split("), ")[0])
+
+
+def _shares(known: Sequence[Instruction], turns: int) -> dict[str, float]:
+    """How often each computation runs for one turn of the program's loop, where that is not once.
+
+    The branches of a conditional run equally often.
+    """
+    shares: dict[str, float] = {}
+    conditionals = []
+    for one in known:
+        if one.opcode == "conditional" and (match := _BRANCHES.search(one.rest)):
+            conditionals.append((one.computation, _OPERAND.findall(match.group(1))))
+    # A conditional within a branch runs as often as the branch does: as many passes as they are nested at the most.
+    for _ in conditionals:
+        for computation, names in conditionals:
+            shares |= dict.fromkeys(names, shares.get(computation, 1.0) / len(names))
+    around = {one.computation for one in known if one.opcode == "while"}
+    if len(around) == 1:
+        shares |= dict.fromkeys(around, 1.0 / turns)
+    return shares
 
 
 def _executed(known: Sequence[Instruction]) -> list[Instruction]:

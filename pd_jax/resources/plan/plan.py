@@ -90,7 +90,7 @@ def report_program(program: Program, kind: DeviceKind | None, num_devices: int) 
     is_estimate = "optimal_seconds" in costs and costs["optimal_seconds"] > 0
     # XLA's compiler for CUDA says neither.
     flops = costs.get("flops") or product_flops(lowered.as_text())
-    counted = float(traffic_bytes(text, program.rings))
+    counted = float(traffic_bytes(text, program.rings, program.turns))
     accessed = costs.get("bytes accessed") or counted
     if " conditional(" in text:
         # Games that alternate are branches, of each of which XLA counts all that it is given: every ring, whole.
@@ -108,8 +108,13 @@ def report_program(program: Program, kind: DeviceKind | None, num_devices: int) 
         all_reduces=reduced,
         collectives=tuple(other_collectives(text)),
         estimated_seconds=costs["optimal_seconds"] if is_estimate else None,
-        floor_seconds=None if kind is None else floor_seconds(kind, num_devices, flops, accessed, sum(reduced)),
     )
+    if kind is not None:
+        report = dataclasses.replace(
+            report,
+            floor_seconds=floor_seconds(kind, num_devices, flops, accessed, sum(reduced)),
+            link_seconds=link_seconds(kind, num_devices, sum(reduced)),
+        )
     if memory is None:
         return report
     return dataclasses.replace(
@@ -127,8 +132,6 @@ def floor_seconds(
 ) -> float:
     """What a program takes at the least: its arithmetic or its memory traffic, whichever is more, and its all-reduces.
 
-    A ring of devices moves ``2 (D - 1) / D`` times the bytes of an all-reduce over each link.
-
     Args:
       kind: of the devices.
       num_devices: D.
@@ -136,8 +139,18 @@ def floor_seconds(
       reduced_bytes: of the all-reduces.
     """
     arithmetic, traffic = (flops or 0.0) / kind.peak_flops, (num_bytes or 0.0) / kind.memory_bandwidth
-    links = 2 * (num_devices - 1) / num_devices * reduced_bytes / kind.link_bandwidth
-    return max(arithmetic, traffic) + links
+    return max(arithmetic, traffic) + link_seconds(kind, num_devices, reduced_bytes)
+
+
+def link_seconds(kind: DeviceKind, num_devices: int, reduced_bytes: int) -> float:
+    """What all-reduces take at the least: a ring of devices moves ``2 (D - 1) / D`` times their bytes over each link.
+
+    Args:
+      kind: of the devices.
+      num_devices: D.
+      reduced_bytes: of the all-reduces.
+    """
+    return 2 * (num_devices - 1) / num_devices * reduced_bytes / kind.link_bandwidth
 
 
 def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], steps_per_core: float) -> Plan:
@@ -176,17 +189,33 @@ def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], ste
         resident_bytes=resident,
         needed_bytes=needed,
         fits=fits,
+        largest_capacity=None if available is None else _largest_capacity(config, available - needed, rings_bytes),
         programs=reports,
         rates=_rates(run, reports, kind, hosts, steps_per_core),
         versions={"jax": jax.__version__, "compiler": _compiler_version(first.platform)},
     )
 
 
+def _largest_capacity(config: DistillConfig, left: int, rings_bytes: int) -> int:
+    """Steps of each game for which there is room beside all else, so many that lanes share them evenly.
+
+    Args:
+      config: of the run.
+      left: bytes of one device; negative if they are missing.
+      rings_bytes: of all replays on one device.
+    """
+    room = config.replay.capacity * max(0, rings_bytes + left) // rings_bytes
+    # A TPU fills a lane's share up to a multiple of 8.
+    dealt = math.lcm(*config.lanes) * 8
+    return room // dealt * dealt
+
+
 def _rates(
     run: Run, reports: dict[str, ProgramReport], kind: DeviceKind | None, hosts: int, steps_per_core: float
 ) -> Rates | None:
     config, games = run.config, range(len(run.tasks))
-    update = next(iter(reports.values())).seconds
+    report = next(iter(reports.values()))
+    update = report.seconds
     if update is None:
         return None
     steps = sum(config.rollouts_per_round(game) * config.steps_per_rollout(game) for game in games)
@@ -204,6 +233,7 @@ def _rates(
     bound = min(limits, key=lambda name: limits[name])
     return Rates(
         updates_per_second=alone,
+        efficiency=report.efficiency,
         steps_per_update=per_update,
         steps_per_second=alone * per_update,
         inference_steps_per_second=inference_rate,

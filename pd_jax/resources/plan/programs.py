@@ -46,6 +46,7 @@ class Program:
       rings: the columns that one device holds and the program must not copy.
       ring_bytes: what these take.
       games: that run it, by name.
+      turns: of its loop: updates, or steps of play.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Program:
     rings: frozenset[RingShape]
     ring_bytes: int
     games: tuple[str, ...]
+    turns: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +187,7 @@ def programs_of(run: Run) -> Iterator[Program]:
 
     columns = frozenset().union(*map(ring_shapes, everything))
     size = sum(map(_ring_bytes, everything))
-    yield Program(f"update {config.student.network}", updates, columns, size, names)
+    yield Program(f"update {config.student.network}", updates, columns, size, names, num_updates)
     alike: dict[Any, list[int]] = {}
     for game, task in enumerate(run.tasks):
         key = (task.observation_shape, task.num_actions, config.lanes[game], config.capacity_per_lane(game))
@@ -242,6 +244,6 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
 
     size = _ring_bytes(stored)
     yield Program(f"insert {label}", insertion, columns, size, names)
-    yield Program(f"rollout {label}", play, frozenset(), 0, names)
+    yield Program(f"rollout {label}", play, frozenset(), 0, names, length if run.in_jit else 1)
     yield Program(f"evaluate {label}", evaluation, frozenset(), 0, names)
     yield Program(f"relabel {label}", relabelling, columns, size, names)

@@ -27,6 +27,7 @@ class ProgramReport:
       estimated_seconds: the compiler's own estimate, with the body of a loop counted once. None where it does not know
         every operation, which shows as a negative figure.
       floor_seconds: what arithmetic, memory and links take at the least, by the vendor's figures.
+      link_seconds: of that, what the all-reduces take.
     """
 
     name: str
@@ -47,12 +48,21 @@ class ProgramReport:
     collectives: tuple[str, ...] | None = None
     estimated_seconds: float | None = None
     floor_seconds: float | None = None
+    link_seconds: float | None = None
 
     @property
     def seconds(self) -> float | None:
         """The larger one of estimate and floor."""
         known = [value for value in (self.estimated_seconds, self.floor_seconds) if value is not None]
         return max(known) if known else None
+
+    @property
+    def efficiency(self) -> float | None:
+        """``u / (u + a)``, of the u seconds of a program beside the a of its all-reduces; None if unknown."""
+        if self.floor_seconds is None or self.link_seconds is None:
+            return None
+        alone = max(self.estimated_seconds or 0.0, self.floor_seconds - self.link_seconds)
+        return alone / (alone + self.link_seconds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,7 @@ class Rates:
 
     Attributes:
       updates_per_second: by the updates, and by the play that shares the first device of each host.
+      efficiency: the share of an update's time that is not the all-reduce's, if nothing hides it; None if unknown.
       steps_per_update: control steps of all games that the schedule plays for each update.
       steps_per_second: control steps of all games that keep such updates busy.
       inference_steps_per_second: that the first devices can decide.
@@ -71,6 +82,7 @@ class Rates:
     """
 
     updates_per_second: float
+    efficiency: float | None
     steps_per_update: float
     steps_per_second: float
     inference_steps_per_second: float | None
@@ -95,6 +107,7 @@ class Plan:
       resident_bytes: what the first device of a host keeps: replay, student, teachers and rollouts.
       needed_bytes: with the temporaries of the largest program and the code of all.
       fits: whether there is as much; None if unknown.
+      largest_capacity: steps of each game in the replay for which there is room; None if unknown.
       programs: by name.
       rates: None if nothing is known of the update's time.
       versions: of JAX and the compiler.
@@ -112,6 +125,7 @@ class Plan:
     resident_bytes: int
     needed_bytes: int
     fits: bool | None
+    largest_capacity: int | None
     programs: dict[str, ProgramReport]
     rates: Rates | None
     versions: dict[str, str]
