@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,26 +26,33 @@ from pd_jax.resources.parts import evaluation_memory
 from pd_jax.resources.profiler import profiling
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.summary import GameSummary, Summary, one_or_list
-from pd_jax.system.interrupts import Interrupts
+from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.tasks import check_teacher_plays
 from pd_jax.teachers.teacher import count_teachers_params
 
 
-def run_evaluate(config: EvaluateConfig, teacher: Teacher | Sequence[Teacher] | None = None) -> Summary:
+@stoppable
+def run_evaluate(
+    config: EvaluateConfig,
+    teacher: Teacher | Sequence[Teacher] | None = None,
+    *,
+    stop: threading.Event | None = None,
+) -> Summary:
     """Scores teachers, a run's student, or both under one protocol.
 
     Args:
       config: what to play, and how often.
       teacher: who plays instead of the teachers that the configuration names, if it names any.
+      stop: ends it as SIGTERM does once it is set, which another thread may do.
 
     Returns:
       the summary: of both policies, or of the one that was given.
 
     Raises:
       UserError: the teachers, the run and the games do not fit together.
-      Interrupted: a signal came; there are no scores.
+      Interrupted: a signal came, or ``stop`` was set; there are no scores.
     """
     started = time.monotonic()
     trained = load_trained(config.run, checkpoint=config.checkpoint) if config.run is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.resources.parts import collection_memory
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.system.interrupts import Interrupts
+from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.tasks import task_of
@@ -27,20 +28,28 @@ _MAY_CHANGE = frozenset({"steps"})
 """What a continued recording may set anew: how long it gets."""
 
 
-def collect(config: CollectConfig, teacher: Teacher | None = None, *, tells_memory: bool = True) -> DatasetHeader:
+@stoppable
+def collect(
+    config: CollectConfig,
+    teacher: Teacher | None = None,
+    *,
+    tells_memory: bool = True,
+    stop: threading.Event | None = None,
+) -> DatasetHeader:
     """Plays and records, or goes on with a recording.
 
     Args:
       config: the recording's.
       teacher: who plays instead of the teacher that the configuration names, whose name is then only a label.
       tells_memory: whether to print what memory the recording takes.
+      stop: ends it as SIGTERM does once it is set, which another thread may do.
 
     Returns:
       the recording's header.
 
     Raises:
       UserError: teacher, game and directory do not fit together, or the disk is full.
-      Interrupted: a signal came; whole rollouts up to then are recorded.
+      Interrupted: a signal came, or ``stop`` was set; whole rollouts up to then are recorded.
     """
     teacher = teacher or load(config.teacher, config.game)
     task = task_of(config.game, teacher)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -38,15 +39,18 @@ from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.tools import Tools, open_tools
 from pd_jax.system import hosts
+from pd_jax.system.interrupts import stoppable
 from pd_jax.teachers import Teacher
 
 
+@stoppable
 def distill(
     config: DistillConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,
     teacher_scores: Mapping[str, TeacherScore] | None = None,
     *,
     tells_memory: bool = True,
+    stop: threading.Event | None = None,
 ) -> Summary:
     """Runs or resumes a distillation, writes its run directory and returns its summary.
 
@@ -56,6 +60,7 @@ def distill(
         in the order of their names.
       teacher_scores: by game, what teachers are known to score under this run's protocol; these are not asked again.
       tells_memory: whether to print what memory the run takes.
+      stop: ends it as SIGTERM does once it is set, which another thread may do.
 
     Returns:
       the summary; of several processes only process 0 has one with games in it.
@@ -63,7 +68,7 @@ def distill(
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or the training diverged, or a teacher's
         outputs became NaN and the run could not go on without it.
-      Interrupted: a signal came; the run was saved.
+      Interrupted: a signal came, or ``stop`` was set; the run was saved.
     """
     setup = make_setup(config, teacher, teacher_scores)
     with open_distill_run(setup) as run:

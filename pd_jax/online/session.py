@@ -8,6 +8,7 @@ distil online). Composes the modules; owns files and time.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -31,22 +32,25 @@ from pd_jax.runs.requests import Dispatched, Update, drive
 from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.tools import Tools, open_tools
+from pd_jax.system.interrupts import stoppable
 from pd_jax.system.progress import warn_if_unwritable
 from pd_jax.trainers.learning_teacher import LearningTeacher, snapshot
 
 
-def online(config: OnlineConfig) -> Summary:
+@stoppable
+def online(config: OnlineConfig, *, stop: threading.Event | None = None) -> Summary:
     """Runs or resumes an online distillation and writes its run directory.
 
     Args:
       config: the run's.
+      stop: ends it as SIGTERM does once it is set, which another thread may do.
 
     Returns:
       the summary.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written; or one of the two diverged.
-      Interrupted: a signal came; the run was saved.
+      Interrupted: a signal came, or ``stop`` was set; the run was saved.
     """
     setup = make_online_setup(config)
     title = f"online {setup.task.name} into {setup.config.student.network}"

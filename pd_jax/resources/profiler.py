@@ -18,6 +18,7 @@ from pd_jax.config.base import ProfiledConfig
 from pd_jax.resources.trace_tables import describe_trace, loaded_programs, trace_viewers
 from pd_jax.resources.traces import find_trace
 from pd_jax.system import hosts
+from pd_jax.system.interrupts import takes_signals
 from pd_jax.system.progress import print_warning
 
 _BEGINNINGS = 3
@@ -162,7 +163,7 @@ def _on_signals(act: Callable[[], None]) -> Iterator[None]:
         previous[number](number, frame)
 
     # Only the main thread may set handlers, and only there do they interrupt a wait.
-    if threading.current_thread() is threading.main_thread():
+    if takes_signals():
         own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         previous |= {number: handler for number, handler in own.items() if callable(handler)}
     for number in previous:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from pd_jax.runs.summary import Summary
 from pd_jax.sweep.setup import Cell, Game, Plan, make_plan
 from pd_jax.sweep.summary import Table, build_table, format_table
 from pd_jax.system.files import to_json, write_atomically
+from pd_jax.system.interrupts import stoppable
 from pd_jax.system.progress import print_line
 from pd_jax.system.text import format_seconds
 from pd_jax.teachers import Teacher
@@ -35,19 +37,23 @@ _GROWS = frozenset({"grid", "teacher", "game", "data"})
 _MAY_CHANGE = _GROWS | {"together", "learner.num_devices"}
 
 
-def sweep(config: SweepConfig, teachers: Sequence[Teacher] | None = None) -> Table:
+@stoppable
+def sweep(
+    config: SweepConfig, teachers: Sequence[Teacher] | None = None, *, stop: threading.Event | None = None
+) -> Table:
     """Runs or resumes every cell of a grid.
 
     Args:
       config: the sweep's.
       teachers: who play instead of the teachers that the configuration names, whose names are then only labels.
+      stop: ends it as SIGTERM does once it is set, which another thread may do.
 
     Returns:
       the table, in which failed cells have their reasons.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written.
-      Interrupted: a signal came; the cell or the recording in hand was saved.
+      Interrupted: a signal came, or ``stop`` was set; the cell or the recording in hand was saved.
     """
     plan = make_plan(config, teachers)
     check = functools.partial(_check_resumed, plan)

@@ -1,16 +1,60 @@
-"""Ctrl-C and SIGTERM: finish the call in hand, save, and say how to go on."""
+"""Ctrl-C, SIGTERM and a caller's event: finish the call in hand, save, and say how to go on."""
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import functools
 import signal
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from pd_jax.system import hosts
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_stop: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("stop", default=None)
+
+
+def takes_signals() -> bool:
+    """Whether handlers of signals can be set from here: Python allows it in the main thread alone."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def stopped_by(event: threading.Event | None) -> Iterator[None]:
+    """Work in this context, in this thread, is stopped by an event as by SIGTERM.
+
+    Args:
+      event: None leaves that to whoever called before.
+    """
+    if event is None:
+        yield
+        return
+    token = _stop.set(event)
+    try:
+        yield
+    finally:
+        _stop.reset(token)
+
+
+def stoppable(function: Callable[P, R]) -> Callable[P, R]:
+    """Has a function that takes ``stop``, an event or None, heed it: :func:`stopped_by` around the call."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        event: Any = kwargs.get("stop")
+        with stopped_by(event):
+            return function(*args, **kwargs)
+
+    return call
+
 
 class Interrupted(BaseException):
-    """The user, or a scheduler, asked for an end. ``signal_number`` says how.
+    """The user, a scheduler or the caller asked for an end. ``signal_number`` says how: SIGTERM for a caller's event.
 
     Like KeyboardInterrupt no Exception: whoever takes any error for a damaged file must not take this for one.
     """
@@ -53,22 +97,30 @@ def forget_interrupts() -> None:
 class Interrupts:
     """Notes the first SIGINT or SIGTERM instead of dying of it; a second SIGINT ends the process as usual.
 
-    A context manager. Inside it, call :meth:`check` wherever stopping is safe.
+    A context manager. Inside it, call :meth:`check` wherever stopping is safe. Off the main thread, where no signal
+    arrives, and beside signals, it heeds the event of :func:`stopped_by`.
     """
 
     def __init__(self) -> None:
-        self._received = _raised
+        self._noted = _raised if takes_signals() else None
+        self._stop = _stop.get()
         self._previous: dict[int, Any] = {}
 
     @property
+    def _received(self) -> int | None:
+        if self._noted is None and self._stop is not None and self._stop.is_set():
+            return signal.SIGTERM
+        return self._noted
+
+    @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether an end was asked for."""
         return self._received is not None
 
     def check(self) -> None:
-        """Raises :class:`Interrupted` if a signal has come."""
-        if self._received is not None:
-            raise Interrupted(self._received)
+        """Raises :class:`Interrupted` if an end was asked for."""
+        if (number := self._received) is not None:
+            raise Interrupted(number)
 
     def check_alone(self) -> None:
         """As :meth:`check`, where stopping is safe only if there is no other process that would go on."""
@@ -80,12 +132,14 @@ class Interrupts:
         among = hosts.current()
         if among is None:
             self.check()
-        elif (number := among.meet("stop", None if self._received is None else str(self._received))) is not None:
-            among.leaving = True
-            raise Interrupted(int(number))
+        else:
+            received = self._received
+            if (number := among.meet("stop", None if received is None else str(int(received)))) is not None:
+                among.leaving = True
+                raise Interrupted(int(number))
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM) if takes_signals() else ():
             self._previous[number] = signal.signal(number, self._note)
         if (among := hosts.current()) is not None:
             among.stopping = self
@@ -96,6 +150,6 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None and number == signal.SIGINT:
+        if self._noted is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._received = number
+        self._noted = number

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pd_jax.system.interrupts import takes_signals
 from pd_jax.system.text import format_seconds
 
 _REFRESHES_PER_SECOND = 2
@@ -99,8 +100,8 @@ class Meter:
 class Progress:
     """Nested meters and a status line, on stderr.
 
-    On a terminal they are bars, redrawn in place; anywhere else, and with ``TERM=dumb``, a plain line is printed at
-    most every ``interval_seconds``, and a last one at the end::
+    On a terminal they are bars, redrawn in place; anywhere else, with ``TERM=dumb`` and off the main thread, where
+    several may be drawn at once, a plain line is printed at most every ``interval_seconds``, and a last one at the end::
 
         with Progress("distill pong") as progress:
             rounds, updates = progress.add("rounds", 10), progress.add("updates", 10_000)
@@ -124,7 +125,7 @@ class Progress:
         self._last_line = time.monotonic()
         self._changed = False
         self._live: Live | None = None
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal and takes_signals():
             self._live = Live(
                 get_renderable=self._render,
                 console=self._console,

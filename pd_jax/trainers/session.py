@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from typing import Any
 
@@ -17,24 +18,27 @@ from pd_jax.runs.session import Session
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.timer import SaveTimer
 from pd_jax.runs.tools import Tools, open_tools
+from pd_jax.system.interrupts import stoppable
 from pd_jax.trainers.counters import TrainingCounters
 from pd_jax.trainers.scorer import TrainingScorer
 from pd_jax.trainers.setup import TrainingSetup, load_start, make_training_setup, open_training_run
 from pd_jax.trainers.summary import iteration_numbers, summarise_training
 
 
-def train_teacher(config: TrainTeacherConfig) -> Summary:
+@stoppable
+def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = None) -> Summary:
     """Trains a teacher, or resumes its training, and leaves ``teacher.safetensors`` in the run directory.
 
     Args:
       config: the run's.
+      stop: ends it as SIGTERM does once it is set, which another thread may do.
 
     Returns:
       the summary.
 
     Raises:
       UserError: something the user gave does not fit; nothing was written.
-      Interrupted: a signal came; the run was saved.
+      Interrupted: a signal came, or ``stop`` was set; the run was saved.
     """
     setup = make_training_setup(config)
     config, memory = setup.config, setup.memory()
