@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pd_jax.system.computing import computing
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
@@ -114,12 +115,14 @@ class InferenceTimer:
             return
         if self._threads is None:
             self._threads = concurrent.futures.ThreadPoolExecutor(len(self._plays), "probe")
-            self._probes = [self._threads.submit(play.probe_inference) for play in self._plays]
+            self._probes = [self._threads.submit(computing()(play.probe_inference)) for play in self._plays]
             return
         # That it is not known is no reason to end a run.
         with contextlib.suppress(RuntimeError):
             probes = [(play, probe.result()) for play, probe in zip(self._plays, self._probes, strict=True)]
-            used = [(play, self._threads.submit(probe.seconds)) for play, probe in probes if probe is not None]
+            used = [
+                (play, self._threads.submit(computing()(probe.seconds))) for play, probe in probes if probe is not None
+            ]
             for play, seconds in used:
                 play.note_inference(seconds.result())
         self.close()

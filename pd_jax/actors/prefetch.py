@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from pd_jax.actors.play import Play
+from pd_jax.system.computing import computing
 from pd_jax.types import Trajectory
 
 
@@ -76,6 +77,7 @@ class PrefetchedPlay:
         self._waiting.clear()
         self._play.close()
 
+    @computing()
     def _run(self) -> None:
         try:
             while self._may_play():

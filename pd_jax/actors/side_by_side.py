@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator, Sequence
 
 from pd_jax.actors.play import Play
+from pd_jax.system.computing import computing
 from pd_jax.types import Trajectory
 
 
@@ -57,6 +58,7 @@ class SideBySide:
         ahead = [threading.Semaphore(1) for _ in self.plays]
         is_over = threading.Event()
 
+        @computing()
         def run(game: int) -> None:
             failure: BaseException | None = None
             try:

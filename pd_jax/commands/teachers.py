@@ -60,10 +60,12 @@ def run_import(config: ImportTeacherConfig) -> None:
     if os.path.lexists(config.out):
         raise UserError(f"--out: {config.out} exists; name another file")
     # Late: what reads other libraries' files takes seconds to import.
+    from pd_jax.system.computing import computing
     from pd_jax.teachers.importers import import_teacher
 
-    params, metadata = import_teacher(config.file, config.game)
-    metadata, parameters = _tried_out(config, params, metadata)
+    with computing():
+        params, metadata = import_teacher(config.file, config.game)
+        metadata, parameters = _tried_out(config, params, metadata)
     save_teacher(config.out, params, metadata)
     score = metadata.evaluation
     what = "Q-values" if metadata.output == "q" else "logits"
@@ -115,9 +117,11 @@ def _line_of_score(score: Mapping[str, Any]) -> str:
 
 def _measure(entry: Entry, config: ShowTeacherConfig) -> dict[str, Any]:
     from pd_jax.evaluation.action_gaps import describe_outputs, played_outputs
+    from pd_jax.system.computing import computing
     from pd_jax.teachers.teacher import load
 
-    outputs = played_outputs(load(entry.path, config.game), config.states, epsilon=config.epsilon, seed=config.seed)
+    with computing():
+        outputs = played_outputs(load(entry.path, config.game), config.states, epsilon=config.epsilon, seed=config.seed)
     return describe_outputs(outputs) | {"epsilon": config.epsilon, "seed": config.seed}
 
 

@@ -26,6 +26,7 @@ from pd_jax.resources.parts import evaluation_memory
 from pd_jax.resources.profiler import profiling
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.summary import GameSummary, Summary, one_or_list
+from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher, load
@@ -34,6 +35,7 @@ from pd_jax.teachers.teacher import count_teachers_params
 
 
 @stoppable
+@computing()
 def run_evaluate(
     config: EvaluateConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,

@@ -19,6 +19,7 @@ from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.resources.parts import collection_memory
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher, load
@@ -29,6 +30,7 @@ _MAY_CHANGE = frozenset({"steps"})
 
 
 @stoppable
+@computing()
 def collect(
     config: CollectConfig,
     teacher: Teacher | None = None,

@@ -39,11 +39,13 @@ from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.tools import Tools, open_tools
 from pd_jax.system import hosts
+from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import stoppable
 from pd_jax.teachers import Teacher
 
 
 @stoppable
+@computing()
 def distill(
     config: DistillConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,

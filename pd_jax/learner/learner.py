@@ -25,6 +25,7 @@ from pd_jax.learner.update import (
 )
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
+from pd_jax.system.computing import computing
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import Batch
 
@@ -140,6 +141,7 @@ class Learner:
         self._many(num_updates, None)
         done: Future[None] = Future()
 
+        @computing()
         def compile_it() -> None:
             try:
                 self.lower(shapes[0], shapes[1], num_updates).compile()

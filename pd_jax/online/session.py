@@ -32,12 +32,14 @@ from pd_jax.runs.requests import Dispatched, Update, drive
 from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.tools import Tools, open_tools
+from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import stoppable
 from pd_jax.system.progress import warn_if_unwritable
 from pd_jax.trainers.learning_teacher import LearningTeacher, snapshot
 
 
 @stoppable
+@computing()
 def online(config: OnlineConfig, *, stop: threading.Event | None = None) -> Summary:
     """Runs or resumes an online distillation and writes its run directory.
 

@@ -26,6 +26,7 @@ from pd_jax.runs.directory import RunDirectory, read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.sweep.setup import Cell, Game, Plan, make_plan
 from pd_jax.sweep.summary import Table, build_table, format_table
+from pd_jax.system.computing import computing
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.interrupts import stoppable
 from pd_jax.system.progress import print_line
@@ -38,6 +39,7 @@ _MAY_CHANGE = _GROWS | {"together", "learner.num_devices"}
 
 
 @stoppable
+@computing()
 def sweep(
     config: SweepConfig, teachers: Sequence[Teacher] | None = None, *, stop: threading.Event | None = None
 ) -> Table:

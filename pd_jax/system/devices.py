@@ -85,6 +85,18 @@ def platform_of(tree: Any) -> str:
     return default_platform()
 
 
+def _barrier(tree: Any) -> Any:
+    """What is computed from a tree is not merged with what it was computed from, random keys aside.
+
+    JAX's check of keys (``jax_debug_key_reuse``) takes one that went through a barrier for used up.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    others = [index for index, leaf in enumerate(leaves) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    for index, leaf in zip(others, lax.optimization_barrier([leaves[index] for index in others]), strict=True):
+        leaves[index] = leaf
+    return structure.unflatten(leaves)
+
+
 @dataclasses.dataclass(frozen=True)
 class DeviceGroup:
     """Devices that run one program side by side. Every array they share has a leading axis of their number.
@@ -169,7 +181,7 @@ class DeviceGroup:
         def per_device(*arguments: Any) -> Any:
             # Taking the device axis off is free, but XLA then fuses that reshape into the first in-place write of a
             # donated array, and copies the array to do so: the whole replay, twice for every rollout inserted.
-            arguments = tuple(lax.optimization_barrier(x) if i in donate else x for i, x in enumerate(arguments))
+            arguments = tuple(_barrier(x) if i in donate else x for i, x in enumerate(arguments))
             with tracing_for(self.platform):
                 return function(*arguments)
 

@@ -100,8 +100,9 @@ class Meter:
 class Progress:
     """Nested meters and a status line, on stderr.
 
-    On a terminal they are bars, redrawn in place; anywhere else, with ``TERM=dumb`` and off the main thread, where
-    several may be drawn at once, a plain line is printed at most every ``interval_seconds``, and a last one at the end::
+    On a terminal they are bars, redrawn in place. Anywhere else, with ``TERM=dumb`` and off the main thread, where
+    several may be drawn at once, a plain line is printed at most every ``interval_seconds``, and a last one at the
+    end::
 
         with Progress("distill pong") as progress:
             rounds, updates = progress.add("rounds", 10), progress.add("updates", 10_000)

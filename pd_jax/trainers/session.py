@@ -18,6 +18,7 @@ from pd_jax.runs.session import Session
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.timer import SaveTimer
 from pd_jax.runs.tools import Tools, open_tools
+from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import stoppable
 from pd_jax.trainers.counters import TrainingCounters
 from pd_jax.trainers.scorer import TrainingScorer
@@ -26,6 +27,7 @@ from pd_jax.trainers.summary import iteration_numbers, summarise_training
 
 
 @stoppable
+@computing()
 def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = None) -> Summary:
     """Trains a teacher, or resumes its training, and leaves ``teacher.safetensors`` in the run directory.
 

@@ -61,7 +61,10 @@ def settings(recording: Path, tmp_path: Path) -> dict[str, tuple[Callable[..., A
             pd_jax.run_sweep,
             of(pd_jax.SweepConfig, **{"grid.seeds": [0]}, **swept),
         ),
-        "train-teacher": (pd_jax.run_train_teacher, of(pd_jax.TrainTeacherConfig, **LEARNER | {"out": out, "network": "mlp"})),
+        "train-teacher": (
+            pd_jax.run_train_teacher,
+            of(pd_jax.TrainTeacherConfig, **LEARNER | {"out": out, "network": "mlp"}),
+        ),
     }
 
 

@@ -35,6 +35,7 @@ from pd_jax.resources.plan.hlo import (
 )
 from pd_jax.resources.plan.programs import Program, Run, programs_of
 from pd_jax.resources.plan.summary import Plan, ProgramReport, Rates
+from pd_jax.system.computing import computing
 from pd_jax.teachers.teacher import bundled_names
 
 _ALL = "all"
@@ -43,6 +44,7 @@ _TOO_LARGE = "does not fit into the memory"
 _THREADS_PER_CORE = 2
 
 
+@computing()
 def make_plan(config: PlanConfig, on_program: Callable[[str], None] = lambda name: None) -> Plan:
     """Compiles a run's programs for some devices, and adds up what their compiler says.
 
