@@ -143,7 +143,7 @@ def check_value(field: Field, value: Any, where: str) -> Any:
       UserError: the type is wrong or the value impossible.
     """
     # The command line gives every value of a list in a list, None too.
-    if field.optional and (value is None or (field.many and value == [None])):
+    if field.optional and (value is None or (field.many and value in ([None], (None,)))):
         return None
     if field.many:
         return _check_items(field, value, where)
@@ -167,7 +167,9 @@ def check_value(field: Field, value: Any, where: str) -> Any:
 
 
 def _check_items(field: Field, value: Any, where: str) -> tuple[Any, ...]:
-    if field.one_or_many and not isinstance(value, list | tuple):
+    if field.one_or_many and not (isinstance(value, list | tuple) and len(value) != 1):
+        # A list of one is told as the value it stands for: a command line does not say which of the two is meant.
+        (value,) = value if isinstance(value, list | tuple) else (value,)
         return (check_value(dataclasses.replace(field, many=False), value, where),)
     if not isinstance(value, list | tuple):
         raise UserError(f"{where}: {show(value)} is not a list, each item {_TYPE_NAMES[field.kind]}")

@@ -359,6 +359,44 @@ def test_a_value_may_begin_with_a_dash() -> None:
         assert load_config(COMMANDS["distill"], [*argv, "--out", "-y"], "distill").teacher == ("-x",)
 
 
+@pytest.mark.parametrize("name", ["a\xa0b", "\u3000", "\u200b", "\udcff", "", "x" * 5000])
+@pytest.mark.parametrize("key", ["teacher", "game", "data"])
+def test_a_bad_name_is_told_alike_however_it_was_given(key: str, name: str, tmp_path: Path) -> None:
+    # A non-breaking space is what a name copied from a web page has.
+    path = tmp_path / "names.yaml"
+    messages = set()
+    for value in (name, [name], (name,)):
+        with pytest.raises(UserError) as error:
+            from_mapping(DistillConfig, {"teacher": "pong", "out": "x"} | {key: value})
+        messages.add(str(error.value))
+        if not isinstance(value, tuple):
+            path.write_text(yaml.safe_dump({key: value}), encoding="utf-8")
+            messages.add(distill_failure("--config", str(path)).removeprefix(f"{path}: "))
+    for spelling in ([f"--{key}", name], [f"--{key}={name}"]):
+        messages.add(distill_failure(*spelling).removeprefix("--"))
+    assert len(messages) == 1, messages
+    assert messages.pop().startswith(f"{key}: ")
+    # Of several, the one that is bad is named, alike again.
+    with pytest.raises(UserError) as error:
+        from_mapping(DistillConfig, {"teacher": "pong", "out": "x"} | {key: ["pong", name]})
+    assert f"--{error.value}" == distill_failure(f"--{key}", "pong", name)
+    assert str(error.value).startswith(f"{key}[1]: ")
+
+
+def test_a_list_of_one_is_told_as_its_value_is_whatever_it_holds() -> None:
+    for bad, problem in ((0, "0 is out of range (at least 1e-12)"), ("hot", "'hot' is not a number or null")):
+        for value in (bad, [bad], (bad,)):
+            with pytest.raises(UserError) as error:
+                from_mapping(DistillConfig, {"loss": {"temperature": value}})
+            assert str(error.value) == f"loss.temperature: {problem}"
+    with pytest.raises(UserError, match=r"^teacher: a list is not text$"):
+        from_mapping(DistillConfig, {"teacher": [["pong"]]})
+    with pytest.raises(UserError, match=r"^teacher: 0 items, it takes 1 to 64$"):
+        from_mapping(DistillConfig, {"teacher": []})
+    for nothing in (None, [None], (None,)):
+        assert from_mapping(DistillConfig, {"teacher": "pong", "out": "x", "game": nothing}).game is None
+
+
 # Of spaces, only the plain one can be printed.
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=12)
 
