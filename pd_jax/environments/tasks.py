@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
+from pd_jax.environments.names import translate, without_suffix
 from pd_jax.errors import UserError, nearest
 
 ATARI_ACTIONS: tuple[str, ...] = tuple(
@@ -137,10 +138,11 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 
 
 def get_task(name: str) -> Task:
-    """Finds a task by our name or by EnvPool's id, ignoring case and underscores.
+    """Finds a task by our name, by EnvPool's id or by that of Gym, Gymnasium or ALE, ignoring case and underscores.
 
-    ``"ms_pacman"``, ``"MsPacman-v5"`` and ``"mspacman"`` are the same game. Every Atari game that EnvPool registers can
-    be had, the paper's ten without importing EnvPool (which takes seconds).
+    ``"ms_pacman"``, ``"MsPacman-v5"``, ``"mspacman"``, ``"ALE/MsPacman-v5"`` and ``"MsPacmanNoFrameskip-v4"`` are the
+    same game. Every Atari game that EnvPool registers can be had, the paper's ten without importing EnvPool (which
+    takes seconds).
 
     Args:
       name: any spelling.
@@ -149,20 +151,29 @@ def get_task(name: str) -> Task:
       the task.
 
     Raises:
-      UserError: there is no such task; the message names the nearest one.
+      UserError: there is no such task; the message names the nearest one, or says what is different in the task of
+        that name.
     """
-    key = _spelling(name)
-    for task in TASKS.values():
-        if key in (_spelling(task.name), _spelling(task.env_id)):
-            return task
+    key, shown = _spelling(name), _short(name.strip())
+    if (task := _known_task(key)) is not None:
+        return task
+    paper_games = {_spelling(game) for game in PAPER_GAMES}
+    if (task := _known_task(translate(shown, key, paper_games))) is not None:
+        return task
     atari = _atari_games()
+    key = translate(shown, key, atari)
     if key in atari:
         return _ask_envpool(atari[key])
     choices = [*TASKS, *(task.env_id for task in TASKS.values()), *atari.values()]
+    hint = nearest(name[:60], choices) or nearest(without_suffix(name[:60]), choices)
     raise UserError(
-        f"{_short(name)} is not a game{nearest(name[:60], choices)} "
-        f"({', '.join(TASKS)}, or another Atari game by its EnvPool id)"
+        f"{_short(name)!r} is not a game{hint} ({', '.join(TASKS)}, or another Atari game by its EnvPool id)"
     )
+
+
+def _known_task(key: str) -> Task | None:
+    """The task of a spelling, if it is one of those that are known without EnvPool."""
+    return next((task for task in TASKS.values() if key in (_spelling(task.name), _spelling(task.env_id))), None)
 
 
 def _spelling(name: str) -> str:
@@ -176,7 +187,7 @@ def _env_id(name: str) -> str:
 
 
 def _short(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:57] + "...")
+    return name if len(name) <= 60 else name[:57] + "..."
 
 
 @functools.cache

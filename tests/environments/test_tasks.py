@@ -123,8 +123,10 @@ def test_random_scores_of_vector_tasks_hold_when_measured(name: str) -> None:
     ("name", "hint"),
     [
         ("pongg", "; did you mean 'pong'?"),
-        ("Pong-v4", "; did you mean 'Pong-v5'?"),
-        ("ALE/Pong-v5", "; did you mean 'Pong-v5'?"),
+        ("Pong-v3", "; did you mean 'Pong-v5'?"),
+        ("ALE/Pong-v4", "; did you mean 'Pong-v5'?"),
+        ("PnogNoFrameskip-v4", "; did you mean 'pong'?"),
+        ("BreakoutNoFrameskip", "; did you mean 'breakout'?"),
         ("cartpole-v5", "; did you mean 'CartPole-v1'?"),
         ("alein", "; did you mean 'alien'?"),
         ("Zzz", ""),
