@@ -32,6 +32,7 @@ Every command of `pd-jax` takes its settings from `--config FILE`, a YAML file s
 [`configs/`](../configs/README.md), and from options, which come later and win. The setting `learner.batch_size` is
 `batch_size` in the section `learner` of a file, and `--learner.batch-size` on the command line; a switch is
 `--profile` or `--no-profile`. From Python it is a field of the command's [dataclass](reference/config.md).
+In the name of a file or a directory a leading `~` is the home directory.
 What is wrong with a setting is one line on stderr and exit code 2, before anything is written.
 """
 _ABOUT_CONFIGS = """

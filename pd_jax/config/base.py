@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from pd_jax.config.fields import make_tuples
+from pd_jax.config.fields import expand_homes, make_tuples
 from pd_jax.config.sections import Seed, WindowSeconds
 
 
@@ -15,6 +15,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         make_tuples(self)
+        expand_homes(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""

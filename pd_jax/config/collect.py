@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 from pd_jax.config.base import CommandConfig
 from pd_jax.config.games import game_conflicts
-from pd_jax.config.sections import Count, OneGameEnvConfig, Probability
+from pd_jax.config.sections import Count, OneGameEnvConfig, PathText, Probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CollectConfig(CommandConfig):
     """Record a teacher's play."""
 
-    teacher: str
+    teacher: PathText
     """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
-    out: str
+    out: PathText
     """Directory of the recording."""
     resume: bool = False
     """Go on with the recording that is in the directory."""

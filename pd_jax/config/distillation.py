@@ -15,6 +15,8 @@ from pd_jax.config.sections import (
     HostsConfig,
     LearnerConfig,
     LossConfig,
+    Paths,
+    PathText,
     Probability,
     ReplayConfig,
     ScheduleConfig,
@@ -28,10 +30,10 @@ from pd_jax.config.sections import (
 class DistillationSettings(ProfiledConfig):
     """What every command that distils teachers into students takes."""
 
-    teacher: Words
+    teacher: Paths
     """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; one
     for each game."""
-    out: str
+    out: PathText
     """Directory of the run."""
     resume: bool = False
     """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
@@ -39,7 +41,7 @@ class DistillationSettings(ProfiledConfig):
     """Let a run that is resumed go on with another teacher file than it was begun with."""
     game: Words | None = None
     """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
-    data: Words | None = None
+    data: Paths | None = None
     """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
     live."""
     epsilon: Probability = 0.05

@@ -9,23 +9,23 @@ from typing import Annotated, Literal
 from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import games_conflicts, not_one_each
-from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Words
+from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Paths, PathText, Words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ProfiledConfig):
     """Score a teacher, a student, or a student against its teacher."""
 
-    teacher: Words | None = None
+    teacher: Paths | None = None
     """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; or
     several, each of another game."""
-    run: str | None = None
+    run: PathText | None = None
     """Directory of the run whose student to score; or of a train-teacher run of several games, as their baseline."""
     checkpoint: Annotated[Literal["newest", "best"], Choice("a checkpoint")] = "newest"
     """Which of the run's checkpoints: the newest, or the best of those that ``evaluation.every_rounds`` scored."""
     game: Words | None = None
     """Names or EnvPool ids of the games; None is the teachers' or all of the run's."""
-    out: str | None = None
+    out: PathText | None = None
     """Directory for summary.json; None only prints."""
     resume: bool = False
     """Evaluate again for the directory, which holds this very evaluation."""

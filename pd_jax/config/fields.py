@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import tyro
 
 from pd_jax.errors import UserError, nearest
+from pd_jax.system.files import expand_home
 from pd_jax.system.text import show
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -51,6 +53,12 @@ class OneOrMany:
 
 
 @dataclasses.dataclass(frozen=True)
+class FilePath:
+    """A text may name a file or a directory, so that ``~`` stands for the home directory. It is in the type of a field,
+    as `Bounds` is."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Field:
     """One setting.
 
@@ -63,6 +71,7 @@ class Field:
       many: whether it is a tuple of ``kind``.
       one_or_many: whether a single value may stand for a tuple of one.
       required: whether it has no default.
+      is_path: whether it may name a file or a directory.
       positional: whether the command line takes it without a name; if ``many``, all that have none.
       max_items: the longest tuple, if ``many``.
     """
@@ -75,6 +84,7 @@ class Field:
     many: bool = False
     one_or_many: bool = False
     required: bool = False
+    is_path: bool = False
     positional: bool = False
     max_items: int = _MAX_ITEMS
 
@@ -119,6 +129,8 @@ def _from_hint(hint: Any) -> Field:
                 field = dataclasses.replace(field, choice=extra)
             elif isinstance(extra, OneOrMany):
                 field = dataclasses.replace(field, one_or_many=True)
+            elif isinstance(extra, FilePath):
+                field = dataclasses.replace(field, is_path=True)
             elif isinstance(extra, MaxItems):
                 field = dataclasses.replace(field, max_items=extra.number)
         return dataclasses.replace(field, positional=_POSITIONAL in args[1:])
@@ -155,7 +167,8 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     if type(value) is not field.kind:
         raise UserError(f"{where}: {show(given)} is not {_TYPE_NAMES[field.kind]}{' or null' * field.optional}")
     if field.kind is str:
-        return _check_text(value, where)
+        text = _check_text(value, where)
+        return check_home(text, where) if field.is_path else text
     if field.kind is float and not math.isfinite(value):
         raise UserError(f"{where}: {show(given)} is not a finite number")
     if field.bounds is not None and not field.bounds.low <= value <= field.bounds.high:
@@ -197,6 +210,34 @@ def _check_text(value: str, where: str) -> str:
     if not value.isprintable():
         raise UserError(f"{where}: {show(value)} has characters that cannot be printed")
     return value
+
+
+def check_home(path: str, where: str) -> str:
+    """The path with the home directory for ``~``, and that of a user for ``~user``.
+
+    Neither a file nor ``--out=~/x`` meets a shell that would see to it.
+
+    Raises:
+      UserError: there is no such user, nor a file or directory of that very name.
+    """
+    expanded = expand_home(path)
+    if not expanded.startswith("~") or os.path.lexists(path):
+        return expanded
+    user = path.partition(os.sep)[0][1:]
+    problem = f"there is no user {show(user)}" if user else "there is no home directory (HOME)"
+    raise UserError(f"{where}: {show(path)}: {problem}; a name that begins with ~ is given as {show('./' + path)}")
+
+
+def expand_homes(settings: Any) -> None:
+    """Puts the home directory in the place of ``~`` in all of a dataclass's own paths."""
+    for name, field in fields(type(settings)).items():
+        if not field.is_path or "." in name:
+            continue
+        value = getattr(settings, name)
+        if isinstance(value, str):
+            object.__setattr__(settings, name, expand_home(value))
+        elif isinstance(value, tuple):
+            object.__setattr__(settings, name, tuple(map(expand_home, value)))
 
 
 def make_tuples(settings: Any) -> None:

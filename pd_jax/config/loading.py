@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import tyro
 
 from pd_jax.config.base import CommandConfig, Settings
-from pd_jax.config.fields import Field, check_value, fields, sections
+from pd_jax.config.fields import Field, check_home, check_value, fields, sections
 from pd_jax.config.yaml import parse_scalar, read_yaml, write_yaml
 from pd_jax.errors import UserError, nearest
 from pd_jax.system.text import printable, show
@@ -238,7 +238,7 @@ def _read_argv(config_class: type, argv: Sequence[str]) -> tuple[str | None, dic
         if option == "--config":
             if path is not None:
                 raise UserError("--config: given twice")
-            path = inline if equals else _next_value(option, rest)
+            path = check_home(inline if equals else _next_value(option, rest), option)
             continue
         if option not in switches:
             raise UserError(f"{printable(name)}: no such option{_nearest_option(option, switches, known)}")

@@ -21,6 +21,8 @@ from pd_jax.config.sections import (
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
+    Paths,
+    PathText,
     Probability,
     ReplayConfig,
     ScheduleConfig,
@@ -54,13 +56,13 @@ class OnlineEvaluationConfig(EvaluationConfig):
 class OnlineConfig(ProfiledConfig):
     """Distil a teacher into a student while the teacher is still learning."""
 
-    out: str
+    out: PathText
     """Directory of the run."""
     resume: bool = False
     """Go on with the run that is in the directory."""
     game: Words | None = None
     """Name or EnvPool id of the game; None is what the teacher plays."""
-    teacher: Words | None = None
+    teacher: Paths | None = None
     """Name or file of a teacher whose weights the learning teacher starts from; None starts from nothing."""
     teacher_network: _Network | None = None
     """The learning teacher's network; None is that of the teacher it starts from, and from nothing dqn, or mlp for

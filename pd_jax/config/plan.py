@@ -10,7 +10,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import not_one_each
-from pd_jax.config.sections import Positive, Words
+from pd_jax.config.sections import Paths, PathText, Positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,19 +19,19 @@ class PlanConfig(DistillationSettings):
 
     topology: str
     """The devices: v5e:4x8, v5p:4x4x4, v6e:4x4, h100:8, h200:8, a100:8, or here."""
-    teacher: Words | None = None  # type: ignore[assignment]
+    teacher: Paths | None = None  # type: ignore[assignment]
     """As for distill; the files are not read, and none is needed where game is given."""
-    out: str | None = None  # type: ignore[assignment]
+    out: PathText | None = None  # type: ignore[assignment]
     """As for distill; nothing is written there."""
     teacher_network: Annotated[Literal["dqn", "net1", "net2", "net3"], Choice("a network of frames")] = "dqn"
     """Network of the teachers of Atari games."""
-    json: str | None = None
+    json: PathText | None = None
     """File to write everything to that is known of the programs."""
     steps_per_core: Positive = 1600.0
     """Control steps a second that EnvPool makes on a core of the host (measured: 1,500 to 1,700 of Pong)."""
     search: bool = False
     """Try larger and smaller minibatches and numbers of lanes, and say which fits best."""
-    device_file: str | None = None
+    device_file: PathText | None = None
     """File that says what is known of devices, instead of our own."""
 
     def distillation(self, games: tuple[str, ...]) -> DistillConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pd_jax.config.base import CommandConfig
-from pd_jax.config.sections import RunDirectories
+from pd_jax.config.sections import PathText, RunDirectories
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class ReportConfig(CommandConfig):
 
     runs: RunDirectories
     """Directories of runs, or of several runs one or two levels below them."""
-    out: str | None = None
+    out: PathText | None = None
     """Directory for report.md, report.json and the figures; None only prints."""
     resume: bool = False
     """Write the report in the directory anew, also of other runs."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from pd_jax.config.fields import Bounds, Choice, MaxItems, OneOrMany, make_tuples
+from pd_jax.config.fields import Bounds, Choice, FilePath, MaxItems, OneOrMany, make_tuples
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -31,13 +31,19 @@ Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
 if TYPE_CHECKING:
     # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
     Words = str | tuple[str, ...]
+    Paths = str | tuple[str, ...]
     PerGameLanes = int | tuple[int, ...]
     PerGamePositive = float | tuple[float, ...]
 else:
     Words = Annotated[tuple[str, ...], OneOrMany()]
+    Paths = Annotated[tuple[str, ...], OneOrMany(), FilePath()]
     PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
     PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
-RunDirectories = tyro.conf.Positional[Annotated[tuple[str, ...], MaxItems(4096), tyro.conf.arg(metavar="RUN...")]]
+# Of a file or a directory; of a teacher, a name as well.
+PathText = Annotated[str, FilePath()]
+RunDirectories = tyro.conf.Positional[
+    Annotated[tuple[str, ...], MaxItems(4096), FilePath(), tyro.conf.arg(metavar="RUN...")]
+]
 StudentNetwork = Annotated[
     Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
     Choice("a network"),

@@ -9,7 +9,18 @@ from typing import Any
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
-from pd_jax.config.sections import Count, HostsConfig, Loss, LossConfig, Positive, Seed, StudentNetwork, Words
+from pd_jax.config.sections import (
+    Count,
+    HostsConfig,
+    Loss,
+    LossConfig,
+    Paths,
+    PathText,
+    Positive,
+    Seed,
+    StudentNetwork,
+    Words,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,15 +62,15 @@ class SweepConfig(DistillationSettings):
     Every cell of the grid is a run of ``distill``, whose settings these are.
     """
 
-    teacher: Words
+    teacher: Paths
     """Names of bundled teachers, or files; a list makes a cell of each for every combination of the grid."""
-    out: str
+    out: PathText
     """Directory of the sweep; its cells are runs in cells/."""
     resume: bool = False
     """Go on with the sweep that is in the directory."""
     game: Words | None = None
     """Name or EnvPool id of each teacher's game; None is the teachers'."""
-    data: Words | None = None
+    data: Paths | None = None
     """Directory of each teacher's recorded play; None plays live, or records first if record is set."""
     record: Count | None = None
     """Control steps to record of each game, once, for all cells to learn from."""

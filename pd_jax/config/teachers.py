@@ -9,12 +9,13 @@ from typing import Annotated
 import tyro
 
 from pd_jax.config.base import CommandConfig, Settings
-from pd_jax.config.sections import CountOrZero, Probability
+from pd_jax.config.fields import FilePath
+from pd_jax.config.sections import CountOrZero, PathText, Probability
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 
-NameOrFile = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")]]
-File = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FILE")]]
+NameOrFile = tyro.conf.Positional[Annotated[str, FilePath(), tyro.conf.arg(metavar="NAME_OR_FILE")]]
+File = tyro.conf.Positional[Annotated[str, FilePath(), tyro.conf.arg(metavar="FILE")]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class ShowTeacherConfig(CommandConfig):
     """Which of its games to show, of a network of several."""
     json: bool = False
     """Print JSON."""
-    plot: str | None = None
+    plot: PathText | None = None
     """PNG file to draw the learning curve in."""
     states: CountOrZero = 0
     """States of its own play to measure Q-values and action gaps in; 0 only reads the file."""
@@ -55,7 +56,7 @@ class ImportTeacherConfig(CommandConfig):
     """The agent."""
     game: str
     """Name or EnvPool id of the game it plays."""
-    out: str
+    out: PathText
     """The teacher file to write, which must not exist."""
     evaluate_episodes: CountOrZero = 0
     """Whole episodes to score it over, for the file's metadata; 0 leaves the score out."""

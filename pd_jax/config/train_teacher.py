@@ -12,6 +12,7 @@ from pd_jax.config.fields import Choice
 from pd_jax.config.games import game_conflicts
 from pd_jax.config.sections import (
     EmulatorConfig,
+    PathText,
     StudentNetwork,
     TeacherCheckpointConfig,
     TeacherEvaluationConfig,
@@ -28,11 +29,11 @@ class TrainTeacherConfig(ProfiledConfig):
 
     game: Words
     """Name or EnvPool id of the game; or of several, which one network learns at once, with a head for each."""
-    out: str
+    out: PathText
     """Directory of the run."""
     resume: bool = False
     """Go on with the run that is in the directory."""
-    init_from: str | None = None
+    init_from: PathText | None = None
     """Name or file of a teacher whose weights to start from, of the same games; None starts from scratch."""
     algorithm: Annotated[Literal["pqn", "dqn"], Choice("an algorithm")] = "pqn"
     """Parallelised Q-learning, or deep Q-learning with a replay and a target network."""

@@ -15,7 +15,7 @@ from typing import Any
 from pd_jax.config.yaml import read_yaml, write_yaml
 from pd_jax.errors import UserError
 from pd_jax.runs.summary import Summary
-from pd_jax.system.files import _UNFINISHED, to_json, to_plain, write_atomically
+from pd_jax.system.files import _UNFINISHED, expand_home, to_json, to_plain, write_atomically
 from pd_jax.system.text import printable, show
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
@@ -267,7 +267,7 @@ def read_run(path: str | os.PathLike[str]) -> RunDirectory:
     Raises:
       UserError: ``path`` is not a run directory, or its configuration cannot be read.
     """
-    run = RunDirectory(path, "", {})
+    run = RunDirectory(expand_home(os.fspath(path)), "", {})
     if not run.config_path.exists():
         problem = "it has no config.yaml" if run.path.is_dir() else "there is no such directory"
         raise UserError(f"{run.path}: is not a run directory: {problem}")
@@ -276,7 +276,7 @@ def read_run(path: str | os.PathLike[str]) -> RunDirectory:
         header = _HEADER.match(file.readline())
     if header is None:
         raise UserError(f"{run.path}: is not a run directory: its config.yaml does not begin with # pd-jax COMMAND")
-    return RunDirectory(path, header[1], config)
+    return RunDirectory(run.path, header[1], config)
 
 
 def _check_is_local(path: str | os.PathLike[str]) -> None:

@@ -29,6 +29,12 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def expand_home(path: str) -> str:
+    """The path with the home directory for a leading ``~``, and that of a user for ``~user``; as it is if there is
+    none."""
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
 def to_plain(value: Any) -> Any:
     """Mappings, sequences, paths and NumPy scalars as what YAML and JSON can say."""
     if isinstance(value, Mapping):

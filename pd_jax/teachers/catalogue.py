@@ -10,6 +10,7 @@ from typing import Any
 
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError, nearest
+from pd_jax.system.files import expand_home
 from pd_jax.teachers.files import fingerprint, read_teacher
 from pd_jax.teachers.metadata import TeacherMetadata
 
@@ -118,6 +119,7 @@ def locate(name_or_path: str) -> tuple[str, Path]:
       UserError: what was given can only be meant as a name, and no bundled teacher has it.
     """
     files = bundled_files()
+    name_or_path = expand_home(name_or_path)
     name = name_or_path.lower()
     if name in files:
         return name, files[name]

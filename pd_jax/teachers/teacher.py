@@ -13,6 +13,7 @@ from jax import Array
 
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.system.files import expand_home
 from pd_jax.teachers.catalogue import bundled_files, locate
 from pd_jax.teachers.checks import build_network, check_fits
 from pd_jax.teachers.files import fingerprint, read_teacher
@@ -106,7 +107,7 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
       UserError: no such name or file, a damaged or foreign file, weights that do not fit the network or the game, a
         format that needs the game or a package that is missing, a file of several games without one of them.
     """
-    text = os.fspath(name_or_path)
+    text = expand_home(os.fspath(name_or_path))
     if is_foreign(text):
         params, metadata = import_teacher(text, game)
         return Teacher(metadata, params, text, metadata.source_sha256)
