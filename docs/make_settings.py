@@ -29,7 +29,8 @@ _KINDS = {int: "a whole number", float: "a number", bool: "`true` or `false`", s
 _LARGEST_COUNT = 2**31 - 1
 _ABOUT_SETTINGS = """
 Every command of `pd-jax` takes its settings from `--config FILE`, a YAML file such as those in
-[`configs/`](../configs/README.md), and from options, which come later and win. The setting `learner.batch_size` is
+[`configs/`](../configs/README.md), and from options, which come later and win. The files of `configs/` come with the
+package: `--config pong` or `--config quick/multi3` finds them anywhere. The setting `learner.batch_size` is
 `batch_size` in the section `learner` of a file, and `--learner.batch-size` on the command line; a switch is
 `--profile` or `--no-profile`. From Python it is a field of the command's [dataclass](reference/config.md).
 In the name of a file or a directory a leading `~` is the home directory.
@@ -41,6 +42,9 @@ Settings files, to be run as they are or changed by options:
 ```bash
 pd-jax distill --config configs/cartpole.yaml --out runs/mine --student.mlp-hidden 8 8
 ```
+
+They come with the package: without a clone, `--config configs/cartpole.yaml`, `--config cartpole` and
+`--config quick/multi3` find them too. A file that is there goes first.
 
 [All settings](../docs/settings.md) are in one place. A run's own `config.yaml` is such a file too.
 """

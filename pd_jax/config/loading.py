@@ -15,6 +15,7 @@ import tyro
 
 from pd_jax.config.base import CommandConfig, Settings
 from pd_jax.config.fields import Field, check_home, check_value, fields, sections
+from pd_jax.config.shipped import find_settings
 from pd_jax.config.yaml import parse_scalar, read_yaml, write_yaml
 from pd_jax.errors import UserError, nearest
 from pd_jax.system.text import printable, show
@@ -31,7 +32,7 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     Args:
       config_class: one of `pd_jax.config.commands.COMMANDS`, or another command's settings.
       argv: the command line after the command's name.
-      command: the command's name, for ``--help``.
+      command: the command's name, for ``--help``, and for which of the files that come with pd_jax are its.
 
     Returns:
       the settings, checked.
@@ -44,7 +45,8 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
         _print_help(config_class, command)
     path, overrides = _read_argv(config_class, argv)
     where = f"{printable(path)}: " if path is not None else ""
-    from_file = _flatten(config_class, read_yaml(path), where) if path is not None else {}
+    file = read_yaml(find_settings(path, command)) if path is not None else {}
+    from_file = _flatten(config_class, file, where)
     _require(config_class, from_file | overrides, where, "; set it in the configuration file or give {}")
     config: C = _build(config_class, from_file | overrides)
     origins = {key: where + key for key in from_file} | {key: _option(key) for key in overrides}
@@ -303,7 +305,7 @@ def _nearest_option(option: str, switches: Mapping[str, _Switch], known: Mapping
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _ConfigFile:
     config: str | None = None
-    """YAML file of settings; options override it."""
+    """YAML file of settings, or the name of one that comes with pd-jax, such as pong; options override it."""
 
 
 def _print_help(config_class: type[Settings], command: str) -> None:
