@@ -290,13 +290,21 @@ class HostsConfig:
     coordinator: str | None = None
     """HOST:PORT of process 0, for all to meet at."""
     num_processes: Lanes | None = None
-    """Processes that take part."""
+    """Processes that take part; 1 is this one alone, whatever a launcher says, and needs no coordinator."""
     process_id: CountOrZero | None = None
     """Which of them this one is, from 0."""
-    detect: bool = False
-    """Have JAX find out who takes part, as on TPU pods without GKE."""
+    detect: bool | None = None
+    """Have JAX find out who takes part, as on TPU pods without GKE; false is alone, whatever a launcher says. None
+    joins those whom one of these launchers started too."""
     start_timeout: Annotated[int, Bounds(1, 86_400)] = 300
     """Seconds to wait for all processes to start."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether this is said to be the only process, whatever a launcher says."""
+        if (self.coordinator, self.num_processes, self.process_id) == (None, None, None):
+            return self.detect is False
+        return self.num_processes == 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

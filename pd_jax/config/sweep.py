@@ -140,7 +140,7 @@ class SweepConfig(DistillationSettings):
         for key, axis in (("teacher", self.teacher), *axes):
             for value in _duplicates(axis or ()):
                 yield key, f"{value!r} is there twice"
-        if self.hosts != HostsConfig():
+        if self.hosts != HostsConfig() and not self.hosts.alone:
             yield "hosts", "a sweep runs in one process; start one on each host, with other seeds and another --out"
         if self.profile:
             yield "profile", "true; a sweep is not traced, but one of its cells can be, by pd-jax distill"

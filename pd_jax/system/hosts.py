@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from pd_jax.errors import UserError
+from pd_jax.system import launchers
 from pd_jax.system.aborts import before_aborting
 
 LOST = 3
@@ -45,7 +46,7 @@ class Launch(Protocol):
     @property
     def process_id(self) -> int | None: ...
     @property
-    def detect(self) -> bool: ...
+    def detect(self) -> bool | None: ...
     @property
     def start_timeout(self) -> int: ...
 
@@ -61,13 +62,8 @@ def is_primary() -> bool:
 
 
 def is_launched_with_others(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher says that this process is one of several.
-
-    Slurm's batch script and a login shell have ``SLURM_NTASKS`` too; only a step of ``srun`` counts its own tasks.
-    """
-    counts = (environment.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    many_tasks = any(count.isdigit() and int(count) > 1 for count in counts)
-    return many_tasks or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    """Whether a launcher says that this process is one of several."""
+    return launchers.what_launched(environment) is not None
 
 
 def join(launch: Launch) -> None:
@@ -78,9 +74,12 @@ def join(launch: Launch) -> None:
     """
     global _hosts
     explicit = (launch.coordinator, launch.num_processes, launch.process_id)
-    if explicit == (None, None, None) and not launch.detect and not is_launched_with_others(os.environ):
+    detected = explicit == (None, None, None)
+    if detected and not launch.detect and (launch.detect is False or not is_launched_with_others(os.environ)):
+        if launch.detect is None and (hint := launchers.hint_of_others(os.environ)) is not None:
+            sys.stderr.write(f"warning: {hint}\n")
         return
-    if explicit != (None, None, None):
+    if not detected:
         _check_explicit(launch)
         if launch.num_processes == 1:
             return
@@ -104,6 +103,8 @@ def join(launch: Launch) -> None:
         )
     except Exception as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if detected:
+            raise launchers.cannot_join(os.environ, line) from error
         raise UserError(f"hosts: cannot join the other processes: {line}") from error
     finally:
         arrived.set()
@@ -119,14 +120,16 @@ def join(launch: Launch) -> None:
 
 def _check_explicit(launch: Launch) -> None:
     names = ("coordinator", "num_processes", "process_id")
-    missing = [f"hosts.{name}" for name in names if getattr(launch, name) is None]
+    # One process needs nobody to meet.
+    needed = ("num_processes",) if launch.num_processes == 1 else names
+    missing = [f"hosts.{name}" for name in needed if getattr(launch, name) is None]
     if missing:
         raise UserError(f"{missing[0]}: missing; coordinator, num_processes and process_id go together")
-    assert launch.coordinator is not None and launch.num_processes is not None and launch.process_id is not None
-    host, _, port = launch.coordinator.rpartition(":")
+    assert launch.num_processes is not None
+    host, _, port = (launch.coordinator or "localhost:0").rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"hosts.coordinator: {launch.coordinator!r} is not HOST:PORT")
-    if launch.process_id >= launch.num_processes:
+    if (launch.process_id or 0) >= launch.num_processes:
         raise UserError(f"hosts.process_id: {launch.process_id} is not below hosts.num_processes")
     if launch.process_id == 0 and launch.num_processes > 1:
         with socket.socket() as probe:
@@ -144,8 +147,12 @@ def _give_up_waiting(arrived: threading.Event, signalled: socket.socket, launch:
     while not arrived.is_set():
         if time.monotonic() > until:
             wanted = "all" if launch.num_processes is None else f"all {launch.num_processes}"
-            where = f" at {launch.coordinator}" if launch.coordinator else ""
-            _end_at_once(f"hosts.start_timeout: not {wanted} processes met{where} within {launch.start_timeout} s", 2)
+            where, remedy = f" at {launch.coordinator}", ""
+            if launch.coordinator is None:
+                said = launchers.what_launched(os.environ)
+                where, remedy = f" ({said})" if said else "", "; --hosts.no-detect has each run alone"
+            message = f"not {wanted} processes met{where} within {launch.start_timeout} s{remedy}"
+            _end_at_once(f"hosts.start_timeout: {message}", 2)
         if select.select([signalled], [], [], 0.1)[0]:
             for number in signalled.recv(64):
                 if number in (signal.SIGINT, signal.SIGTERM):
