@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from pd_jax.config.fields import expand_homes, make_tuples
+from pd_jax.config.idle import Idle
 from pd_jax.config.sections import Seed, WindowSeconds
 
 
@@ -21,8 +22,8 @@ class Settings:
         """Yields ``(key, what is wrong)`` for values that are possible alone and impossible together."""
         yield from ()
 
-    def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yields ``(key, why)`` for those of the dotted keys that were given and that nothing would look at."""
+    def idle(self) -> Iterator[Idle]:
+        """Yields the settings that nothing looks at, because of what others say, whether they were given or not."""
         yield from ()
 
 
@@ -42,3 +43,7 @@ class ProfiledConfig(CommandConfig):
     """Trace a few seconds of the run with JAX's profiler into profile/, and print what took the time."""
     profile_seconds: WindowSeconds = 1.0
     """How long; each stage of the run that does not fall into another's window is traced for as long."""
+
+    def idle(self) -> Iterator[Idle]:
+        if not self.profile:
+            yield Idle("profile_seconds", "profile", "says how long to trace; add --profile")

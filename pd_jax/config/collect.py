@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pd_jax.config.base import CommandConfig
 from pd_jax.config.games import game_conflicts
+from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
 from pd_jax.config.sections import Count, OneGameEnvConfig, PathText, Probability
 
 
@@ -35,6 +36,10 @@ class CollectConfig(CommandConfig):
     def num_rollouts(self) -> int:
         """Rollouts that give at least ``steps``."""
         return math.ceil(self.steps / (self.env.num_lanes * self.rollout_length))
+
+    def idle(self) -> Iterator[Idle]:
+        because = "teacher" if self.game is None else "game"
+        yield from idle_atari([self.game or self.teacher], because, ATARI_KEYS)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from game_conflicts(self.game)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import games_conflicts
+from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperature
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
 
@@ -36,6 +37,12 @@ class DistillConfig(DistillationSettings):
         if self.actors.overlap is not None or self.behaviour.student_acts:
             return bool(self.actors.overlap)
         return self.data is not None or platform != "cpu"
+
+    def idle(self) -> Iterator[Idle]:
+        yield from super().idle()
+        yield from idle_temperature((self.loss.kind,))
+        yield from idle_learner(self.learner, self.num_games)
+        yield from idle_student(self.student, self.num_games)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         counts = list(self.uneven())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.games import not_one_each
+from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_behaviour, idle_progress
 from pd_jax.config.sections import (
     ActorsConfig,
     BehaviourConfig,
@@ -75,6 +76,25 @@ class DistillationSettings(ProfiledConfig):
     def lanes_key(self) -> str:
         """The setting that says how many lanes there are."""
         return "env.num_lanes" if self.env.lanes is None else "env.lanes"
+
+    def idle(self) -> Iterator[Idle]:
+        yield from super().idle()
+        if not self.resume:
+            yield Idle("accept_other_teacher", "resume", "is for a run that is gone on with; add --resume")
+        if self.data is not None:
+            for key in ("epsilon", "env.num_lanes", "env.lanes"):
+                yield Idle(key, "data", "recorded play has its own, and data names some")
+        elif self.env.lanes is not None:
+            yield Idle("env.num_lanes", "env.lanes", "env.lanes says how many each game has")
+        yield from idle_behaviour(self.behaviour)
+        if self.actors.overlap is False:
+            yield Idle("actors.queue_mib", "actors.overlap", "actors.overlap is false, and nothing waits")
+        yield from idle_progress(self.evaluation, "every_rounds")
+        if self.checkpoint.on_divergence == "stop":
+            why = "checkpoint.on_divergence is 'stop', and no run is rolled back"
+            yield Idle("checkpoint.max_roll_backs", "checkpoint.on_divergence", why)
+        games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
+        yield from idle_atari(games or (), because, ATARI_KEYS)
 
     def uneven(self) -> Iterator[tuple[str, str]]:
         """Yields, as `conflicts` does, the settings of which there is to be one for each teacher, and is not."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import games_conflicts, not_one_each
+from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
 from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Paths, PathText, Words
 
 
@@ -31,6 +32,13 @@ class EvaluateConfig(ProfiledConfig):
     """Evaluate again for the directory, which holds this very evaluation."""
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
+
+    def idle(self) -> Iterator[Idle]:
+        yield from super().idle()
+        if self.out is None:
+            yield Idle("resume", "out", "out is missing, and nothing is written; give --out DIR")
+        games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
+        yield from idle_atari(() if self.run else games or (), because, ATARI_KEYS)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.teacher is None and self.run is None:

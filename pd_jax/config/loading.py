@@ -50,10 +50,9 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     _require(config_class, from_file | overrides, where, "; set it in the configuration file or give {}")
     config: C = _build(config_class, from_file | overrides)
     origins = {key: where + key for key in from_file} | {key: _option(key) for key in overrides}
-    # A file may serve several algorithms, and an option chooses among them.
-    for key, problem in config.unused(overrides if "algorithm" in overrides else from_file | overrides):
-        raise UserError(f"{origins[key]}: {problem}")
-    return _without_conflicts(config, origins, "")
+    config = _without_conflicts(config, origins, "")
+    _check_idle(config, from_file, overrides, origins)
+    return config
 
 
 def read_config(config_class: type[C], path: str | Path) -> C:
@@ -167,6 +166,34 @@ def _require(config_class: type, values: Mapping[str, Any], where: str, remedy: 
         if field.required and key not in values:
             option = key.upper() if field.positional else _option(key)
             raise UserError(f"{where}{key}: missing{remedy.format(option)}")
+
+
+def _check_idle(
+    config: Settings, from_file: Mapping[str, Any], overrides: Mapping[str, Any], origins: Mapping[str, str]
+) -> None:
+    """Refuses options that nothing looks at, and warns of such settings of a file: see `pd_jax.config.idle`."""
+    # Late: what draws bars is not needed to read settings.
+    from pd_jax.system.progress import print_warning
+
+    found = list(config.idle())
+    for key, origin in origins.items():
+        idle = next((idle for idle in found if idle.covers(key)), None)
+        if idle is None:
+            continue
+        value = overrides.get(key, from_file.get(key))
+        if key in overrides and value is not None and not getattr(config, "resume", False):
+            raise UserError(f"{origin}: {idle.why}")
+        # A run's own file has all settings. And an option that leaves some of a file idle was given for this run.
+        if value != _default_of(type(config), key) and (key in overrides or idle.because not in overrides):
+            print_warning(f"{origin}: {idle.why}")
+
+
+def _default_of(config_class: type, key: str) -> Any:
+    """The value of a setting that is not given."""
+    section, _, name = key.partition(".")
+    field = next(field for field in dataclasses.fields(config_class) if field.name == section)
+    made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return getattr(made, name) if name else made
 
 
 def _build(config_class: type, values: Mapping[str, Any]) -> Any:

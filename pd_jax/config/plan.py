@@ -10,6 +10,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import not_one_each
+from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperature
 from pd_jax.config.sections import Paths, PathText, Positive
 
 
@@ -39,6 +40,13 @@ class PlanConfig(DistillationSettings):
         names = [field.name for field in dataclasses.fields(DistillConfig)]
         settings = {name: getattr(self, name) for name in names}
         return DistillConfig(**settings | {"teacher": games, "game": games, "out": self.out or "."})
+
+    def idle(self) -> Iterator[Idle]:
+        yield from super().idle()
+        yield from idle_temperature((self.loss.kind,))
+        num_games = len(self.game or self.teacher or ())
+        yield from idle_learner(self.learner, 2 if self.game == ("all",) else num_games)
+        yield from idle_student(self.student, 2 if self.game == ("all",) else num_games)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.teacher and not self.game:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from pd_jax.config.base import CommandConfig
+from pd_jax.config.idle import Idle
 from pd_jax.config.sections import PathText, RunDirectories
 
 
@@ -18,3 +20,7 @@ class ReportConfig(CommandConfig):
     """Directory for report.md, report.json and the figures; None only prints."""
     resume: bool = False
     """Write the report in the directory anew, also of other runs."""
+
+    def idle(self) -> Iterator[Idle]:
+        if self.out is None:
+            yield Idle("resume", "out", "out is missing, and nothing is written; give --out DIR")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
+from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperature
 from pd_jax.config.sections import (
     Count,
     HostsConfig,
@@ -130,6 +131,23 @@ class SweepConfig(DistillationSettings):
         temperature = self._temperature(index, variant)
         loss = variant.loss if temperature is None else f"{variant.loss}-t{_spell(temperature)}"
         return f"{self.game[index]}-{variant.network}-{loss}-lr{_spell(variant.learning_rate)}-seed{variant.seed}"
+
+    def idle(self) -> Iterator[Idle]:
+        yield from super().idle()
+        grid = self.grid
+        for axis, key in (
+            ("networks", "student.network"),
+            ("losses", "loss.kind"),
+            ("temperatures", "loss.temperature"),
+            ("learning_rates", "learner.learning_rate"),
+        ):
+            if getattr(grid, axis) is not None:
+                yield Idle(key, f"grid.{axis}", f"grid.{axis} has those of all cells")
+        yield from idle_temperature(grid.losses or (self.loss.kind,), "grid.losses" if grid.losses else "loss.kind")
+        # Every cell is of one game.
+        yield from idle_learner(self.learner, 1)
+        because = "grid.networks" if grid.networks else "student.network"
+        yield from idle_student(self.student, 1, grid.networks or (), because)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         counts = list(self.uneven())

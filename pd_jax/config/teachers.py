@@ -10,6 +10,7 @@ import tyro
 
 from pd_jax.config.base import CommandConfig, Settings
 from pd_jax.config.fields import FilePath
+from pd_jax.config.idle import Idle
 from pd_jax.config.sections import CountOrZero, PathText, Probability
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
@@ -43,6 +44,11 @@ class ShowTeacherConfig(CommandConfig):
     epsilon: Probability = 0.05
     """Chance of a random action in that play."""
 
+    def idle(self) -> Iterator[Idle]:
+        if not self.states:
+            for key in ("seed", "epsilon"):
+                yield Idle(key, "states", "is of play, and states is 0")
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.plot is not None and not self.plot.endswith(".png"):
             yield "plot", f"{self.plot!r} does not end in .png"
@@ -62,6 +68,11 @@ class ImportTeacherConfig(CommandConfig):
     """Whole episodes to score it over, for the file's metadata; 0 leaves the score out."""
     epsilon: Probability = 0.05
     """Chance of a random action in these episodes."""
+
+    def idle(self) -> Iterator[Idle]:
+        if not self.evaluate_episodes:
+            for key in ("seed", "epsilon"):
+                yield Idle(key, "evaluate_episodes", "is of play, and evaluate_episodes is 0")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.out.endswith(".safetensors"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pd_jax.config.algorithms import DQNConfig, PQNConfig, dqn_conflicts, pqn_conflicts
 from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import game_conflicts
+from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idle_progress
 from pd_jax.config.sections import (
     EmulatorConfig,
     PathText,
@@ -98,10 +99,18 @@ class TrainTeacherConfig(ProfiledConfig):
                 yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
         yield from learnt_games_conflicts(self)
 
-    def unused(self, given: Iterable[str]) -> Iterator[tuple[str, str]]:
-        for key in given:
-            if key.startswith(f"{self.other_algorithm}."):
-                yield key, f"is a setting of {self.other_algorithm}, and algorithm is {self.algorithm!r}"
+    def idle(self) -> Iterator[Idle]:
+        yield from super().idle()
+        other = self.other_algorithm
+        yield Idle(other, "algorithm", f"is a setting of {other}, and algorithm is {self.algorithm!r}")
+        if self.network != "mlp":
+            yield Idle("mlp_hidden", "network", f"is a setting of mlp, and network is {self.network!r}")
+        own = {"rmsprop": ("rmsprop_decay", "rmsprop_epsilon"), "adam": ("adam_epsilon",)}
+        yield from idle_optimizer("dqn", self.dqn.optimizer, own)
+        if self.num_games == 1:
+            yield Idle("dqn.games", "game", "a network of one game has no schedule of games")
+        yield from idle_progress(self.evaluation, "every_steps")
+        yield from idle_atari(self.game, "game", (*ATARI_KEYS, "pqn.episodic_life", "dqn.episodic_life"))
 
 
 def learnt_games_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, str]]:

@@ -171,8 +171,12 @@ def get_task(name: str) -> Task:
     )
 
 
+def known_task(name: str) -> Task | None:
+    """The task of our name or of EnvPool's id, if it is one of those that are known without EnvPool."""
+    return _known_task(_spelling(name))
+
+
 def _known_task(key: str) -> Task | None:
-    """The task of a spelling, if it is one of those that are known without EnvPool."""
     return next((task for task in TASKS.values() if key in (_spelling(task.name), _spelling(task.env_id))), None)
 
 

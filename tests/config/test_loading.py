@@ -481,6 +481,12 @@ def test_file_and_command_line_and_tyro_alone_give_the_same_settings(change: tup
         said = str(other.value).lstrip("-").replace("-", "_").lower()
         assert said == str(error).replace("-", "_").lower()  # noqa: PT017
         return
+    idle = [key for key, value in values.items() if value is not None and any(one.covers(key) for one in config.idle())]
+    if idle and not values.get("resume"):  # What was typed is not left without effect.
+        with pytest.raises(UserError) as other:
+            load_config(config_class, argv, command)
+        assert str(other.value).partition(": ")[0] == "--" + idle[0].replace("_", "-")
+        return
     assert config == load_config(config_class, argv, command)
     assert config == tyro.cli(config_class, args=argv)
     for key, value in values.items():

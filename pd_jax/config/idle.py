@@ -1,0 +1,117 @@
+"""Idle settings: those that nothing looks at, because of what another one says.
+
+One rule is for all of them, and `pd_jax.config.loading` keeps it: an option that is idle is refused, with the setting
+that leaves it so. It is a warning where it stands in a file, which may serve several runs, and where a run is gone on
+with, which may have begun with it. What is impossible together is another matter: that is a conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from pd_jax.config.sections import BehaviourConfig, EvaluationConfig, LearnerConfig, StudentConfig
+from pd_jax.environments.tasks import known_task
+
+_MULTI = ("multi3", "multi10")
+
+
+class Idle(NamedTuple):
+    """A setting that nothing looks at.
+
+    Attributes:
+      key: the dotted key; of a section, all that is in it.
+      because: the dotted key of the setting that leaves it idle.
+      why: what a message says after the key.
+    """
+
+    key: str
+    because: str
+    why: str
+
+    def covers(self, key: str) -> bool:
+        """Whether it is this key, or its section."""
+        return key == self.key or key.startswith(f"{self.key}.")
+
+
+def idle_temperature(kinds: Sequence[str], because: str = "loss.kind") -> Iterator[Idle]:
+    """A temperature, where no loss has one."""
+    if "kl" not in kinds:
+        yield Idle("loss.temperature", because, f"only the loss kl has one, and {because} is {', '.join(kinds)}")
+
+
+def idle_learner(learner: LearnerConfig, num_games: int) -> Iterator[Idle]:
+    """What the optimizer does not have, and a schedule of games where there is one."""
+    yield from idle_optimizer("learner", learner.optimizer, {"rmsprop": ("rmsprop_decay", "rmsprop_epsilon")})
+    if num_games == 1:
+        yield Idle("learner.games", "teacher", "a student of one game has no schedule of games")
+
+
+def idle_optimizer(section: str, chosen: str, settings: Mapping[str, Sequence[str]]) -> Iterator[Idle]:
+    """What belongs to another optimizer than the chosen one; ``settings`` has each one's own."""
+    for optimizer, names in settings.items():
+        if optimizer != chosen:
+            for name in names:
+                yield Idle(
+                    f"{section}.{name}",
+                    f"{section}.optimizer",
+                    f"is a setting of {optimizer}, and {section}.optimizer is {chosen!r}",
+                )
+
+
+def idle_student(
+    student: StudentConfig, num_games: int, networks: Sequence[str] = (), because: str = "student.network"
+) -> Iterator[Idle]:
+    """Widths that the student's network does not have.
+
+    Args:
+      student: the section.
+      num_games: of one student.
+      networks: those of the students, if it is not the section's alone.
+      because: the key that names them.
+    """
+    networks = networks or (student.network,)
+    named = f"{because} is {', '.join(networks)}"
+    if "mlp" not in networks:
+        yield Idle("student.mlp_hidden", because, f"is a setting of mlp, and {named}")
+    if num_games == 1 and not set(networks) & set(_MULTI):
+        why = f"the head of one game has a hidden layer in multi3 and multi10 alone, and {named}"
+        yield Idle("student.head_hidden", because, why)
+
+
+def idle_behaviour(behaviour: BehaviourConfig) -> Iterator[Idle]:
+    """The student's share, where none is drawn."""
+    if behaviour.policy != "mixture":
+        for name in ("student_share_start", "student_share_end", "student_share_change_fraction"):
+            yield Idle(
+                f"behaviour.{name}",
+                "behaviour.policy",
+                f"is for a mixture, and behaviour.policy is {behaviour.policy!r}",
+            )
+
+
+def idle_progress(evaluation: EvaluationConfig, interval: str) -> Iterator[Idle]:
+    """Episodes of scores on the way, where there are none; ``interval`` is the setting that says when to take them."""
+    if getattr(evaluation, interval) == 0:
+        yield Idle(
+            "evaluation.progress_episodes",
+            f"evaluation.{interval}",
+            f"evaluation.{interval} is 0, and no score is taken on the way",
+        )
+
+
+def idle_atari(games: Sequence[str], because: str, keys: Sequence[str]) -> Iterator[Idle]:
+    """What only an Atari game has, where all games are known to be others.
+
+    Args:
+      games: names of games, and of teachers that may be called as their games are.
+      because: the key that names them.
+      keys: of the settings.
+    """
+    tasks = [known_task(game) for game in games]
+    if tasks and all(task is not None and task.kind != "atari" for task in tasks):
+        for key in keys:
+            yield Idle(key, because, f"is for games of Atari, and {because} is {', '.join(games)}")
+
+
+ATARI_KEYS = ("env.sticky_action_probability", "env.max_noops")

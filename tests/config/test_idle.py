@@ -1,0 +1,201 @@
+"""Settings without effect: an option is refused, a file and a run that is gone on with are warned of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pd_jax.config.commands import COMMANDS, TEACHERS
+from pd_jax.config.fields import fields
+from pd_jax.config.loading import load_config, to_mapping, to_yaml
+from pd_jax.config.yaml import parse_scalar, write_yaml
+from pd_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+ALL = {**COMMANDS, **{f"teachers {name}": command.settings for name, command in TEACHERS.commands.items()}}
+REQUIRED: dict[str, list[str]] = {
+    "train-teacher": ["--game", "cartpole", "--network", "mlp", "--out=x"],
+    "collect": ["--teacher", "cartpole", "--out=x"],
+    "distill": ["--teacher", "cartpole", "--student.network", "mlp", "--out=x"],
+    "online": ["--game", "cartpole", "--student.network", "mlp", "--out=x"],
+    "sweep": ["--teacher", "cartpole", "--student.network", "mlp", "--out=x"],
+    "evaluate": ["--teacher", "cartpole"],
+    "plan": ["--topology", "v5e:2x2", "--game", "pong"],
+    "report": ["runs"],
+    "teachers show": ["pong"],
+    "teachers import": ["agent.zip", "--game", "pong", "--out=x.safetensors"],
+}
+ATARI = ["env.sticky_action_probability=0.25", "env.max_noops=5"]
+SHARES = ["student_share_start=0.1", "student_share_end=0.5", "student_share_change_fraction=1.0"]
+STUDENTS = [
+    ("loss.kind=nll", "loss.temperature=0.1"),
+    ("loss.kind=mse", "loss.temperature=0.1"),
+    ("learner.optimizer=adam", "learner.rmsprop_decay=0.9"),
+    ("learner.optimizer=adam", "learner.rmsprop_epsilon=0.1"),
+    ("", "learner.games=alternating"),
+    ("student.network=mlp", "student.head_hidden=5"),
+    *(("", key) for key in ATARI),
+]
+DISTILLATIONS = [
+    *STUDENTS,
+    ("data=recording", "epsilon=0.1"),
+    ("data=recording", "env.num_lanes=64"),
+    ("data=recording", "env.lanes=64"),
+    ("env.lanes=32", "env.num_lanes=64"),
+    *(("", f"behaviour.{share}") for share in SHARES),
+    *(("behaviour.policy=student", f"behaviour.{share}") for share in SHARES),
+    ("actors.overlap=false", "actors.queue_mib=7"),
+    ("", "evaluation.progress_episodes=5"),
+    ("", "checkpoint.max_roll_backs=5"),
+    ("", "profile_seconds=2.0"),
+    ("", "accept_other_teacher=true"),
+]
+IDLE: list[tuple[str, str, str]] = [
+    *(("distill", *case) for case in DISTILLATIONS),
+    *(("online", *case) for case in STUDENTS),
+    *(("sweep", *case) for case in DISTILLATIONS if case[0] != "behaviour.policy=student" and "data" not in case[0]),
+    ("distill", "game=CartPole-v1", "env.max_noops=5"),
+    ("online", "teacher_network=net1 game=pong student.network=net2", "mlp_hidden=8"),
+    ("online", "", "pqn.episodic_life=false"),
+    ("online", "", "profile_seconds=2.0"),
+    ("sweep", "grid.losses=kl", "loss.kind=mse"),
+    ("sweep", "grid.losses=nll", "loss.temperature=0.1"),
+    ("sweep", "grid.temperatures=0.1", "loss.temperature=0.2"),
+    ("sweep", "grid.learning_rates=0.1", "learner.learning_rate=0.2"),
+    ("train-teacher", "", "dqn.batch_size=8"),
+    ("train-teacher", "algorithm=dqn", "pqn.epochs=1"),
+    ("train-teacher", "algorithm=dqn dqn.optimizer=adam", "dqn.rmsprop_decay=0.5"),
+    ("train-teacher", "algorithm=dqn dqn.optimizer=adam", "dqn.rmsprop_epsilon=0.5"),
+    ("train-teacher", "algorithm=dqn", "dqn.adam_epsilon=0.5"),
+    ("train-teacher", "algorithm=dqn", "dqn.games=alternating"),
+    ("train-teacher", "game=pong network=net1", "mlp_hidden=8"),
+    ("train-teacher", "", "pqn.episodic_life=false"),
+    ("train-teacher", "evaluation.every_steps=0", "evaluation.progress_episodes=5"),
+    *(("train-teacher", "", key) for key in ATARI),
+    *(("collect", "", key) for key in ATARI),
+    *(("evaluate", "", key) for key in ATARI),
+    ("evaluate", "", "profile_seconds=2.0"),
+    ("plan", "loss.kind=mse", "loss.temperature=0.1"),
+    ("plan", "", "student.mlp_hidden=8"),
+    ("teachers show", "", "epsilon=0.1"),
+    ("teachers show", "", "seed=1"),
+    ("teachers import", "", "epsilon=0.1"),
+    ("teachers import", "", "seed=1"),
+]
+# What gives each of some settings its effect.
+EFFECTIVE: list[tuple[str, str, str]] = [
+    ("distill", "", "loss.temperature=0.1"),
+    ("distill", "", "learner.rmsprop_decay=0.9"),
+    ("distill", "behaviour.policy=mixture", "behaviour.student_share_end=0.5"),
+    ("distill", "", "student.mlp_hidden=8"),
+    ("distill", "", "env.num_lanes=64"),
+    ("distill", "", "epsilon=0.1"),
+    # Scores are played as the section env says, whatever learning is from.
+    ("distill", "data=recording teacher=pong student.network=net2", "env.sticky_action_probability=0.25"),
+    ("distill", "data=recording", "env.num_threads=1"),
+    ("distill", "data=recording", "schedule.rollout_length=16"),
+    ("distill", "evaluation.every_rounds=1", "evaluation.progress_episodes=5"),
+    ("distill", "checkpoint.on_divergence=roll_back", "checkpoint.max_roll_backs=5"),
+    ("distill", "profile=true", "profile_seconds=2.0"),
+    ("distill", "teacher=pong student.network=multi3", "student.head_hidden=5"),
+    ("distill", "teacher=mine.zip student.network=net2", "env.max_noops=5"),
+    ("sweep", "grid.losses=kl", "loss.temperature=0.1"),
+    ("sweep", "record=1000", "epsilon=0.1"),
+    ("sweep", "grid.seeds=3", "seed=1"),
+    ("train-teacher", "game=pong network=net1", "env.max_noops=5"),
+    ("train-teacher", "algorithm=dqn", "dqn.rmsprop_decay=0.5"),
+    ("evaluate", "out=x", "resume=true"),
+    ("teachers show", "states=10", "epsilon=0.1"),
+    ("teachers import", "evaluate_episodes=10", "seed=1"),
+    # Said to be nothing, which undoes what a file says.
+    ("distill", "loss.kind=mse", "loss.temperature=null"),
+]
+
+
+def argv_of(command: str, *assignments: str) -> list[str]:
+    """``"loss.kind=mse"`` and others of its kind as options, after what the command needs."""
+    argv = list(REQUIRED[command])
+    for key, _, value in (word.partition("=") for text in assignments for word in text.split()):
+        option = f"--{key.replace('_', '-')}"
+        section, dot, name = option.removeprefix("--").rpartition(".")
+        field = fields(ALL[command])[key]
+        if field.kind is bool and not field.optional:
+            argv.append(option if value == "true" else f"--{section}{dot}no-{name}")
+        else:
+            argv += [option, value]
+    return argv
+
+
+@pytest.mark.parametrize(("command", "because", "idle"), IDLE)
+def test_an_option_without_effect_is_refused_and_in_a_file_it_is_a_warning(
+    command: str, because: str, idle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = idle.partition("=")[0]
+    with pytest.raises(UserError) as error:
+        load_config(ALL[command], argv_of(command, because, idle), command)
+    option, _, why = str(error.value).partition(": ")
+    assert option == f"--{key.replace('_', '-')}"
+    mapping = to_mapping(load_config(ALL[command], argv_of(command, because), command))
+    *sections, name = key.split(".")
+    section = mapping
+    for part in sections:
+        section = section[part]
+    value = parse_scalar(idle.partition("=")[2])
+    section[name] = [value] if fields(ALL[command])[key].many else value
+    file = tmp_path / "settings.yaml"
+    file.write_text(write_yaml(mapping))
+    # All settings are there, and one line is about the one that was changed.
+    load_config(ALL[command], ["--config", str(file)], command)
+    assert capsys.readouterr().err == f"warning: {file}: {key}: {why}\n"
+
+
+def test_a_file_that_contradicts_itself_is_warned_of_and_one_that_an_option_overrules_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("teacher: cartpole\nout: x\nstudent: {network: mlp}\nloss: {kind: mse, temperature: 0.1}\n")
+    config: Any = load_config(COMMANDS["distill"], ["--config", str(file)], "distill")
+    assert (config.loss.kind, config.loss.temperature) == ("mse", (0.1,))
+    warning = f"warning: {file}: loss.temperature: only the loss kl has one, and loss.kind is mse\n"
+    assert capsys.readouterr().err == warning
+    load_config(COMMANDS["distill"], ["--config", str(file), "--loss.kind", "nll"], "distill")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_grid_leaves_the_one_network_of_a_sweep_without_effect() -> None:
+    argv = ["--teacher", "pong", "--out=x", "--grid.networks", "net2", "--student.network", "net1"]
+    with pytest.raises(UserError, match=r"^--student.network: grid.networks has those of all cells$"):
+        load_config(COMMANDS["sweep"], argv, "sweep")
+
+
+@pytest.mark.parametrize(("command", "because", "used"), EFFECTIVE)
+def test_an_option_with_an_effect_is_taken(
+    command: str, because: str, used: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_config(ALL[command], argv_of(command, because, used), command)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_began_with_such_an_option_goes_on_and_is_warned(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = argv_of("distill", "loss.kind=mse loss.temperature=0.1")
+    config: Any = load_config(COMMANDS["distill"], [*argv, "--resume"], "distill")
+    assert config.loss.temperature == (0.1,)
+    warning = "warning: --loss.temperature: only the loss kl has one, and loss.kind is mse\n"
+    assert capsys.readouterr().err == warning
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_our_own_files_have_no_setting_without_effect(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = file.read_text().split()[2]
+    required = ["--run", "runs/x"] if command == "evaluate" else []
+    config: Any = load_config(COMMANDS[command], ["--config", str(file), *required], command)
+    assert capsys.readouterr().err == ""
+    # Nor has what a run writes of itself, which has all settings.
+    whole = tmp_path / "config.yaml"
+    whole.write_text(to_yaml(config))
+    load_config(COMMANDS[command], ["--config", str(whole)], command)
+    assert capsys.readouterr().err == ""
