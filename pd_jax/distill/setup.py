@@ -30,6 +30,8 @@ from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote
 from pd_jax.system import hosts
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.system.files import to_plain
+from pd_jax.system.progress import print_warning
+from pd_jax.system.text import show
 from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.tasks import task_of
 
@@ -163,6 +165,7 @@ def make_setup(
         recordings = tuple(map(Dataset.open, config.data))
         for recording, teacher, task in zip(recordings, teachers, tasks, strict=True):
             check_recording(recording, teacher, task, config)
+            warn_of_other_play(recording, task, config)
         config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
     devices, actors = lay_out(config)
     check_devices(config, devices.size)
@@ -270,6 +273,16 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
             f"replay.capacity: {config.replay.capacity} holds less than one rollout of {dataset.path}, "
             f"{header.num_lanes * length} steps"
         )
+
+
+def warn_of_other_play(dataset: Dataset, task: Task, config: DistillConfig) -> None:
+    """Says so where the section ``env``, by which scores are played, is not how the play was that is learnt from."""
+    if task.kind != "atari" or not hosts.is_primary():
+        return
+    for key in ("sticky_action_probability", "max_noops"):
+        played, scored = dataset.header.environment.get(key), getattr(config.env, key)
+        if played is not None and played != scored:
+            print_warning(f"env.{key}: {scored} in scores, {show(played)} in the play that {dataset.path} holds")
 
 
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data"})

@@ -11,9 +11,10 @@ import pytest
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import EnvConfig, ReplayConfig, StudentConfig
-from pd_jax.distill.setup import make_setup
+from pd_jax.distill.setup import make_setup, warn_of_other_play
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
+from pd_jax.replay.recordings import Dataset
 from pd_jax.teachers import Teacher, from_function, load
 from support.commands import succeed
 
@@ -71,3 +72,23 @@ def test_it_is_known_of_each_games_teacher_whether_it_gives_logits() -> None:
 def test_teachers_in_hand_are_as_many_as_are_named() -> None:
     with pytest.raises(UserError, match=r"^teacher: 1 given, and 2 named \(cartpole, acrobot\)$"):
         make_setup(two_games(), load("cartpole"))
+
+
+def test_play_that_scores_are_not_taken_by_is_warned_of(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def recorded(**rules: Any) -> Dataset:
+        dataset = Dataset.open(recording)
+        return dataclasses.replace(dataset, header=dataclasses.replace(dataset.header, environment=rules))
+
+    dataset = recorded(sticky_action_probability=0.0, max_noops=30)
+    config = DistillConfig(teacher="pong", out="x", data=str(recording))
+    warn_of_other_play(dataset, get_task("pong"), config)
+    assert capsys.readouterr().err == ""
+    sticky = dataclasses.replace(config, env=EnvConfig(sticky_action_probability=0.25, max_noops=30))
+    warn_of_other_play(dataset, get_task("pong"), sticky)
+    assert capsys.readouterr().err == (
+        f"warning: env.sticky_action_probability: 0.25 in scores, 0.0 in the play that {recording} holds\n"
+    )
+    # What CartPole has none of, and what a file of ours before did not say.
+    warn_of_other_play(dataset, get_task("cartpole"), sticky)
+    warn_of_other_play(recorded(), get_task("pong"), sticky)
+    assert capsys.readouterr().err == ""
