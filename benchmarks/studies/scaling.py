@@ -41,7 +41,7 @@ from pd_jax.learner.learner import Learner
 from pd_jax.losses import kl_loss
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student
-from pd_jax.resources.plan.devices import read_kinds
+from pd_jax.resources.plan.devices import parse_topology, read_kinds
 from pd_jax.system.devices import AXIS, DeviceGroup
 from pd_jax.teachers import load
 from pd_jax.types import Batch
@@ -105,7 +105,8 @@ def planned_rows(paths: Sequence[Path], counts: Sequence[int]) -> list[dict[str,
         content = json.loads(path.read_text())
         plan = content.get("plan", content)
         update = next(report for name, report in plan["programs"].items() if name.startswith("update"))
-        kind = read_kinds()[plan["topology"].partition(":")[0]]
+        link = parse_topology(plan["topology"], read_kinds()).link_bandwidth
+        assert link is not None
         alone = max(update["estimated_seconds"] or 0.0, update["floor_seconds"] - update["link_seconds"])
         num_bytes = sum(update["all_reduces"])
         rows.append(
@@ -113,14 +114,12 @@ def planned_rows(paths: Sequence[Path], counts: Sequence[int]) -> list[dict[str,
                 "topology": plan["topology"],
                 "network": plan["student"],
                 "games": len(plan["games"]),
-                "share": plan["minibatch"] // plan["devices"],
+                "share": plan["minibatch"] // plan["learners"],
                 "all_reduce_bytes": num_bytes,
                 "update_seconds": alone,
-                "link_bandwidth": kind.link_bandwidth,
-                "efficiency": efficiency(alone, num_bytes, plan["devices"], kind.link_bandwidth),
-                "efficiency_over_link": {
-                    str(count): efficiency(alone, num_bytes, count, kind.link_bandwidth) for count in counts
-                },
+                "link_bandwidth": link,
+                "efficiency": efficiency(alone, num_bytes, plan["learners"], link),
+                "efficiency_over_link": {str(count): efficiency(alone, num_bytes, count, link) for count in counts},
             }
         )
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,12 @@ def run(config: PlanConfig) -> None:
         path = Path(config.json)
         if path.exists():
             raise UserError(f"json: {config.json} is there already; name another file")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(2, os.strerror(2), config.json)
+        # Before minutes of compiling: a file can be made there.
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise UserError(f"json: {config.json}: cannot be written: {error.strerror}") from None
 
     def say(name: str) -> None:
         print_line(f"compiling: {name}", sys.stderr)

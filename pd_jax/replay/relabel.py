@@ -71,7 +71,8 @@ class Relabeller:
         totals = np.zeros(2, np.int64)
         for begin in range(0, end, _BLOCK_SLOTS):
             begins = np.full(self._devices.size, begin, np.int32)
-            stored, counts = self._relabel_block(stored, replicated, begins)
+            teacher_q, counts = self._relabel_block(*_apart(stored), replicated, begins)
+            stored = dataclasses.replace(stored, teacher_q=teacher_q)
             totals += np.asarray(counts).sum(axis=0)
             on_block()
         changed, decisions = totals
@@ -84,15 +85,18 @@ class Relabeller:
     def lower(self, stored: ReplayState, variables: Any) -> jax.stages.Lowered:
         """What :meth:`relabel` runs for each block, before it is compiled; arguments may be shapes."""
         begins = jax.ShapeDtypeStruct((len(stored.flags),), jnp.int32)
-        lowered: jax.stages.Lowered = self._relabel_block.lower(stored, variables, begins)
+        lowered: jax.stages.Lowered = self._relabel_block.lower(*_apart(stored), variables, begins)
         return lowered
 
-    def _block(self, stored: ReplayState, variables: Any, begin: Array) -> tuple[ReplayState, Array]:
+    def _block(self, teacher_q: Array, others: ReplayState, variables: Any, begin: Array) -> tuple[Array, Array]:
         """One device's block of slots from ``begin`` on.
 
+        Only the labels are handed over and given back: on a CPU all else would be copied on its way through.
+
         Returns:
-          the replay, and int32 ``[2]``: decisions with another best action, and decisions.
+          the labels, and int32 ``[2]``: decisions with another best action, and decisions.
         """
+        stored = dataclasses.replace(others, teacher_q=teacher_q)
         num_lanes, capacity = stored.flags.shape
         shape = stored.step_shapes["teacher_q"]
         # Where steps share rows, the last row may reach past the end of the rings; there, the last step stands in.
@@ -116,4 +120,10 @@ class Relabeller:
         decides = is_decision & (slots >= begin) & (slots < capacity)
         changed = decides & (before.argmax(-1) != after.argmax(-1))
         counts = jnp.stack([changed.sum(), decides.sum()])
-        return dataclasses.replace(stored, teacher_q=columns.set_block(stored.teacher_q, start, after)), counts
+        return columns.set_block(stored.teacher_q, start, after), counts
+
+
+def _apart(stored: ReplayState) -> tuple[Array, ReplayState]:
+    """The labels, and all else."""
+    others: Any = None
+    return stored.teacher_q, dataclasses.replace(stored, teacher_q=others)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from pd_jax.resources.plan.summary import Plan, ProgramReport
 
 _UNKNOWN = "–"
-_WIDTH = 120
 
 
 def print_plan(plan: Plan) -> None:
     """Prints the programs, whether they fit, and how fast the run can be, on stdout."""
-    console = _console()
+    table = programs_table(plan)
+    console = _console(table)
     console.print(_heading(plan), soft_wrap=True)
-    console.print(programs_table(plan))
+    console.print(table)
     for line in plan_notes(plan):
         console.print(Text(line), soft_wrap=True)
 
@@ -45,7 +46,7 @@ def print_search(plans: Sequence[Plan]) -> None:
             )
         fits = {True: "yes", False: "no", None: _UNKNOWN}[plan.fits]
         table.add_row(f"{plan.minibatch:,}", f"{plan.lanes[0]:,}", fits, spell_bytes(plan.needed_bytes), *cells)
-    console = _console()
+    console = _console(table)
     console.print("\nsearch, the best first")
     console.print(table)
 
@@ -100,8 +101,10 @@ def plan_notes(plan: Plan) -> list[str]:
     )
     if rates.efficiency is not None:
         lines.append(f"all-reduce: {100 * (1 - rates.efficiency):.0f} % of the time of an update, if nothing hides it")
-    cores = "" if rates.cores is None else f"; {plan.hosts} x {rates.cores // plan.hosts} there are"
-    lines.append(f"play: {rates.cores_needed:,.0f} host cores step so many{cores}")
+    cores = "" if rates.cores is None else f"; there are {plan.hosts} x {rates.cores // plan.hosts}"
+    lines.append(
+        f"play: {rates.cores_needed:,.0f} host cores step so many{cores}, and {rates.lanes_at_once:,} lanes at once"
+    )
     lines.append(
         f"bound by {rates.bound_by}: {rates.bound_updates_per_second:,.0f} updates and "
         f"{rates.bound_steps_per_second:,.0f} control steps a second at the most. Nothing of this was measured."
@@ -109,10 +112,11 @@ def plan_notes(plan: Plan) -> list[str]:
     return lines
 
 
-def _console() -> Console:
+def _console(table: Table) -> Console:
     """Wide enough for all columns, whoever reads it: a table that is cut says nothing."""
     console = Console(file=sys.stdout, highlight=False)
-    return Console(file=sys.stdout, highlight=False, width=max(console.width, _WIDTH))
+    wanted = Measurement.get(console, console.options.update(width=1000), table).maximum
+    return Console(file=sys.stdout, highlight=False, width=max(console.width, wanted))
 
 
 def _heading(plan: Plan) -> Text:

@@ -94,7 +94,7 @@ def _barrier(tree: Any) -> Any:
     others = [index for index, leaf in enumerate(leaves) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     for index, leaf in zip(others, lax.optimization_barrier([leaves[index] for index in others]), strict=True):
         leaves[index] = leaf
-    return structure.unflatten(leaves)
+    return jax.tree.unflatten(structure, leaves)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import pytest
 from pd_jax.cli import main
 from pd_jax.config.loading import from_mapping
 from pd_jax.config.plan import PlanConfig
+from pd_jax.config.sections import ActorsConfig
 from pd_jax.report.plans import plan_notes, print_plan, print_search
 from pd_jax.resources.plan import compilers, plan, search
 from pd_jax.resources.plan.devices import parse_topology, read_kinds
 from pd_jax.resources.plan.summary import Plan, ProgramReport, Rates
-from pd_jax.system.devices import DeviceGroup
 from support.commands import options
 
 CARTPOLE: dict[str, Any] = {
@@ -166,29 +167,65 @@ def test_rates_follow_from_seconds_cores_and_the_schedule() -> None:
         "rollout breakout": report("rollout breakout", 3e-5, ("breakout",)),
     }
     tasks = tuple(map(plan.get_task, games))
-    run = plan.Run(config.distillation(games), tasks, "dqn", DeviceGroup.local(1), 4, False)
-    rates = plan._rates(run, reports, topology.kind, 4, 1600.0)
+    run = plan.Run(config.distillation(games), tasks, "dqn", devices("tpu"), 8, False)
+    rates = plan._rates(run, reports, topology, 1600.0)
     assert rates is not None
     assert rates.steps_per_update == 40.0
-    # 8 lanes of each game on each host, in four groups: 4 x 10 and 4 x 30 microseconds for 16 steps.
-    decision = 160e-6 / 16
-    assert rates.inference_steps_per_second == pytest.approx(4 / decision)
-    assert rates.updates_per_second == pytest.approx(1 / (1e-4 + 40 * decision / 4))
-    assert rates.cores == 4 * 224 // 2
+    # 4 lanes of each game on each of 8 hosts, in four groups: 4 x 10 and 4 x 30 microseconds for 8 steps.
+    decision = 160e-6 / 8
+    assert rates.inference_steps_per_second == pytest.approx(8 / decision)
+    assert rates.updates_per_second == pytest.approx(1 / (1e-4 + 40 * decision / 8))
+    # Of each game three groups of one lane are with EnvPool at once, on 56 cores of each host.
+    assert (rates.cores, rates.lanes_at_once) == (8 * 56, 8 * 6)
+    assert rates.stepping_steps_per_second == 8 * 6 * 1600
     assert rates.cores_needed == pytest.approx(rates.updates_per_second * 40 / 1600)
-    assert rates.bound_by == "updates"
-    slow = plan._rates(run, reports, topology.kind, 4, 100.0)
-    assert slow is not None and slow.bound_by == "stepping"
-    assert slow.bound_steps_per_second == pytest.approx(448 * 100)
-    assert slow.bound_updates_per_second == pytest.approx(448 * 100 / 40)
+    assert rates.bound_by == "stepping"
+    assert rates.bound_updates_per_second == pytest.approx(8 * 6 * 1600 / 40)
+    quick = plan._rates(run, reports, topology, 1e6)
+    assert quick is not None and quick.bound_by == "inference"
+    # On devices of their own, decisions cost the updates nothing.
+    apart = dataclasses.replace(run, config=dataclasses.replace(run.config, actors=ActorsConfig(num_devices=1)))
+    alone = plan._rates(apart, reports, topology, 1e6)
+    assert alone is not None and alone.updates_per_second == pytest.approx(1e4)
+
+
+def test_inside_jit_a_device_waits_for_environments() -> None:
+    topology = parse_topology("h100:1", read_kinds())
+    config = from_mapping(
+        PlanConfig,
+        {
+            "topology": "h100:1",
+            "game": ["pong"],
+            "env": {"num_lanes": 32},
+            "schedule": {"steps_per_round": 10_240, "updates_per_round": 512},
+        },
+    )
+    reports = {
+        "update net2": ProgramReport(name="update net2", games=("pong",), floor_seconds=1e-3),
+        "rollout pong": ProgramReport(name="rollout pong", games=("pong",), floor_seconds=1e-5),
+    }
+    run = plan.Run(config.distillation(("pong",)), (plan.get_task("pong"),), "dqn", devices("gpu"), 1, True)
+    rates = plan._rates(run, reports, topology, 1000.0)
+    assert rates is not None
+    # 20 steps for each update: 32 lanes step at once, and decide together.
+    expected = 1e-3 + 20 / 32_000 + 20 / 32 * 1e-5
+    assert rates.updates_per_second == pytest.approx(1 / expected)
+    assert (rates.lanes_at_once, rates.bound_by) == (32, "updates")
+    from_host = plan._rates(dataclasses.replace(run, in_jit=False), reports, topology, 1000.0)
+    assert from_host is not None and from_host.updates_per_second == pytest.approx(1 / (1e-3 + 20 / 8 * 1e-5))
+
+
+def devices(platform: str) -> Any:
+    """As far as rates depend on them."""
+    return types.SimpleNamespace(size=32, platform=platform)
 
 
 def test_the_floor_is_arithmetic_or_traffic_and_then_the_links() -> None:
     kind = read_kinds()["v5e"]
-    assert plan.floor_seconds(kind, 1, 197e12, 1.0, 0) == pytest.approx(1.0)
-    assert plan.floor_seconds(kind, 1, 1.0, 819e9, 0) == pytest.approx(1.0)
-    assert plan.floor_seconds(kind, 8, None, None, 200_000_000_000) == pytest.approx(2 * 7 / 8)
-    assert plan.link_seconds(kind, 8, 200_000_000_000) == pytest.approx(2 * 7 / 8)
+    assert plan.floor_seconds(kind, 197e12, 1.0) == pytest.approx(1.0)
+    assert plan.floor_seconds(kind, 1.0, 819e9) == pytest.approx(1.0)
+    assert plan.floor_seconds(kind, None, None) == 0.0
+    assert plan.link_seconds(kind.link_bandwidth, 8, 200_000_000_000) == pytest.approx(2 * 7 / 8)
 
 
 def test_the_efficiency_is_what_the_all_reduce_leaves_of_an_update() -> None:
@@ -213,7 +250,8 @@ def test_a_search_puts_what_fits_and_learns_most_first(
         speed = 1000.0 / batch**0.5 * lanes
         rates = Rates(
             updates_per_second=speed, efficiency=None, steps_per_update=1.0, steps_per_second=speed,
-            inference_steps_per_second=None, cores_needed=1.0, cores=None, bound_by="updates",
+            inference_steps_per_second=None,
+            stepping_steps_per_second=None, lanes_at_once=lanes, cores_needed=1.0, cores=None, bound_by="updates",
             bound_updates_per_second=speed,
             bound_steps_per_second=speed,
         )  # fmt: skip
@@ -251,7 +289,19 @@ def test_a_search_puts_what_fits_and_learns_most_first(
         ({"game": ["cartpole", "pong"]}, "shows frames"),
         ({"game": ["cartpole", "cartpole"]}, "cartpole is there 2 times"),
         ({"device-file": "/nowhere/devices.yaml"}, "/nowhere/devices.yaml"),
-        ({"json": "/nowhere/else/plan.json"}, "/nowhere/else/plan.json: No such file or directory"),
+        (
+            {"json": "/nowhere/else/plan.json"},
+            "json: /nowhere/else/plan.json: cannot be written: No such file or directory",
+        ),
+        ({"json": "/proc/plan.json"}, "json: /proc/plan.json: cannot be written"),
+        ({"topology": "here:2"}, "topology: here is all devices that there are, and has no shape, not 'here:2'"),
+        ({"game": ["all", "pong"]}, "game: all is the 57 of Atari, and stands alone"),
+        (
+            {"topology": "h100:8", "learner.num-devices": 16},
+            "learner.num_devices: 16 devices wanted, and the topology has",
+        ),
+        ({"actors.num-devices": 2}, "actors.num_devices: 2 "),
+        ({"topology": "v5e:2x4", "env.stepping": "jit"}, "env.stepping: EnvPool's step inside jit exists for CPUs"),
         ({"teacher": ["a", "b", "c"]}, "2 games for 3 teachers"),
         ({"data": ["x", "y"]}, "recorded play has lanes of its own"),
         ({"teacher-network": "resnet"}, "'resnet' is not a network of frames"),

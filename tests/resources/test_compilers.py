@@ -60,7 +60,7 @@ def run_for(topology: str, *games: str, network: str = "net2", share: int = 8, *
 def compiled(run: Run, *kinds: str) -> dict[str, ProgramReport]:
     """What the compiler says of the programs of some kinds, the first of each."""
     found: dict[str, ProgramReport] = {}
-    kind = read_kinds()["v5e"]
+    kind = parse_topology("v5e:2x2", read_kinds())
     for program in programs_of(run):
         word = program.name.split()[0]
         if word in kinds and word not in found:
@@ -104,7 +104,10 @@ def test_insertion_and_relabelling_write_in_place(topology: str) -> None:
     for report in reports.values():
         assert report.ring_copies == 0
         assert report.temporary_bytes is not None and report.temporary_bytes < 6 * rollout < 0.3 * report.ring_bytes
-        assert report.aliased_bytes is not None and report.aliased_bytes >= report.ring_bytes
+    # Of a relabelled replay only the labels are given back.
+    for name, written in (("insert", reports["insert"].ring_bytes), ("relabel", 4 * 6 * CAPACITY * LANES)):
+        aliased = reports[name].aliased_bytes
+        assert aliased is not None and aliased >= written
 
 
 @pytest.mark.parametrize("topology", BOTH)
@@ -165,7 +168,7 @@ def test_transitions_of_q_learning_are_drawn_and_written_in_place(topology: str)
         frames.size,
         ("pong",),
     )
-    report = report_program(program, None, devices.size)
+    report = report_program(program, found, devices.size)
     assert report.fault == "" and report.ring_copies == 0
     assert report.temporary_bytes is not None and report.temporary_bytes < 0.3 * report.ring_bytes
 

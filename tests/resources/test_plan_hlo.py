@@ -31,6 +31,7 @@ def program(*lines: str, inner: tuple[str, ...] = ()) -> str:
         ((f"%s = ({RING}, {RING}, u32[]) copy-start(%p)", f"%d = {RING} copy-done(%s)"), (), ["s"]),
         ((f"%s = ({FAST}, {RING}, u32[]) copy-start(%p)",), (), []),
         ((f"%s = ({RING}, {FAST}, u32[]) copy-start(%p)",), (), []),
+        ((f"%s = {FAST} copy(%p)", f"%t = {RING} copy(%s)"), (), []),
         ((f"%u = {RING} dynamic-update-slice(%p, %q, %i)",), (), []),
         (("%b = u8[1,8,4096,56,128]{4,3,2,1,0} bitcast(%p)", "%x = u8[64]{0} copy(%q)"), (), []),
         ((f"%f = {RING} fusion(%p), kind=kLoop, calls=%fused",), (f"ROOT %r = {RING} add(%a, %a)",), ["f"]),
@@ -45,6 +46,33 @@ def test_only_what_writes_a_whole_ring_down_is_a_copy(
     lines: tuple[str, ...], inner: tuple[str, ...], copies: list[str]
 ) -> None:
     assert hlo.ring_copies(program(*lines, inner=inner), RINGS) == copies
+
+
+def test_a_copy_onto_itself_is_none_where_there_is_no_room_for_another() -> None:
+    lines = (f"%f = {RING} fusion(%p), kind=kLoop, calls=%fused", f"%c = {RING} copy(%f)", f"%d = {RING} copy(%p)")
+    text = program(*lines, inner=(f"ROOT %r = {RING} dynamic-update-slice(%a, %q, %i)",))
+    assert hlo.ring_copies(text, RINGS) == ["c", "d"]
+    assert hlo.ring_copies(text, RINGS, has_room=False) == ["d"]
+
+
+def test_traffic_of_a_loop_within_a_loop_counts_its_turns() -> None:
+    text = """
+%inner (a: f32[8]) -> f32[8] {
+  ROOT %a1 = f32[8]{0} sort(%a)
+}
+
+%outer (b: f32[8]) -> f32[8] {
+  %b1 = f32[8]{0} sort(%b)
+  ROOT %w1 = f32[8]{0} while(%b1), condition=%more, body=%inner
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p1 = f32[8]{0} sort(%p)
+  ROOT %w = f32[8]{0} while(%p1), condition=%go_on, body=%outer
+}
+"""
+    # The sort writes 32 bytes; what it reads is a parameter of its computation, which these lines do not define.
+    assert hlo.traffic_bytes(text, set(), turns=4, parts=5) == 32 / 4 + 32 + 5 * 32
 
 
 def test_all_reduces_are_told_with_their_bytes() -> None:

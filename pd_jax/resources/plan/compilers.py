@@ -18,7 +18,7 @@ import jax
 from jax.experimental import topologies
 
 from pd_jax.errors import UserError
-from pd_jax.resources.plan.devices import CudaTarget, Topology
+from pd_jax.resources.plan.devices import CudaTarget, DeviceKind, Topology
 from pd_jax.system.devices import DeviceGroup
 
 # libtpu looks at these before anything else, and at the network for what they do not say.
@@ -33,6 +33,8 @@ _TPU_ENVIRONMENT = {
     "TPU_MIN_LOG_LEVEL": "3",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+# Of a GPU's memory, taken at the start of a process.
+_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _TARGET = """gpu_device_info {{
   cuda_compute_capability {{ major: {major} minor: {minor} }}
   threads_per_block_limit: 1024
@@ -75,6 +77,23 @@ def without_cache() -> Iterator[None]:
         yield
     finally:
         config.update("jax_enable_compilation_cache", before)
+
+
+def memory_of(kind: DeviceKind) -> int:
+    """Bytes of a device that JAX uses: three quarters of a GPU's, unless its own variable says another share.
+
+    Raises:
+      UserError: the variable's value is no share.
+    """
+    if kind.compiler != "cuda":
+        return kind.memory_bytes
+    share = os.environ.get(_SHARE, "0.75")
+    try:
+        if not 0 < float(share) <= 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"{_SHARE}: {share!r} is not a number above 0, and 1 at the most") from None
+    return int(kind.memory_bytes * float(share))
 
 
 def devices_of(topology: Topology) -> DeviceGroup:

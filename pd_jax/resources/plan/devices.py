@@ -59,6 +59,9 @@ class DeviceKind:
     devices_per_host: int
     host_cores: int
     sources: tuple[str, ...]
+    machine_link_bandwidth: float | None = None
+    single_host_devices: int | None = None
+    single_host_cores: int | None = None
     target: CudaTarget | None = None
 
 
@@ -82,7 +85,23 @@ class Topology:
     @property
     def num_hosts(self) -> int:
         """Machines that they are in."""
-        return 1 if self.kind is None else math.ceil(self.size / self.kind.devices_per_host)
+        if self.kind is None or self.size <= (self.kind.single_host_devices or 0):
+            return 1
+        return math.ceil(self.size / self.kind.devices_per_host)
+
+    @property
+    def cores_per_host(self) -> int | None:
+        """Virtual cores of a machine; None if unknown."""
+        if self.kind is None:
+            return None
+        return (self.num_hosts == 1 and self.kind.single_host_cores) or self.kind.host_cores
+
+    @property
+    def link_bandwidth(self) -> float | None:
+        """Bytes a second that a device sends over the slowest link that an all-reduce takes; None if unknown."""
+        if self.kind is None:
+            return None
+        return (self.num_hosts > 1 and self.kind.machine_link_bandwidth) or self.kind.link_bandwidth
 
     @property
     def name(self) -> str:
@@ -112,16 +131,20 @@ def parse_topology(text: str, kinds: Mapping[str, DeviceKind]) -> Topology:
     Raises:
       UserError: there is no such kind, or the shape is none of its.
     """
-    if text == HERE:
-        return Topology(None, ())
     name, _, shape_text = text.partition(":")
+    if name == HERE:
+        if text != HERE:
+            raise UserError(f"topology: here is all devices that there are, and has no shape, not {show(text)}")
+        return Topology(None, ())
     if name not in kinds:
         known = (*kinds, HERE)
         raise UserError(f"topology: {show(name)} is not a device{nearest(name[:60], known)} ({', '.join(known)})")
     kind = kinds[name]
-    wanted = _TPU_SHAPES.get(name, " x ".join("n" * kind.shape_axes)) if kind.compiler == "tpu" else "1, 4 or 8"
-    if not re.fullmatch(r"[1-9]\d{0,3}(x[1-9]\d{0,3}){0,3}", shape_text):
+    wanted = _TPU_SHAPES.get(name, "x".join("2" * kind.shape_axes)) if kind.compiler == "tpu" else "1, 4 or 8"
+    if not shape_text:
         raise UserError(f"topology: {show(text)} has no shape; {name}: and then {wanted}")
+    if not re.fullmatch(r"[1-9]\d{0,3}(x[1-9]\d{0,3}){0,3}", shape_text):
+        raise UserError(f"topology: {show(shape_text)} is no shape of {name}, such as {wanted}")
     shape = tuple(map(int, shape_text.split("x")))
     if len(shape) != kind.shape_axes:
         axes = "one number" if kind.shape_axes == 1 else f"{kind.shape_axes} numbers with x between them"
@@ -139,8 +162,15 @@ def _parse_kinds(content: Mapping[Any, Any], where: str) -> dict[str, DeviceKind
         kind: DeviceKind = _parse(DeviceKind, fields, f"{where}: {name}", {"name": name})
         if kind.compiler not in ("tpu", "cuda"):
             raise UserError(f"{where}: {name}.compiler: {show(kind.compiler)} is not a compiler (tpu, cuda)")
+        if not kind.sources:
+            raise UserError(f"{where}: {name}.sources: is empty; say where the numbers are from")
         if kind.compiler == "cuda" and kind.target is None:
             raise UserError(f"{where}: {name}.target is missing")
+        if kind.target is not None and not re.fullmatch(r"\d{1,2}\.\d", kind.target.compute_capability):
+            shown = show(kind.target.compute_capability)
+            raise UserError(f"{where}: {name}.target.compute_capability: {shown} is not such as '9.0'")
+        if kind.target is not None and re.search(r'["\\]', kind.target.name):
+            raise UserError(f"{where}: {name}.target.name: {show(kind.target.name)} has a quotation mark or backslash")
         kinds[name] = kind
     return kinds
 
@@ -164,6 +194,7 @@ def _checked(wanted: str, value: Any, where: str) -> Any:
     if wanted.startswith("CudaTarget"):
         return _parse(CudaTarget, value, where)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    wanted = wanted.removesuffix(" | None")
     if wanted == "int" and isinstance(value, int) and is_number and 0 < value < 2**63:
         return value
     if wanted == "float" and is_number and 0 < value < 1e30:

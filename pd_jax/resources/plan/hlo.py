@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\((.*)$")
@@ -20,6 +20,7 @@ _CONVOLUTION = re.compile(
     r"stablehlo\.convolution.*\]x\[([^\]]*)\]->.*: \(tensor<.*?>, tensor<(\S+?)>\) -> tensor<(\S+?)>"
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_LOOP_BODY = re.compile(r"body=%?([\w.-]+)")
 _ELEMENT_BY_ELEMENT = frozenset(
     {"bitcast", "reshape", "copy", "convert", "add", "subtract", "multiply", "divide", "maximum", "minimum", "negate"}
 )
@@ -74,7 +75,7 @@ def instructions(text: str) -> Iterator[Instruction]:
             yield Instruction(computation, name, result, opcode, rest, line.lstrip().startswith("ROOT "))
 
 
-def ring_copies(text: str, rings: Collection[RingShape]) -> list[str]:
+def ring_copies(text: str, rings: Collection[RingShape], *, has_room: bool = True) -> list[str]:
     """The operations that make an array as large as a ring, and are no write in place.
 
     A small ring that is moved to a TPU's fast memory or from there is not copied: it shows in the traffic alone.
@@ -82,11 +83,14 @@ def ring_copies(text: str, rings: Collection[RingShape]) -> list[str]:
     Args:
       text: of a compiled program.
       rings: the columns of a replay on one device.
+      has_room: whether the program's temporaries are large enough for a ring. Where they are not, what was written in
+        place lies where it was: XLA for CPUs puts a copy behind it, onto itself.
 
     Returns:
       the operations' names; none for a program that reads and writes rings where they are.
     """
     known = list(instructions(text))
+    by_name = {one.name: one for one in known}
     roots = {one.computation: one for one in known if one.is_root}
     called = {match.group(1) for one in known if one.opcode == "fusion" and (match := _CALLED.search(one.rest))}
     found = []
@@ -100,9 +104,20 @@ def ring_copies(text: str, rings: Collection[RingShape]) -> list[str]:
             if root is None or root.opcode in _IN_PLACE:
                 continue
             found.append(one.name)
-        elif opcode in _COPIES and not _FAST_MEMORY.search(one.result):
+        elif opcode in _COPIES:
+            operands = [by_name[name] for name in _operands(one) if name in by_name]
+            if any(_FAST_MEMORY.search(each.result) for each in (one, *operands)):
+                continue
+            if not has_room and any(_writes_in_place(each, roots) for each in operands):
+                continue
             found.append(one.name)
     return found
+
+
+def _writes_in_place(one: Instruction, roots: Mapping[str, Instruction]) -> bool:
+    match = _CALLED.search(one.rest) if one.opcode == "fusion" else None
+    root = one if match is None else roots.get(match.group(1))
+    return root is not None and root.opcode == "dynamic-update-slice"
 
 
 def all_reduces(text: str) -> list[int]:
@@ -151,7 +166,7 @@ def count_operations(text: str) -> int:
     return len(_executed(list(instructions(text))))
 
 
-def traffic_bytes(text: str, rings: Collection[RingShape], turns: int = 1) -> int:
+def traffic_bytes(text: str, rings: Collection[RingShape], turns: int = 1, parts: int = 1) -> int:
     """What the operations of a compiled program read and write, for one turn of its loop if it has one.
 
     For compilers that do not say. Of what is only sliced the slices are counted, of what is written in place what is
@@ -162,10 +177,11 @@ def traffic_bytes(text: str, rings: Collection[RingShape], turns: int = 1) -> in
       text: of a compiled program.
       rings: as for :func:`ring_copies`. Of them nothing is counted but what is looked up.
       turns: of the loop.
+      parts: turns of a loop within it.
     """
     known = list(instructions(text))
     traffic = _Traffic(known, rings)
-    shares = _shares(known, turns)
+    shares = _shares(known, turns, parts)
     return round(sum(shares.get(one.computation, 1.0) * traffic.of(one) for one in _executed(known)))
 
 
@@ -234,7 +250,7 @@ def _operands(one: Instruction) -> list[str]:
     return _OPERAND.findall(one.rest.split("), ")[0])
 
 
-def _shares(known: Sequence[Instruction], turns: int) -> dict[str, float]:
+def _shares(known: Sequence[Instruction], turns: int, parts: int) -> dict[str, float]:
     """How often each computation runs for one turn of the program's loop, where that is not once.
 
     The branches of a conditional run equally often.
@@ -248,10 +264,19 @@ def _shares(known: Sequence[Instruction], turns: int) -> dict[str, float]:
     for _ in conditionals:
         for computation, names in conditionals:
             shares |= dict.fromkeys(names, shares.get(computation, 1.0) / len(names))
-    around = {one.computation for one in known if one.opcode == "while"}
-    if len(around) == 1:
-        shares |= dict.fromkeys(around, 1.0 / turns)
+    loops = {one.computation: match.group(1) for one in known if (match := _loop(one))}
+    bodies = set(loops.values())
+    for computation, body in loops.items():
+        if computation not in bodies:
+            shares[computation] = 1.0 / turns
+            # A loop in a loop's body, such as that over the parts of a minibatch.
+            if body in loops:
+                shares[loops[body]] = float(parts)
     return shares
+
+
+def _loop(one: Instruction) -> re.Match[str] | None:
+    return _LOOP_BODY.search(one.rest) if one.opcode == "while" else None
 
 
 def _executed(known: Sequence[Instruction]) -> list[Instruction]:

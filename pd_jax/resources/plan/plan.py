@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from pd_jax.actors.stepping import GROUPS, steps_in_jit
+from pd_jax.actors.stepping import Stepping, stepping_options
 from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.plan import PlanConfig
@@ -23,7 +23,7 @@ from pd_jax.errors import UserError
 from pd_jax.resources.liveness import tree_bytes
 from pd_jax.resources.memory import host_memory_bytes
 from pd_jax.resources.parts import ROLLOUTS, trajectory_of
-from pd_jax.resources.plan.compilers import devices_of, without_cache
+from pd_jax.resources.plan.compilers import devices_of, memory_of, without_cache
 from pd_jax.resources.plan.devices import DeviceKind, Topology, parse_topology, read_kinds
 from pd_jax.resources.plan.hlo import (
     all_reduces,
@@ -36,6 +36,7 @@ from pd_jax.resources.plan.hlo import (
 from pd_jax.resources.plan.programs import Program, Run, programs_of
 from pd_jax.resources.plan.summary import Plan, ProgramReport, Rates
 from pd_jax.system.computing import computing
+from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers.teacher import bundled_names
 
 _ALL = "all"
@@ -60,22 +61,40 @@ def make_plan(config: PlanConfig, on_program: Callable[[str], None] = lambda nam
     distillation = config.distillation(tuple(task.name for task in tasks))
     check_network(distillation.student.network, tasks[0], "student.network")
     if topology.kind is not None:
-        check_devices(distillation, topology.size)
+        check_devices(distillation, _num_learners(distillation, topology.size, topology.num_hosts))
     _check_conflicts(distillation)
+    in_jit = _steps_in_jit(distillation.env.stepping, topology)
     devices = devices_of(topology)
-    check_devices(distillation, devices.size)
-    # What is planned for a GPU is planned for an EnvPool that works there.
-    in_jit = devices.platform == "gpu" or steps_in_jit(devices.platform)
-    run = Run(distillation, tasks, config.teacher_network, devices, topology.num_hosts, in_jit)
+    learners = DeviceGroup(devices.devices[: _num_learners(distillation, devices.size, topology.num_hosts)])
+    check_devices(distillation, learners.size)
+    run = Run(distillation, tasks, config.teacher_network, learners, topology.num_hosts, in_jit)
     reports = {}
     with without_cache():
         for program in programs_of(run):
             on_program(program.name)
-            reports[program.name] = report_program(program, topology.kind, devices.size)
+            reports[program.name] = report_program(program, topology, learners.size)
     return _add_up(run, topology, reports, config.steps_per_core)
 
 
-def report_program(program: Program, kind: DeviceKind | None, num_devices: int) -> ProgramReport:
+def _steps_in_jit(wanted: Stepping, topology: Topology) -> bool:
+    if topology.kind is not None and topology.kind.compiler == "cuda":
+        # What is planned for a GPU is planned for an EnvPool that works there.
+        return wanted != "host"
+    return stepping_options(wanted, None if topology.kind is None else "tpu")["stepping"] == "jit"
+
+
+def _num_learners(config: DistillConfig, num_devices: int, num_hosts: int) -> int:
+    """The devices that share the updates; of each host, others may only play."""
+    actors = config.actors.num_devices * num_hosts
+    learners = config.learner.num_devices or num_devices - actors
+    if learners < 1 or learners + actors > num_devices:
+        key = "actors.num_devices" if actors else "learner.num_devices"
+        besides = f"{actors} besides {max(learners, 1)} for the learner" if actors else f"{learners} devices"
+        raise UserError(f"{key}: {besides} wanted, and the topology has {num_devices}")
+    return learners
+
+
+def report_program(program: Program, topology: Topology, num_devices: int) -> ProgramReport:
     """Compiles a program and reads what its compiler says; a failure becomes the report's ``fault``."""
     started = time.monotonic()
     try:
@@ -89,15 +108,19 @@ def report_program(program: Program, kind: DeviceKind | None, num_devices: int) 
     seconds = time.monotonic() - started
     memory, text = compiled.memory_analysis(), compiled.as_text() or ""
     costs = _costs(compiled)
-    is_estimate = "optimal_seconds" in costs and costs["optimal_seconds"] > 0
+    is_estimate = costs.get("optimal_seconds", 0.0) > 0 and program.parts == 1
     # XLA's compiler for CUDA says neither.
     flops = costs.get("flops") or product_flops(lowered.as_text())
-    counted = float(traffic_bytes(text, program.rings, program.turns))
+    counted = float(traffic_bytes(text, program.rings, program.turns, program.parts))
     accessed = costs.get("bytes accessed") or counted
+    if program.parts > 1:
+        # A loop over the parts of a minibatch, which XLA counts once.
+        flops, accessed = product_flops(lowered.as_text()) * program.parts, counted
     if " conditional(" in text:
         # Games that alternate are branches, of each of which XLA counts all that it is given: every ring, whole.
         accessed = min(accessed, counted)
     reduced = tuple(all_reduces(text))
+    has_room = memory is None or memory.temp_size_in_bytes >= program.ring_bytes
     report = ProgramReport(
         name=program.name,
         games=program.games,
@@ -106,17 +129,15 @@ def report_program(program: Program, kind: DeviceKind | None, num_devices: int) 
         bytes_accessed=accessed,
         operations=count_operations(text),
         ring_bytes=program.ring_bytes,
-        ring_copies=len(ring_copies(text, program.rings)),
+        ring_copies=len(ring_copies(text, program.rings, has_room=has_room)),
         all_reduces=reduced,
         collectives=tuple(other_collectives(text)),
         estimated_seconds=costs["optimal_seconds"] if is_estimate else None,
     )
-    if kind is not None:
-        report = dataclasses.replace(
-            report,
-            floor_seconds=floor_seconds(kind, num_devices, flops, accessed, sum(reduced)),
-            link_seconds=link_seconds(kind, num_devices, sum(reduced)),
-        )
+    if topology.kind is not None and topology.link_bandwidth is not None:
+        links = link_seconds(topology.link_bandwidth, num_devices, sum(reduced))
+        floor = floor_seconds(topology.kind, flops, accessed) + links
+        report = dataclasses.replace(report, floor_seconds=floor, link_seconds=links)
     if memory is None:
         return report
     return dataclasses.replace(
@@ -124,35 +145,30 @@ def report_program(program: Program, kind: DeviceKind | None, num_devices: int) 
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
-        code_bytes=memory.generated_code_size_in_bytes,
+        code_bytes=memory.generated_code_size_in_bytes or None,
         aliased_bytes=memory.alias_size_in_bytes,
     )
 
 
-def floor_seconds(
-    kind: DeviceKind, num_devices: int, flops: float | None, num_bytes: float | None, reduced_bytes: int
-) -> float:
-    """What a program takes at the least: its arithmetic or its memory traffic, whichever is more, and its all-reduces.
+def floor_seconds(kind: DeviceKind, flops: float | None, num_bytes: float | None) -> float:
+    """What a program takes at the least, its all-reduces aside: its arithmetic or its memory traffic.
 
     Args:
-      kind: of the devices.
-      num_devices: D.
+      kind: of the device.
       flops, num_bytes: of one device; None if unknown.
-      reduced_bytes: of the all-reduces.
     """
-    arithmetic, traffic = (flops or 0.0) / kind.peak_flops, (num_bytes or 0.0) / kind.memory_bandwidth
-    return max(arithmetic, traffic) + link_seconds(kind, num_devices, reduced_bytes)
+    return max((flops or 0.0) / kind.peak_flops, (num_bytes or 0.0) / kind.memory_bandwidth)
 
 
-def link_seconds(kind: DeviceKind, num_devices: int, reduced_bytes: int) -> float:
+def link_seconds(link_bandwidth: float, num_devices: int, reduced_bytes: int) -> float:
     """What all-reduces take at the least: a ring of devices moves ``2 (D - 1) / D`` times their bytes over each link.
 
     Args:
-      kind: of the devices.
+      link_bandwidth: bytes a second.
       num_devices: D.
       reduced_bytes: of the all-reduces.
     """
-    return 2 * (num_devices - 1) / num_devices * reduced_bytes / kind.link_bandwidth
+    return 2 * (num_devices - 1) / num_devices * reduced_bytes / link_bandwidth
 
 
 def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], steps_per_core: float) -> Plan:
@@ -162,14 +178,12 @@ def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], ste
     update = next(iter(reports.values()))
     resident = update.argument_bytes or rings_bytes + tree_bytes(run.learner_state)
     teachers = {game: tree_bytes(run.teacher(game)[1]) for game in games}
-    rollouts = sum(
-        ROLLOUTS * tree_bytes(trajectory_of(run.tasks[game], run.play_lanes(game), config.schedule.rollout_length))
-        for game in games
-    )
-    resident += sum(teachers.values()) + rollouts
-    temporaries = max((one.temporary_bytes or 0) + (one.output_bytes or 0) for one in reports.values())
-    needed = resident + temporaries + sum(one.code_bytes or 0 for one in reports.values())
-    available = kind.memory_bytes if kind is not None else _memory_here(run)
+    resident += sum(teachers.values()) + sum(_rollout_bytes(run, reports, game) for game in games)
+    # Labels are given anew by `online`, not here.
+    own = [one for name, one in reports.items() if not name.startswith("relabel")]
+    temporaries = max((one.temporary_bytes or 0) + (one.output_bytes or 0) for one in own)
+    needed = resident + temporaries + sum(one.code_bytes or 0 for one in own)
+    available = memory_of(kind) if kind is not None else _memory_here(run)
     faults = [one.fault for one in reports.values() if one.fault]
     fits = None if available is None else needed <= available
     if any(fault.startswith(_TOO_LARGE) for fault in faults):
@@ -181,7 +195,8 @@ def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], ste
     return Plan(
         topology=topology.name,
         device=first.device_kind,
-        devices=run.devices.size,
+        devices=topology.size if kind is not None else run.devices.size,
+        learners=run.devices.size,
         hosts=hosts,
         games=tuple(task.name for task in run.tasks),
         student=config.student.network,
@@ -193,7 +208,7 @@ def _add_up(run: Run, topology: Topology, reports: dict[str, ProgramReport], ste
         fits=fits,
         largest_capacity=None if available is None else _largest_capacity(config, available - needed, rings_bytes),
         programs=reports,
-        rates=_rates(run, reports, kind, hosts, steps_per_core),
+        rates=_rates(run, reports, topology, steps_per_core),
         versions={"jax": jax.__version__, "compiler": _compiler_version(first.platform)},
     )
 
@@ -212,10 +227,24 @@ def _largest_capacity(config: DistillConfig, left: int, rings_bytes: int) -> int
     return room // dealt * dealt
 
 
-def _rates(
-    run: Run, reports: dict[str, ProgramReport], kind: DeviceKind | None, hosts: int, steps_per_core: float
-) -> Rates | None:
-    config, games = run.config, range(len(run.tasks))
+def _rollout_bytes(run: Run, reports: dict[str, ProgramReport], game: int) -> int:
+    """What the rollouts of a game take on the first device of a host: those in hand, and those ahead of the updates."""
+    config, task = run.config, run.tasks[game]
+    one = tree_bytes(trajectory_of(task, run.play_lanes(game), config.schedule.rollout_length))
+    report = _report_of(reports, "insert", task)
+    if report.argument_bytes is not None and report.aliased_bytes is not None:
+        # As it lies there, in tiles; each device of a host is given its share of the lanes.
+        share = report.argument_bytes - report.aliased_bytes
+        one = max(one, share * run.devices.size // run.num_hosts)
+    ahead = 0
+    if config.plays_ahead(run.devices.platform):
+        room = config.actors.queue_mib * 2**20 // config.num_games
+        ahead = max(1, min(config.rollouts_per_round(game), room // one))
+    return (ROLLOUTS + ahead) * one
+
+
+def _rates(run: Run, reports: dict[str, ProgramReport], topology: Topology, steps_per_core: float) -> Rates | None:
+    config, games, hosts = run.config, range(len(run.tasks)), run.num_hosts
     report = next(iter(reports.values()))
     update = report.seconds
     if update is None:
@@ -223,15 +252,24 @@ def _rates(
     steps = sum(config.rollouts_per_round(game) * config.steps_per_rollout(game) for game in games)
     per_update = steps / config.schedule.updates_per_round
     decision = _decision_seconds(run, reports)
+    cores = None if topology.cores_per_host is None else topology.cores_per_host // _THREADS_PER_CORE
+    lanes = sum(run.lanes_at_once(game) for game in games)
+    stepping_rate = None if cores is None else hosts * min(cores, lanes) * steps_per_core
     inference_rate = None if not decision else hosts / decision
-    # The first device of a host decides for the play as well.
-    alone = 1.0 / (update + per_update * (decision or 0.0) / hosts)
-    cores = None if kind is None else hosts * kind.host_cores // _THREADS_PER_CORE
-    limits = {"updates": alone}
-    if cores is not None:
-        limits["stepping"] = cores * steps_per_core / per_update
+    # What the first device of each host does, of which the others wait for its share of each update.
+    parts = {"updates": update}
+    if not config.actors.num_devices:
+        if inference_rate is not None:
+            parts["inference"] = per_update / inference_rate
+        if run.in_jit and stepping_rate is not None:
+            # A rollout stands in the device's queue while EnvPool steps.
+            parts["stepping"] = per_update / stepping_rate
+    alone = 1.0 / sum(parts.values())
+    limits = {max(parts, key=lambda name: parts[name]): alone}
+    if stepping_rate is not None:
+        limits["stepping"] = min(limits.get("stepping", math.inf), stepping_rate / per_update)
     if inference_rate is not None:
-        limits["inference"] = inference_rate / per_update
+        limits["inference"] = min(limits.get("inference", math.inf), inference_rate / per_update)
     bound = min(limits, key=lambda name: limits[name])
     return Rates(
         updates_per_second=alone,
@@ -239,8 +277,10 @@ def _rates(
         steps_per_update=per_update,
         steps_per_second=alone * per_update,
         inference_steps_per_second=inference_rate,
+        stepping_steps_per_second=stepping_rate,
+        lanes_at_once=hosts * lanes,
         cores_needed=alone * per_update / steps_per_core,
-        cores=cores,
+        cores=None if cores is None else hosts * cores,
         bound_by=bound,
         bound_updates_per_second=limits[bound],
         bound_steps_per_second=limits[bound] * per_update,
@@ -251,20 +291,25 @@ def _decision_seconds(run: Run, reports: dict[str, ProgramReport]) -> float | No
     """Seconds of a device for one decision of one lane, on average over the games; None if they are not known."""
     seconds, lanes = 0.0, 0
     for game, task in enumerate(run.tasks):
-        (report,) = (one for one in reports.values() if one.name.startswith("rollout") and task.name in one.games)
+        report = _report_of(reports, "rollout", task)
         if report.seconds is None:
             return None
-        own = run.play_lanes(game)
-        calls = 1 if run.in_jit else min(GROUPS, own)
-        seconds += calls * report.seconds
-        lanes += own
+        seconds += run.num_groups(game) * report.seconds
+        lanes += run.play_lanes(game)
     return seconds / lanes
+
+
+def _report_of(reports: dict[str, ProgramReport], kind: str, task: Task) -> ProgramReport:
+    (report,) = (one for one in reports.values() if one.name.startswith(kind) and task.name in one.games)
+    return report
 
 
 def _tasks(config: PlanConfig) -> tuple[Task, ...]:
     games = config.game or config.teacher or ()
     if tuple(games) == (_ALL,):
         games = ATARI_57
+    elif _ALL in games:
+        raise UserError(f"game: {_ALL} is the 57 of Atari, and stands alone")
     unknown = [name for name in games if config.game is None and name not in bundled_names()]
     if unknown:
         raise UserError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.evaluator import settle_and_act, without_observations
+from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.learner import Learner, learner_template
 from pd_jax.learner.objective import make_divergence, make_loss
 from pd_jax.networks.registry import make_network
@@ -47,6 +49,7 @@ class Program:
       ring_bytes: what these take.
       games: that run it, by name.
       turns: of its loop: updates, or steps of play.
+      parts: of a minibatch, in a loop within that.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Program:
     ring_bytes: int
     games: tuple[str, ...]
     turns: int = 1
+    parts: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +116,18 @@ class Run:
     def play_lanes(self, game: int) -> int:
         """Lanes of a game that one host plays."""
         return max(1, self.config.lanes[game] // self.num_hosts)
+
+    def num_groups(self, game: int) -> int:
+        """That the lanes of a game are stepped in."""
+        return 1 if self.in_jit or self.devices.platform == "cpu" else min(GROUPS, self.play_lanes(game))
+
+    def lanes_at_once(self, game: int) -> int:
+        """Lanes of a game on one host that EnvPool steps at the same time, at the most.
+
+        From the host, half of the groups and the one that is waited for: the others are with the device.
+        """
+        lanes, groups = self.play_lanes(game), self.num_groups(game)
+        return lanes if groups == 1 else math.ceil(lanes * (groups // 2 + 1) / groups)
 
     def devices_axis(self, shapes: Any) -> Any:
         """The shapes of what all devices hold, from those of what one does."""
@@ -185,9 +201,10 @@ def programs_of(run: Run) -> Iterator[Program]:
         state, stored = run.devices_axis(run.learner_state), tuple(map(run.devices_axis, everything))
         return learner.lower(state, stored, num_updates)
 
+    parts = gradient_parts(student, config.learner, run.devices)
     columns = frozenset().union(*map(ring_shapes, everything))
     size = sum(map(_ring_bytes, everything))
-    yield Program(f"update {config.student.network}", updates, columns, size, names, num_updates)
+    yield Program(f"update {config.student.network}", updates, columns, size, names, num_updates, parts)
     alike: dict[Any, list[int]] = {}
     for game, task in enumerate(run.tasks):
         key = (task.observation_shape, task.num_actions, config.lanes[game], config.capacity_per_lane(game))
@@ -213,7 +230,7 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
     def play() -> jax.stages.Lowered:
         lanes = run.play_lanes(game)
         environment = Environment(
-            task, lanes, 0, stepping="jit" if run.in_jit else "host", num_groups=1 if run.in_jit else GROUPS
+            task, lanes, 0, stepping="jit" if run.in_jit else "host", num_groups=run.num_groups(game)
         )
         try:
             handle = jax.ShapeDtypeStruct(np.shape(environment.handle), np.asarray(environment.handle).dtype)

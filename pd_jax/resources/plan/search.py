@@ -38,8 +38,9 @@ def samples_per_second(plan: Plan) -> float:
     return 0.0 if plan.rates is None else plan.rates.bound_updates_per_second * plan.minibatch
 
 
-def _merit(plan: Plan) -> tuple[bool, float]:
-    return plan.fits is not False, samples_per_second(plan)
+def _merit(plan: Plan) -> tuple[bool, float, int, int]:
+    # Of those that learn alike, the one with fewer lanes and samples in hand, whose play is younger.
+    return plan.fits is not False, round(samples_per_second(plan), 3), -plan.lanes[0], -plan.minibatch
 
 
 def _try(

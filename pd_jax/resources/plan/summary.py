@@ -75,6 +75,9 @@ class Rates:
       steps_per_update: control steps of all games that the schedule plays for each update.
       steps_per_second: control steps of all games that keep such updates busy.
       inference_steps_per_second: that the first devices can decide.
+      stepping_steps_per_second: that EnvPool can step, on the cores that there are, and of the lanes that it steps at
+        once. None if unknown.
+      lanes_at_once: these lanes, of all hosts together.
       cores_needed: of all hosts together, that EnvPool then steps on.
       cores: that there are.
       bound_by: updates, stepping or inference.
@@ -86,6 +89,8 @@ class Rates:
     steps_per_update: float
     steps_per_second: float
     inference_steps_per_second: float | None
+    stepping_steps_per_second: float | None
+    lanes_at_once: int
     cores_needed: float
     cores: int | None
     bound_by: str
@@ -101,6 +106,7 @@ class Plan:
       topology: their name.
       device: what the compiler calls them.
       devices: how many.
+      learners: of them, that share the updates.
       hosts: machines that they are in.
       games, student, minibatch, lanes: of the run; lanes of each game.
       memory_bytes: of one device; None if unknown.
@@ -116,6 +122,7 @@ class Plan:
     topology: str
     device: str
     devices: int
+    learners: int
     hosts: int
     games: tuple[str, ...]
     student: str
