@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -16,7 +17,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pd_jax.system.interrupts import takes_signals
 from pd_jax.system.text import format_seconds
 
 _REFRESHES_PER_SECOND = 2
@@ -126,7 +126,8 @@ class Progress:
         self._last_line = time.monotonic()
         self._changed = False
         self._live: Live | None = None
-        if self._console.is_terminal and not self._console.is_dumb_terminal and takes_signals():
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 get_renderable=self._render,
                 console=self._console,
