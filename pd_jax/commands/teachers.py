@@ -13,11 +13,16 @@ from typing import Any
 from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.sections import EvaluationConfig
 from pd_jax.config.teachers import ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
+from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.report.teachers import describe_entry, describe_statistics, print_teachers
+from pd_jax.system.progress import print_warning
 from pd_jax.teachers.catalogue import Entry, bundled, find
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.metadata import TeacherMetadata
+
+# Enough to tell a good score from that of another network; a few seconds, as only agents of vectors are open.
+_EPISODES_WHERE_OPEN = 20
 
 
 def run_list(config: ListTeachersConfig) -> None:
@@ -61,10 +66,13 @@ def run_import(config: ImportTeacherConfig) -> None:
         raise UserError(f"--out: {config.out} exists; name another file")
     # Late: what reads other libraries' files takes seconds to import.
     from pd_jax.system.computing import computing
-    from pd_jax.teachers.importers import import_teacher
+    from pd_jax.teachers.importers import hides_normalisation, import_teacher
 
     with computing():
-        params, metadata = import_teacher(config.file, config.game)
+        params, metadata = import_teacher(config.file, config.game, config.observation_statistics)
+        is_open = hides_normalisation(metadata) and config.observation_statistics is None
+        if config.evaluate_episodes is None:
+            config = dataclasses.replace(config, evaluate_episodes=_EPISODES_WHERE_OPEN if is_open else 0)
         metadata, parameters = _tried_out(config, params, metadata)
     save_teacher(config.out, params, metadata)
     score = metadata.evaluation
@@ -73,6 +81,13 @@ def run_import(config: ImportTeacherConfig) -> None:
         f"{config.out}: {metadata.network} for {metadata.game} with {parameters:,} parameters, gives {what} of "
         f"{metadata.num_actions} actions; {_line_of_score(score)}"
     )
+    if is_open:
+        random_score = get_task(metadata.game).random_score
+        random = "" if random_score is None else f"random play: {random_score:,.1f}; "
+        print_warning(
+            f"{config.file}: does not show whether its observations were normalised: if it does not score as where it "
+            f"was trained ({random}evaluate with --evaluate-episodes), give --observation-statistics FILE, or none"
+        )
 
 
 def _tried_out(config: ImportTeacherConfig, params: Any, metadata: TeacherMetadata) -> tuple[TeacherMetadata, int]:
@@ -99,7 +114,7 @@ def _score(teacher: Any, config: ImportTeacherConfig) -> dict[str, Any]:
     from pd_jax.system.interrupts import Interrupts
     from pd_jax.system.progress import Progress
 
-    evaluation = EvaluationConfig(episodes=config.evaluate_episodes, epsilon=config.epsilon)
+    evaluation = EvaluationConfig(episodes=config.evaluate_episodes or 0, epsilon=config.epsilon)
     scored = EvaluateConfig(teacher=teacher.source, seed=config.seed, evaluation=evaluation)
     protocol = Protocol.of(scored, teacher.task)
     with Interrupts() as interrupts, Progress(f"evaluate on {teacher.task.name}") as progress:

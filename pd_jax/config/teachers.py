@@ -64,8 +64,12 @@ class ImportTeacherConfig(CommandConfig):
     """Name or EnvPool id of the game it plays."""
     out: PathText
     """The teacher file to write, which must not exist."""
-    evaluate_episodes: CountOrZero = 0
-    """Whole episodes to score it over, for the file's metadata; 0 leaves the score out."""
+    observation_statistics: str | None = None
+    """Statistics of its observations, if it was trained on normalised ones: JSON or .npz with mean, variance, count,
+    and perhaps epsilon and clip; none if only rewards were normalised, or nothing."""
+    evaluate_episodes: CountOrZero | None = None
+    """Whole episodes to score it over, for the file's metadata; 0 leaves the score out. By default 20 if its file does
+    not show whether its observations were normalised, and nothing was said; else 0."""
     epsilon: Probability = 0.05
     """Chance of a random action in these episodes."""
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pd_jax.networks.torsos import ACTIVATIONS
+
 _NORM_EPSILON = 1e-6
 
 
@@ -40,6 +42,28 @@ class SingleHead(nn.Module):
                 x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
             x = nn.relu(x)
         return nn.Dense(self.num_actions, dtype=self.dtype, name="output")(x).astype(jnp.float32)
+
+
+class DeepHead(nn.Module):
+    """One game's output layer behind several hidden layers, ``fc2`` and on, each followed by the activation.
+
+    Attributes:
+      num_actions: outputs.
+      hidden_sizes: widths of the hidden layers.
+      activation: one of `pd_jax.networks.torsos.ACTIVATIONS`.
+    """
+
+    num_actions: int
+    hidden_sizes: tuple[int, ...]
+    activation: str
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Maps ``[N, features]`` to float32 Q-values or logits ``[N, num_actions]``."""
+        x = features
+        for index, units in enumerate(self.hidden_sizes):
+            x = ACTIVATIONS[self.activation](nn.Dense(units, name=f"fc{index + 2}")(x))
+        return nn.Dense(self.num_actions, name="output")(x).astype(jnp.float32)
 
 
 class CategoricalHead(nn.Module):

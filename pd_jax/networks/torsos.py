@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,9 +18,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from pd_jax.networks.convolutions import ConvolutionMethod, convolve
+from pd_jax.networks.normalisation import Normalisation
 
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType({"relu": nn.relu, "tanh": jnp.tanh})
-"""What an ``mlp`` may apply to its hidden layers, by name."""
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
+    {
+        "relu": nn.relu,
+        "tanh": jnp.tanh,
+        "elu": nn.elu,
+        "leaky_relu": nn.leaky_relu,
+        "silu": nn.silu,
+        # As PyTorch computes it by default; Flax approximates with tanh.
+        "gelu": partial(nn.gelu, approximate=False),
+    }
+)
+"""What an ``mlp`` may apply to its hidden layers, by name; each with the constants that PyTorch and Flax share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +104,27 @@ class Convolution(nn.Module):
 
 
 class MLPTorso(nn.Module):
-    """Dense layers for vector observations, each followed by the activation; with none of them, the vector itself."""
+    """Dense layers for vector observations, each followed by the activation; with none of them, the vector itself.
+
+    Attributes:
+      hidden_sizes: widths of the layers.
+      layer_norm: normalise each layer over its features before the activation.
+      activation: one of `ACTIVATIONS`.
+      dtype: of the computation; parameters are float32.
+      normalisation: of the observations, before the first layer; None takes them as they are.
+    """
 
     hidden_sizes: tuple[int, ...] = (128, 128)
     layer_norm: bool = False
     activation: str = "relu"
     dtype: Any = jnp.float32
+    normalisation: Normalisation | None = None
 
     @nn.compact
     def __call__(self, observations: Array) -> Array:
         """Maps ``[N, D]`` to features ``[N, hidden_sizes[-1]]``."""
-        x = observations.astype(self.dtype)
+        x = observations if self.normalisation is None else self.normalisation(observations)
+        x = x.astype(self.dtype)
         for index, features in enumerate(self.hidden_sizes):
             x = nn.Dense(features, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"fc{index + 1}")(x)
             if self.layer_norm:

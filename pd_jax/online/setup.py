@@ -167,6 +167,5 @@ def _check_learns_on(teacher: Teacher) -> None:
         raise UserError(f"teacher: {teacher.source} is a network of {len(metadata.games)} games; a run has one")
     if teacher.gives_logits:
         raise UserError(f"teacher: {teacher.source} gives logits; a teacher that goes on learning learns Q-values")
-    if metadata.activation != "relu" or metadata.support:
-        what = "a categorical head" if metadata.support else f"{metadata.activation} units"
+    if what := metadata.untrainable:
         raise UserError(f"teacher: {teacher.source} has {what}; PQN trains plain networks with relu")

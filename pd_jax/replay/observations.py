@@ -44,6 +44,11 @@ def _is_shape(value: Any) -> bool:
 LABEL: Check = ("a short printable text", is_label)
 SHAPE: Check = (f"a list of 1 to {_MAX_RANK} whole numbers from 1 to {MAX_DIMENSION}, of a sane product", _is_shape)
 DTYPE: Check = ("'uint8' or 'float32'", lambda value: value in ("uint8", "float32"))
+HOW_APPLIED: Mapping[str, Check] = {
+    "epsilon": ("a number >= 0", lambda value: is_float32(value) and value >= 0),
+    "clip": ("a number above 0", lambda value: is_float32(value) and value > 0),
+}
+"""What statistics of a teacher's observations may say of how they are applied: they are, where there is an epsilon."""
 _COUNT: Check = (
     "a number above 0 and below 2^63",
     lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**63,
@@ -87,21 +92,29 @@ def fault_in_observations(
     return ""
 
 
-def fault_in_normalisation(value: Any, shapes: Mapping[str, Sequence[int]]) -> str:
+def fault_in_normalisation(
+    value: Any, shapes: Mapping[str, Sequence[int]], optional: Mapping[str, Check] | None = None
+) -> str:
     """Says what is wrong with frozen statistics; ``""`` if nothing is.
 
     Args:
       value: ``mean``, ``variance`` and ``count`` by the name of the observation, as read from JSON.
       shapes: of all observations by name, the main one among them.
+      optional: fields that statistics may have beside these three.
     """
     if not isinstance(value, dict):
         return f"normalisation is {reprlib.repr(value)}, not an object"
     for name, statistics in value.items():
         if name not in shapes:
             return f"normalisation: {reprlib.repr(name)} is not an observation{nearest(name, shapes)}"
-        if fault := fault_in_fields(statistics, _statistics_of(shapes[name])):
+        if fault := fault_in_statistics(statistics, shapes[name], optional):
             return f"normalisation: {name}{fault}"
     return ""
+
+
+def fault_in_statistics(value: Any, shape: Sequence[int], optional: Mapping[str, Check] | None = None) -> str:
+    """Says what is wrong with the statistics of one observation of this shape; ``""`` if nothing is."""
+    return fault_in_fields(value, _statistics_of(shape), optional)
 
 
 def unapplied(observations: Mapping[str, Any], normalisation: Mapping[str, Any]) -> str:

@@ -166,7 +166,7 @@ def describe_statistics(statistics: Mapping[str, Any], output: str, epsilon: flo
 def describe_network(entry: Entry) -> str:
     """Such as ``mlp 128-128 LN``."""
     metadata = entry.metadata
-    widths = "-".join(map(str, metadata.hidden_sizes))
+    widths = "-".join(map(str, metadata.hidden_sizes or metadata.head_sizes))
     return " ".join(filter(None, (metadata.network, widths, "LN" if metadata.layer_norm else "")))
 
 
@@ -222,7 +222,7 @@ def _statistics(normalisation: Mapping[str, Any]) -> dict[str, str]:
 _SHOWN = frozenset(
     "format_version name game env_id network layer_norm hidden_sizes num_actions action_names observation output "
     "algorithm env_steps seed training_config evaluation learning_curve how_made licence created normalisation "
-    "pd_jax_version".split()
+    "head_sizes pd_jax_version".split()
 )
 
 

@@ -13,7 +13,9 @@ from jax import Array
 from pd_jax.config.games import check_network
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
+from pd_jax.networks.heads import DeepHead
 from pd_jax.networks.joint import GameNetwork, make_joint_network
+from pd_jax.networks.normalisation import Normalisation
 from pd_jax.networks.policy import PolicyNetwork
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student
@@ -34,14 +36,24 @@ def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
     _check_applied(metadata)
     if metadata.games:
         return GameNetwork(build_student(metadata).policy(metadata.games.index(metadata.game)))
-    return make_network(
+    network = make_network(
         metadata.network,
         metadata.num_actions,
         layer_norm=metadata.layer_norm,
         hidden_sizes=metadata.hidden_sizes,
-        activation=metadata.activation,
+        activation=metadata.activation if metadata.network == "mlp" or not metadata.head_sizes else "relu",
         support=metadata.support,
+        hidden=metadata.hidden,
     )
+    if metadata.head_sizes:
+        if metadata.support or metadata.layer_norm:
+            raise UserError("head_sizes: a categorical head and layer_norm do not go with them")
+        head = DeepHead(metadata.num_actions, metadata.head_sizes, metadata.activation)
+        network = network.clone(head=head)
+    if metadata.applied_statistics is not None:
+        normalisation = Normalisation.of(metadata.applied_statistics)
+        network = network.clone(torso=network.torso.clone(normalisation=normalisation))
+    return network
 
 
 def build_student(metadata: TeacherMetadata) -> Student:

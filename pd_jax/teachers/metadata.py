@@ -13,6 +13,7 @@ from typing import Any
 from pd_jax.errors import nearest
 from pd_jax.replay.observations import (
     DTYPE,
+    HOW_APPLIED,
     LABEL,
     MAIN,
     MAX_DIMENSION,
@@ -26,13 +27,15 @@ from pd_jax.replay.observations import (
     unapplied,
 )
 
-FORMAT_VERSION = 4
-"""Version 4 has further observations, frozen statistics and the name of a score's protocol. Version 3 is of several
-games. Version 2 has activations, categorical heads, sources and half-precision weights; version 1 is read as before."""
+FORMAT_VERSION = 5
+"""Version 5 has statistics that are applied, further activations and layers after convolutions. Version 4 has further
+observations, frozen statistics and the name of a score's protocol. Version 3 is of several games. Version 2 has
+activations, categorical heads, sources and half-precision weights; version 1 is read as before."""
 SEVERAL_GAMES_VERSION = 3
-"""What a teacher of several games is written in that has nothing of version 4."""
+"""What a teacher of several games is written in that has nothing of a later version."""
 ONE_GAME_VERSION = 2
-"""What a teacher of one game is written in that has nothing of version 4."""
+"""What a teacher of one game is written in that has nothing of a later version."""
+_STATISTICS_VERSION = 4
 
 _MAX_ATOMS = 1024
 _MAX_GAMES = 64
@@ -54,13 +57,14 @@ class TeacherMetadata:
       network: a name that ``pd_jax.networks.registry.make_network`` knows.
       layer_norm: whether the network normalises its layers (PQN does).
       hidden_sizes: widths of an ``mlp``'s hidden layers, ``()`` for the other networks.
-      activation: of the hidden layers, ``"relu"`` or, for an ``mlp``, ``"tanh"``.
+      activation: of an ``mlp``'s hidden layers and of ``head_sizes``: one of `ACTIVATIONS`; convolutions have ReLU.
       support: values of the atoms of a categorical head, ``()`` where the network gives its outputs directly.
       games: that the network plays, in the order of its heads; ``()`` for the network of a single game. All but the
         name, the game, its spec, its statistics, its score and its curve is then common to them: the steps are those of
         all games.
       channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.registry.make_network`
-        takes them; None where its name says what they are.
+        takes them; None where its name says what they are. A single game's may have the second one.
+      head_sizes: widths of the dense layers between a convolutional torso and the output layer, of a single game.
       num_actions: the number of outputs.
       action_names: one per output, in order, e.g. ``("NOOP", "FIRE")``.
       observation: ``kind`` (``"atari"`` or ``"vector"``), ``shape`` and ``dtype`` of what the network is given, and
@@ -69,7 +73,8 @@ class TeacherMetadata:
         describes such a teacher and does not load it.
       normalisation: frozen statistics by the name of the observation that they normalise, ``"observation"`` for the
         main one: ``mean`` and ``variance``, a number or nested lists of the observation's shape, and ``count``, of the
-        observations behind them. This version describes such a teacher and does not load it.
+        observations behind them. Those of an ``mlp``'s one observation are applied if they say how, with ``epsilon``
+        and perhaps ``clip``: see `pd_jax.networks.normalisation`. Others are described, and their teachers not loaded.
       output: ``"q"`` for Q-values, ``"logits"`` for the logits of a policy.
       algorithm: that trained it, e.g. ``"pqn"``.
       env_steps, seed: of its training, None where its source does not say.
@@ -100,6 +105,7 @@ class TeacherMetadata:
     channels: tuple[int, ...] | None = None
     hidden: int | None = None
     head_hidden: int | None = None
+    head_sizes: tuple[int, ...] = ()
     num_actions: int
     action_names: tuple[str, ...]
     observation: dict[str, Any]
@@ -122,7 +128,30 @@ class TeacherMetadata:
     @property
     def unapplied(self) -> str:
         """What its network needs and this version cannot apply, in words; ``""`` if there is nothing."""
-        return unapplied(self.observations, self.normalisation)
+        statistics = self.normalisation
+        if self.applied_statistics is not None:
+            statistics = {name: value for name, value in statistics.items() if name != MAIN}
+        return unapplied(self.observations, statistics)
+
+    @property
+    def applied_statistics(self) -> dict[str, Any] | None:
+        """By which its network normalises what it sees; None if it takes observations as they are."""
+        statistics: dict[str, Any] = self.normalisation.get(MAIN, {})
+        is_applied = self.network == "mlp" and not self.games and "epsilon" in statistics
+        return statistics if is_applied else None
+
+    @property
+    def untrainable(self) -> str:
+        """What its network has that the networks which are trained here do not, in words; ``""`` if nothing."""
+        if self.support:
+            return "a categorical head"
+        if self.head_sizes:
+            return "dense layers between its convolutions and its outputs"
+        if self.hidden is not None and not self.games:
+            return f"a dense layer of {self.hidden} units"
+        if self.activation != "relu":
+            return f"{self.activation} units"
+        return "normalised observations" if self.normalisation else ""
 
 
 def json_object(text: str | bytes, otherwise: str) -> dict[str, Any]:
@@ -163,6 +192,9 @@ _DICT: Check = ("an object", lambda v: isinstance(v, dict))
 _SHA256: Check = ("64 hexadecimal digits", lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None)
 _DIMENSIONS: Check = (f"a list of whole numbers from 1 to {MAX_DIMENSION}", _list_of(_COUNT[1]))
 
+ACTIVATIONS = ("relu", "tanh", "elu", "leaky_relu", "silu", "gelu")
+"""That a teacher's hidden layers may have; the first two before version 5."""
+
 _FIELDS: dict[str, Check] = {
     "format_version": _VERSION, "name": LABEL, "game": LABEL, "env_id": LABEL, "network": LABEL,
     "layer_norm": _BOOL, "hidden_sizes": _DIMENSIONS, "num_actions": _COUNT,
@@ -174,7 +206,7 @@ _FIELDS: dict[str, Check] = {
     "params_sha256": _SHA256,
 }  # fmt: skip
 _OPTIONAL_FIELDS: dict[str, Check] = {
-    "activation": ("'relu' or 'tanh'", lambda v: v in ("relu", "tanh")),
+    "activation": ("'relu' or 'tanh'", lambda v: v in ACTIVATIONS[:2]),
     "support": (
         f"a list of 2 to {_MAX_ATOMS} numbers that rise, or none",
         lambda v: _list_of(is_float32)(v) and len(v) <= _MAX_ATOMS and len(v) != 1 and list(v) == sorted(set(v)),
@@ -195,6 +227,9 @@ _SEVERAL_GAMES_FIELDS: dict[str, Check] = {
         f"a whole number from 0 to {MAX_DIMENSION}, or null", lambda v: v is None or v == 0 or _COUNT[1](v)
     ),
 }  # fmt: skip
+_OF_VERSION_5: dict[str, Check] = {"hidden": _WIDTH, "head_sizes": _DIMENSIONS}
+"""What version 5 added, of a single game."""
+_ACTIVATION: dict[str, Check] = {"activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)}
 _OBSERVATION: dict[str, Check] = {
     "kind": ("'atari' or 'vector'", lambda v: v in ("atari", "vector")),
     "shape": (_DIMENSIONS[0], _list_of(_COUNT[1], least=1)),
@@ -233,19 +268,40 @@ def to_fields(metadata: Sequence[TeacherMetadata]) -> dict[str, Any]:
     if len(metadata) == 1:
         if metadata[0].games:
             raise ValueError(f"{metadata[0].name} is one of the games {metadata[0].games}; give all of them")
-        version = FORMAT_VERSION if _needs_version_4(metadata[0]) else ONE_GAME_VERSION
-        left_out = {*_SEVERAL_GAMES_FIELDS, *(_OF_VERSION_4 if version < FORMAT_VERSION else ())}
+        version = _version(metadata, ONE_GAME_VERSION)
+        left_out = {*_SEVERAL_GAMES_FIELDS, *_OF_VERSION_5}
+        left_out -= _OF_VERSION_5.keys() if version == FORMAT_VERSION else set()
+        left_out |= set(_OF_VERSION_4) if version < _STATISTICS_VERSION else set()
         fields = dataclasses.asdict(metadata[0]) | {"format_version": version}
         return {name: value for name, value in fields.items() if name not in left_out}
-    version = FORMAT_VERSION if any(map(_needs_version_4, metadata)) else SEVERAL_GAMES_VERSION
+    if any(each.head_sizes for each in metadata):
+        raise ValueError("a network of several games has no head_sizes")
+    version = _version(metadata, SEVERAL_GAMES_VERSION)
     games = [dataclasses.asdict(each) | {"format_version": version} for each in metadata]
+    for each in games:
+        del each["head_sizes"]
     own = {*_GAME_FIELDS, *_OF_VERSION_4}
     common = [{name: value for name, value in each.items() if name not in own} for each in games]
     if any(each != common[0] for each in common) or common[0]["games"] != tuple(each.game for each in metadata):
         raise ValueError("the games of one network differ in what is common to them")
-    told = (*_GAME_FIELDS, *(_OF_VERSION_4 if version == FORMAT_VERSION else ()))
+    told = (*_GAME_FIELDS, *(_OF_VERSION_4 if version >= _STATISTICS_VERSION else ()))
     listed = [{name: each[name] for name in told} for each in games]
     return common[0] | {"games": listed}
+
+
+def _version(metadata: Sequence[TeacherMetadata], least: int) -> int:
+    """The lowest version that holds a file."""
+    if any(map(_needs_version_5, metadata)):
+        return FORMAT_VERSION
+    return _STATISTICS_VERSION if any(map(_needs_version_4, metadata)) else least
+
+
+def _needs_version_5(metadata: TeacherMetadata) -> bool:
+    # Values that cannot be are for the checks that follow, in any version.
+    statistics = metadata.normalisation.values() if isinstance(metadata.normalisation, dict) else ()
+    is_applied = any(isinstance(value, dict) and not HOW_APPLIED.keys().isdisjoint(value) for value in statistics)
+    has_widths = metadata.head_sizes != () or (metadata.hidden is not None and not metadata.games)
+    return is_applied or has_widths or metadata.activation in ACTIVATIONS[2:]
 
 
 def _needs_version_4(metadata: TeacherMetadata) -> bool:
@@ -271,6 +327,8 @@ def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
     for name in (*_GAME_FIELDS, *(_OF_VERSION_4 if version > SEVERAL_GAMES_VERSION else ())):
         if name in common:
             raise Malformed(f"metadata: {name} is beside the games, not in them")
+    if "head_sizes" in common:
+        raise Malformed("metadata: a network of several games has no head_sizes")
     widths = {name: common.pop(name) for name in ("channels", "hidden", "head_hidden")}
     widths["channels"] = None if widths["channels"] is None else tuple(widths["channels"])
     each = [_checked(common | own, f"metadata: games[{index}]") for index, own in enumerate(fields["games"])]
@@ -280,13 +338,18 @@ def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
     return tuple(dataclasses.replace(metadata, games=games, **widths) for metadata in each)
 
 
+_TUPLES = ("hidden_sizes", "action_names", "support", "head_sizes")
+
+
 def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
     _check(fields, _FIELDS, where)
-    is_version_4 = fields["format_version"] > SEVERAL_GAMES_VERSION
-    known = {*_FIELDS, *_OPTIONAL_FIELDS, *(_OF_VERSION_4 if is_version_4 else ())}
+    is_version_4 = fields["format_version"] >= _STATISTICS_VERSION
+    is_version_5 = fields["format_version"] >= FORMAT_VERSION
+    optional = _OPTIONAL_FIELDS | (_OF_VERSION_5 | _ACTIVATION if is_version_5 else {})
+    known = {*_FIELDS, *optional, *(_OF_VERSION_4 if is_version_4 else ())}
     for name in sorted(fields.keys() - known):
         raise Malformed(f"{where}: {reprlib.repr(name)} is not a field{nearest(name, sorted(known))}")
-    _check(fields, _present(_OPTIONAL_FIELDS, fields), where)
+    _check(fields, _present(optional, fields), where)
     if len(fields["action_names"]) != fields["num_actions"]:
         raise Malformed(f"{where}: {len(fields['action_names'])} action_names for {fields['num_actions']} actions")
     observation = fields["observation"]
@@ -298,7 +361,7 @@ def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
     for index, point in enumerate(fields["learning_curve"]):
         _check(point, _SCORE | {"env_steps": _INT}, f"{where}: learning_curve[{index}]")
     values = {name: value for name, value in fields.items() if name != "params_sha256"}
-    tuples = {name: tuple(fields.get(name, ())) for name in ("hidden_sizes", "action_names", "support")}
+    tuples = {name: tuple(fields.get(name, ())) for name in _TUPLES}
     return TeacherMetadata(**(values | tuples))
 
 
@@ -311,4 +374,5 @@ def _fault_of_version_4(fields: dict[str, Any]) -> str:
         return fault
     shapes = {name: specification["shape"] for name, specification in observations.items()}
     shapes[MAIN] = fields["observation"]["shape"]
-    return fault_in_normalisation(fields.get("normalisation", {}), shapes)
+    how = HOW_APPLIED if fields["format_version"] >= FORMAT_VERSION else None
+    return fault_in_normalisation(fields.get("normalisation", {}), shapes, how)

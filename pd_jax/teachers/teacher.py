@@ -14,10 +14,11 @@ from jax import Array
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.system.files import expand_home
+from pd_jax.system.progress import print_warning
 from pd_jax.teachers.catalogue import bundled_files, locate
 from pd_jax.teachers.checks import build_network, check_fits
 from pd_jax.teachers.files import fingerprint, read_teacher
-from pd_jax.teachers.importers import import_teacher, is_foreign
+from pd_jax.teachers.importers import hides_normalisation, import_teacher, is_foreign
 from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.types import PolicyApply
 
@@ -110,6 +111,11 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
     text = expand_home(os.fspath(name_or_path))
     if is_foreign(text):
         params, metadata = import_teacher(text, game)
+        if hides_normalisation(metadata):
+            print_warning(
+                f"{text}: does not show whether its observations were normalised; if they were, it plays badly: "
+                "pd-jax teachers import takes their statistics, and tells"
+            )
         return Teacher(metadata, params, text, metadata.source_sha256)
     _, path = locate(text)
     params, metadata = read_teacher(path, game)

@@ -213,8 +213,7 @@ def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[T
         )
     if teacher.gives_logits:
         raise UserError(f"init_from: {config.init_from} gives logits; {config.algorithm} learns Q-values")
-    if metadata.activation != "relu" or metadata.support:
-        what = "a categorical head" if metadata.support else f"{metadata.activation} units"
+    if what := metadata.untrainable:
         raise UserError(f"init_from: {config.init_from} has {what}; {config.algorithm} trains plain networks with relu")
     _check_widths(teacher, config)
 

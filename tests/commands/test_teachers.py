@@ -132,7 +132,8 @@ def importer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Importer], None]:
 
     def use(function: Importer) -> None:
         module = types.ModuleType("pd_jax.teachers.importers")
-        module.import_teacher = function  # type: ignore[attr-defined]
+        module.import_teacher = lambda path, game, statistics: function(path, game)  # type: ignore[attr-defined]
+        module.hides_normalisation = lambda metadata: False  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "pd_jax.teachers.importers", module)
 
     return use

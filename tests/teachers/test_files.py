@@ -273,9 +273,9 @@ def test_metadata_that_is_not_json_is_refused(teacher_file, text):
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(teacher_file):
     header, tensors = parts(teacher_file)
-    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 5}'}}, tensors)
+    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 6}'}}, tensors)
     assert refusal(teacher_file) == (
-        "is in teacher format 5, newer than the format 4 that this pd_jax reads: upgrade pd_jax"
+        "is in teacher format 6, newer than the format 5 that this pd_jax reads: upgrade pd_jax"
     )
 
 
@@ -572,6 +572,51 @@ def test_a_plain_teacher_has_the_fields_that_it_had_in_version_2():
         "source_format source_sha256 licence created pd_jax_version"
     )
     assert list(to_fields([METADATA])) == fields.split()
+
+
+APPLIED = {"observation": {"mean": 0.5, "variance": [1.0] * 4, "count": 9, "epsilon": 1e-8, "clip": 10.0}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalisation": APPLIED},
+        {"normalisation": {"observation": {"mean": 0, "variance": 1, "count": 1, "epsilon": 0}}},
+        {"network": "dqn", "hidden": 256},
+        {"network": "dqn", "head_sizes": (32, 16), "activation": "tanh"},
+        *({"activation": name} for name in ("elu", "leaky_relu", "silu", "gelu")),
+    ],
+)
+def test_what_version_5_holds_is_read_back_and_is_none_of_version_4(tmp_path, changes):
+    observation = {"observation": {"kind": "vector", "shape": [4], "dtype": "float32"}}
+    metadata = dataclasses.replace(METADATA, **(observation | changes))
+    save_teacher(tmp_path / "t", PARAMS, metadata)
+    assert read_teacher(tmp_path / "t")[1] == dataclasses.replace(metadata, format_version=5)
+    assert metadata.untrainable != "" and METADATA.untrainable == ""
+    with_metadata(tmp_path / "t", format_version=4)
+    with pytest.raises(UserError, match=r"is not a field|not 'relu' or 'tanh'"):
+        read_teacher(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalisation": {"observation": APPLIED["observation"] | {"clip": -1}}}, "clip is -1, not a number above 0"),
+        (
+            {"normalisation": {"observation": APPLIED["observation"] | {"epsilon": None}}},
+            "epsilon is None, not a number",
+        ),
+        ({"hidden": 0}, "hidden is 0, not a whole number"),
+        ({"head_sizes": [0]}, "head_sizes is [0], not a list of whole numbers"),
+        ({"activation": "mish"}, "activation is 'mish', not one of relu, tanh, elu"),
+        ({"observation": {"kind": "vector", "shape": [3], "dtype": "float32"}}, "variance is [1.0, 1.0, 1.0, 1.0]"),
+    ],
+)
+def test_wrong_fields_of_version_5_are_named(tmp_path, changes, message):
+    observation = {"kind": "vector", "shape": [4], "dtype": "float32"}
+    save_teacher(tmp_path / "t", PARAMS, dataclasses.replace(METADATA, observation=observation, normalisation=APPLIED))
+    with_metadata(tmp_path / "t", **changes)
+    assert message in refusal(tmp_path / "t")
 
 
 INVENTORY = {"kind": "vector", "shape": [2], "dtype": "float32"}

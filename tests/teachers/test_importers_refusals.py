@@ -193,12 +193,15 @@ def test_agents_that_the_library_makes_and_we_do_not_read_are_refused(make, game
     assert complaint in refusal(path, game)
 
 
-def test_a_policy_that_needs_the_statistics_of_vec_normalize_is_refused(tmp_path):
-    env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("CartPole-v1")]))
+@pytest.mark.parametrize("norm_obs", [True, False])
+def test_a_policy_that_may_need_the_statistics_of_vec_normalize_is_refused(norm_obs, tmp_path):
+    env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("CartPole-v1")]), norm_obs=norm_obs)
     model = make_model("ppo", "cartpole", env)
     model.learn(8)
     model.save(tmp_path / "model.zip")
-    assert refusal(tmp_path / "model.zip", "cartpole").startswith("was trained with VecNormalize")
+    message = refusal(tmp_path / "model.zip", "cartpole")
+    assert message.startswith("was trained with VecNormalize, whose statistics are not in the archive")
+    assert message.endswith("(--observation-statistics FILE), or 'none' if only rewards were normalised")
 
 
 @pytest.mark.parametrize(

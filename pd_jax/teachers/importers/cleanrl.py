@@ -67,8 +67,13 @@ class _Model:
     arguments: dict[str, Any]
 
 
-def convert(path: Path, task: Task) -> tuple[Params, TeacherMetadata]:
+def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, TeacherMetadata]:
     """Reads a model as a teacher of a task.
+
+    Args:
+      path: of the model.
+      task: that it plays.
+      is_told: whether the caller knows if its observations were normalised. The scripts do not normalise any.
 
     Returns:
       Parameters of our ``dqn`` or ``mlp``, for C51 with a categorical head, and metadata.

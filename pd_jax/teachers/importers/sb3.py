@@ -59,8 +59,14 @@ _FAMILIES = {
 _ALGORITHMS = {"stable_baselines3.dqn.policies": "dqn", "sb3_contrib.qrdqn.policies": "qrdqn"}
 
 
-def convert(path: Path, task: Task) -> tuple[Params, TeacherMetadata]:
+def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, TeacherMetadata]:
     """Reads an archive as a teacher of a task.
+
+    Args:
+      path: of the archive.
+      task: that it plays.
+      is_told: whether the caller knows if its observations were normalised; otherwise an archive that shows the use of
+        ``VecNormalize`` is refused.
 
     Returns:
       Parameters of our ``dqn`` or ``mlp`` and metadata. PPO and A2C give the logits of their policy; QR-DQN's mean
@@ -73,11 +79,13 @@ def convert(path: Path, task: Task) -> tuple[Params, TeacherMetadata]:
     sha256, members = _read(path)
     data = _parse_data(members["data"])
     family, algorithm = _identify(data)
-    _check_inputs_and_outputs(data, task, family)
+    _check_inputs_and_outputs(data, task)
+    version = members.get("_stable_baselines3_version", b"").decode("ascii", "replace").strip()
+    if family.output == "logits" and not is_told:
+        _check_normalisation(data, task, version)
     activation = _check_policy_kwargs(data, task, family)
     tensors = load_tensors(members["policy.pth"])
     params, hidden_sizes = convert_weights(tensors, algorithm, task)
-    version = members.get("_stable_baselines3_version", b"").decode("ascii", "replace").strip()
     version = version if re.fullmatch(r"[\w.+-]{1,40}", version) else "of unknown version"
     metadata = describe(
         task,
@@ -142,7 +150,21 @@ def _identify(data: dict[str, Any]) -> tuple[Family, str]:
     raise Malformed(f"its algorithm is {algorithm}; {_READABLE}")
 
 
-def _check_inputs_and_outputs(data: dict[str, Any], task: Task, family: Family) -> None:
+def _check_normalisation(data: dict[str, Any], task: Task, version: str) -> None:
+    """Refuses an actor-critic that may have seen normalised observations."""
+    # Algorithms with a replay buffer keep it always, the others only beside VecNormalize.
+    if data.get("_last_original_obs") is None:
+        return
+    # Since SB3 1.7, VecNormalize makes float32 of frames if it normalises them: these are as they were.
+    if task.kind == "atari" and re.match(r"([2-9]|\d\d+)\.\d", version):
+        return
+    raise Malformed(
+        "was trained with VecNormalize, whose statistics are not in the archive: pd-jax teachers import takes them "
+        "(--observation-statistics FILE), or 'none' if only rewards were normalised"
+    )
+
+
+def _check_inputs_and_outputs(data: dict[str, Any], task: Task) -> None:
     observations, actions = _space(data, "observation_space"), _space(data, "action_space")
     kind = _class_name(observations)
     if kind != "Box":
@@ -156,11 +178,6 @@ def _check_inputs_and_outputs(data: dict[str, Any], task: Task, family: Family) 
     if frames and observations.get("dtype") != "uint8":
         raise Malformed(
             f"sees frames of {_short(observations.get('dtype'))}, normalised outside the network; need uint8"
-        )
-    # Algorithms with a replay buffer keep it always, the others only beside a normalised one.
-    if family.output == "logits" and data.get("_last_original_obs") is not None:
-        raise Malformed(
-            "was trained with VecNormalize, whose statistics are not in the archive: the network alone does not play"
         )
     kind = _class_name(actions)
     if kind != "Discrete":
