@@ -12,6 +12,7 @@ from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError, nearest
 from pd_jax.system.files import expand_home
 from pd_jax.teachers.files import fingerprint, read_teacher
+from pd_jax.teachers.formats import is_foreign
 from pd_jax.teachers.metadata import TeacherMetadata
 
 _ZOO = Path(__file__).parent / "zoo"
@@ -124,7 +125,7 @@ def locate(name_or_path: str) -> tuple[str, Path]:
     if name in files:
         return name, files[name]
     path = Path(name_or_path)
-    if ("://" in name_or_path or path.suffix not in ("", _SUFFIX)) and _is_foreign(name_or_path):
+    if is_foreign(name_or_path):
         raise UserError(
             f"{name_or_path}: is not read as it is; pd-jax teachers import FILE --game NAME --out "
             "teacher.safetensors makes a teacher file of it"
@@ -135,13 +136,6 @@ def locate(name_or_path: str) -> tuple[str, Path]:
             f"({'bundled: ' + ', '.join(files) if files else 'none are bundled'})"
         )
     return name_or_path, path
-
-
-def _is_foreign(path: str) -> bool:
-    # Late: what reads other libraries' files imports JAX.
-    from pd_jax.teachers.importers import is_foreign
-
-    return is_foreign(path)
 
 
 def find(name_or_path: str, game: str | None = None) -> Entry:

@@ -18,7 +18,8 @@ from pd_jax.system.progress import print_warning
 from pd_jax.teachers.catalogue import bundled_files, locate
 from pd_jax.teachers.checks import build_network, check_fits
 from pd_jax.teachers.files import fingerprint, read_teacher
-from pd_jax.teachers.importers import hides_normalisation, import_teacher, is_foreign
+from pd_jax.teachers.formats import is_foreign
+from pd_jax.teachers.importers import hides_normalisation, import_teacher
 from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.types import PolicyApply
 
@@ -95,9 +96,9 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
     """Loads a bundled teacher by name, a teacher file, or the agent of another library.
 
     Args:
-      name_or_path: such as ``"pong"``, the path of a ``.safetensors`` file, of an archive of Stable-Baselines3
-        (``.zip``) or of a CleanRL model (``.cleanrl_model``), or ``hf://owner/repo/file[@revision]`` for one of these
-        files on the Hugging Face Hub.
+      name_or_path: such as ``"pong"``, the path of a teacher file, of an archive of Stable-Baselines3, of a CleanRL
+        model or of such a network as PyTorch saves it, whatever these are called, or
+        ``hf://owner/repo/file[@revision]`` for one of these files on the Hugging Face Hub.
       game: what it plays, for files that do not say so: those of other libraries. Teacher files name their game; those
         of several games leave it to be said which one is meant.
 
@@ -109,7 +110,7 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
         format that needs the game or a package that is missing, a file of several games without one of them.
     """
     text = expand_home(os.fspath(name_or_path))
-    if is_foreign(text):
+    if text.lower() not in bundled_files() and is_foreign(text):
         params, metadata = import_teacher(text, game)
         if hides_normalisation(metadata):
             print_warning(

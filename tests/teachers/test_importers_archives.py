@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from pd_jax.teachers.importers.archives import check_archive, read_members
+from pd_jax.teachers.importers.archives import check_archive, member_names, read_members
 from pd_jax.teachers.metadata import Malformed
 
 
@@ -35,6 +35,14 @@ def test_members_are_read_and_absent_ones_left_out():
     file = archive(("data", b"text"), ("other/member", b"x"), ("folder/", b""))
     assert read_members(file, {"data": 4, "absent": 9}) == {"data": b"text"}
     check_archive(archive(("data", b"a" * 5000), method=zipfile.ZIP_DEFLATED))
+
+
+def test_an_archive_at_the_end_of_another_file_is_not_taken_for_the_file():
+    inner = archive(("data", b"text")).getvalue()
+    assert member_names(io.BytesIO(inner)) == ["data"]
+    outer = archive(("before", b"x"), ("inner.zip", inner), ("after", b"y")).getvalue()
+    assert member_names(io.BytesIO(outer)) == ["before", "inner.zip", "after"]
+    assert member_names(io.BytesIO(outer[: outer.index(inner) + len(inner)])) == []
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,7 @@ def nested(depth: int) -> bytes:
     [
         (b"", "not a model of Flax, or a damaged one"),
         (b"\xc1", "not a model of Flax, or a damaged one"),
-        (b"PK\x03\x04", "is a model of CleanRL's PyTorch scripts"),
+        (b"PK\x03\x04", "not a zip archive, or a damaged one"),
         (msgpack.packb(3), "not a model of Flax: it holds no tree of parameters"),
         (msgpack.packb([1, 2]), "not a model of Flax, or a damaged one"),
         (msgpack.packb({1: 2}), "not a model of Flax, or a damaged one"),

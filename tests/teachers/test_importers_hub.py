@@ -99,7 +99,10 @@ def test_a_revision_and_a_folder_may_be_named(settings, served):
         ("hf://someone/gated/m.zip", "someone/gated is gated: ask for access on its page"),
         ("hf://someone/huge/model.zip", f"has {2**40:,} bytes, more than any agent's"),
         ("hf://someone/broken/m.zip", "is not in the cache, and cannot be fetched from http://127.0.0.1:"),
-        ("hf://someone/ours/m.pt", "is none of the files that are read (.safetensors, .zip, .cleanrl_model)"),
+        (
+            "hf://someone/ours/m.onnx",
+            "is none of the files that are read (.safetensors, .zip, .cleanrl_model, .pth, .pt",
+        ),
     ],
 )
 def test_what_the_hub_does_not_give_is_said_in_one_line(settings, address, complaint):

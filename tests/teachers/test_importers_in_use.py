@@ -23,7 +23,8 @@ from pd_jax.errors import UserError
 from pd_jax.evaluation.evaluator import evaluate
 from pd_jax.teachers import load
 from pd_jax.teachers.files import read_teacher, save_teacher
-from pd_jax.teachers.importers import import_teacher, is_foreign
+from pd_jax.teachers.formats import is_foreign
+from pd_jax.teachers.importers import import_teacher
 from support import commands
 from support.sb3_models import FRAMES, make_model, outputs, real_observations
 

@@ -7,29 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.teachers.checks import check_fits
-from pd_jax.teachers.files import Params, PathLike, naming, read_teacher
-from pd_jax.teachers.importers import cleanrl, hub, sb3
+from pd_jax.teachers.files import Params, naming, open_regular_file, read_teacher
+from pd_jax.teachers.formats import format_of, is_foreign
+from pd_jax.teachers.importers import archives, cleanrl, hub, sb3, torch_agents, torch_files
 from pd_jax.teachers.importers.observation_statistics import read_statistics
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 
 __all__ = ["hides_normalisation", "import_teacher", "is_foreign"]
 
-_FORMATS: Mapping[str, tuple[str, Callable[[Path, Task, bool], tuple[Params, TeacherMetadata]]]] = {
-    ".zip": ("an archive of Stable-Baselines3", sb3.convert),
-    ".cleanrl_model": ("a model of CleanRL", cleanrl.convert),
-}
-
-
-def is_foreign(path: PathLike) -> bool:
-    """Whether it is a file that only :func:`import_teacher` reads: of another library, or on the hub."""
-    text = os.fspath(path)
-    return hub.is_address(text) or Path(text).suffix in _FORMATS
+_Convert = Callable[[Path, Task, bool], tuple[Params, TeacherMetadata]]
+_SB3: tuple[str, _Convert] = ("an archive of Stable-Baselines3", sb3.convert)
+_TORCH: tuple[str, _Convert] = ("a file of PyTorch's", torch_agents.convert)
+_FLAX: tuple[str, _Convert] = ("a model of CleanRL", cleanrl.convert)
+_SUFFIXES_ON_THE_HUB = (".safetensors", ".zip", ".cleanrl_model", ".pth", ".pt", ".model", ".bin")
 
 
 def import_teacher(
@@ -38,8 +34,8 @@ def import_teacher(
     """Converts another library's agent into what :func:`pd_jax.teachers.files.save_teacher` writes.
 
     Args:
-      path: of a Stable-Baselines3 archive (``.zip``), a CleanRL model (``.cleanrl_model``) or a teacher file of ours
-        (``.safetensors``), or ``hf://owner/repo/file[@revision]`` for one of these.
+      path: of a Stable-Baselines3 archive, a CleanRL model, a file of PyTorch's with one of their networks, or a
+        teacher file of ours, whatever its name; or ``hf://owner/repo/file[@revision]`` for one of these.
       game: the task it plays, by name or EnvPool id. Only a teacher file of ours says so itself: None will do there.
       statistics: of the observations that it was trained on, if these were normalised: a file of numbers, see
         `pd_jax.teachers.importers.observation_statistics`. ``"none"`` says that it saw them as they are, whatever
@@ -56,9 +52,9 @@ def import_teacher(
     text = os.fspath(path)
     local = Path(text)
     if hub.is_address(text):
-        local = hub.download(text, suffixes=(".safetensors", *_FORMATS))
+        local = hub.download(text, suffixes=_SUFFIXES_ON_THE_HUB)
     with naming(text):
-        if local.suffix in _FORMATS:
+        if is_foreign(local):
             params, metadata = _convert(local, game, statistics)
         else:
             if statistics is not None:
@@ -76,14 +72,35 @@ def hides_normalisation(metadata: TeacherMetadata) -> bool:
     Stable-Baselines3 keeps the statistics of ``VecNormalize`` in a file of their own. An archive of PPO or A2C tells
     that there are some; one of an algorithm with a replay buffer does not, unless they are of frames.
     """
-    is_seen = metadata.output == "logits" or metadata.observation["kind"] != "vector"
+    is_seen = metadata.algorithm in ("ppo", "a2c") or metadata.observation["kind"] != "vector"
     return metadata.source_format == "stable-baselines3" and not is_seen and not metadata.normalisation
+
+
+def _importer(local: Path) -> tuple[str, _Convert]:
+    """What a foreign file is, by its content, and what reads it."""
+    found = format_of(local)
+    if found == "pickle":
+        raise Malformed(
+            "is a pickle, which could run anything and is not opened; save weights with PyTorch (torch.save of a "
+            "state_dict), Stable-Baselines3 (model.save) or Flax"
+        )
+    if found in ("flax", "torch"):
+        return _FLAX if found == "flax" else _TORCH
+    if found == "none":
+        return _FLAX if local.suffix.lower() == ".cleanrl_model" else _SB3
+    try:
+        with open_regular_file(local) as file:
+            names = set(archives.member_names(file))
+    except Malformed:  # Whoever reads it says what is wrong.
+        return _SB3
+    is_archive = {"data", "policy.pth"} & names
+    return _TORCH if torch_files.is_torch_archive(names) and not is_archive else _SB3
 
 
 def _convert(
     local: Path, game: str | None, statistics: str | os.PathLike[str] | None
 ) -> tuple[Params, TeacherMetadata]:
-    kind, convert = _FORMATS[local.suffix]
+    kind, convert = _importer(local)
     if game is None:
         raise Malformed(f"is {kind}, which does not say what it plays; add --game NAME")
     task = get_task(game)

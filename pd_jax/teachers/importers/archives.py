@@ -46,6 +46,21 @@ def read_members(file: BinaryIO, limits: Mapping[str, int]) -> dict[str, bytes]:
         raise Malformed(f"not a zip archive, or a damaged one ({_one_line(error)})") from None
 
 
+def member_names(file: BinaryIO) -> list[str]:
+    """The names of all members; raises `Malformed` for what :func:`read_members` would refuse.
+
+    There are none where the archive begins later than the file: such a file was cut short, and ends in an archive that
+    was a member of it.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = _checked_members(archive)
+            is_whole = min((info.header_offset for info in members.values()), default=0) == 0
+            return list(members) if is_whole else []
+    except _DAMAGE as error:
+        raise Malformed(f"not a zip archive, or a damaged one ({_one_line(error)})") from None
+
+
 def check_archive(file: BinaryIO) -> None:
     """Raises `Malformed` for what :func:`read_members` would refuse, without reading any member."""
     read_members(file, {})

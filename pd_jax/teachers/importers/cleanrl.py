@@ -1,4 +1,4 @@
-"""CleanRL models (``.cleanrl_model``) of its JAX scripts, written by ``flax.serialization.to_bytes``: msgpack.
+"""CleanRL models (``.cleanrl_model``): of its JAX scripts, written by ``flax.serialization.to_bytes`` as msgpack.
 
 ==============================  =====================================================================================
 ``dqn_atari_jax``               ``{"params": {Conv_0, Conv_1, Conv_2, Dense_0 (512), Dense_1 (actions)}}``: Q-values
@@ -11,6 +11,11 @@
 ==============================  =====================================================================================
 
 Kernels have our layout already: the scripts' networks bring channels last before the first convolution.
+
+Of its PyTorch scripts come ``dqn``, ``dqn_atari``, ``c51`` and ``c51_atari`` (``network.0`` and on, in the order of a
+``Sequential``), and the agents of ``ppo_atari`` (``network`` and ``actor``) and ``ppo`` (``actor.0``, ``.2`` and
+``.4``, with Tanh), which those scripts leave to their users to save. Their kernels and the first dense layer's inputs
+are brought into our order.
 """
 
 from __future__ import annotations
@@ -46,6 +51,10 @@ _MAX_FILE_BYTES = 2**26
 _MAX_WIDTH = 2**16
 _MAX_ATOMS = 1024
 _READABLE = "dqn_atari_jax, dqn_jax, c51_atari_jax, c51_jax and ppo_atari_envpool_xla_jax are read"
+_READABLE_OF_TORCH = "of its PyTorch scripts dqn, dqn_atari, c51, c51_atari, ppo and ppo_atari are read"
+# The places of layers with weights in the scripts' ``Sequential``; activations and Flatten have the others.
+_FRAMES_LAYERS = (0, 2, 4, 7, 9)
+_VECTOR_LAYERS = (0, 2, 4)
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -59,12 +68,14 @@ class _Model:
       output: what the last layer gives.
       layers: by Flax's names, the last ``Dense`` one being the output.
       arguments: of the script, ``{}`` where the file has none.
+      activation: of the hidden dense layers.
     """
 
     algorithm: str
     output: Literal["q", "logits"]
     layers: dict[str, Any]
     arguments: dict[str, Any]
+    activation: str = "relu"
 
 
 def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, TeacherMetadata]:
@@ -82,7 +93,29 @@ def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, Teac
       Malformed: it is no such model, is damaged or hostile, or was trained on another game.
     """
     data = _read(path)
-    model = _identify(restore(data))
+    return _converted(_identify(restore(data)), task, path, hashlib.sha256(data).hexdigest())
+
+
+def convert_torch(
+    tensors: Mapping[str, np.ndarray], arguments: dict[str, Any], task: Task, path: Path, sha256: str
+) -> tuple[Params, TeacherMetadata]:
+    """Converts the network of one of CleanRL's PyTorch scripts.
+
+    Args:
+      tensors: its parameters and buffers, finite, by name.
+      arguments: of the script, ``{}`` where the file has none.
+      task: that the agent plays.
+      path: of its file.
+      sha256: of its file.
+
+    Raises:
+      Malformed: it is of another script, or was trained on another game.
+    """
+    return _converted(_identify_torch(tensors, arguments, task), task, path, sha256)
+
+
+def _converted(model: _Model, task: Task, path: Path, sha256: str) -> tuple[Params, TeacherMetadata]:
+    """What the models of all scripts have in common."""
     _check_game(model.arguments.get("env_id"), task)
     convolutions, dense = _ordered(model.layers, task)
     support = _support(model.arguments) if model.algorithm == "c51" else ()
@@ -97,9 +130,10 @@ def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, Teac
         library="cleanrl",
         algorithm=model.algorithm,
         output=model.output,
-        source_sha256=hashlib.sha256(data).hexdigest(),
+        source_sha256=sha256,
         how_made=f"imported from {path.name!r}, a model of CleanRL",
         hidden_sizes=() if convolutions else [len(bias) for _, bias in dense[:-1]],
+        activation=model.activation,
         support=support,
         env_steps=model.arguments.get("total_timesteps"),
         seed=model.arguments.get("seed"),
@@ -113,10 +147,7 @@ def _read(path: Path) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_FILE_BYTES:
             raise Malformed(f"has {size:,} bytes, more than any model of CleanRL")
-        data = file.read()
-    if data.startswith(b"PK"):
-        raise Malformed(f"is a model of CleanRL's PyTorch scripts; {_READABLE}")
-    return data
+        return file.read()
 
 
 def _identify(tree: dict[str, Any]) -> _Model:
@@ -134,6 +165,52 @@ def _identify(tree: dict[str, Any]) -> _Model:
             raise Malformed("not a model of CleanRL's PPO: its actor is not one layer after the network")
         return _Model("ppo", "logits", layers | {"Dense_1": actor["Dense_0"]}, _object(tree["0"], "args"))
     raise Malformed(f"not a model of CleanRL: its tree has the branches {_listed(tree)}; {_READABLE}")
+
+
+def _identify_torch(tensors: Mapping[str, np.ndarray], arguments: dict[str, Any], task: Task) -> _Model:
+    frames = task.kind == "atari"
+    if "network.0.conv.weight" in tensors:
+        raise Malformed(f"is a model of CleanRL's with residual blocks (IMPALA); {_READABLE_OF_TORCH}")
+    # A buffer of C51's, which its arguments tell too.
+    names = {name for name in tensors if not name.startswith("critic.") and name != "atoms"}
+    places = _FRAMES_LAYERS if frames else _VECTOR_LAYERS
+    layers = tuple(f"network.{place}" for place in places)
+    is_ppo = any(name.startswith("actor.") for name in names)
+    if is_ppo:
+        layers = (*layers[:-1], "actor") if frames else tuple(f"actor.{place}" for place in places)
+    if names != {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}:
+        shown = ", ".join(repr(name[:40]) for name in sorted(names)[:10])
+        raise Malformed(
+            f"its layers are not those of a script of CleanRL's for {task.name} ({shown}); {_READABLE_OF_TORCH}"
+        )
+    pairs = [_from_torch(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]) for layer in layers]
+    convolutions = len(NATURE_CONVOLUTIONS) if frames else 0
+    labels = [f"Conv_{index}" for index in range(convolutions)]
+    labels += [f"Dense_{index}" for index in range(len(pairs) - convolutions)]
+    if is_ppo:
+        return _Model("ppo", "logits", dict(zip(labels, pairs, strict=True)), arguments, "relu" if frames else "tanh")
+    algorithm = "c51" if "atoms" in tensors or arguments else "dqn"
+    if algorithm == "c51" and not arguments:
+        arguments = _arguments_of_atoms(tensors["atoms"])
+    return _Model(algorithm, "q", dict(zip(labels, pairs, strict=True)), arguments)
+
+
+def _from_torch(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """Kernels OIHW to HWIO, matrices ``[out, in]`` to ``[in, out]``, after convolutions from channels first to last."""
+    if weight.ndim == 4:
+        return {"kernel": weight.transpose(2, 3, 1, 0), "bias": bias}
+    height, width, channels = NATURE_FLAT
+    if weight.shape == (NATURE_HIDDEN, math.prod(NATURE_FLAT)):
+        ordered = weight.reshape(NATURE_HIDDEN, channels, height, width).transpose(2, 3, 1, 0)
+        return {"kernel": ordered.reshape(-1, NATURE_HIDDEN), "bias": bias}
+    return {"kernel": weight.T, "bias": bias}
+
+
+def _arguments_of_atoms(atoms: np.ndarray) -> dict[str, Any]:
+    """The range of values of a C51 network without its script's arguments."""
+    if atoms.ndim != 1 or not len(atoms):
+        raise Malformed("its atoms are no range of values")
+    return {"n_atoms": len(atoms), "v_min": float(atoms[0]), "v_max": float(atoms[-1])}
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

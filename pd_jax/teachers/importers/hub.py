@@ -63,7 +63,7 @@ def download(text: str, suffixes: Sequence[str]) -> Path:
         a file larger than any agent's, or ``huggingface_hub`` is not installed.
     """
     address = parse(text)
-    if not address.file.endswith(tuple(suffixes)):
+    if not address.file.lower().endswith(tuple(suffixes)):
         raise UserError(f"{text}: is none of the files that are read ({', '.join(suffixes)})")
     try:
         import huggingface_hub

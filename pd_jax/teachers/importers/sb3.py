@@ -16,8 +16,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params, open_regular_file
@@ -83,17 +86,60 @@ def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, Teac
     version = members.get("_stable_baselines3_version", b"").decode("ascii", "replace").strip()
     if family.output == "logits" and not is_told:
         _check_normalisation(data, task, version)
-    activation = _check_policy_kwargs(data, task, family)
     tensors = load_tensors(members["policy.pth"])
-    params, hidden_sizes = convert_weights(tensors, algorithm, task)
     version = version if re.fullmatch(r"[\w.+-]{1,40}", version) else "of unknown version"
+    how_made = f"imported from {path.name!r}, an archive of Stable-Baselines3 {version}"
+    return _converted(tensors, data, task, algorithm, family, sha256, how_made)
+
+
+def convert_policy(
+    tensors: Mapping[str, np.ndarray], data: dict[str, Any] | None, task: Task, path: Path, sha256: str
+) -> tuple[Params, TeacherMetadata]:
+    """Converts a policy that was saved alone, without its algorithm.
+
+    Args:
+      tensors: of the policy, finite floats by name.
+      data: its spaces and its settings (as ``policy_kwargs``), as an archive has them; None if these are not known.
+        Then its activation is that of such a policy by default.
+      task: that it plays.
+      path: of its file.
+      sha256: of its file.
+
+    Raises:
+      Malformed: it is of a kind that is not read.
+    """
+    if any(name.startswith("q_net.") for name in tensors):
+        module, algorithm = "stable_baselines3.dqn.policies", "dqn"
+    elif any(name.startswith("quantile_net.") for name in tensors):
+        module, algorithm = "sb3_contrib.qrdqn.policies", "qrdqn"
+    else:
+        module, algorithm = "stable_baselines3.common.policies", "actor-critic"
+    if data is not None:
+        _check_inputs_and_outputs(data, task)
+    what = "a policy of Stable-Baselines3" if data else "the weights of a policy of Stable-Baselines3"
+    how_made = f"imported from {path.name!r}, {what}"
+    return _converted(tensors, data or {}, task, algorithm, _FAMILIES[module], sha256, how_made)
+
+
+def _converted(
+    tensors: Mapping[str, np.ndarray],
+    data: dict[str, Any],
+    task: Task,
+    algorithm: str,
+    family: Family,
+    sha256: str,
+    how_made: str,
+) -> tuple[Params, TeacherMetadata]:
+    """What archives and policies have in common."""
+    activation = _check_policy_kwargs(data, task, family)
+    params, hidden_sizes = convert_weights(tensors, algorithm, task)
     metadata = describe(
         task,
         library="stable-baselines3",
         algorithm=algorithm,
         output=family.output,
         source_sha256=sha256,
-        how_made=f"imported from {path.name!r}, an archive of Stable-Baselines3 {version}",
+        how_made=how_made,
         hidden_sizes=hidden_sizes,
         activation=activation if hidden_sizes else "relu",
         env_steps=data.get("num_timesteps"),

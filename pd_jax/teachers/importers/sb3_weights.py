@@ -14,6 +14,7 @@ import numpy as np
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.teachers.files import Params
+from pd_jax.teachers.formats import TORCH_BEFORE_1_6
 from pd_jax.teachers.importers import archives
 from pd_jax.teachers.importers.conversion import (
     NATURE_CONVOLUTIONS,
@@ -24,6 +25,7 @@ from pd_jax.teachers.importers.conversion import (
     layer,
     network_params,
 )
+from pd_jax.teachers.importers.torch_files import read_torch
 from pd_jax.teachers.metadata import Malformed
 
 _FLAT_SIZE = math.prod(NATURE_FLAT)
@@ -62,11 +64,13 @@ def load_tensors(data: bytes) -> dict[str, np.ndarray]:
       Malformed: it is damaged, or holds anything but dense tensors of floats by name.
       UserError: PyTorch is not installed.
     """
+    if data.startswith(TORCH_BEFORE_1_6):
+        return _load_old(data)
     try:
         import torch
     except ImportError:
         raise UserError("archives of Stable-Baselines3 are read with PyTorch: pip install 'pd-jax[sb3]'") from None
-    # It is an archive itself. PyTorch's older format is not, and allocates whatever it announces.
+    # It is an archive itself.
     try:
         archives.check_archive(io.BytesIO(data))
     except Malformed as problem:
@@ -83,12 +87,28 @@ def load_tensors(data: bytes) -> dict[str, np.ndarray]:
     return {_checked_name(name): _array(name, tensor, torch) for name, tensor in state.items()}
 
 
+def _load_old(data: bytes) -> dict[str, np.ndarray]:
+    """The format before PyTorch 1.6, by our own reader: PyTorch's allocates whatever it announces."""
+    try:
+        state = read_torch(data)
+    except Malformed as problem:
+        raise Malformed(f"policy.pth: {problem}") from None
+    if not isinstance(state, dict) or not state:
+        raise Malformed("policy.pth holds no tensors by name")
+    for name, array in state.items():
+        _checked_name(name)
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+            raise Malformed(f"policy.pth: {name!r} is not a dense tensor of floats")
+        check_finite(name, array)
+    return state
+
+
 def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Params, tuple[int, ...]]:
     """Converts the policy's part of the tensors.
 
     Args:
       tensors: of ``policy.pth``, by name.
-      algorithm: ``"dqn"``, ``"qrdqn"``, ``"ppo"`` or ``"a2c"``.
+      algorithm: ``"dqn"``, ``"qrdqn"`` or the name of an actor-critic.
       task: what it plays.
 
     Returns:
@@ -97,7 +117,7 @@ def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Param
     Raises:
       Malformed: a tensor is missing, is one too many or has another shape.
     """
-    key = "ppo" if algorithm == "a2c" else algorithm
+    key = algorithm if algorithm in _LAYERS else "ppo"
     read = _Reader(tensors)
     torso: dict[str, Params] = {}
     width = task.observation_shape[0]
