@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from sb3_contrib import QRDQN
+from sb3_contrib import QRDQN, TRPO, MaskablePPO
 from stable_baselines3 import A2C, DQN, PPO
 
 from pd_jax.environments.envpool import Environment
@@ -51,10 +51,10 @@ def make_env(game: str) -> Still:
 def make_model(algorithm: str, game: str, env: gymnasium.Env | None = None, **kwargs: Any) -> Any:
     """A model of the library's with random weights and biases, so that every one of them matters."""
     policy = kwargs.pop("policy", "CnnPolicy" if get_task(game).kind == "atari" else "MlpPolicy")
-    classes = {"dqn": DQN, "qrdqn": QRDQN, "ppo": PPO, "a2c": A2C}
+    classes = {"dqn": DQN, "qrdqn": QRDQN, "ppo": PPO, "a2c": A2C, "trpo": TRPO, "maskable-ppo": MaskablePPO}
     if algorithm in ("dqn", "qrdqn"):
         kwargs.setdefault("buffer_size", 4)
-    if algorithm == "ppo":
+    if algorithm in ("ppo", "trpo", "maskable-ppo"):
         kwargs = {"n_steps": 8, "batch_size": 8} | kwargs
     model = classes[algorithm](policy, env or make_env(game), device="cpu", **kwargs)
     randomise(model.policy)

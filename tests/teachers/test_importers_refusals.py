@@ -22,7 +22,7 @@ import pytest
 import stable_baselines3
 import torch
 from gymnasium import spaces
-from sb3_contrib import TRPO, RecurrentPPO
+from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -123,19 +123,14 @@ DISCRETE = spaces.Discrete(2)
             "has normalize_images=False",
         ),
         (
-            lambda: make_model("dqn", "pong", policy_kwargs={"net_arch": [32]}),
-            "pong",
-            "has hidden layers after its NatureCNN (net_arch)",
-        ),
-        (
-            lambda: make_model("a2c", "pong", policy_kwargs={"features_extractor_kwargs": {"features_dim": 128}}),
-            "pong",
-            "tensor 'pi_features_extractor.linear.0.weight' has shape (128, 3136), the network needs (512, 3136)",
-        ),
-        (
-            lambda: make_model("ppo", "cartpole", policy_kwargs={"activation_fn": torch.nn.ELU}),
+            lambda: make_model("ppo", "cartpole", policy_kwargs={"activation_fn": torch.nn.Mish}),
             "cartpole",
-            "its activation_fn is torch.nn.modules.activation.ELU; ReLU and Tanh are read",
+            "its activation_fn is torch.nn.modules.activation.Mish; ReLU, Tanh, ELU, LeakyReLU, SiLU and GELU are read",
+        ),
+        (
+            lambda: make_model("dqn", "pong", policy_kwargs={"net_arch": [8], "activation_fn": torch.nn.Sigmoid}),
+            "pong",
+            "its activation_fn is torch.nn.modules.activation.Sigmoid; ReLU, Tanh,",
         ),
         (
             lambda: make_model("dqn", "cartpole", policy_kwargs={"features_extractor_class": Own}),
@@ -179,7 +174,6 @@ DISCRETE = spaces.Discrete(2)
             "cartpole",
             "its policy RecurrentActorCriticPolicy is recurrent",
         ),
-        (lambda: TRPO("MlpPolicy", make_env("cartpole"), n_steps=8, batch_size=8), "cartpole", "its algorithm is TRPO"),
         (
             lambda: stable_baselines3.SAC("MlpPolicy", Still(vectors(4), spaces.Box(-1, 1, (2,))), buffer_size=4),
             "cartpole",
@@ -300,6 +294,17 @@ def test_a_head_that_contradicts_the_action_space_is_refused(altered):
         state["action_net.bias"] = torch.ones(3)
 
     assert refusal(altered("ppo_cartpole", policy=with_tensors(change)), "cartpole") == "has 3 actions, cartpole has 2"
+
+
+def test_a_dense_layer_after_other_convolutions_is_refused(altered):
+    name = "q_net.features_extractor.linear.0.weight"
+    message = refusal(altered("dqn_pong", policy=with_tensors(put(name, torch.ones(512, 3137)))), "pong")
+    assert message == f"tensor '{name}' has shape (512, 3137), the network needs 3136 inputs"
+
+
+def test_an_algorithm_that_the_library_does_not_have_is_refused(altered):
+    edit = with_data(clip_range=..., gae_lambda=...)
+    assert refusal(altered("ppo_cartpole", data=edit), "cartpole").startswith("its algorithm is unknown to pd_jax")
 
 
 def test_convolutions_of_another_shape_are_refused(altered):

@@ -49,7 +49,7 @@ def assert_same_outputs(teacher: Teacher, model: Any, observations: np.ndarray) 
     assert np.abs(ours - theirs).max() <= 1e-4
 
 
-@pytest.mark.parametrize("algorithm", ["dqn", "qrdqn", "ppo", "a2c"])
+@pytest.mark.parametrize("algorithm", ["dqn", "qrdqn", "ppo", "a2c", "trpo", "maskable-ppo"])
 @pytest.mark.parametrize("game", ["pong", "cartpole"])
 def test_an_imported_agent_answers_as_the_library_does(algorithm, game, observations, tmp_path):
     model = make_model(algorithm, game)
@@ -75,13 +75,56 @@ def test_an_imported_agent_answers_as_the_library_does(algorithm, game, observat
         ("ppo", {"net_arch": {"pi": [32], "vf": [16, 16]}, "activation_fn": torch.nn.ReLU}, (32,)),
         ("ppo", {"net_arch": [], "ortho_init": False}, ()),
         ("a2c", {"net_arch": {"pi": [4, 4, 4, 4], "vf": []}, "share_features_extractor": False}, (4, 4, 4, 4)),
+        ("dqn", {"activation_fn": torch.nn.ELU}, (64, 64)),
+        ("qrdqn", {"activation_fn": torch.nn.LeakyReLU, "net_arch": [32, 32]}, (32, 32)),
+        ("ppo", {"activation_fn": torch.nn.SiLU}, (64, 64)),
+        ("trpo", {"activation_fn": torch.nn.GELU}, (64, 64)),
+        ("maskable-ppo", {"activation_fn": torch.nn.ELU, "net_arch": [16]}, (16,)),
+        ("dqn", {"activation_fn": torch.nn.Mish, "net_arch": []}, ()),
     ],
 )
-def test_any_depth_and_either_activation_is_read(algorithm, policy_kwargs, hidden_sizes, observations, tmp_path):
+def test_any_depth_and_activation_is_read(algorithm, policy_kwargs, hidden_sizes, observations, tmp_path):
     model = make_model(algorithm, "acrobot", policy_kwargs=policy_kwargs)
     teacher = load(saved(model, tmp_path / "model.zip"), "acrobot")
     assert teacher.metadata.hidden_sizes == hidden_sizes
     assert_same_outputs(teacher, model, observations["acrobot"])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy_kwargs", "features", "head_sizes", "activation"),
+    [
+        ("dqn", {"features_extractor_kwargs": {"features_dim": 128}}, 128, (), "relu"),
+        ("dqn", {"net_arch": [32, 16]}, None, (32, 16), "relu"),
+        ("qrdqn", {"net_arch": [32], "n_quantiles": 5, "activation_fn": torch.nn.GELU}, None, (32,), "gelu"),
+        ("dqn", {"activation_fn": torch.nn.Sigmoid}, None, (), "relu"),
+        ("ppo", {"net_arch": {"pi": [24], "vf": [8, 8]}}, None, (24,), "tanh"),
+        (
+            "a2c",
+            {
+                "net_arch": [16, 16],
+                "activation_fn": torch.nn.LeakyReLU,
+                "share_features_extractor": False,
+                "features_extractor_kwargs": {"features_dim": 64},
+            },
+            64,
+            (16, 16),
+            "leaky_relu",
+        ),
+    ],
+)
+def test_layers_after_the_convolutions_are_read(
+    algorithm, policy_kwargs, features, head_sizes, activation, observations, tmp_path
+):
+    model = make_model(algorithm, "pong", policy_kwargs=policy_kwargs)
+    path = saved(model, tmp_path / "model.zip")
+    teacher = load(path, "pong")
+    assert_same_outputs(teacher, model, observations["pong"])
+    metadata = teacher.metadata
+    assert (metadata.hidden, metadata.head_sizes, metadata.activation) == (features, head_sizes, activation)
+    save_teacher(tmp_path / "t.safetensors", *import_teacher(path, "pong"))
+    converted = load(tmp_path / "t.safetensors")
+    assert converted.metadata.format_version == (5 if metadata.untrainable else 2)
+    np.testing.assert_array_equal(converted(observations["pong"][:8]), teacher(observations["pong"][:8]))
 
 
 def test_actor_and_critic_with_extractors_of_their_own_give_the_actors(observations, tmp_path):

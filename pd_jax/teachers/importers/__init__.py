@@ -25,6 +25,8 @@ _Convert = Callable[[Path, Task, bool], tuple[Params, TeacherMetadata]]
 _SB3: tuple[str, _Convert] = ("an archive of Stable-Baselines3", sb3.convert)
 _TORCH: tuple[str, _Convert] = ("a file of PyTorch's", torch_agents.convert)
 _FLAX: tuple[str, _Convert] = ("a model of CleanRL", cleanrl.convert)
+# Their files do not tell of VecNormalize: those with a replay buffer, and policies that were saved alone.
+_VAGUE = ("dqn", "qrdqn", "actor-critic")
 _SUFFIXES_ON_THE_HUB = (".safetensors", ".zip", ".cleanrl_model", ".pth", ".pt", ".model", ".bin")
 
 
@@ -72,8 +74,8 @@ def hides_normalisation(metadata: TeacherMetadata) -> bool:
     Stable-Baselines3 keeps the statistics of ``VecNormalize`` in a file of their own. An archive of PPO or A2C tells
     that there are some; one of an algorithm with a replay buffer does not, unless they are of frames.
     """
-    is_seen = metadata.algorithm in ("ppo", "a2c") or metadata.observation["kind"] != "vector"
-    return metadata.source_format == "stable-baselines3" and not is_seen and not metadata.normalisation
+    is_vague = metadata.algorithm in _VAGUE and metadata.observation["kind"] == "vector"
+    return metadata.source_format == "stable-baselines3" and is_vague and not metadata.normalisation
 
 
 def _importer(local: Path) -> tuple[str, _Convert]:

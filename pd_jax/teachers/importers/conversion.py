@@ -34,9 +34,10 @@ def check_finite(name: str, array: np.ndarray) -> None:
             raise Malformed(f"tensor {name!r} holds NaN or infinite weights")
 
 
-def network_params(torso: Mapping[str, Params], output: Params) -> Params:
-    """The parameters of a :class:`pd_jax.networks.policy.PolicyNetwork`."""
-    return {"torso": dict(torso), "head": {"output": output}}
+def network_params(torso: Mapping[str, Params], output: Params, hidden: Sequence[Params] = ()) -> Params:
+    """The parameters of a :class:`pd_jax.networks.policy.PolicyNetwork`; ``hidden`` are layers before the output."""
+    head = {f"fc{index + 2}": params for index, params in enumerate(hidden)}
+    return {"torso": dict(torso), "head": head | {"output": output}}
 
 
 def check_actions(found: int, task: Task) -> None:
@@ -55,13 +56,17 @@ def describe(
     source_sha256: str,
     how_made: str,
     hidden_sizes: Sequence[int] = (),
+    features: int = NATURE_HIDDEN,
     activation: str = "relu",
     support: Sequence[float] = (),
     env_steps: Any = None,
     seed: Any = None,
     settings: Mapping[str, Any] | None = None,
 ) -> TeacherMetadata:
-    """Metadata of an imported teacher; of ``env_steps``, ``seed`` and ``settings``, what makes sense is kept."""
+    """Metadata of an imported teacher; of ``env_steps``, ``seed`` and ``settings``, what makes sense is kept.
+
+    Of frames, ``hidden_sizes`` are the layers after the convolutions and the dense layer of ``features`` units.
+    """
     is_atari = task.kind == "atari"
     observation: dict[str, Any] = {
         "kind": task.kind,
@@ -76,7 +81,9 @@ def describe(
         env_id=task.env_id,
         network="dqn" if is_atari else "mlp",
         layer_norm=False,
-        hidden_sizes=tuple(hidden_sizes),
+        hidden_sizes=() if is_atari else tuple(hidden_sizes),
+        head_sizes=tuple(hidden_sizes) if is_atari else (),
+        hidden=features if is_atari and features != NATURE_HIDDEN else None,
         activation=activation,
         support=tuple(support),
         num_actions=task.num_actions,

@@ -1,4 +1,5 @@
-"""Stable-Baselines3 and RL-Zoo archives (``.zip``): DQN, QR-DQN, PPO and A2C with ``CnnPolicy`` or ``MlpPolicy``.
+"""Stable-Baselines3 and RL-Zoo archives (``.zip``): DQN, QR-DQN, PPO, A2C, TRPO and MaskablePPO, ``CnnPolicy`` or
+``MlpPolicy``.
 
 An archive holds ``data``, a JSON object whose values are plain or, under ``":serialized:"``, pickles in base64, and
 ``policy.pth``, the weights as PyTorch saves them. The pickles are never looked at: what an agent is follows from the
@@ -32,9 +33,15 @@ from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 _MAX_FILE_BYTES = 2**30
 # Weights are 7 MB, twice that with a target network; the data holds a few observations.
 _LIMITS = {"data": 2**26, "policy.pth": 2**28, "_stable_baselines3_version": 2**10}
-_READABLE = "DQN, QR-DQN, PPO and A2C with CnnPolicy or MlpPolicy are read"
+_READABLE_ACTIVATIONS = "ReLU, Tanh, ELU, LeakyReLU, SiLU and GELU"
+_READABLE = "DQN, QR-DQN, PPO, A2C, TRPO and MaskablePPO with CnnPolicy or MlpPolicy are read"
 _EXTRACTORS = {f"stable_baselines3.common.torch_layers.{name}" for name in ("NatureCNN", "FlattenExtractor")}
-_ACTIVATIONS = {f"torch.nn.modules.activation.{name}": name.lower() for name in ("ReLU", "Tanh")}
+_ACTIVATIONS = {
+    f"torch.nn.modules.activation.{theirs}": ours
+    for theirs, ours in {
+        "ReLU": "relu", "Tanh": "tanh", "ELU": "elu", "LeakyReLU": "leaky_relu", "SiLU": "silu", "GELU": "gelu",
+    }.items()
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +65,16 @@ _FAMILIES = {
     "stable_baselines3.common.policies": Family(
         frozenset({"ActorCriticPolicy", "ActorCriticCnnPolicy"}), "tanh", "logits"
     ),
+    # Without masks, which no task here has, its policy is that of PPO.
+    "sb3_contrib.common.maskable.policies": Family(
+        frozenset({"MaskableActorCriticPolicy", "MaskableActorCriticCnnPolicy"}), "tanh", "logits"
+    ),
 }
-_ALGORITHMS = {"stable_baselines3.dqn.policies": "dqn", "sb3_contrib.qrdqn.policies": "qrdqn"}
+_ALGORITHMS = {
+    "stable_baselines3.dqn.policies": "dqn",
+    "sb3_contrib.qrdqn.policies": "qrdqn",
+    "sb3_contrib.common.maskable.policies": "maskable-ppo",
+}
 
 
 def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, TeacherMetadata]:
@@ -131,8 +146,11 @@ def _converted(
     how_made: str,
 ) -> tuple[Params, TeacherMetadata]:
     """What archives and policies have in common."""
-    activation = _check_policy_kwargs(data, task, family)
-    params, hidden_sizes = convert_weights(tensors, algorithm, task)
+    activation_fn = _check_policy_kwargs(data, task)
+    params, hidden_sizes, features = convert_weights(tensors, algorithm, task)
+    activation = _ACTIVATIONS.get(activation_fn, "") if activation_fn else family.activation
+    if hidden_sizes and not activation:
+        raise Malformed(f"its activation_fn is {_short(activation_fn)}; {_READABLE_ACTIVATIONS} are read")
     metadata = describe(
         task,
         library="stable-baselines3",
@@ -141,6 +159,8 @@ def _converted(
         source_sha256=sha256,
         how_made=how_made,
         hidden_sizes=hidden_sizes,
+        features=features,
+        # Where no layer uses it, any will do.
         activation=activation if hidden_sizes else "relu",
         env_steps=data.get("num_timesteps"),
         seed=data.get("seed"),
@@ -190,10 +210,9 @@ def _identify(data: dict[str, Any]) -> tuple[Family, str]:
     # PPO, A2C and TRPO share their policy classes and differ in their settings.
     if "clip_range" in data:
         return _FAMILIES[module], "ppo"
-    if "gae_lambda" in data and "cg_max_steps" not in data:
-        return _FAMILIES[module], "a2c"
-    algorithm = "TRPO" if "cg_max_steps" in data else "unknown to pd_jax"
-    raise Malformed(f"its algorithm is {algorithm}; {_READABLE}")
+    if "gae_lambda" in data:
+        return _FAMILIES[module], "trpo" if "cg_max_steps" in data else "a2c"
+    raise Malformed(f"its algorithm is unknown to pd_jax; {_READABLE}")
 
 
 def _check_normalisation(data: dict[str, Any], task: Task, version: str) -> None:
@@ -237,8 +256,8 @@ def _check_inputs_and_outputs(data: dict[str, Any], task: Task) -> None:
         raise Malformed(f"its actions begin at {_short(start)}, those of {task.name} at 0")
 
 
-def _check_policy_kwargs(data: dict[str, Any], task: Task, family: Family) -> str:
-    """Refuses what changes the network beyond what is read, and returns the activation."""
+def _check_policy_kwargs(data: dict[str, Any], task: Task) -> str:
+    """Refuses what changes the network beyond what is read, and returns the activation's class, ``""`` by default."""
     kwargs = data.get("policy_kwargs") or {}
     if not isinstance(kwargs, dict):
         raise Malformed(f"its policy_kwargs are {_short(kwargs)}, not an object")
@@ -249,12 +268,7 @@ def _check_policy_kwargs(data: dict[str, Any], task: Task, family: Family) -> st
     extractor = _class_path(kwargs.get("features_extractor_class"))
     if extractor and extractor not in _EXTRACTORS:
         raise Malformed(f"has a features extractor of its own, {_short(extractor)}; NatureCNN and none are read")
-    activation = _class_path(kwargs.get("activation_fn"))
-    if not activation:
-        return family.activation
-    if activation not in _ACTIVATIONS:
-        raise Malformed(f"its activation_fn is {_short(activation)}; ReLU and Tanh are read")
-    return _ACTIVATIONS[activation]
+    return _class_path(kwargs.get("activation_fn"))
 
 
 def _space(data: dict[str, Any], name: str) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from pd_jax.teachers.importers import archives
 from pd_jax.teachers.importers.conversion import (
     NATURE_CONVOLUTIONS,
     NATURE_FLAT,
-    NATURE_HIDDEN,
     check_actions,
     check_finite,
     layer,
@@ -103,7 +102,7 @@ def _load_old(data: bytes) -> dict[str, np.ndarray]:
     return state
 
 
-def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Params, tuple[int, ...]]:
+def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Params, tuple[int, ...], int]:
     """Converts the policy's part of the tensors.
 
     Args:
@@ -112,7 +111,8 @@ def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Param
       task: what it plays.
 
     Returns:
-      The parameters of our network, and the widths of an mlp's hidden layers.
+      The parameters of our network, the widths of its hidden layers, of frames of those after the NatureCNN, and the
+      number of features that the latter gives.
 
     Raises:
       Malformed: a tensor is missing, is one too many or has another shape.
@@ -123,7 +123,9 @@ def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Param
     width = task.observation_shape[0]
     if task.kind == "atari":
         prefixes = [prefix for prefix in _EXTRACTORS[key] if read.has(prefix)]
-        torso, width = _nature(read, (prefixes or _EXTRACTORS[key])[0]), NATURE_HIDDEN
+        torso = _nature(read, (prefixes or _EXTRACTORS[key])[0])
+        width = len(torso["fc1"]["bias"])
+    features = width
     layers = [pair for prefix in _LAYERS[key] for pair in read.sequence(prefix)]
     if key == "ppo":
         layers.append(read.pair(_ACTION_NET))
@@ -135,15 +137,14 @@ def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Param
             raise Malformed(f"a layer takes {weight.shape[1]} numbers where the one before it gives {width}")
         width = weight.shape[0]
     *hidden, output = layers
-    if task.kind == "atari":
-        if hidden:
-            raise Malformed("has hidden layers after its NatureCNN (net_arch), which our dqn network does not")
-    else:
-        torso = {f"fc{index + 1}": layer(weight.T, bias) for index, (weight, bias) in enumerate(hidden)}
+    dense = [layer(weight.T, bias) for weight, bias in hidden]
+    if task.kind != "atari":
+        torso, dense = {f"fc{index + 1}": params for index, params in enumerate(dense)}, []
     if key == "qrdqn":
         output = _mean_over_quantiles(*output, task)
     check_actions(len(output[1]), task)
-    return network_params(torso, layer(output[0].T, output[1])), tuple(len(bias) for _, bias in hidden)
+    params = network_params(torso, layer(output[0].T, output[1]), dense)
+    return params, tuple(len(bias) for _, bias in hidden), features
 
 
 def _nature(read: _Reader, prefix: str) -> dict[str, Params]:
@@ -153,10 +154,14 @@ def _nature(read: _Reader, prefix: str) -> dict[str, Params]:
         height, width, channels, features = shape
         weight, bias = read.pair(f"{prefix}cnn.{2 * index}.", (features, channels, height, width))
         torso[f"conv{index + 1}"] = layer(weight.transpose(2, 3, 1, 0), bias)
-    weight, bias = read.pair(f"{prefix}linear.0.", (NATURE_HIDDEN, _FLAT_SIZE))
+    weight, bias = read.pair(f"{prefix}linear.0.")
+    if weight.shape[1] != _FLAT_SIZE:
+        raise Malformed(
+            f"tensor '{prefix}linear.0.weight' has shape {weight.shape}, the network needs {_FLAT_SIZE} inputs"
+        )
     height, width, channels = NATURE_FLAT
-    kernel = weight.reshape(NATURE_HIDDEN, channels, height, width).transpose(2, 3, 1, 0)
-    torso["fc1"] = layer(kernel.reshape(_FLAT_SIZE, NATURE_HIDDEN), bias)
+    kernel = weight.reshape(-1, channels, height, width).transpose(2, 3, 1, 0)
+    torso["fc1"] = layer(kernel.reshape(_FLAT_SIZE, -1), bias)
     return torso
 
 
