@@ -19,6 +19,7 @@ from pd_jax.report.teachers import describe_entry, describe_statistics, print_te
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers.catalogue import Entry, bundled, find
 from pd_jax.teachers.files import save_teacher
+from pd_jax.teachers.formats import is_run_of_students
 from pd_jax.teachers.metadata import TeacherMetadata
 
 # Enough to tell a good score from that of another network; a few seconds, as only agents of vectors are open.
@@ -68,6 +69,10 @@ def run_import(config: ImportTeacherConfig) -> None:
     from pd_jax.system.computing import computing
     from pd_jax.teachers.importers import hides_normalisation, import_teacher
 
+    if is_run_of_students(config.file):
+        with computing():
+            _import_student(config)
+        return
     with computing():
         params, metadata = import_teacher(config.file, config.game, config.observation_statistics)
         is_open = hides_normalisation(metadata) and config.observation_statistics is None
@@ -88,6 +93,34 @@ def run_import(config: ImportTeacherConfig) -> None:
             f"{config.file}: does not show whether its observations were normalised: if it does not score as where it "
             f"was trained ({random}evaluate with --evaluate-episodes), give --observation-statistics FILE, or none"
         )
+
+
+def _import_student(config: ImportTeacherConfig) -> None:
+    """Makes a teacher file of a run's student, of all of its games."""
+    from pd_jax.deploy.teacher_file import student_as_teacher
+    from pd_jax.teachers.teacher import load
+
+    if config.observation_statistics is not None:
+        raise UserError(f"{config.file}: is a run, whose student sees observations as they are")
+    params, games = student_as_teacher(config.file)
+    names = [metadata.game for metadata in games]
+    task = get_task(config.game)
+    if task.name not in names:
+        raise UserError(f"{config.file}: its student plays {', '.join(names)}, not {task.name}")
+    if config.evaluate_episodes:
+        with tempfile.TemporaryDirectory() as directory:
+            path = str(Path(directory) / "teacher.safetensors")
+            save_teacher(path, params, games)
+            index = names.index(task.name)
+            score = _score(load(path, task.name), config)
+            games[index] = dataclasses.replace(games[index], evaluation=score)
+    save_teacher(config.out, params, games)
+    teacher = load(config.out, task.name)
+    what = "Q-values" if teacher.metadata.output == "q" else "logits"
+    print(
+        f"{config.out}: {teacher.metadata.network} for {', '.join(names)} with {teacher.num_params:,} parameters, "
+        f"gives {what}; {_line_of_score(teacher.metadata.evaluation)}"
+    )
 
 
 def _tried_out(config: ImportTeacherConfig, params: Any, metadata: TeacherMetadata) -> tuple[TeacherMetadata, int]:

@@ -12,7 +12,7 @@ from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError, nearest
 from pd_jax.system.files import expand_home
 from pd_jax.teachers.files import fingerprint, read_teacher
-from pd_jax.teachers.formats import is_foreign
+from pd_jax.teachers.formats import file_of, is_foreign, is_run_of_students
 from pd_jax.teachers.metadata import TeacherMetadata
 
 _ZOO = Path(__file__).parent / "zoo"
@@ -114,7 +114,7 @@ def bundled_files() -> dict[str, Path]:
 
 
 def locate(name_or_path: str) -> tuple[str, Path]:
-    """The name and the file of a bundled teacher, or the path that was given, twice; it need not exist.
+    """The name and the file of a bundled teacher, or the path that was given, and the file, which need not exist.
 
     Raises:
       UserError: what was given can only be meant as a name, and no bundled teacher has it.
@@ -124,7 +124,12 @@ def locate(name_or_path: str) -> tuple[str, Path]:
     name = name_or_path.lower()
     if name in files:
         return name, files[name]
-    path = Path(name_or_path)
+    path = file_of(name_or_path)
+    if is_run_of_students(name_or_path):
+        raise UserError(
+            f"{name_or_path}: is a run directory without a teacher.safetensors; pd-jax teachers import RUN --game NAME "
+            "--out teacher.safetensors makes a teacher file of a run's student"
+        )
     if is_foreign(name_or_path):
         raise UserError(
             f"{name_or_path}: is not read as it is; pd-jax teachers import FILE --game NAME --out "

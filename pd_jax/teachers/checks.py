@@ -17,7 +17,7 @@ from pd_jax.networks.heads import DeepHead
 from pd_jax.networks.joint import GameNetwork, make_joint_network
 from pd_jax.networks.normalisation import Normalisation
 from pd_jax.networks.policy import PolicyNetwork
-from pd_jax.networks.registry import make_network
+from pd_jax.networks.registry import NetworkOptions, make_network
 from pd_jax.networks.student import Student
 from pd_jax.teachers.files import PathLike, check_params
 from pd_jax.teachers.metadata import TeacherMetadata
@@ -36,15 +36,17 @@ def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
     _check_applied(metadata)
     if metadata.games:
         return GameNetwork(build_student(metadata).policy(metadata.games.index(metadata.game)))
-    network = make_network(
-        metadata.network,
-        metadata.num_actions,
+    options = NetworkOptions(
         layer_norm=metadata.layer_norm,
         hidden_sizes=metadata.hidden_sizes,
         activation=metadata.activation if metadata.network == "mlp" or not metadata.head_sizes else "relu",
         support=metadata.support,
+        channels=metadata.channels,
         hidden=metadata.hidden,
     )
+    if metadata.head_hidden is not None:
+        options["head_hidden"] = metadata.head_hidden
+    network = make_network(metadata.network, metadata.num_actions, **options)
     if metadata.head_sizes:
         if metadata.support or metadata.layer_norm:
             raise UserError("head_sizes: a categorical head and layer_norm do not go with them")

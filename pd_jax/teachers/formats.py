@@ -33,6 +33,20 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     return _format_of_start(start, size) or _SUFFIXES.get(Path(path).suffix.lower(), "other")
 
 
+def file_of(path: str | os.PathLike[str]) -> Path:
+    """The teacher file of a run directory, where it has one; anything else stands for itself."""
+    inner = Path(path) / "teacher.safetensors"
+    try:
+        return inner if inner.is_file() else Path(path)
+    except ValueError:  # A name that no file can have.
+        return Path(path)
+
+
+def is_run_of_students(path: str | os.PathLike[str]) -> bool:
+    """Whether it is the directory of a run, and not of one that leaves a teacher file."""
+    return file_of(path) == Path(path) and (Path(path) / "config.yaml").is_file()
+
+
 def is_foreign(path: str | os.PathLike[str]) -> bool:
     """Whether it is a file that only an importer reads: of another library, or on the hub. It need not exist."""
     text = os.fspath(path)

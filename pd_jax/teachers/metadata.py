@@ -63,7 +63,7 @@ class TeacherMetadata:
         name, the game, its spec, its statistics, its score and its curve is then common to them: the steps are those of
         all games.
       channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.registry.make_network`
-        takes them; None where its name says what they are. A single game's may have the second one.
+        takes them; None where its name says what they are. Since version 5 a single game's network may have them too.
       head_sizes: widths of the dense layers between a convolutional torso and the output layer, of a single game.
       num_actions: the number of outputs.
       action_names: one per output, in order, e.g. ``("NOOP", "FIRE")``.
@@ -147,8 +147,8 @@ class TeacherMetadata:
             return "a categorical head"
         if self.head_sizes:
             return "dense layers between its convolutions and its outputs"
-        if self.hidden is not None and not self.games:
-            return f"a dense layer of {self.hidden} units"
+        if not self.games and (self.channels, self.hidden, self.head_hidden) != (None, None, None):
+            return "layers of other widths"
         if self.activation != "relu":
             return f"{self.activation} units"
         return "normalised observations" if self.normalisation else ""
@@ -227,7 +227,10 @@ _SEVERAL_GAMES_FIELDS: dict[str, Check] = {
         f"a whole number from 0 to {MAX_DIMENSION}, or null", lambda v: v is None or v == 0 or _COUNT[1](v)
     ),
 }  # fmt: skip
-_OF_VERSION_5: dict[str, Check] = {"hidden": _WIDTH, "head_sizes": _DIMENSIONS}
+_OF_VERSION_5: dict[str, Check] = {
+    **{name: _SEVERAL_GAMES_FIELDS[name] for name in ("channels", "hidden", "head_hidden")},
+    "head_sizes": _DIMENSIONS,
+}
 """What version 5 added, of a single game."""
 _ACTIVATION: dict[str, Check] = {"activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)}
 _OBSERVATION: dict[str, Check] = {
@@ -300,7 +303,8 @@ def _needs_version_5(metadata: TeacherMetadata) -> bool:
     # Values that cannot be are for the checks that follow, in any version.
     statistics = metadata.normalisation.values() if isinstance(metadata.normalisation, dict) else ()
     is_applied = any(isinstance(value, dict) and not HOW_APPLIED.keys().isdisjoint(value) for value in statistics)
-    has_widths = metadata.head_sizes != () or (metadata.hidden is not None and not metadata.games)
+    widths = (metadata.channels, metadata.hidden, metadata.head_hidden)
+    has_widths = metadata.head_sizes != () or (widths != (None, None, None) and not metadata.games)
     return is_applied or has_widths or metadata.activation in ACTIVATIONS[2:]
 
 
@@ -362,6 +366,8 @@ def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
         _check(point, _SCORE | {"env_steps": _INT}, f"{where}: learning_curve[{index}]")
     values = {name: value for name, value in fields.items() if name != "params_sha256"}
     tuples = {name: tuple(fields.get(name, ())) for name in _TUPLES}
+    if values.get("channels") is not None:
+        tuples["channels"] = tuple(values["channels"])
     return TeacherMetadata(**(values | tuples))
 
 

@@ -98,7 +98,8 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
     Args:
       name_or_path: such as ``"pong"``, the path of a teacher file, of an archive of Stable-Baselines3, of a CleanRL
         model or of such a network as PyTorch saves it, whatever these are called, or
-        ``hf://owner/repo/file[@revision]`` for one of these files on the Hugging Face Hub.
+        ``hf://owner/repo[/file][@revision]`` for one of these files on the Hugging Face Hub, or the directory of a run
+        that leaves a teacher file (`train-teacher`, `online`).
       game: what it plays, for files that do not say so: those of other libraries. Teacher files name their game; those
         of several games leave it to be said which one is meant.
 

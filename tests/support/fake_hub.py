@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -65,8 +66,24 @@ class Hub:
         self.server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
 
+    def _listing(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """What the hub tells of ``owner/repo`` or ``owner/repo/revision/name``."""
+        owner, repo, *revision = path.split("/")
+        name = f"{owner}/{repo}"
+        if repo == "gated":
+            return 403, {"X-Error-Code": "GatedRepo"}, b""
+        files = [file.removeprefix(f"{name}/") for file in self.files if file.startswith(f"{name}/")]
+        if not files:
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        if revision and revision[1] not in ("main", COMMIT):
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        told = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
+        return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
+
     def response(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """What the real hub says, with the codes by which its library tells errors apart."""
+        if path.startswith("/api/models/"):
+            return self._listing(path.removeprefix("/api/models/"))
         if "/resolve/" not in path:
             return 404, {}, b""
         owner, repo, _, revision, *rest = path.strip("/").split("/")

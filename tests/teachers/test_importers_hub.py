@@ -38,6 +38,23 @@ def served(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         ADDRESS.removeprefix("hf://"): archive.read_bytes(),
         "someone/ours/some/folder/t.safetensors": teacher,
         "someone/huge/model.zip": b"x",
+        **{
+            f"zoo/dqn/{name}": content
+            for name, content in {
+                "dqn.zip": archive.read_bytes(),
+                "dqn/policy.pth": b"x",
+                "dqn/policy.optimizer.pth": b"x",
+                "args.yml": b"x",
+                "train_eval_metrics.zip": b"x",
+                "vec_normalize.pkl": b"x",
+                "replay.mp4": b"x",
+            }.items()
+        },
+        **{f"zoo/many/{index:02}.zip": b"x" for index in range(12)},
+        "zoo/two/a.cleanrl_model": b"x",
+        "zoo/two/folder/b.ZIP": b"x",
+        "zoo/two/notes.txt": b"x",
+        "zoo/none/README.md": b"x",
     }
     with fake_hub(files) as hub:
         yield hub
@@ -113,16 +130,66 @@ def test_what_the_hub_does_not_give_is_said_in_one_line(settings, address, compl
 @pytest.mark.parametrize(
     "address",
     ["hf://", "hf://a/m.zip", "hf://a/b/", "hf://a/b/../m.zip", "hf://a//m.zip", "hf://a/b/m.zip@", "hf://a/b/m\n.zip",
-     "hf://a/b/m.zip@x@y", "hf://-a/b/m.zip", "hf://a/b/c//m.zip"],
+     "hf://a/b/m.zip@x@y", "hf://-a/b/m.zip", "hf://a/b/c//m.zip", "hf://a", "hf://a/b@", "hf://a/b.safetensors"],
 )  # fmt: skip
 def test_addresses_of_another_form_are_refused_without_asking(address, settings, served):
-    assert "is not of the form hf://owner/repo/file[@revision]" in refusal(address)
+    assert "is not of the form hf://owner/repo[/file][@revision]" in refusal(address)
     assert served.requests == []
 
 
 def test_addresses_are_taken_apart():
     assert parse("hf://a/b/c/d.zip@refs/pr/1") == Address("a/b", "c/d.zip", "refs/pr/1")
     assert parse("hf://a/b/d.zip") == Address("a/b", "d.zip", None)
+    assert parse("hf://a/b") == Address("a/b", None, None)
+    assert parse("hf://a/b@v1") == Address("a/b", None, "v1")
+
+
+@pytest.mark.parametrize("at", ["", f"@{COMMIT}"])
+def test_a_repository_without_a_file_stands_for_its_one_agent(at, settings, served, archive):
+    address = f"hf://zoo/dqn{at}"
+    assert load(address, "cartpole").sha256 == load(archive, "cartpole").sha256
+    assert any(f"/resolve/{at[1:] or 'main'}/dqn.zip" in request for request in served.requests)
+    # What is in the cache is listed without a network.
+    settings.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    served.requests.clear()
+    assert load(address, "cartpole").source == address and served.requests == []
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        (
+            "hf://zoo/two",
+            "zoo/two has 2 files that may be meant; choose one: hf://zoo/two/a.cleanrl_model, "
+            "hf://zoo/two/folder/b.ZIP",
+        ),
+        (
+            f"hf://zoo/two@{COMMIT}",
+            f"zoo/two has 2 files that may be meant; choose one: hf://zoo/two/a.cleanrl_model@{COMMIT}",
+        ),
+        ("hf://zoo/many", "zoo/many has 12 files that may be meant; choose one: hf://zoo/many/00.zip, "),
+        ("hf://zoo/none", "zoo/none has no file that is read (.safetensors, .zip, .cleanrl_model, "),
+        ("hf://nobody/nothing", "there is no repository nobody/nothing, or it is private"),
+        ("hf://zoo/two@v9", "zoo/two has no revision 'v9'"),
+        ("hf://someone/gated", "someone/gated is gated: ask for access on its page"),
+    ],
+)
+def test_a_repository_in_which_one_has_to_choose_is_refused_with_a_list(settings, address, complaint):
+    message = refusal(address)
+    assert message.startswith(f"{address}: {complaint}"), message
+    assert message.endswith(", and 2 more") == (address == "hf://zoo/many")
+
+
+def test_a_repository_that_cannot_be_listed_says_why(settings):
+    settings.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert refusal("hf://zoo/dqn") == "hf://zoo/dqn: is not in the cache, and HF_HUB_OFFLINE forbids fetching it"
+    settings.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with fake_hub({}, stalls=True) as stalled:
+        point_to(settings, stalled.endpoint)
+        started = time.monotonic()
+        complaint = f"hf://zoo/dqn: is not in the cache, and cannot be fetched from {stalled.endpoint}: "
+        assert refusal("hf://zoo/dqn").startswith(complaint)
+        assert time.monotonic() - started < 20
 
 
 def test_offline_what_is_not_cached_is_refused(settings, served):

@@ -14,7 +14,7 @@ from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.teachers.checks import check_fits
 from pd_jax.teachers.files import Params, naming, open_regular_file, read_teacher
-from pd_jax.teachers.formats import format_of, is_foreign
+from pd_jax.teachers.formats import file_of, format_of, is_foreign
 from pd_jax.teachers.importers import archives, cleanrl, hub, sb3, torch_agents, torch_files
 from pd_jax.teachers.importers.observation_statistics import read_statistics
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
@@ -37,7 +37,7 @@ def import_teacher(
 
     Args:
       path: of a Stable-Baselines3 archive, a CleanRL model, a file of PyTorch's with one of their networks, or a
-        teacher file of ours, whatever its name; or ``hf://owner/repo/file[@revision]`` for one of these.
+        teacher file of ours, whatever its name; or ``hf://owner/repo[/file][@revision]`` for one of these.
       game: the task it plays, by name or EnvPool id. Only a teacher file of ours says so itself: None will do there.
       statistics: of the observations that it was trained on, if these were normalised: a file of numbers, see
         `pd_jax.teachers.importers.observation_statistics`. ``"none"`` says that it saw them as they are, whatever
@@ -52,7 +52,7 @@ def import_teacher(
         The message begins with ``path``, or with that of the statistics.
     """
     text = os.fspath(path)
-    local = Path(text)
+    local = file_of(text)
     if hub.is_address(text):
         local = hub.download(text, suffixes=_SUFFIXES_ON_THE_HUB)
     with naming(text):

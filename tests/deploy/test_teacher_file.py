@@ -1,0 +1,87 @@
+"""Runs as teachers: their teacher file, or their student made into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pd_jax import load_student
+from pd_jax.cli import main
+from pd_jax.environments.tasks import get_task
+from pd_jax.errors import UserError
+from pd_jax.teachers import load
+from support import commands
+from support.sb3_models import random_observations
+
+QUICK = commands.QUICK_EVALUATION | {
+    "student.network": "mlp", "student.mlp-hidden": [8, 8], "schedule.rounds": 1, "schedule.steps-per-round": 256,
+    "schedule.updates-per-round": 8,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs that ended: of distill with one game and with two, and of train-teacher."""
+    directory = tmp_path_factory.mktemp("runs")
+    commands.succeed("distill", QUICK | {"teacher": "cartpole", "loss.kind": "mse", "out": directory / "one"})
+    commands.succeed("distill", QUICK | {"teacher": ["cartpole", "acrobot"], "out": directory / "two"})
+    train = {
+        "game": "cartpole", "network": "mlp", "mlp-hidden": 8, "pqn.total-steps": 1024, "pqn.num-lanes": 16,
+        "pqn.rollout-length": 32, "pqn.minibatches": 2, "evaluation.episodes": 2, "evaluation.progress-episodes": 2,
+    }  # fmt: skip
+    commands.succeed("train-teacher", train | {"out": directory / "teacher"})
+    return {path.name: path for path in directory.iterdir()}
+
+
+def imported(run: Path, out: Path, game: str, *more: str) -> int:
+    return main(["teachers", "import", str(run), "--game", game, "--out", str(out), *more])
+
+
+@pytest.mark.parametrize(
+    ("name", "games", "output"), [("one", ["cartpole"], "q"), ("two", ["cartpole", "acrobot"], "logits")]
+)
+def test_a_runs_student_is_a_teacher_file_that_answers_as_it_does(name, games, output, runs, tmp_path):
+    out = tmp_path / "t.safetensors"
+    assert imported(runs[name], out, games[-1], "--evaluate-episodes", "2") == 0
+    for game in games:
+        teacher, student = load(out, game), load_student(runs[name], game=game if len(games) > 1 else None)
+        observations = random_observations(get_task(game), 32)
+        np.testing.assert_array_equal(teacher(observations), student.outputs(observations))
+        assert teacher.metadata.output == output
+        assert teacher.metadata.evaluation.get("episodes") == (2 if game == games[-1] else None)
+
+
+def test_a_student_teaches_the_next_one(runs, tmp_path):
+    assert imported(runs["one"], tmp_path / "t.safetensors", "cartpole") == 0
+    commands.succeed("distill", QUICK | {"teacher": tmp_path / "t.safetensors", "out": tmp_path / "next"})
+
+
+def test_a_run_that_leaves_a_teacher_is_taken_wherever_a_teacher_is(runs, tmp_path, capfd):
+    run, file = runs["teacher"], runs["teacher"] / "teacher.safetensors"
+    assert load(run).sha256 == load(file).sha256 and load(run).source == str(run)
+    commands.succeed("evaluate", commands.QUICK_EVALUATION | {"teacher": run})
+    commands.succeed("distill", QUICK | {"teacher": run, "out": tmp_path / "run"})
+    assert main(["teachers", "show", str(run)]) == 0
+    assert str(file) in capfd.readouterr().out
+    assert imported(run, tmp_path / "t.safetensors", "cartpole") == 0
+    assert (tmp_path / "t.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_what_is_no_teacher_yet_says_how_to_make_one(runs, tmp_path, capfd):
+    with pytest.raises(
+        UserError, match=r"is a run directory without a teacher\.safetensors; pd-jax teachers import RUN"
+    ):
+        load(runs["one"])
+    with pytest.raises(UserError, match="is a directory, not a file"):
+        load(tmp_path)
+
+    def refuse(*argv: str) -> str:
+        return commands.refusal(capfd, "teachers", "import", str(runs["one"]), *argv)
+
+    out = ["--out", str(tmp_path / "t.safetensors")]
+    assert refuse("--game", "acrobot", *out).endswith("its student plays cartpole, not acrobot")
+    told = ["--observation-statistics", "none"]
+    assert refuse("--game", "cartpole", *out, *told).endswith("is a run, whose student sees observations as they are")
+    assert not (tmp_path / "t.safetensors").exists()
