@@ -18,6 +18,7 @@ from pd_jax.networks.convolutions import ConvolutionMethod
 from pd_jax.networks.heads import CategoricalHead, MultiGameHead, SingleHead
 from pd_jax.networks.partition import PartitionedTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
+from pd_jax.networks.residual import Pooling, ResidualTorso
 from pd_jax.networks.torsos import ACTIVATIONS, MLPTorso, TorsoSpec
 
 _TORSOS = {
@@ -28,6 +29,8 @@ _TORSOS = {
     "multi3": TorsoSpec((32, 64, 64), 512),
     "multi10": TorsoSpec((64, 64, 64), 1500),
 }
+# Of agents that are imported; no student or teacher of ours has them.
+_RESIDUAL: dict[str, Pooling] = {"impala_torch": "torch", "impala_flax": "flax"}
 # Their heads have a hidden layer even for a single game.
 _MULTI_GAME_NAMES = ("multi3", "multi10")
 NETWORK_NAMES = (*_TORSOS, "mlp")
@@ -193,6 +196,10 @@ def _make_torso(name: str, options: TorsoOptions) -> nn.Module:
         if options.channels is not None or options.hidden is not None:
             raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
         return MLPTorso(options.hidden_sizes, options.layer_norm, options.activation, options.dtype)
+    if name in _RESIDUAL:
+        if options.layer_norm or options.channels is not None or options.hidden is not None:
+            raise UserError(f"layer_norm, channels and hidden are not for {name!r}")
+        return ResidualTorso(_RESIDUAL[name], options.dtype)
     if name not in _TORSOS:
         raise UserError(f"{name!r} is not a network{nearest(name, network_names())} ({', '.join(network_names())})")
     return PartitionedTorso(

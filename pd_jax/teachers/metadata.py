@@ -145,6 +145,8 @@ class TeacherMetadata:
         """What its network has that the networks which are trained here do not, in words; ``""`` if nothing."""
         if self.support:
             return "a categorical head"
+        if self.network.startswith("impala"):
+            return "residual blocks"
         if self.head_sizes:
             return "dense layers between its convolutions and its outputs"
         if not self.games and (self.channels, self.hidden, self.head_hidden) != (None, None, None):

@@ -70,6 +70,38 @@ class C51(nn.Module):
         return nn.softmax(x, axis=-1)
 
 
+class ResidualBlock(nn.Module):
+    channels: int
+
+    @nn.compact
+    def __call__(self, x):
+        inner = nn.Conv(self.channels, kernel_size=(3, 3))(nn.relu(x))
+        return x + nn.Conv(self.channels, kernel_size=(3, 3))(nn.relu(inner))
+
+
+class ConvSequence(nn.Module):
+    channels: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(self.channels, kernel_size=(3, 3))(x)
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME")
+        x = ResidualBlock(self.channels)(x)
+        return ResidualBlock(self.channels)(x)
+
+
+class QDagger(nn.Module):
+    """The students of ``qdagger_dqn_atari_jax_impalacnn``."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = jnp.transpose(x, (0, 2, 3, 1)) / 255.0
+        for channels in (16, 32, 32):
+            x = ConvSequence(channels)(x)
+        x = nn.relu(nn.Dense(256)(nn.relu(x).reshape((x.shape[0], -1))))
+        return nn.Dense(6)(x)
+
+
 class PPONetwork(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -150,6 +182,19 @@ def test_dqn_gives_the_scripts_q_values(game, make, tmp_path):
     assert (metadata.algorithm, metadata.output, metadata.source_format) == ("dqn", "q", "cleanrl")
     assert metadata.hidden_sizes == (() if game == "pong" else (120, 84))
     assert teacher.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_student_of_qdagger_answers_as_it_does(tmp_path):
+    network, observations = QDagger(), random_observations(get_task("pong"), 16)
+    params = random_params(network, example_of("pong"))
+    teacher = load(write(tmp_path / "q.cleanrl_model", params), "pong")
+    theirs = np.asarray(jax.jit(network.apply)(params, as_scripts_see(observations)))
+    assert theirs.std(axis=0).min() > 1e-2 and teacher.metadata.network == "impala_flax"
+    np.testing.assert_allclose(teacher(observations), theirs, atol=1e-5)
+    del params["params"]["ConvSequence_1"]["ResidualBlock_0"]["Conv_1"]
+    assert refusal(write(tmp_path / "q.cleanrl_model", params), "pong").startswith(
+        "layer 'block2/residual1_conv1' is miss"
+    )
 
 
 @pytest.mark.parametrize(("game", "low", "high", "atoms"), [("pong", -10, 10, 51), ("cartpole", 0.0, 100.0, 101)])

@@ -46,7 +46,8 @@ def assert_same_outputs(teacher: Teacher, model: Any, observations: np.ndarray) 
     # The agents differ between actions and observations, so that agreement means something.
     assert theirs.std(axis=0).min() > 1e-2 and theirs.std(axis=1).mean() > 1e-2
     assert len(observations) == 2 * COUNT
-    assert np.abs(ours - theirs).max() <= 1e-4
+    # Rounding errors are of the size of what is added up.
+    assert np.abs(ours - theirs).max() <= 2e-6 * max(1, np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("algorithm", ["dqn", "qrdqn", "ppo", "a2c", "trpo", "maskable-ppo"])

@@ -16,6 +16,9 @@ Of its PyTorch scripts come ``dqn``, ``dqn_atari``, ``c51`` and ``c51_atari`` (`
 ``Sequential``), and the agents of ``ppo_atari`` (``network`` and ``actor``) and ``ppo`` (``actor.0``, ``.2`` and
 ``.4``, with Tanh), which those scripts leave to their users to save. Their kernels and the first dense layer's inputs
 are brought into our order.
+
+The students of QDagger (``qdagger_dqn_atari_impalacnn`` and ``qdagger_dqn_atari_jax_impalacnn``) have residual blocks:
+our ``impala_torch`` and ``impala_flax``.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from pd_jax.environments.tasks import Task
+from pd_jax.networks.residual import RESIDUAL_CHANNELS, RESIDUAL_FLAT, RESIDUAL_HIDDEN
 from pd_jax.teachers.files import Params, open_regular_file
 from pd_jax.teachers.importers.conversion import (
     NATURE_CONVOLUTIONS,
@@ -50,8 +54,9 @@ from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 _MAX_FILE_BYTES = 2**26
 _MAX_WIDTH = 2**16
 _MAX_ATOMS = 1024
-_READABLE = "dqn_atari_jax, dqn_jax, c51_atari_jax, c51_jax and ppo_atari_envpool_xla_jax are read"
-_READABLE_OF_TORCH = "of its PyTorch scripts dqn, dqn_atari, c51, c51_atari, ppo and ppo_atari are read"
+_READABLE = "dqn_atari_jax, dqn_jax, c51_atari_jax, c51_jax, ppo_atari_envpool_xla_jax and qdagger are read"
+_READABLE_OF_TORCH = "of its PyTorch scripts dqn, dqn_atari, c51, c51_atari, ppo, ppo_atari and qdagger are read"
+_RESIDUAL_LAYERS = ("residual1_conv1", "residual1_conv2", "residual2_conv1", "residual2_conv2")
 # The places of layers with weights in the scripts' ``Sequential``; activations and Flatten have the others.
 _FRAMES_LAYERS = (0, 2, 4, 7, 9)
 _VECTOR_LAYERS = (0, 2, 4)
@@ -69,6 +74,7 @@ class _Model:
       layers: by Flax's names, the last ``Dense`` one being the output.
       arguments: of the script, ``{}`` where the file has none.
       activation: of the hidden dense layers.
+      residual: the name of our network with residual blocks, if it is one; ``layers`` are then ours too.
     """
 
     algorithm: str
@@ -76,6 +82,7 @@ class _Model:
     layers: dict[str, Any]
     arguments: dict[str, Any]
     activation: str = "relu"
+    residual: str = ""
 
 
 def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, TeacherMetadata]:
@@ -117,6 +124,8 @@ def convert_torch(
 def _converted(model: _Model, task: Task, path: Path, sha256: str) -> tuple[Params, TeacherMetadata]:
     """What the models of all scripts have in common."""
     _check_game(model.arguments.get("env_id"), task)
+    if model.residual:
+        return _converted_residual(model, task, path, sha256)
     convolutions, dense = _ordered(model.layers, task)
     support = _support(model.arguments) if model.algorithm == "c51" else ()
     outputs, atoms = len(dense[-1][1]), max(1, len(support))
@@ -152,6 +161,8 @@ def _read(path: Path) -> bytes:
 
 def _identify(tree: dict[str, Any]) -> _Model:
     keys = tree.keys()
+    if keys == {"params"} and "ConvSequence_0" in _layers(tree):
+        return _Model("qdagger", "q", _residual_of_flax(_layers(tree)), {}, residual="impala_flax")
     if keys == {"params"}:
         return _Model("dqn", "q", _layers(tree), {})
     if keys == {"model_weights", "args"}:
@@ -170,7 +181,7 @@ def _identify(tree: dict[str, Any]) -> _Model:
 def _identify_torch(tensors: Mapping[str, np.ndarray], arguments: dict[str, Any], task: Task) -> _Model:
     frames = task.kind == "atari"
     if "network.0.conv.weight" in tensors:
-        raise Malformed(f"is a model of CleanRL's with residual blocks (IMPALA); {_READABLE_OF_TORCH}")
+        return _Model("qdagger", "q", _residual_of_torch(tensors), arguments, residual="impala_torch")
     # A buffer of C51's, which its arguments tell too.
     names = {name for name in tensors if not name.startswith("critic.") and name != "atoms"}
     places = _FRAMES_LAYERS if frames else _VECTOR_LAYERS
@@ -199,11 +210,97 @@ def _from_torch(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
     """Kernels OIHW to HWIO, matrices ``[out, in]`` to ``[in, out]``, after convolutions from channels first to last."""
     if weight.ndim == 4:
         return {"kernel": weight.transpose(2, 3, 1, 0), "bias": bias}
-    height, width, channels = NATURE_FLAT
     if weight.shape == (NATURE_HIDDEN, math.prod(NATURE_FLAT)):
-        ordered = weight.reshape(NATURE_HIDDEN, channels, height, width).transpose(2, 3, 1, 0)
-        return {"kernel": ordered.reshape(-1, NATURE_HIDDEN), "bias": bias}
+        return {"kernel": _channels_last(weight, NATURE_FLAT), "bias": bias}
     return {"kernel": weight.T, "bias": bias}
+
+
+def _converted_residual(model: _Model, task: Task, path: Path, sha256: str) -> tuple[Params, TeacherMetadata]:
+    """A student of QDagger; its convolutions and dense layers have our names."""
+    if task.kind != "atari":
+        raise Malformed(f"its network sees frames, and {task.name} shows vectors")
+    shapes = dict(_residual_shapes())
+    for name in model.layers:
+        if name not in shapes:
+            raise Malformed(f"layer {name[:80]!r} does not belong to the network; {_READABLE}")
+    torso: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        if name not in model.layers:
+            raise Malformed(f"layer {name!r} is missing; the network holds {_listed(model.layers)}; {_READABLE}")
+        kernel, bias = _pair(name, model.layers[name], shape)
+        block, _, inner = name.rpartition("/")
+        (torso.setdefault(block, {}) if block else torso)[inner] = layer(kernel, bias)
+    output = torso.pop("output")
+    check_actions(len(output["bias"]), task)
+    metadata = describe(
+        task,
+        library="cleanrl",
+        algorithm=model.algorithm,
+        output=model.output,
+        source_sha256=sha256,
+        how_made=f"imported from {path.name!r}, a model of CleanRL",
+        network=model.residual,
+    )
+    return network_params(torso, output), metadata
+
+
+def _residual_shapes() -> Iterator[tuple[str, tuple[int | None, ...]]]:
+    """The layers of the residual torso by our names, and the shapes of their kernels."""
+    width = 4
+    for index, channels in enumerate(RESIDUAL_CHANNELS):
+        yield f"block{index + 1}/conv", (3, 3, width, channels)
+        width = channels
+        for inner in _RESIDUAL_LAYERS:
+            yield f"block{index + 1}/{inner}", (3, 3, width, width)
+    yield "fc1", (math.prod(RESIDUAL_FLAT), RESIDUAL_HIDDEN)
+    yield "output", (RESIDUAL_HIDDEN, None)
+
+
+def _residual_of_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Its layers by our names; what has no such name keeps its own, and is refused."""
+    names = {f"network.{len(RESIDUAL_CHANNELS) + 2}": "fc1", f"network.{len(RESIDUAL_CHANNELS) + 4}": "output"}
+    for index in range(len(RESIDUAL_CHANNELS)):
+        names[f"network.{index}.conv"] = f"block{index + 1}/conv"
+        for inner, ours in zip(("0.conv0", "0.conv1", "1.conv0", "1.conv1"), _RESIDUAL_LAYERS, strict=True):
+            names[f"network.{index}.res_block{inner}"] = f"block{index + 1}/{ours}"
+    layers: dict[str, Any] = {}
+    for name, array in tensors.items():
+        prefix, _, part = name.rpartition(".")
+        parts = layers.setdefault(names.get(prefix, name), {})
+        if part == "weight" and array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        elif part == "weight" and array.ndim == 2:
+            is_first = names.get(prefix) == "fc1" and array.shape[1] == math.prod(RESIDUAL_FLAT)
+            array = _channels_last(array, RESIDUAL_FLAT) if is_first else array.T
+        parts["kernel" if part == "weight" else part] = array
+    return layers
+
+
+def _residual_of_flax(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of what Flax named."""
+    names = {"Dense_0": "fc1", "Dense_1": "output"}
+    layers: dict[str, Any] = {names.get(name, name): value for name, value in tree.items()}
+    for index in range(len(RESIDUAL_CHANNELS)):
+        block = layers.pop(f"ConvSequence_{index}", None)
+        for name, inner in block.items() if isinstance(block, dict) else ():
+            if name == "Conv_0":
+                layers[f"block{index + 1}/conv"] = inner
+            for number in (0, 1):
+                if (
+                    name == f"ResidualBlock_{number}"
+                    and isinstance(inner, dict)
+                    and inner.keys() == {"Conv_0", "Conv_1"}
+                ):
+                    layers[f"block{index + 1}/residual{number + 1}_conv1"] = inner["Conv_0"]
+                    layers[f"block{index + 1}/residual{number + 1}_conv2"] = inner["Conv_1"]
+    return layers
+
+
+def _channels_last(weight: np.ndarray, flat: tuple[int, int, int]) -> np.ndarray:
+    """``[out, in]`` after channels first to ``[in, out]`` after channels last, of what convolutions left."""
+    height, width, channels = flat
+    ordered = weight.reshape(-1, channels, height, width).transpose(2, 3, 1, 0)
+    return ordered.reshape(-1, len(weight))
 
 
 def _arguments_of_atoms(atoms: np.ndarray) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def describe(
     hidden_sizes: Sequence[int] = (),
     features: int = NATURE_HIDDEN,
     activation: str = "relu",
+    network: str = "",
     support: Sequence[float] = (),
     env_steps: Any = None,
     seed: Any = None,
@@ -65,7 +66,8 @@ def describe(
 ) -> TeacherMetadata:
     """Metadata of an imported teacher; of ``env_steps``, ``seed`` and ``settings``, what makes sense is kept.
 
-    Of frames, ``hidden_sizes`` are the layers after the convolutions and the dense layer of ``features`` units.
+    The network is ``dqn`` or ``mlp`` unless another is named. Of frames, ``hidden_sizes`` are the layers after the
+    convolutions and the dense layer of ``features`` units.
     """
     is_atari = task.kind == "atari"
     observation: dict[str, Any] = {
@@ -79,7 +81,7 @@ def describe(
         name=f"{task.name}-{library}-{algorithm}",
         game=task.name,
         env_id=task.env_id,
-        network="dqn" if is_atari else "mlp",
+        network=network or ("dqn" if is_atari else "mlp"),
         layer_norm=False,
         hidden_sizes=() if is_atari else tuple(hidden_sizes),
         head_sizes=tuple(hidden_sizes) if is_atari else (),

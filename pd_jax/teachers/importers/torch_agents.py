@@ -29,7 +29,7 @@ _MAX_FILE_BYTES = 2**28
 _OF_SB3 = ("q_net.", "quantile_net.", "mlp_extractor.", "features_extractor.", "pi_features_extractor.", "action_net.")
 _READABLE = (
     "policies of Stable-Baselines3 (policy.save, policy.state_dict()) and models of CleanRL's dqn, dqn_atari, c51, "
-    "c51_atari, ppo and ppo_atari are read"
+    "c51_atari, ppo, ppo_atari and qdagger are read"
 )
 
 
