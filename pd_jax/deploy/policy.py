@@ -150,7 +150,7 @@ class StudentPolicy(GreedyPolicy):
 def load_student(
     run: str | os.PathLike[str], *, checkpoint: Literal["newest", "best"] = "newest", game: str | None = None
 ) -> StudentPolicy:
-    """Reads the student of a ``distill`` or ``online`` run, or of a ``train-teacher`` run of several games.
+    """Reads the student of a ``distill`` or ``online`` run, or what a ``train-teacher`` run trained.
 
     The run may still be going, but for ``train-teacher``, whose weights are kept once it has ended. Of damaged
     checkpoints that are passed over, Python's `warnings` tell.

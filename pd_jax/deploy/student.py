@@ -26,7 +26,7 @@ from pd_jax.teachers.checks import build_student
 
 @dataclasses.dataclass(frozen=True)
 class TrainedStudent:
-    """A run's student, read from one of its checkpoints; or a network that learnt several games from rewards.
+    """A run's student, read from one of its checkpoints; or a network that learnt its games from rewards.
 
     Attributes:
       student: the network and its games.
@@ -56,7 +56,7 @@ def load_trained(
 ) -> TrainedStudent:
     """Reads the student of a ``distill`` or ``online`` run; the run may still be going.
 
-    A ``train-teacher`` run of several games has one too, once it has ended: the weights that it kept.
+    A ``train-teacher`` run has one too, once it has ended: the weights that it kept.
 
     Args:
       path: the run's directory.
@@ -71,7 +71,7 @@ def load_trained(
     """
     run = read_run(path)
     if run.command == "train-teacher":
-        return _load_jointly_trained(run)
+        return _load_trained_from_rewards(run)
     if run.command not in ("distill", "online"):
         raise UserError(f"{path}: is a run of pd-jax {run.command}, which has no student")
     online = read_config(OnlineConfig, run.config_path) if run.command == "online" else None
@@ -96,11 +96,9 @@ def load_trained(
     return TrainedStudent(student, state.student.variables, config, counters)
 
 
-def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
-    """The network of a ``train-teacher`` run of several games, as the baseline of students of these games."""
+def _load_trained_from_rewards(run: RunDirectory) -> TrainedStudent:
+    """The network of a ``train-teacher`` run, as the baseline of students of its games."""
     config = read_config(TrainTeacherConfig, run.config_path)
-    if config.num_games == 1:
-        raise UserError(f"{run.path}: is a run of pd-jax train-teacher with one game; --teacher takes its file")
     summary = run.read_summary_json()
     if summary is None:
         raise UserError(f"{run.path}: has not ended, and has no student yet")
@@ -113,4 +111,6 @@ def _load_jointly_trained(run: RunDirectory) -> TrainedStudent:
         raise UserError(f"{run.summary_path}: does not say how much the run has learnt from") from None
     games = [GameCounters(name=name, env_steps=steps) for name in config.game]
     counters = DistillCounters(updates=updates, network=config.network, games=games)
-    return TrainedStudent(build_student(teacher.metadata), teacher.variables, config, counters)
+    several = config.num_games > 1
+    student = build_student(teacher.metadata) if several else Student(teacher.network, (teacher.task,))
+    return TrainedStudent(student, teacher.variables, config, counters)

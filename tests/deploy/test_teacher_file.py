@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,18 @@ def test_a_run_that_leaves_a_teacher_is_taken_wherever_a_teacher_is(runs, tmp_pa
     assert str(file) in capfd.readouterr().out
     assert imported(run, tmp_path / "t.safetensors", "cartpole") == 0
     assert (tmp_path / "t.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_what_one_game_taught_by_rewards_is_a_student_too(runs, tmp_path):
+    observations = random_observations(get_task("cartpole"), 32)
+    student = load_student(runs["teacher"])
+    np.testing.assert_array_equal(student.outputs(observations), load(runs["teacher"])(observations))
+    out = tmp_path / "scores"
+    commands.succeed(
+        "evaluate", commands.QUICK_EVALUATION | {"teacher": "cartpole", "run": runs["teacher"], "out": out}
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["games"]["cartpole"]["student_score"] is not None and summary["student_parameters"] == 74
 
 
 def test_what_is_no_teacher_yet_says_how_to_make_one(runs, tmp_path, capfd):

@@ -19,7 +19,7 @@ from pd_jax.teachers.importers import import_teacher
 from support.sb3_models import make_model, outputs, random_observations, randomise, rewrite
 
 FORMATS = pytest.mark.parametrize("is_new", [True, False], ids=["zip", "before 1.6"])
-COUNT = 64
+COUNT = 16
 
 
 def assert_answers(path: Path, game: str, theirs: np.ndarray, observations: np.ndarray) -> Any:

@@ -50,6 +50,11 @@ def read_statistics(path: PathLike, task: Task) -> dict[str, Any]:
             data = file.read(_MAX_BYTES + 1)
         if task.kind == "atari":
             raise Malformed(f"statistics are for observations that are vectors; {task.name} shows frames")
+        if data.startswith(b"\x80"):
+            raise Malformed(
+                "is a pickle, which could run anything and is not opened; docs/teachers.md has the lines that export "
+                "its numbers"
+            )
         if len(data) > _MAX_BYTES:
             raise Malformed(f"has more than {_MAX_BYTES:,} bytes; statistics of {task.name} have a few numbers")
         fields = _arrays(data) if data.startswith(b"PK") else json_object(data, f"is not {_FORM}")
