@@ -64,7 +64,7 @@ class ImportTeacherConfig(CommandConfig):
     """Name or EnvPool id of the game it plays."""
     out: PathText
     """The teacher file to write, which must not exist."""
-    observation_statistics: str | None = None
+    observation_statistics: PathText | None = None
     """Statistics of its observations, if it was trained on normalised ones: JSON or .npz with mean, variance, count,
     and perhaps epsilon and clip; none if only rewards were normalised, or nothing."""
     evaluate_episodes: CountOrZero | None = None
@@ -75,8 +75,10 @@ class ImportTeacherConfig(CommandConfig):
 
     def idle(self) -> Iterator[Idle]:
         if not self.evaluate_episodes:
+            # Where it is not given, there may be play: that depends on the agent's file, and so the two are asked for.
+            is_said = "is not given" if self.evaluate_episodes is None else "is 0"
             for key in ("seed", "epsilon"):
-                yield Idle(key, "evaluate_episodes", "is of play, and evaluate_episodes is 0")
+                yield Idle(key, "evaluate_episodes", f"is of play, and evaluate_episodes {is_said}")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.out.endswith(".safetensors"):

@@ -38,10 +38,12 @@ class Normalisation:
 
     def __call__(self, observations: Array) -> Array:
         """Normalises float ``[..., D]``, in float32."""
-        mean = np.asarray(self.mean)
+        # With the observations' rank, as JAX may be told to promote none.
+        rank = (1,) * (observations.ndim - 1)
+        mean = np.reshape(self.mean, (*rank, -1))
         high = mean.astype(np.float32)
         low = (mean - high).astype(np.float32)
-        deviation = np.sqrt(np.asarray(self.variance) + self.epsilon).astype(np.float32)
+        deviation = np.sqrt(np.reshape(self.variance, (*rank, -1)) + self.epsilon).astype(np.float32)
         # The mean in two steps: one that is large beside the deviation does not fit into float32. Without the barrier
         # XLA adds both to one constant again where all entries are equal.
         x = lax.optimization_barrier(observations.astype(jnp.float32) - high) - low

@@ -31,7 +31,8 @@ def test_observations_are_normalised_as_by_vec_normalize(mean, deviation, clip):
     wanted = theirs(means, variance, clip, observations)
     assert np.abs(wanted).max() == pytest.approx(clip, rel=0.5)
     for normalise in (jax.jit(normalisation), jax.jit(jax.vmap(normalisation))):
-        np.testing.assert_allclose(normalise(observations), wanted, rtol=2e-6, atol=1e-6)
+        with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+            np.testing.assert_allclose(normalise(observations), wanted, rtol=2e-6, atol=1e-6)
 
 
 def test_one_number_stands_for_all_entries_and_an_observation_that_never_varied_stays_finite():
