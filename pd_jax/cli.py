@@ -33,8 +33,8 @@ def run() -> NoReturn:
     hosts.for_all(lambda among: among.leave(code))
     waits = any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
     if waits or hosts.current() is not None:
-        # After a failed save (a full disk) Orbax's threads wait for one another for minutes, and JAX's client aborts if
-        # another process is gone when it says goodbye; all is said and written.
+        # Orbax's threads have been seen to wait for one another for minutes at the end of a process, and JAX's client
+        # to abort it; all is said and written.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

@@ -43,7 +43,7 @@ hypothesis.settings.load_profile("any_machine")
 
 @pytest.fixture(scope="module", autouse=True)
 def let_go_of_programs() -> Iterator[None]:
-    """JAX keeps every compiled program mapped into memory. Linux allows a process 65,530 maps; XLA dies of more."""
+    """JAX keeps every compiled program mapped into memory. Linux allows a process 65,530 maps."""
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_text().splitlines()) > 20_000:

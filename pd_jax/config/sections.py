@@ -58,7 +58,7 @@ class EmulatorConfig:
     """EnvPool's threads; 0 leaves the choice to EnvPool (one per core)."""
     sticky_action_probability: Probability = 0.0
     """Chance that a frame repeats the previous action (Atari only)."""
-    # EnvPool 1.2.5 crashes on 0.
+    # EnvPool leaves this check to its callers.
     max_noops: Annotated[int, Bounds(1, 1000)] = 30
     """An episode starts with up to this many no-ops (Atari only)."""
     stepping: Annotated[Literal["auto", "jit", "host"], Choice("a way of stepping")] = "auto"

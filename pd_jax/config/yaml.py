@@ -17,7 +17,7 @@ import yaml
 from pd_jax.errors import UserError, nearest
 from pd_jax.system.text import printable, show
 
-# A configuration takes 2 KB; PyYAML would spend minutes on a film that was named by mistake.
+# A configuration takes 2 KB; nobody is to wait while a film that was named by mistake is read as one.
 MAX_FILE_BYTES = 64 * 1024
 
 

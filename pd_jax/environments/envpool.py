@@ -138,7 +138,7 @@ class Environment:
         stepping: Literal["jit", "host"] = "jit",
         num_groups: int = 1,
     ) -> None:
-        # EnvPool 1.2.5 draws the no-ops from [0, max_noops - 1], and dies of a segmentation fault when that is empty.
+        # Checked here: EnvPool 1.2.5 takes its options as they are, and has crashed on some.
         if min(num_lanes, max_noops, num_groups) < 1:
             raise ValueError(
                 f"num_lanes, max_noops and num_groups must be at least 1, got {num_lanes}, {max_noops}, {num_groups}"

@@ -141,8 +141,8 @@ class NoMetrics:
 class _TensorBoardEvents:
     """Scalars as TensorBoard events, written in the calling thread.
 
-    ``tensorboardX.SummaryWriter`` writes from a thread behind a bounded queue: when the disk is full the thread dies
-    and the training loop blocks on the queue for ever.
+    ``tensorboardX.SummaryWriter`` writes from a thread behind a bounded queue, and a training loop was seen to wait for
+    that queue without an end.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -14,9 +14,9 @@ _handler: Any = None
 def before_aborting(function: Callable[[], None]) -> None:
     """Has a function called, in whatever thread it is, when this process is about to be ended by ``abort``.
 
-    JAX's client of the coordination service lives in a thread of C++, which does that when its service is gone. It
-    takes a Python function to be called instead, but cannot call it (jaxlib 0.10 raises ``std::bad_cast``). A handler
-    of Python's `signal` would not do: these wait for the main thread.
+    JAX's client of the coordination service lives in a thread of C++, which does that when its service is gone. What
+    it offers for that case did not work from Python with jaxlib 0.10. A handler of Python's `signal` would not do:
+    these wait for the main thread.
 
     Args:
       function: may end the process by ``os._exit``; once it returns, the process is aborted as usual.

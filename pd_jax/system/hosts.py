@@ -137,7 +137,7 @@ def _check_explicit(launch: Launch) -> None:
             try:
                 probe.bind(("", int(port)))
             except (OSError, OverflowError) as error:
-                # JAX would crash.
+                # Tried here first: JAX's own service has ended the process without a word that helps.
                 raise UserError(f"hosts.coordinator: cannot listen at port {port}: {error}") from error
 
 

@@ -119,8 +119,8 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, content: str | bytes,
     assert str(error.value) == f"{path}:{problem}"
 
 
-def test_a_billion_laughs_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+def test_aliases_of_aliases_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 3)]
     path = written(tmp_path, "\n".join(lines))
     with pytest.raises(UserError, match=r"line 2: alias \*a0 is not allowed$"):
         read_yaml(path)

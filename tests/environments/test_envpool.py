@@ -193,8 +193,9 @@ def test_max_noops_is_the_number_of_different_starts(max_noops):
     assert len(np.unique(np.asarray(timestep.observations), axis=0)) == max_noops
 
 
-@pytest.mark.parametrize("setting", [{"max_noops": 0}, {"num_lanes": 0}])
-def test_what_would_crash_envpool_is_refused(setting):
+@pytest.mark.parametrize("setting", [{"max_noops": -1}, {"num_lanes": -1}, {"num_groups": -1}])
+def test_numbers_below_one_are_refused_before_envpool_sees_them(setting, monkeypatch):
+    monkeypatch.delattr(envpool, "make")
     with pytest.raises(ValueError, match="num_lanes, max_noops and num_groups must be at least 1"):
         Environment(get_task("pong"), **({"num_lanes": 1, "seed": 0} | setting))
 

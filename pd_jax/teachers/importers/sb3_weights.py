@@ -69,7 +69,7 @@ def load_tensors(data: bytes) -> dict[str, np.ndarray]:
         import torch
     except ImportError:
         raise UserError("archives of Stable-Baselines3 are read with PyTorch: pip install 'pd-jax[sb3]'") from None
-    # It is an archive itself.
+    # It is an archive itself, whose sizes are known before it is read.
     try:
         archives.check_archive(io.BytesIO(data))
     except Malformed as problem:
