@@ -3,6 +3,9 @@
 A data set is a directory of six zarr v3 arrays, one for each field of :class:`~pd_jax.types.Trajectory`. After an
 append is on disk, ``dataset.json`` is replaced, atomically; what lies beyond its ``steps`` does not exist. So a
 recording that is killed loses no more than the append it was killed in, and can be read while it is being written.
+
+Other programs open the directory as a zarr group, by a ``zarr.json`` that is replaced after ``dataset.json``: it never
+tells of more steps than are whole.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
+import json
 import math
 import os
 import re
@@ -23,9 +27,11 @@ import tensorstore as ts
 
 from pd_jax.errors import UserError
 from pd_jax.replay.header import GROWS, DatasetHeader, dump_header, parse_header
+from pd_jax.replay.zarr_group import dimension_names, dump_group
 from pd_jax.types import Trajectory
 
 _HEADER = b"dataset.json"
+_GROUP = b"zarr.json"
 # Frames of a chunk. On Pong (64 steps, zstd level 3) 0.5, 1.8 and 3.6 MB compress 198, 226 and 235 times.
 _CHUNK_BYTES = 2 * 2**20
 # What ``pd-jax collect`` writes beside its recording, and what it leaves when it is killed: no reason to refuse.
@@ -69,6 +75,8 @@ class DatasetWriter:
                 # Before the arrays: a recording that is killed while it is created can be resumed like any other.
                 self._root.write(_HEADER, dump_header(self.header)).result()
                 self._arrays = {name: self._open_array(name) for name in self.header.layouts()}
+                self._metadata = {name: self._read_metadata(name) for name in self._arrays}
+                self._root.write(_GROUP, dump_group(self.header, self._metadata)).result()
             self._cleanup = stack.pop_all()
 
     def append(self, trajectory: Trajectory) -> None:
@@ -94,6 +102,8 @@ class DatasetWriter:
             # As atomic as it has to be: TensorStore writes another file, syncs it, renames it, syncs the directory.
             self._root.write(_HEADER, dump_header(committed)).result()
         self.header = committed
+        with _explained(self._path, f"steps {start} to {stop} are recorded, but zarr.json could not be written"):
+            self._root.write(_GROUP, dump_group(committed, self._metadata)).result()
 
     def close(self) -> None:
         """Lets go of the directory; all that was appended is on disk already."""
@@ -118,6 +128,10 @@ class DatasetWriter:
             if dtype == "float32" and not np.isfinite(arrays[name]).all():
                 raise UserError(f"{self._path}: not recorded: {name} holds NaN or infinite values")
         return arrays
+
+    def _read_metadata(self, name: str) -> dict[str, Any]:
+        metadata: dict[str, Any] = json.loads(self._root.read(f"{name}/zarr.json".encode()).result().value)
+        return metadata
 
     def _open_array(self, name: str) -> ts.TensorStore:
         header = self.header
@@ -245,7 +259,7 @@ def _array_metadata(header: DatasetHeader, name: str) -> dict[str, Any]:
     lanes = min(header.num_lanes, max(1, _CHUNK_BYTES // lane_bytes))
     return {
         "shape": [header.planned_steps, header.num_lanes, *shape],
-        "dimension_names": ["time", "lane", *[None] * len(shape)],
+        "dimension_names": dimension_names(header, name),
         "data_type": dtype,
         "fill_value": False if dtype == "bool" else 0,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [header.chunk_length, lanes, *shape]}},
