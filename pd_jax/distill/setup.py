@@ -313,7 +313,9 @@ def open_distill_run(setup: DistillSetup) -> RunDirectory:
 
 
 def _check_alike(among: hosts.Hosts, setup: DistillSetup) -> None:
-    """Returns once all processes have found that they were given the same run."""
+    """Returns once all processes have found that they were given the same run, and can reach one another."""
+    if setup.devices.devices[0].platform == "cpu":
+        among.check_cpus_can_meet()
     own = {key: value for key, value in to_plain(to_mapping(setup.config)).items() if key not in OF_ONE_START}
     for name, teacher, dataset in zip(setup.names, setup.teachers, setup.datasets, strict=True):
         own[f"the fingerprint of {name}'s teacher"] = teacher.sha256

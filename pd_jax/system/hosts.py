@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Protocol
 from pd_jax.errors import UserError
 from pd_jax.system import launchers
 from pd_jax.system.aborts import before_aborting
+from pd_jax.system.addresses import Place, advice, fault_in_ring, own_address
 
 LOST = 3
 """Exit code of a process that ended because another was lost."""
@@ -30,6 +31,8 @@ SHARED_WITHIN_SECONDS = 90.0
 """How long a host may take to see what another has written; NFS keeps what it knows of a directory for a minute."""
 _BEAT_SECONDS = 1.0
 _LOST_AFTER_SECONDS = 20.0
+# The store that all words go through may be slow for once; a cable that is pulled answers nothing, not even an error.
+_UNANSWERED_SECONDS = 40.0
 # JAX's own patience must outlast ours: what it does at its end is to abort the process without naming anybody.
 _JAX_PATIENCE_SECONDS = 100
 
@@ -112,10 +115,18 @@ def join(launch: Launch) -> None:
         wake.close()
     state = distributed.global_state
     if state.num_processes > 1:
-        _hosts = Hosts(state.client, state.process_id, state.num_processes)
+        _hosts = Hosts(state.client, state.process_id, state.num_processes, state.coordinator_address or "")
         if state.process_id > 0 and state.coordinator_address is not None:
             # JAX's client ends the process by abort() as soon as its connection to process 0 breaks.
             before_aborting(functools.partial(_end_unless_answered, state.coordinator_address))
+        if not own_address(name := socket.gethostname()):
+            try:
+                jax.local_devices()
+            except RuntimeError as error:
+                # Gloo, by which CPUs exchange gradients, cannot say so better than in a traceback.
+                raise UserError(
+                    f"hosts: the own name of this host, {name}, resolves to nothing: {advice(name)}"
+                ) from error
 
 
 def _check_explicit(launch: Launch) -> None:
@@ -161,10 +172,10 @@ def _give_up_waiting(arrived: threading.Event, signalled: socket.socket, launch:
     signalled.close()
 
 
-def _lost_coordinator() -> None:
+def _lost_coordinator(name: str = "", how: str = "") -> None:
     if _hosts is not None and _hosts.code is not None:
         os._exit(_hosts.code)
-    _end_at_once("process 0 has been lost; run the same command again with --resume on all hosts", LOST)
+    _end_at_once(f"process 0{name} has been lost{how}; run the same command again with --resume on all hosts", LOST)
 
 
 def _end_unless_answered(address: str) -> None:
@@ -215,12 +226,14 @@ class Hosts:
     """This process among several.
 
     A thread of each tells the others every second that it lives, and ends the process by :data:`LOST` when one of them
-    has been silent for 20 s, or has said that it ended.
+    has been silent for 20 s, or has said that it ended. It speaks through process 0; another thread ends the process
+    when that has not answered for 40 s.
 
     Args:
       client: of JAX's coordination service.
       process_id: this process's number.
       num_processes: of all.
+      coordinator: ``HOST:PORT`` of process 0; ``""`` if it is not known.
 
     Attributes:
       leaving: whether the end of another process is expected.
@@ -228,16 +241,22 @@ class Hosts:
       stopping: knows whether this process has been asked to stop, once somebody notes its signals.
     """
 
-    def __init__(self, client: Any, process_id: int, num_processes: int) -> None:
+    def __init__(self, client: Any, process_id: int, num_processes: int, coordinator: str = "") -> None:
         self.process_id = process_id
         self.num_processes = num_processes
         self.leaving = False
         self.code: int | None = None
         self.stopping: Stopping | None = None
         self._client = client
+        self._coordinator = coordinator
         self._meetings: dict[str, _Meeting] = {}
         self._tell(f"name/{process_id}", socket.gethostname())
-        threading.Thread(target=self._watch, daemon=True, name="hosts").start()
+        self._answers = 0
+        self._names: dict[int, str] = {}
+        watch = threading.Thread(target=self._watch, daemon=True, name="hosts")
+        watch.start()
+        if process_id > 0:
+            threading.Thread(target=self._guard, args=(watch,), daemon=True, name="answers").start()
 
     def wait_for_primary(self, what: str) -> None:
         """Returns once process 0 has called this with the same words, which are used once in a run; it never waits."""
@@ -256,10 +275,23 @@ class Hosts:
         self._tell(f"value/{what}", value)
         return value
 
+    def from_all(self, what: str, value: str) -> list[str]:
+        """The values that all processes call this with, by process, by words that are used once in a run."""
+        self._tell(f"value/{what}/{self.process_id}", value)
+        return [self.ask(f"value/{what}/{process}") for process in range(self.num_processes)]
+
     def check_same(self, what: str, value: str, problem: str) -> None:
         """Raises a UserError that tells the ``problem`` unless process 0 has the same value."""
         if (first := self.from_primary(what, value)) != value:
             raise UserError(f"{problem} ({first} in process 0, {value} in process {self.process_id})")
+
+    def check_cpus_can_meet(self) -> None:
+        """Raises a UserError if CPUs of other hosts could not reach this one; the others are told that it ended."""
+        here = Place.here(self._coordinator).to_json() if self._coordinator else ""
+        places = self.from_all("place", here)
+        fault = fault_in_ring([Place.from_json(place) for place in places]) if all(places) else None
+        if fault is not None and fault[0] == self.process_id:
+            raise UserError(fault[1])
 
     def meet(self, what: str, wish: str | None) -> str | None:
         """What all processes do now of what one of them has wished for, if anything.
@@ -341,6 +373,7 @@ class Hosts:
                 self._client.key_value_set(f"pd/beat/{self.process_id}", str(count), allow_overwrite=True)
                 for process in others:
                     self._look_after(process, seen)
+                self._answers += 1
             except Exception as error:
                 if self.leaving:
                     return
@@ -348,16 +381,32 @@ class Hosts:
                     _lost_coordinator()
             time.sleep(_BEAT_SECONDS)
 
+    def _guard(self, watch: threading.Thread) -> None:
+        """Ends the process when the watching thread waits for process 0 in vain.
+
+        Beats are counted, and not seconds: a process that was stopped for a while has missed nothing.
+        """
+        answers, silent = -1, 0
+        while watch.is_alive():
+            time.sleep(_BEAT_SECONDS)
+            answers, silent = self._answers, silent + 1 if answers == self._answers else 0
+            if silent * _BEAT_SECONDS >= _UNANSWERED_SECONDS:
+                _lost_coordinator(
+                    f" ({self._names.get(0, 'unknown host')})", f": no answer for {_UNANSWERED_SECONDS:.0f} s"
+                )
+
     def _look_after(self, process: int, seen: dict[int, tuple[str, float]]) -> None:
         ended = self._look(f"ended/{process}")
         if ended is not None and not self.leaving:
             code, message = ended.split(" ", 1)
             _end_at_once(f"process {process} has ended: {message}", int(code))
+        if process not in self._names and (name := self._look(f"name/{process}")) is not None:
+            self._names[process] = name
         beat, now = self._look(f"beat/{process}") or "", time.monotonic()
         if beat != seen[process][0]:
             seen[process] = beat, now
         elif now - seen[process][1] > _LOST_AFTER_SECONDS and not self.leaving:
-            name = self._look(f"name/{process}") or "unknown host"
+            name = self._names.get(process, "unknown host")
             message = f"process {process} ({name}) has been lost: silent for {_LOST_AFTER_SECONDS:.0f} s"
             _end_at_once(f"{message}; run the same command again with --resume on all hosts", LOST)
 
