@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from typing import NoReturn, TypeVar
 from pd_jax.commands.usage import group_usage, program_usage
 from pd_jax.config.commands import TABLE, Command, CommandGroup
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
-from pd_jax.system import hosts
+from pd_jax.system import hosts, streams
 from pd_jax.system.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt, takes_signals
 from pd_jax.system.text import show
 from pd_jax.version import __version__
@@ -25,11 +24,10 @@ _HELP = ("-h", "--help")
 
 def run() -> NoReturn:
     """The ``pd-jax`` program: :func:`main`, and the end of the process."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal without ± shows a question mark there.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    streams.prepare()
     code = main()
+    # What could not be written so far has been told, and would be a traceback at the interpreter's end.
+    streams.outlast("stdout")
     hosts.for_all(lambda among: among.leave(code))
     waits = any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
     if waits or hosts.current() is not None:
@@ -52,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _dispatch(argv)
         # Not left to the interpreter's end, where nothing can be said about a full disk or a reader who has gone.
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UserError as error:
         return _fail(argv, str(error), 2)
@@ -111,12 +110,19 @@ def _run(words: Sequence[str], command: Command, options: Sequence[str]) -> int:
     # Late, as all that takes time to import: a signal on the way is one line.
     from pd_jax.commands.runner import run_command
     from pd_jax.config.loading import load_config
+    from pd_jax.system.progress import print_warning
 
     try:
         config = load_config(command.settings, options, " ".join(words))
     except SystemExit:  # After --help.
         return 0
+    # What is on disk is made, whoever can be told of it. Of other commands the words are all that they make.
+    out = getattr(config, "out", None)
+    if out is not None:
+        streams.outlast("stdout")
     run_command(words, command, config)
+    if (fault := streams.fault_in("stdout")) is not None and not isinstance(fault, BrokenPipeError):
+        print_warning(f"standard output: {fault.strerror}; what was made is in {out}")
     return 0
 
 
