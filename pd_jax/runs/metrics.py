@@ -11,10 +11,9 @@ from typing import Any
 
 from pd_jax.errors import UserError
 from pd_jax.evaluation.scores import Score
+from pd_jax.runs.events import EventFiles
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.progress import print_warning
-
-_TENSORBOARD_FLUSH_SECONDS = 10.0
 
 
 class MetricsWriter:
@@ -41,8 +40,10 @@ class MetricsWriter:
         self.path = Path(run_path) / "metrics.jsonl"
         self._warn = warn
         self._failed = False
+        # Of events without metrics nobody can say whether they are right.
+        is_old = self.path.exists()
         self._file = self._open()
-        self._events = _TensorBoardEvents(Path(run_path) / "tb") if tensorboard else None
+        self._events = EventFiles(Path(run_path) / "tb", are_old=is_old) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes ``{"step": step, "time": Unix seconds, **values}``; NaN and infinities become null.
@@ -54,12 +55,11 @@ class MetricsWriter:
         """
         if not values.keys().isdisjoint(("step", "time")):
             raise ValueError("step and time are the writer's own names")
-        now = round(time.time(), 3)
-        line = json.dumps({"step": int(step), "time": now, **to_json(values)}, allow_nan=False) + "\n"
+        line = {"step": int(step), "time": round(time.time(), 3), **to_json(values)}
         try:
-            self._append(line.encode())
+            self._append((json.dumps(line, allow_nan=False) + "\n").encode())
             if self._events is not None:
-                self._events.write(int(step), now, values)
+                self._events.write(line, self._read)
         except OSError as error:
             if not self._failed:
                 self._warn(f"{self.path}: metrics cannot be written: {error.strerror}; training goes on without them")
@@ -81,7 +81,7 @@ class MetricsWriter:
             write_atomically(self.path, b"".join(kept).decode())
             self._file = self._open()
         if self._events is not None:
-            self._events.purge_step = step + 1
+            self._events.doubt()
         return len(lines) - len(kept)
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class MetricsWriter:
             self._file = -1
             try:
                 if self._events is not None:
-                    self._events.close()
+                    self._events.close(self._read)
             except OSError as error:
                 self._warn(f"{self.path.parent / 'tb'}: cannot be written: {error.strerror}")
 
@@ -100,6 +100,9 @@ class MetricsWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _read(self) -> list[dict[str, Any]]:
+        return read_metrics(self.path)
 
     def _open(self) -> int:
         try:
@@ -136,46 +139,6 @@ class NoMetrics:
 
     def __exit__(self, *exception: object) -> None:
         """There is nothing to close."""
-
-
-class _TensorBoardEvents:
-    """Scalars as TensorBoard events, written in the calling thread.
-
-    ``tensorboardX.SummaryWriter`` writes from a thread behind a bounded queue, and a training loop was seen to wait for
-    that queue without an end.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.purge_step: int | None = None
-        self._writer: Any = None
-        self._next_flush = 0.0
-
-    def write(self, step: int, wall_time: float, values: Mapping[str, Any]) -> None:
-        # Where PyTorch is installed tensorboardX imports it, which takes seconds: not before something is written.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        if self._writer is None:
-            self.directory.mkdir(exist_ok=True)
-            # The name has the time in whole seconds only.
-            self._writer = EventsWriter(str(self.directory / "events"), f".{os.getpid()}.{time.monotonic_ns()}")
-        if self.purge_step is not None:
-            # TensorBoard hides what earlier files hold from this step on.
-            session = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=wall_time, step=self.purge_step, session_log=session))
-            self.purge_step = None
-        known = {name: float(value) for name, value in values.items() if value is not None}
-        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in known.items()]
-        self._writer.write_event(Event(wall_time=wall_time, step=step, summary=Summary(value=scalars)))
-        if time.monotonic() >= self._next_flush:
-            self._writer.flush()
-            self._next_flush = time.monotonic() + _TENSORBOARD_FLUSH_SECONDS
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
