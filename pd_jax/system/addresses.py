@@ -102,6 +102,8 @@ def _calls(one: Place, other: Place) -> bool:
 
 def _outward_address(coordinator: str) -> str:
     host, _, port = coordinator.rpartition(":")
+    if not port.isdigit():
+        return ""
     for family, kind, protocol, _, address in _looked_up(host.strip("[]"), int(port), socket.SOCK_DGRAM):
         with socket.socket(family, kind, protocol) as probe:
             try:

@@ -60,4 +60,5 @@ def test_a_names_address_is_the_first_that_can_be_listened_at(monkeypatch: pytes
 def test_a_name_that_nobody_knows_has_no_address() -> None:
     assert own_address("no-such-host.invalid") == ""
     assert addresses.Place.here("no-such-host.invalid:1").outward == ""
+    assert addresses.Place.here("localhost").outward == ""
     assert addresses.Place.here("localhost:1").outward in ("127.0.0.1", "::1")
