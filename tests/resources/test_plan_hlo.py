@@ -75,6 +75,20 @@ ENTRY %main (p: f32[8]) -> f32[8] {
     assert hlo.traffic_bytes(text, set(), turns=4, parts=5) == 32 / 4 + 32 + 5 * 32
 
 
+def test_traffic_is_that_of_the_memory_not_of_a_tpus_fast_one() -> None:
+    lines = (
+        "%p = f32[1000,128]{1,0:T(8,128)} parameter(0)",
+        "%s = (f32[1000,128]{1,0:T(8,128)S(1)}, f32[1000,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)",
+        "%d = f32[1000,128]{1,0:T(8,128)S(1)} copy-done(%s)",
+        "%e = f32[1000,128]{1,0:T(8,128)S(1)} exponential(%d)",
+        "%t = ((f32[1000,128]{1,0:T(8,128)}), f32[10,128]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%p)",
+    )
+    # Once into the fast memory whole, and ten rows of it; the exponential stays there.
+    assert hlo.traffic_bytes(program(*lines), set()) == 4 * 128 * (1000 + 10)
+    between = "%s = (f32[1000,128]{1,0:T(8,128)}, f32[1000,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)"
+    assert hlo.traffic_bytes(program(lines[0], between), set()) == 2 * 4 * 128 * 1000
+
+
 def test_all_reduces_are_told_with_their_bytes() -> None:
     text = program(
         "%r = f32[1000]{0} all-reduce(%p), replica_groups={}",

@@ -29,6 +29,7 @@ _LOOK_UP = frozenset({"slice", "dynamic-slice", "gather"})
 _FREE = frozenset({"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "conditional", "call"})
 # Of a TPU. A compiler moves what is small between it and the memory as it sees fit.
 _FAST_MEMORY = re.compile(r"S\(1\)")
+_IN_FAST_MEMORY = re.compile(r"\b[a-z]+\d*\[\d[\d,]*\]\{[^{}]*S\(1\)[^{}]*\}")
 _BYTES = {"pred": 1, "bf16": 2}
 # What makes an array of its own from another one of the same size. Asynchronous copies are counted where they begin.
 _COPIES = frozenset({"copy", "copy-start", "transpose", "convert", "reverse", "gather", "concatenate", "select"})
@@ -171,7 +172,8 @@ def traffic_bytes(text: str, rings: Collection[RingShape], turns: int = 1, parts
 
     For compilers that do not say. Of what is only sliced the slices are counted, of what is written in place what is
     written, and of the branches of a conditional their mean, since one of them runs. What comes before the loop and
-    after it is shared by its turns. What a cache keeps from one operation to the next is counted again.
+    after it is shared by its turns. What a cache keeps from one operation to the next is counted again;
+    what lies in a TPU's fast memory is not, but for its way there and back.
 
     Args:
       text: of a compiled program.
@@ -193,7 +195,7 @@ class _Traffic:
         self._bodies: dict[str, list[Instruction]] = {}
         for one in known:
             self._bodies.setdefault(one.computation, []).append(one)
-        self._sizes = {one.name: sum(_sizes_in_bytes(one.result)) for one in known}
+        self._sizes = {one.name: sum(_sizes_in_bytes(_IN_FAST_MEMORY.sub("", one.result))) for one in known}
         self._rings = {one.name for one in known if _is_ring(one.result, rings)}
 
     def of(self, one: Instruction) -> int:
@@ -202,8 +204,9 @@ class _Traffic:
         if one.opcode.endswith("-done"):
             return 0
         if one.opcode.endswith("-start"):
-            # Its result names the operand as well.
-            return 2 * sum(map(self._whole, names))
+            # Its result names the operand as well, and what is moved is no larger than either.
+            moved = min((size for size in _sizes_in_bytes(one.result) if size > 8), default=0)
+            return moved if _IN_FAST_MEMORY.search(one.result) else 2 * moved
         body = self._body(one)
         if body is None:
             return self._written(one) + sum(self._read(name, [one]) for name in dict.fromkeys(names))
