@@ -39,7 +39,8 @@ What is wrong with a setting is one line on stderr and exit code 2, before anyth
 **Options without effect.** A setting that nothing looks at because of what another one says, such as `loss.temperature`
 with `loss.kind: mse`, is not taken in silence. As an option it is refused, with the setting that leaves it so. It is a
 warning in a file, which may serve several commands, and with `--resume`, as the run may have begun with it. An option
-that leaves settings of a file without effect says nothing of them.
+that leaves settings of a file without effect says nothing of them, and one that gives the default says what holds
+anyway.
 """
 _ABOUT_CONFIGS = """
 Settings files, to be run as they are or changed by options:

@@ -11,6 +11,8 @@ from typing import Any
 
 from pd_jax.config.commands import Command
 from pd_jax.config.distill import DistillConfig
+from pd_jax.config.plan import PlanConfig
+from pd_jax.errors import UserError
 from pd_jax.system import compilation_cache, hosts
 
 
@@ -30,6 +32,9 @@ def run_command(words: Sequence[str], command: Command, config: Any) -> None:
     warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
     if command.computes:
         _prepare(" ".join(words), config)
+        if not isinstance(config, PlanConfig):
+            # A plan has something to say to JAX before it is imported.
+            _check_variables()
     find_function(words)(config)
 
 
@@ -41,6 +46,16 @@ def find_function(words: Sequence[str]) -> Callable[[Any], None]:
         importlib.import_module(f"pd_jax.commands.{module}"), "_".join(["run", *own])
     )
     return function
+
+
+def _check_variables() -> None:
+    """Raises a UserError if JAX cannot read one of its own variables, which it does as it is imported."""
+    if "jax" in sys.modules:
+        return
+    try:
+        importlib.import_module("jax._src.config")
+    except ValueError as error:
+        raise UserError(f"JAX reads its variables (JAX_...): {error}") from None
 
 
 def _prepare(name: str, config: Any) -> None:

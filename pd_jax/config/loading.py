@@ -181,6 +181,9 @@ def _check_idle(
         if idle is None:
             continue
         value = overrides.get(key, from_file.get(key))
+        if value == _default_of(type(config), key) and idle.because not in from_file:
+            # It says what holds anyway: a script gives all runs the same options.
+            continue
         if key in overrides and value is not None and not getattr(config, "resume", False):
             raise UserError(f"{origin}: {idle.why}")
         # A run's own file has all settings. And an option that leaves some of a file idle was given for this run.

@@ -48,9 +48,12 @@ def find_settings(given: str, command: str) -> Path:
         return path
     name, files = match[1], shipped()
     named = {own: _command_of(file) for own, file in files.items() if own == name or own.endswith(f"/{name}")}
+    if path.parent.is_dir() and path.parent != Path():
+        # One's own folder of settings: a name that is not in it is a mistake.
+        return path
     if named:
         return files[_choose(given, name, named, command)]
-    if path.is_dir() or (path.parent.is_dir() and path.parent != Path()):
+    if path.is_dir():
         return path
     here = [file.name for file in Path().glob("*.y*ml")]
     own = [other for other, file in files.items() if _command_of(file) == command]

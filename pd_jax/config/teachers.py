@@ -76,7 +76,7 @@ class ImportTeacherConfig(CommandConfig):
     def idle(self) -> Iterator[Idle]:
         if not self.evaluate_episodes:
             # Where it is not given, there may be play: that depends on the agent's file, and so the two are asked for.
-            is_said = "is not given" if self.evaluate_episodes is None else "is 0"
+            is_said = "is not given; give both" if self.evaluate_episodes is None else "is 0"
             for key in ("seed", "epsilon"):
                 yield Idle(key, "evaluate_episodes", f"is of play, and evaluate_episodes {is_said}")
 

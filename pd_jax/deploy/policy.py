@@ -19,6 +19,7 @@ from pd_jax.errors import UserError, nearest
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.runs.directory import read_run
 from pd_jax.runs.summary import Summary
+from pd_jax.system.computing import computing
 from pd_jax.types import PolicyApply
 
 _CHECKPOINTS = ("newest", "best")
@@ -147,6 +148,7 @@ class StudentPolicy(GreedyPolicy):
         return f"{self.source}: its student plays {', '.join(self.games)}"
 
 
+@computing()
 def load_student(
     run: str | os.PathLike[str], *, checkpoint: Literal["newest", "best"] = "newest", game: str | None = None
 ) -> StudentPolicy:

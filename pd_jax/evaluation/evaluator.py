@@ -15,6 +15,7 @@ from pd_jax.actors import rollout
 from pd_jax.environments.envpool import Environment, TimeStep, frames_first, frames_last
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.system.computing import computing
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
@@ -147,6 +148,7 @@ def evaluate(
     environment_options: dict[str, Any] | None = ...,
     on_progress: Callable[[int, int], None] | None = ...,
 ) -> EpisodeScores: ...
+@computing()
 def evaluate(
     policy: GreedyPolicy | PolicyApply,
     variables: Any = None,

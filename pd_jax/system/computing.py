@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,12 @@ import jax
 
 from pd_jax.errors import UserError
 
-_EXTRAS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
+_INSTALL = {
+    "cuda": "install pd-jax[cuda]",
+    "gpu": "install pd-jax[cuda]",
+    "tpu": "install pd-jax[tpu]",
+    "rocm": "install JAX for ROCm",
+}
 
 
 @contextlib.contextmanager
@@ -48,11 +54,12 @@ def check_devices() -> None:
         reason = f" ({said})" if said and "list of known backends" not in said else ""
         config: Any = jax.config
         wanted = config.jax_platforms
+        if not wanted and (name := os.environ.get("JAX_PLATFORM_NAME")):
+            raise UserError(f"JAX_PLATFORM_NAME: there is no {name!r} on this machine; unset it") from error
         if not wanted:
             raise UserError(f"JAX finds no devices{reason}") from error
-        extra = next((_EXTRAS[name] for name in wanted.split(",") if name in _EXTRAS), None)
-        install = f"install pd-jax[{extra}], " if extra else ""
+        install = next((f"{_INSTALL[name]}, " for name in wanted.split(",") if name in _INSTALL), "")
         raise UserError(
             f"JAX_PLATFORMS: there is no {wanted!r} on this machine{reason}; "
-            f"{install}set JAX_PLATFORMS=cpu, or unset it"
+            f"{install}set JAX_PLATFORMS=cpu, which is always there, or unset it"
         ) from error

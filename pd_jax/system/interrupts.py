@@ -47,6 +47,8 @@ def stoppable(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         event: Any = kwargs.get("stop")
+        if event is not None and not callable(getattr(event, "is_set", None)):
+            raise TypeError(f"stop is {event!r}, and no threading.Event")
         with stopped_by(event):
             return function(*args, **kwargs)
 

@@ -13,6 +13,7 @@ from jax import Array
 
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.system.computing import computing
 from pd_jax.system.files import expand_home
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers.catalogue import bundled_files, locate
@@ -92,6 +93,7 @@ def bundled_names() -> tuple[str, ...]:
     return tuple(bundled_files())
 
 
+@computing()
 def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teacher:
     """Loads a bundled teacher by name, a teacher file, or the agent of another library.
 

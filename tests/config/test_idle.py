@@ -199,3 +199,28 @@ def test_our_own_files_have_no_setting_without_effect(
     whole.write_text(to_yaml(config))
     load_config(COMMANDS[command], ["--config", str(whole)], command)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("evaluate", ["--env.max-noops", "30"]),
+        ("collect", ["--env.sticky-action-probability", "0"]),
+        ("distill", ["--learner.games", "together"]),
+        ("distill", ["--no-accept-other-teacher"]),
+        ("distill", ["--evaluation.every-rounds", "0", "--evaluation.progress-episodes", "10"]),
+        ("evaluate", ["--no-resume"]),
+    ],
+)
+def test_an_option_that_says_what_holds_anyway_passes(
+    command: str, option: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    load_config(ALL[command], [*REQUIRED[command], *option], command)
+    assert capfd.readouterr().err == ""
+
+
+def test_the_default_beside_a_file_that_leaves_it_without_effect_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("env: {lanes: [8]}\n")
+    with pytest.raises(UserError, match=r"--env\.num-lanes"):
+        load_config(ALL["distill"], [*REQUIRED["distill"], "--config", str(path), "--env.num-lanes", "32"], "distill")

@@ -64,6 +64,19 @@ def test_devices_that_are_not_there_are_one_line(platform: str, tmp_path: Path) 
     assert ended.stderr.startswith(f"pd-jax evaluate: JAX_PLATFORMS: there is no '{platform}' on this machine")
 
 
+def test_a_variable_that_jax_cannot_read_is_one_line() -> None:
+    ended = run([sys.executable, "-m", "pd_jax", "evaluate", "--teacher", "cartpole"], JAX_ENABLE_X64="banana")
+    assert (ended.code, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert "'banana' for environment 'JAX_ENABLE_X64'" in ended.stderr
+
+
+def test_the_front_door_works_under_other_settings(finished_run: Path) -> None:
+    with jax.transfer_guard("disallow"), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        teacher, student = pd_jax.load_teacher("cartpole"), pd_jax.load_student(str(finished_run))
+        found = [pd_jax.evaluate(policy, episodes=4, num_lanes=4).returns.tolist() for policy in (teacher, student)]
+    assert found == [pd_jax.evaluate(policy, episodes=4, num_lanes=4).returns.tolist() for policy in (teacher, student)]
+
+
 def test_what_teachers_and_students_say_does_not_depend_on_the_settings(finished_run: Path) -> None:
     teacher, student = pd_jax.load_teacher("cartpole"), pd_jax.load_student(str(finished_run))
     seen = jax.random.normal(jax.random.key(0), (5, 4))

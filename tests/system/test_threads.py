@@ -46,6 +46,8 @@ def settings(recording: Path, tmp_path: Path) -> dict[str, tuple[Callable[..., A
 
     out = tmp_path / "out"
     swept = STUDENT | {"schedule.rounds": 1, "out": out, "teacher": "cartpole", "data": recording}
+    # Recorded play has lanes of its own.
+    del swept["env.num-lanes"]
     return {
         "distill": (pd_jax.run_distill, of(pd_jax.DistillConfig, **STUDENT | {"teacher": "cartpole", "out": out})),
         "collect": (
