@@ -10,7 +10,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,25 @@ class _NewestAndBest:
         if self.keep_best:
             preserved.add(_best(steps, self.scores))
         return [step in preserved for step in steps]
+
+
+_turn = threading.Lock()
+_last_to_save: weakref.ref[ocp.CheckpointManager] | None = None
+
+
+@contextlib.contextmanager
+def _alone_in_process(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Begins a save once no other manager of this process is saving.
+
+    Saves of several managers may hang in Orbax 0.12.8 otherwise.
+    """
+    global _last_to_save
+    with _turn:
+        last = None if _last_to_save is None else _last_to_save()
+        while last is not None and last is not manager and last.is_saving_in_progress():
+            time.sleep(0.005)
+        _last_to_save = weakref.ref(manager)
+        yield
 
 
 class Checkpointer:
@@ -144,15 +166,16 @@ class Checkpointer:
             self._scores[step] = score
         self._saving = step
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    # Orbax refuses arrays without elements; their shape and dtype in the record are all there is.
-                    state=ocp.args.StandardSave({name: array for name, array in arrays.items() if array.size}),
-                    metadata=ocp.args.JsonSave(record),
-                ),
-                force=True,
-            )
+            with _alone_in_process(self._manager):
+                self._manager.save(
+                    step,
+                    args=ocp.args.Composite(
+                        # Orbax refuses arrays without elements; their shape and dtype in the record are all there is.
+                        state=ocp.args.StandardSave({name: array for name, array in arrays.items() if array.size}),
+                        metadata=ocp.args.JsonSave(record),
+                    ),
+                    force=True,
+                )
         except Exception as error:
             self._report_failed_save(error)
             return False

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -376,3 +377,19 @@ def test_kill_at_any_moment_loses_at_most_the_save_in_progress(tmp_path: Path, w
             assert state["step"] == step
             assert (state["w"] == step).all()
     assert not warnings
+
+
+def test_several_of_one_process_save_in_turns(tmp_path: Path) -> None:
+    def save_often(name: str) -> list[int]:
+        with Checkpointer(tmp_path / name, keep=2) as checkpointer:
+            for step in range(1, 16):
+                assert checkpointer.save(step, {"weights": np.full(100, step, np.float32)}, {"step": step})
+            return checkpointer.steps()
+
+    names = ["first", "second", "third"]
+    with ThreadPoolExecutor(len(names)) as threads:
+        assert list(threads.map(save_often, names)) == [[14, 15]] * 3
+    for name in names:
+        with Checkpointer(tmp_path / name, keep=2, read_only=True) as checkpointer:
+            restored = checkpointer.restore({"weights": np.zeros(100, np.float32)})
+            assert restored is not None and (restored[0]["weights"] == 15).all() and restored[1] == {"step": 15}
