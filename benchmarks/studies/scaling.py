@@ -107,6 +107,8 @@ def planned_rows(paths: Sequence[Path], counts: Sequence[int]) -> list[dict[str,
         update = next(report for name, report in plan["programs"].items() if name.startswith("update"))
         link = parse_topology(plan["topology"], read_kinds()).link_bandwidth
         assert link is not None
+        if update["floor_seconds"] is None:
+            raise SystemExit(f"{path}: the update could not be compiled ({update['fault']})")
         alone = max(update["estimated_seconds"] or 0.0, update["floor_seconds"] - update["link_seconds"])
         num_bytes = sum(update["all_reduces"])
         rows.append(
@@ -114,6 +116,9 @@ def planned_rows(paths: Sequence[Path], counts: Sequence[int]) -> list[dict[str,
                 "topology": plan["topology"],
                 "network": plan["student"],
                 "games": len(plan["games"]),
+                "rates": plan["rates"],
+                "needed_bytes": plan["needed_bytes"],
+                "memory_bytes": plan["memory_bytes"],
                 "share": plan["minibatch"] // plan["learners"],
                 "all_reduce_bytes": num_bytes,
                 "update_seconds": alone,
@@ -129,7 +134,8 @@ def _print_planned(paths: Sequence[Path], counts: Sequence[int]) -> None:
     table = Table("plan", "student", "all-reduce", "update", "link", "efficiency")
     for count in counts:
         table.add_column(f"on {count}")
-    for row in planned_rows(paths, counts):
+    rows = planned_rows(paths, counts)
+    for row in rows:
         cells = [f"{row['topology']}, {row['games']} games, share {row['share']}", row["network"]]
         cells += [f"{row['all_reduce_bytes'] / 1e6:.2f} MB", f"{1e3 * row['update_seconds']:.2f} ms"]
         cells += [f"{row['link_bandwidth'] / 1e9:g} GB/s", f"{100 * row['efficiency']:.0f} %"]
@@ -137,6 +143,7 @@ def _print_planned(paths: Sequence[Path], counts: Sequence[int]) -> None:
         table.add_row(*cells)
     Console().print(table)
     print("nothing of this was measured: see docs/plan.md")
+    print(record.write("scaling_planned", {"rows": rows}))
 
 
 def _measure(network: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def test_a_plan_gives_the_update_its_bytes_and_its_link(tmp_path: Path) -> None:
     update = {"estimated_seconds": None, "floor_seconds": 3e-3, "link_seconds": 1e-3, "all_reduces": [20_000_000]}
     plan = {
         "topology": "v5e:2x4", "devices": 8, "learners": 8, "student": "net2", "minibatch": 64, "games": ["pong"],
+        "rates": None, "needed_bytes": 1, "memory_bytes": 2,
         "programs": {"insert pong": {}, "update net2": update},
     }  # fmt: skip
     alone, searched = tmp_path / "alone.json", tmp_path / "searched.json"
