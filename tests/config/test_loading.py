@@ -441,6 +441,14 @@ def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return command, values
 
 
+def default_of(config_class: type, key: str) -> Any:
+    """What a setting is where it is not given."""
+    section, _, name = key.partition(".")
+    field = next(field for field in dataclasses.fields(config_class) if field.name == section)
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return getattr(value, name) if name else value
+
+
 def nested(values: dict[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in values.items():
@@ -481,7 +489,14 @@ def test_file_and_command_line_and_tyro_alone_give_the_same_settings(change: tup
         said = str(other.value).lstrip("-").replace("-", "_").lower()
         assert said == str(error).replace("-", "_").lower()  # noqa: PT017
         return
-    idle = [key for key, value in values.items() if value is not None and any(one.covers(key) for one in config.idle())]
+    # What holds anyway may be said.
+    idle = [
+        key
+        for key, value in values.items()
+        if value is not None
+        and value != default_of(config_class, key)
+        and any(one.covers(key) for one in config.idle())
+    ]
     if idle and not values.get("resume"):  # What was typed is not left without effect.
         with pytest.raises(UserError) as other:
             load_config(config_class, argv, command)

@@ -171,6 +171,8 @@ def test_whose_states_cannot_be_changed_on_the_way(mixed: Path, capfd: pytest.Ca
 
     def refused(**changes: Any) -> str:
         settings = MIXTURE | {name.replace("__", "."): value for name, value in changes.items()}
+        if changes.get("behaviour__policy") == "student":
+            settings = {name: value for name, value in settings.items() if "share" not in name}
         message = refusal(capfd, "distill", *options(settings | {"out": mixed, "resume": True}))
         return message.removeprefix("pd-jax distill: ")
 
