@@ -36,7 +36,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(settings))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({name: value for each in SETTINGS for name, value in each.items()}, id="all at once"),
+        *(pytest.param(each, id=" ".join(each), marks=pytest.mark.slow) for each in SETTINGS),
+    ],
+)
 def test_a_run_is_the_same_under_whatever_settings_of_jax(
     settings: dict[str, str], tmp_path: Path, reference: Path
 ) -> None:
@@ -57,7 +63,9 @@ def test_a_run_goes_on_under_other_settings_of_jax(
     assert state_digests(tmp_path / "run") == state_digests(finished_run)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "gpu", "tpu", "rocm", "cudas"])
+@pytest.mark.parametrize(
+    "platform", ["cuda", "cudas", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpu", "tpu", "rocm"))]
+)
 def test_devices_that_are_not_there_are_one_line(platform: str, tmp_path: Path) -> None:
     ended = run([sys.executable, "-m", "pd_jax", "evaluate", "--teacher", "cartpole"], JAX_PLATFORMS=platform)
     assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
