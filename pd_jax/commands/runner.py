@@ -53,7 +53,7 @@ def _check_variables() -> None:
     if "jax" in sys.modules:
         return
     try:
-        importlib.import_module("jax._src.config")
+        importlib.import_module("jax")
     except ValueError as error:
         raise UserError(f"JAX reads its variables (JAX_...): {error}") from None
 

@@ -11,7 +11,6 @@ import re
 import shutil
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,21 +56,21 @@ class _NewestAndBest:
 
 
 _turn = threading.Lock()
-_last_to_save: weakref.ref[ocp.CheckpointManager] | None = None
+_last_to_save: weakref.ref[Checkpointer] | None = None
 
 
 @contextlib.contextmanager
-def _alone_in_process(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Begins a save once no other manager of this process is saving.
+def _alone_in_process(checkpointer: Checkpointer) -> Iterator[None]:
+    """Begins a save once no other of this process is saving; the other reports its own failure.
 
     Saves of several managers may hang in Orbax 0.12.8 otherwise.
     """
     global _last_to_save
     with _turn:
         last = None if _last_to_save is None else _last_to_save()
-        while last is not None and last is not manager and last.is_saving_in_progress():
-            time.sleep(0.005)
-        _last_to_save = weakref.ref(manager)
+        if last is not None and last is not checkpointer:
+            last.wait()
+        _last_to_save = weakref.ref(checkpointer)
         yield
 
 
@@ -117,6 +116,7 @@ class Checkpointer:
         self._warn = warn
         self._damaged: set[int] = set()
         self._saving: int | None = None
+        self._waiting = threading.RLock()
         if not self._read_only:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ class Checkpointer:
             self._scores[step] = score
         self._saving = step
         try:
-            with _alone_in_process(self._manager):
+            with _alone_in_process(self):
                 self._manager.save(
                     step,
                     args=ocp.args.Composite(
@@ -236,11 +236,12 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Blocks until the save in progress is on disk, or has failed and been reported."""
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            self._report_failed_save(error)
-        self._saving = None
+        with self._waiting:
+            try:
+                self._manager.wait_until_finished()
+            except Exception as error:
+                self._report_failed_save(error)
+            self._saving = None
 
     def close(self) -> None:
         """Waits for the save in progress and ends Orbax's threads."""
