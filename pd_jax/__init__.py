@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from pd_jax.networks.registry import make_network
     from pd_jax.online.session import online as run_online
     from pd_jax.report.report import run_report
+    from pd_jax.runs.students import load_teacher
     from pd_jax.sweep.session import sweep as run_sweep
-    from pd_jax.teachers.teacher import load as load_teacher
     from pd_jax.trainers.session import train_teacher as run_train_teacher
 
 from pd_jax.version import __version__
@@ -130,8 +130,8 @@ if not TYPE_CHECKING:
             "networks.registry": ["make_network"],
             "online.session": ["online as run_online"],
             "report.report": ["run_report"],
+            "runs.students": ["load_teacher"],
             "sweep.session": ["sweep as run_sweep"],
-            "teachers.teacher": ["load as load_teacher"],
             "trainers.session": ["train_teacher as run_train_teacher"],
         },
         submodules=(

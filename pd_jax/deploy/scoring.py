@@ -25,11 +25,12 @@ from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import evaluation_memory
 from pd_jax.resources.profiler import profiling
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.students import load_teacher
 from pd_jax.runs.summary import GameSummary, Summary, one_or_list
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
-from pd_jax.teachers import Teacher, load
+from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_teacher_plays
 from pd_jax.teachers.teacher import count_teachers_params
 
@@ -85,7 +86,7 @@ def _load_teachers(config: EvaluateConfig, trained: TrainedStudent | None) -> tu
     games: Sequence[str | None] = config.game or (trained.names if trained is not None else ())
     if len(games) != len(config.teacher):
         games = (None,) * len(config.teacher)
-    return tuple(load(name, game) for name, game in zip(config.teacher, games, strict=True))
+    return tuple(load_teacher(name, game) for name, game in zip(config.teacher, games, strict=True))
 
 
 def _tasks_of(config: EvaluateConfig, teachers: Sequence[Teacher], trained: TrainedStudent | None) -> tuple[Task, ...]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import read_config
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.distill.counters import DistillCounters, GameCounters
-from pd_jax.distill.setup import network_label
-from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
-from pd_jax.learner.learner import learner_template
-from pd_jax.networks.student import Student, make_student
+from pd_jax.networks.student import Student
 from pd_jax.online.state import OnlineCounters, state_template
-from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.directory import RunDirectory, read_run
+from pd_jax.runs.students import Choice, network_label, read_distilled, restore_student, student_of
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers import load
 from pd_jax.teachers.checks import build_student
@@ -52,7 +49,7 @@ class TrainedStudent:
 
 
 def load_trained(
-    path: str, *, checkpoint: Literal["newest", "best"] = "newest", warn: Callable[[str], None] = print_warning
+    path: str, *, checkpoint: Choice = "newest", warn: Callable[[str], None] = print_warning
 ) -> TrainedStudent:
     """Reads the student of a ``distill`` or ``online`` run; the run may still be going.
 
@@ -72,26 +69,21 @@ def load_trained(
     run = read_run(path)
     if run.command == "train-teacher":
         return _load_trained_from_rewards(run)
-    if run.command not in ("distill", "online"):
+    if run.command == "online":
+        return _load_trained_online(run, checkpoint, warn)
+    if run.command != "distill":
         raise UserError(f"{path}: is a run of pd-jax {run.command}, which has no student")
-    online = read_config(OnlineConfig, run.config_path) if run.command == "online" else None
-    config = read_config(DistillConfig, run.config_path) if online is None else online.distillation
-    if config.game is None:
-        raise UserError(f"{run.config_path}: names no game; it is not the resolved configuration of a run")
-    student = make_student(config.student, [get_task(game) for game in config.game])
-    template: Any = learner_template(student, config.learner) if online is None else state_template(online, student)
-    label = network_label(config.student, student.tasks)
-    with Checkpointer(run.checkpoints, read_only=True, warn=warn) as checkpointer:
-        step = checkpointer.best_step() if checkpoint == "best" else None
-        if checkpoint == "best" and step is None:
-            raise UserError(f"{path}: no checkpoint has a score; evaluation.every_rounds is what scores them")
-        restored = checkpointer.restore(template, step, network=label if online is None else None)
-    if restored is None:
-        raise UserError(f"{path}: has no checkpoint yet")
-    state, metadata, _ = restored
-    if online is None:
-        return TrainedStudent(student, state.variables, config, DistillCounters.from_metadata(metadata))
-    at = OnlineCounters.from_metadata(metadata)
+    found = read_distilled(run, checkpoint=checkpoint, warn=warn)
+    return TrainedStudent(found.student, found.variables, found.config, DistillCounters.from_metadata(found.metadata))
+
+
+def _load_trained_online(run: RunDirectory, checkpoint: Choice, warn: Callable[[str], None]) -> TrainedStudent:
+    online = read_config(OnlineConfig, run.config_path)
+    config = online.distillation
+    student = student_of(config, run)
+    template = state_template(online, student)
+    state, metadata = restore_student(run, template, checkpoint=checkpoint, network=None, warn=warn)
+    at, label = OnlineCounters.from_metadata(metadata), network_label(config.student, student.tasks)
     counters = DistillCounters(updates=at.updates, wall_seconds=at.wall_seconds, network=label, games=[at.play])
     return TrainedStudent(student, state.student.variables, config, counters)
 

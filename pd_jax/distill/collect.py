@@ -19,10 +19,11 @@ from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.resources.parts import collection_memory
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.students import load_teacher
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
-from pd_jax.teachers import Teacher, load
+from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import task_of
 
 _MAY_CHANGE = frozenset({"steps"})
@@ -53,7 +54,7 @@ def collect(
       UserError: teacher, game and directory do not fit together, or the disk is full.
       Interrupted: a signal came, or ``stop`` was set; whole rollouts up to then are recorded.
     """
-    teacher = teacher or load(config.teacher, config.game)
+    teacher = teacher or load_teacher(config.teacher, config.game)
     task = task_of(config.game, teacher)
     config = dataclasses.replace(config, game=task.name)
     memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))

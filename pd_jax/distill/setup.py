@@ -13,7 +13,6 @@ import jax
 from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
-from pd_jax.config.sections import StudentConfig
 from pd_jax.distill.memory import distillation_parts
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
@@ -27,12 +26,13 @@ from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote
+from pd_jax.runs.students import load_teacher, network_label
 from pd_jax.system import hosts
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.system.files import to_plain
 from pd_jax.system.progress import print_warning
 from pd_jax.system.text import show
-from pd_jax.teachers import Teacher, load
+from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import task_of
 
 
@@ -218,16 +218,10 @@ def lay_out(config: DistillConfig) -> tuple[DeviceGroup, tuple[jax.Device, ...]]
     return learners, tuple(there[each : each + num_actors])
 
 
-def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
-    """What checkpoints call a student's network: its name, and its heads where there are several."""
-    heads = f" for {', '.join(task.name for task in tasks)}" if len(tasks) > 1 else ""
-    return f"{student.network}{heads}"
-
-
 def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) -> tuple[Teacher, ...]:
     if given is None:
         games = config.game or (None,) * config.num_games
-        return tuple(load(name, game) for name, game in zip(config.teacher, games, strict=True))
+        return tuple(load_teacher(name, game) for name, game in zip(config.teacher, games, strict=True))
     teachers = (given,) if isinstance(given, Teacher) else tuple(given)
     if len(teachers) != config.num_games:
         raise UserError(f"teacher: {len(teachers)} given, and {config.num_games} named ({', '.join(config.teacher)})")

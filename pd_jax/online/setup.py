@@ -18,8 +18,9 @@ from pd_jax.errors import UserError
 from pd_jax.networks.student import make_student
 from pd_jax.online.memory import online_memory
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
-from pd_jax.teachers import Teacher, load
+from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import task_of
 from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
 from pd_jax.trainers.pqn import PQNState, warm_start
@@ -81,7 +82,7 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
     """
     for key, problem in config.conflicts():
         raise UserError(f"{key}: {problem}")
-    teacher = load(config.only_teacher, config.only_game) if config.only_teacher is not None else None
+    teacher = load_teacher(config.only_teacher, config.only_game) if config.only_teacher is not None else None
     if teacher is None:
         assert config.only_game is not None  # There is a game or a teacher.
         task = get_task(config.only_game)

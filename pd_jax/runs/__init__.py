@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pd_jax.runs.checkpoints import Checkpointer
     from pd_jax.runs.directory import RunDirectory, read_run
     from pd_jax.runs.metrics import MetricsWriter, read_metrics
+    from pd_jax.runs.students import load_teacher
     from pd_jax.runs.summary import GameSummary, Summary
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MetricsWriter",
     "RunDirectory",
     "Summary",
+    "load_teacher",
     "read_metrics",
     "read_run",
 ]
@@ -29,6 +31,7 @@ if not TYPE_CHECKING:
             "checkpoints": ["Checkpointer"],
             "directory": ["RunDirectory", "read_run"],
             "metrics": ["MetricsWriter", "read_metrics"],
+            "students": ["load_teacher"],
             "summary": ["GameSummary", "Summary"],
         },
     )

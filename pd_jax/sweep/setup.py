@@ -18,9 +18,10 @@ from pd_jax.distill.setup import DistillSetup, make_setup
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.resources.memory import MemoryEstimate
+from pd_jax.runs.students import load_teacher
 from pd_jax.sweep.memory import FRAME_COMPRESSION, check_disk, checkpoint_bytes, students_memory
 from pd_jax.system.text import spell_bytes, spell_count
-from pd_jax.teachers import Teacher, load
+from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import task_of
 
 
@@ -181,7 +182,7 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
     names = config.game or (None,) * len(config.teacher)
     games: dict[str, Game] = {}
     for index, (source, name) in enumerate(zip(config.teacher, names, strict=True)):
-        teacher = teachers[index] if teachers else load(source, name)
+        teacher = teachers[index] if teachers else load_teacher(source, name)
         task = task_of(name, teacher)
         if task.name in games:
             other = config.teacher[list(games).index(task.name)]

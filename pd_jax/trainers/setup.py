@@ -25,8 +25,9 @@ from pd_jax.networks.student import Student
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import checkpoint_part, programs_part
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
-from pd_jax.teachers import Teacher, load
+from pd_jax.teachers import Teacher
 from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
 from pd_jax.trainers.algorithm import Algorithm, Iteration
 from pd_jax.trainers.memory import learning_parts
@@ -195,7 +196,7 @@ def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any | None:
     if config.init_from is None or (config.resume and _saved_steps(config.out)):
         return None
     # A file of several games is the same weights for each of them.
-    teacher = load(config.init_from, tasks[0].name)
+    teacher = load_teacher(config.init_from, tasks[0].name)
     _check_start(teacher, config, tasks)
     return jax.tree.map(jnp.asarray, teacher.variables)
 

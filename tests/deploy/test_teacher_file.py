@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pd_jax import load_student
+from pd_jax import load_student, load_teacher
 from pd_jax.cli import main
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
@@ -54,9 +54,43 @@ def test_a_runs_student_is_a_teacher_file_that_answers_as_it_does(name, games, o
         assert teacher.metadata.evaluation.get("episodes") == (2 if game == games[-1] else None)
 
 
-def test_a_student_teaches_the_next_one(runs, tmp_path):
+def test_a_student_teaches_the_next_one(runs, tmp_path, capfd):
+    """From its run directory, and of two games the one that is asked for."""
     assert imported(runs["one"], tmp_path / "t.safetensors", "cartpole") == 0
-    commands.succeed("distill", QUICK | {"teacher": tmp_path / "t.safetensors", "out": tmp_path / "next"})
+    loaded, student = load_teacher(runs["one"]), load_student(runs["one"])
+    observations = random_observations(get_task("cartpole"), 32)
+    np.testing.assert_array_equal(loaded(observations), student.outputs(observations))
+    assert (loaded.metadata.output, loaded.source) == ("q", str(runs["one"]))
+    commands.succeed("distill", QUICK | {"teacher": [runs["one"], runs["two"]], "game": ["cartpole", "acrobot"],
+                                         "out": tmp_path / "both"})  # fmt: skip
+    commands.succeed("evaluate", commands.QUICK_EVALUATION | {"teacher": runs["two"], "game": "acrobot"})
+    play = {"teacher": runs["one"], "steps": 256, "env.num-lanes": 4, "rollout-length": 64}
+    commands.succeed("collect", play | {"out": tmp_path / "play"})
+    commands.succeed(
+        "distill", QUICK | {"teacher": runs["one"], "data": tmp_path / "play", "out": tmp_path / "of-play"}
+    )
+    # The student of another run is another teacher.
+    message = commands.refusal(
+        capfd, "distill", "--teacher", str(runs["two"]), "--game", "cartpole", "--data", str(tmp_path / "play"),
+        "--out", str(tmp_path / "other"), "--student.network", "mlp",
+    )  # fmt: skip
+    assert "of another fingerprint" in message and str(runs["two"]) in message
+
+
+def test_which_game_of_a_run_teaches_has_to_be_clear(runs, capfd, tmp_path):
+    with pytest.raises(UserError, match="its student plays cartpole, acrobot; say with --game which one is meant"):
+        load_teacher(runs["two"])
+    with pytest.raises(UserError, match="its student plays cartpole, not acrobot"):
+        load_teacher(runs["one"], "acrobot")
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    text = (runs["one"] / "config.yaml").read_text()
+    (unfinished / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        load_teacher(unfinished)
+    (unfinished / "config.yaml").write_text(text.replace("pd-jax distill", "pd-jax online", 1))
+    with pytest.raises(UserError, match=r"is a run of pd-jax online that has not left a teacher\.safetensors"):
+        load_teacher(unfinished)
 
 
 def test_a_run_that_leaves_a_teacher_is_taken_wherever_a_teacher_is(runs, tmp_path, capfd):

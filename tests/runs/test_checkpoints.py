@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -393,3 +394,24 @@ def test_several_of_one_process_save_in_turns(tmp_path: Path) -> None:
         with Checkpointer(tmp_path / name, keep=2, read_only=True) as checkpointer:
             restored = checkpointer.restore({"weights": np.zeros(100, np.float32)})
             assert restored is not None and (restored[0]["weights"] == 15).all() and restored[1] == {"step": 15}
+
+
+def test_a_save_that_fails_keeps_no_other_waiting_and_is_told_by_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, list[str]] = {"full": [], "other": []}
+    with (
+        Checkpointer(tmp_path / "full", warn=told["full"].append) as full,
+        Checkpointer(tmp_path / "other", warn=told["other"].append) as other,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(full._manager, "wait_until_finished", _no_space)
+            assert full.save(1, make_state(1))
+            assert other.save(1, make_state(1))
+            other.wait()
+        assert (other.steps(), told["other"]) == ([1], [])
+        assert len(told["full"]) == 1 and "No space left" in told["full"][0]
+
+
+def _no_space() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

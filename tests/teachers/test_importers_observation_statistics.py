@@ -190,6 +190,11 @@ def zipped(member: bytes) -> bytes:
         (json.dumps(STATISTICS | {"clip": 0}).encode(), "statistics: clip is 0, not a number above 0"),
         (json.dumps(STATISTICS | {"epsilon": "x"}).encode(), "statistics: epsilon is 'x', not a number >= 0"),
         (json.dumps(STATISTICS | {"std": 1}).encode(), "statistics: 'std' is not a field"),
+        (
+            json.dumps({"mean": 0.0, "var": 1.0, "count": 9}).encode(),
+            "calls the variance 'var', as running statistics do",
+        ),
+        (npz(mean=[0.0], var=[1.0]), "calls the variance 'var', as running statistics do"),
         (npz(a=[1]), "is not JSON with mean"),
         (npz(**STATISTICS)[:-40], "not a zip archive, or a damaged one"),
         (npz(**STATISTICS | {"mean": np.full(4, np.nan)}), "statistics: mean is [nan, nan, nan, nan], not a finite"),

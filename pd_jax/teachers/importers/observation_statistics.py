@@ -24,6 +24,7 @@ NONE = "none"
 _MAX_BYTES = 2**24
 _MAX_HEADER_BYTES = 2**12
 _FIELDS = ("mean", "variance", "count", "epsilon", "clip")
+_READ = (*_FIELDS, "var")
 _FORM = "JSON with mean, variance and count, or an .npz file of NumPy's with these arrays"
 
 
@@ -58,6 +59,8 @@ def read_statistics(path: PathLike, task: Task) -> dict[str, Any]:
         if len(data) > _MAX_BYTES:
             raise Malformed(f"has more than {_MAX_BYTES:,} bytes; statistics of {task.name} have a few numbers")
         fields = _arrays(data) if data.startswith(b"PK") else json_object(data, f"is not {_FORM}")
+        if "var" in fields and "variance" not in fields:
+            raise Malformed("calls the variance 'var', as running statistics do; here it is called 'variance'")
         if fault := fault_in_statistics(fields, task.observation_shape, HOW_APPLIED):
             raise Malformed(f"statistics{fault}")
     return {"observation": {"epsilon": 1e-8} | fields}
@@ -65,7 +68,7 @@ def read_statistics(path: PathLike, task: Task) -> dict[str, Any]:
 
 def _arrays(data: bytes) -> dict[str, Any]:
     """The numbers of an ``.npz`` file, as JSON would have them."""
-    members = archives.read_members(io.BytesIO(data), {f"{name}.npy": _MAX_BYTES for name in _FIELDS})
+    members = archives.read_members(io.BytesIO(data), {f"{name}.npy": _MAX_BYTES for name in _READ})
     if not members:
         raise Malformed(f"is not {_FORM}")
     return {name.removesuffix(".npy"): _array(name, content).tolist() for name, content in members.items()}

@@ -1,0 +1,196 @@
+"""The student of a distillation, read from its run directory: as it is, and as a teacher of others."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.loading import read_config, to_mapping
+from pd_jax.config.sections import StudentConfig
+from pd_jax.environments.tasks import Task, get_task
+from pd_jax.errors import UserError
+from pd_jax.learner.learner import learner_template
+from pd_jax.networks.student import Student, make_student
+from pd_jax.runs.checkpoints import Checkpointer
+from pd_jax.runs.directory import OF_ONE_START, RunDirectory, read_run
+from pd_jax.system.computing import computing
+from pd_jax.system.files import expand_home
+from pd_jax.system.progress import print_warning
+from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.files import params_fingerprint
+from pd_jax.teachers.formats import is_run_of_students
+from pd_jax.teachers.metadata import TeacherMetadata
+from pd_jax.version import __version__
+
+Choice = Literal["newest", "best"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Distilled:
+    """A student of a ``distill`` run as one of its checkpoints has it.
+
+    Attributes:
+      student: the network and its games.
+      variables: its parameters, NumPy arrays.
+      config: the run's.
+      metadata: of the checkpoint: where the run stood.
+    """
+
+    student: Student
+    variables: Any
+    config: DistillConfig
+    metadata: Mapping[str, Any]
+
+
+@computing()
+def load_teacher(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teacher:
+    """Loads a bundled teacher by name, a teacher file, the agent of another library, or a run's.
+
+    Args:
+      name_or_path: what `pd_jax.teachers.load` takes; or the directory of a ``distill`` run, whose newest student is
+        the teacher then.
+      game: what it plays, for files that do not say so, and of a file or a run of several games, which one is meant.
+
+    Returns:
+      a teacher. Of a run, its ``sha256`` is that of the student's parameters: as the run goes on, it is another one.
+
+    Raises:
+      UserError: no such name, file or run; it is damaged, or does not fit its network or the game; or it has several
+        games, and none of them is given.
+    """
+    text = expand_home(os.fspath(name_or_path))
+    if not is_run_of_students(text):
+        return load(name_or_path, game)
+    run = read_run(text)
+    if run.command != "distill":
+        raise UserError(f"{text}: is a run of pd-jax {run.command} that has not left a teacher.safetensors")
+    distilled = read_distilled(run)
+    names = [task.name for task in distilled.student.tasks]
+    if game is None and len(names) > 1:
+        raise UserError(f"{text}: its student plays {', '.join(names)}; say with --game which one is meant")
+    wanted = names[0] if game is None else get_task(game).name
+    if wanted not in names:
+        raise UserError(f"{text}: its student plays {', '.join(names)}, not {wanted}")
+    params = distilled.variables["params"]
+    updates = int(distilled.metadata["updates"])
+    metadata = student_metadata(text, distilled.student, distilled.config, updates)[names.index(wanted)]
+    return Teacher(metadata, params, text, params_fingerprint(params))
+
+
+def read_distilled(
+    run: RunDirectory, *, checkpoint: Choice = "newest", warn: Callable[[str], None] = print_warning
+) -> Distilled:
+    """Reads the student of a ``distill`` run, which may still be going.
+
+    Args:
+      run: the directory.
+      checkpoint: the newest intact one, or the one with the best score on the way.
+      warn: is told of damaged checkpoints that were passed over.
+
+    Raises:
+      UserError: none of its checkpoints is intact, or none was scored and the best is wanted.
+    """
+    config = read_config(DistillConfig, run.config_path)
+    student = student_of(config, run)
+    template = learner_template(student, config.learner)
+    label = network_label(config.student, student.tasks)
+    state, metadata = restore_student(run, template, checkpoint=checkpoint, network=label, warn=warn)
+    return Distilled(student, state.variables, config, metadata)
+
+
+def student_of(config: DistillConfig, run: RunDirectory) -> Student:
+    """The network that a run's resolved configuration names; a UserError if it is none."""
+    if config.game is None:
+        raise UserError(f"{run.config_path}: names no game; it is not the resolved configuration of a run")
+    return make_student(config.student, [get_task(game) for game in config.game])
+
+
+def restore_student(
+    run: RunDirectory,
+    template: Any,
+    *,
+    checkpoint: Choice,
+    network: str | None,
+    warn: Callable[[str], None],
+) -> tuple[Any, Mapping[str, Any]]:
+    """A state as a checkpoint of a run has it, and the checkpoint's metadata.
+
+    Args:
+      run: the directory.
+      template: the state's shapes and dtypes.
+      checkpoint: the newest intact one, or the one with the best score on the way.
+      network: what checkpoints call the network, to be checked; None checks the shapes alone.
+      warn: is told of damaged checkpoints that were passed over.
+
+    Raises:
+      UserError: as `read_distilled`.
+    """
+    with Checkpointer(run.checkpoints, read_only=True, warn=warn) as checkpointer:
+        step = checkpointer.best_step() if checkpoint == "best" else None
+        if checkpoint == "best" and step is None:
+            raise UserError(f"{run.path}: no checkpoint has a score; evaluation.every_rounds is what scores them")
+        restored = checkpointer.restore(template, step, network=network)
+    if restored is None:
+        raise UserError(f"{run.path}: has no checkpoint yet")
+    state, metadata, _ = restored
+    return state, metadata
+
+
+def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
+    """What checkpoints call a student's network: its name, and its heads where there are several."""
+    heads = f" for {', '.join(task.name for task in tasks)}" if len(tasks) > 1 else ""
+    return f"{student.network}{heads}"
+
+
+def student_metadata(path: str, student: Student, config: DistillConfig, updates: int) -> list[TeacherMetadata]:
+    """What a teacher file of a run's student says of it, for each of its games.
+
+    Args:
+      path: the run's directory.
+      student: the network and its games.
+      config: the run's.
+      updates: that the student has had.
+
+    Returns:
+      as `pd_jax.teachers.save_teacher` takes it. A student that was to match Q-values (MSE) gives these, others the
+      logits of a policy.
+    """
+    widths: dict[str, Any] = {name: getattr(config.student, name) for name in ("channels", "hidden")}
+    if len(student.tasks) > 1 or config.student.network in ("multi3", "multi10"):
+        widths["head_hidden"] = config.student.head_hidden
+    if len(student.tasks) > 1:
+        widths["games"] = tuple(task.name for task in student.tasks)
+    return [_describe(task, path, config, updates, widths) for task in student.tasks]
+
+
+def _describe(task: Task, path: str, config: DistillConfig, updates: int, widths: dict[str, Any]) -> TeacherMetadata:
+    is_atari = task.kind == "atari"
+    atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
+    return TeacherMetadata(
+        name=f"{task.name}-{config.student.network}-student",
+        game=task.name,
+        env_id=task.env_id,
+        network=config.student.network,
+        layer_norm=False,
+        hidden_sizes=config.student.mlp_hidden if config.student.network == "mlp" else (),
+        **widths,
+        num_actions=task.num_actions,
+        action_names=task.action_names,
+        observation={"kind": task.kind, "shape": list(task.observation_shape), "dtype": task.observation_dtype}
+        | (atari if is_atari else {}),
+        output="q" if config.loss.kind == "mse" else "logits",
+        algorithm="policy-distillation",
+        env_steps=None,
+        seed=config.seed,
+        training_config={key: value for key, value in to_mapping(config).items() if key not in ("out", *OF_ONE_START)},
+        evaluation={},
+        learning_curve=[],
+        how_made=f"the student of {path!r} after {updates} updates",
+        licence="that of its teachers",
+        created=datetime.date.today().isoformat(),
+        pd_jax_version=__version__,
+    )
