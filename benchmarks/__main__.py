@@ -162,7 +162,8 @@ def _report(store: Store) -> None:
 
 def _notes(store: Store) -> list[str]:
     machine = store.machine
-    notes = [f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['devices'])}"]
+    rate = f"{machine['rates']['flops'] / 1e9:.0f} GFLOP/s, {machine['rates']['bytes'] / 1e9:.0f} GB/s"
+    notes = [f"{machine['processor']}, {machine['cores']} cores ({rate}), {', '.join(machine['devices'])}"]
     revisions = {stage["revision"] for stage in store.stages.values() if "revision" in stage}
     notes.append(f"revision {', '.join(sorted(map(str, revisions)))}")
     older = [name for name in store.left if store.has(name)]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import record
 from benchmarks.harness.measure import Spread
-from benchmarks.harness.record import MACHINE_KEYS
 from benchmarks.harness.rows import Against, Row
 from pd_jax.errors import UserError
 
@@ -48,9 +48,8 @@ def read_peers(directory: Path, machine: Mapping[str, Any]) -> Peers:
     try:
         content = json.loads(path.read_text())
         results, there = content["results"], content["machine"]
-        for key in MACHINE_KEYS:
-            if there[key] != machine[key]:
-                return Peers([], f"peers' loops: left out, as {path} is of another machine ({key}: {there[key]})")
+        if (other := record.difference(there, machine)) is not None:
+            return Peers([], f"peers' loops: left out, as {path} is of another machine ({other.name}: {other.there})")
         rows = [row for peer in results["ours_over_peer"] for row in _rows(results, peer)]
         return Peers(rows, f"peers' loops: revision {there['revision']}")
     except (AttributeError, ValueError, KeyError, TypeError) as error:

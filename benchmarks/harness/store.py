@@ -115,7 +115,7 @@ class Store:
         try:
             content = json.loads(self.path.read_text())
             version, size, machine, stages = (content[key] for key in ("format_version", "size", "machine", "stages"))
-            here_and_there = {key: (self.machine[key], machine[key]) for key in record.MACHINE_KEYS}
+            difference = record.difference(machine, self.machine)
             for stage in stages.values():
                 list(map(Row.from_json, stage.get("rows", [])))
             # Files of before there was such a list are of runs that went to their end.
@@ -130,9 +130,11 @@ class Store:
             raise UserError(f"{self.path} is of format {version}, and this is format {FORMAT_VERSION}")
         if size != self._size:
             raise UserError(f"{self.path} is of size {size}, not {self._size}: choose another --out")
-        for key, (here, there) in here_and_there.items():
-            if there != here:
-                raise OtherMachineError(
-                    f"{self.path} is of another machine ({key}: {there}, here {here}): choose another --out"
-                )
+        if difference is not None:
+            raise OtherMachineError(
+                f"{self.path} is of another machine ({difference.name}: {difference.there}, here {difference.here}): "
+                "choose another --out"
+            )
+        # Those of the first results: were they replaced each time, they could walk from one machine to another.
+        self.machine["rates"] = machine["rates"]
         return {name: stage for name, stage in stages.items() if name in STAGES}, left

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import pytest
 
 import benchmarks.__main__ as command
+from benchmarks.harness import record
 from benchmarks.harness import store as store_module
 from benchmarks.harness.floors import Ceilings, Cost, forward_flops, measure_ceilings, training_flops
 from benchmarks.harness.growth import find_growth
@@ -322,6 +323,46 @@ def test_results_of_another_machine_stay_where_they_are(tmp_path: Path, monkeypa
     assert "is of another machine (processor: abacus" in capsys.readouterr().err
 
 
+def test_machines_of_one_processor_are_told_apart_by_what_they_do_a_second(tmp_path: Path, monkeypatch: Any):
+    def open_store(flops: float, num_bytes: float) -> Store:
+        monkeypatch.setattr(record, "rates", lambda: {"flops": flops, "bytes": num_bytes})
+        return Store(tmp_path / "benchmarks.json", find_size("toy"))
+
+    def add(store: Store, stage: str) -> None:
+        store.add(stage, [_row(stage, 5.0)], seconds=1.0, turns=1, ceilings=Ceilings({}, 1.0))
+
+    add(open_store(100e9, 10e9), "envpool")
+    # As busy as it may be, it is the same machine.
+    add(open_store(130e9, 7.5e9), "replay")
+    content = (tmp_path / "benchmarks.json").read_text()
+    for flops, num_bytes, told in (
+        (50e9, 10e9, "100 GFLOP/s, here 50 GFLOP/s"),
+        (100e9, 21e9, "10 GB/s, here 21 GB/s"),
+        (200e9, 10e9, "100 GFLOP/s, here 200 GFLOP/s"),
+        # 1.3 times the second run's rate, but 1.7 times the first one's: machines are not walked through.
+        (169e9, 10e9, "100 GFLOP/s, here 169 GFLOP/s"),
+    ):
+        with pytest.raises(OtherMachineError, match=rf"another machine \(measured rate: {told}\)"):
+            open_store(flops, num_bytes)
+    assert (tmp_path / "benchmarks.json").read_text() == content
+    assert set(json.loads(content)["stages"]) == {"envpool", "replay"}
+    # Before there were rates nobody could tell.
+    without = json.loads(content)
+    del without["machine"]["rates"]
+    (tmp_path / "benchmarks.json").write_text(json.dumps(without))
+    with pytest.raises(OtherMachineError, match=r"measured rate: none, here 100 GFLOP/s"):
+        open_store(100e9, 10e9)
+
+
+def test_measured_rates_hardly_change():
+    # Not those that are kept for the process.
+    first, second = record.rates.__wrapped__(), record.rates.__wrapped__()
+    for name in ("flops", "bytes"):
+        assert first[name] > 1e8
+        assert 1 / record.RATE_TOLERANCE < first[name] / second[name] < record.RATE_TOLERANCE
+    assert record.machine()["rates"] == record.rates()
+
+
 def _stages(directory: Path) -> dict[str, bool]:
     stages = json.loads((directory / "benchmarks_toy.json").read_text())["stages"]
     return {name: "rows" in stage for name, stage in stages.items()}
@@ -342,7 +383,13 @@ def test_every_stage_is_explained_and_sizes_can_be_run():
 
 
 def test_the_peers_loops_become_rows(tmp_path: Path):
-    machine = {"processor": "abacus", "cores": 2, "devices": ["cpu"], "revision": "1234567"}
+    machine = {
+        "processor": "abacus",
+        "cores": 2,
+        "devices": ["cpu"],
+        "rates": {"flops": 4e9, "bytes": 8e9},
+        "revision": "1234567",
+    }
     missing = read_peers(tmp_path, machine)
     assert missing.rows == [] and "no peers.json" in missing.note
 
@@ -368,6 +415,8 @@ def test_the_peers_loops_become_rows(tmp_path: Path):
     assert updates.rival.value == Spread(10.0, 5.0, 20.0, 3) and updates.rival.ratio == Spread(6.0, 3.0, 12.0, 3)
     elsewhere = read_peers(tmp_path, machine | {"cores": 64})
     assert elsewhere.rows == [] and "of another machine (cores: 2)" in elsewhere.note
+    slower = read_peers(tmp_path, machine | {"rates": {"flops": 2e9, "bytes": 8e9}})
+    assert slower.rows == [] and "of another machine (measured rate: 4 GFLOP/s)" in slower.note
     for damaged in ("{}", "[]", json.dumps({"machine": machine, "results": []})):
         (tmp_path / "peers.json").write_text(damaged)
         with pytest.raises(UserError, match="is not what"):
