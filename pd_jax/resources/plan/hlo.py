@@ -33,6 +33,7 @@ _IN_FAST_MEMORY = re.compile(r"\b[a-z]+\d*\[\d[\d,]*\]\{[^{}]*S\(1\)[^{}]*\}")
 _BYTES = {"pred": 1, "bf16": 2}
 # What makes an array of its own from another one of the same size. Asynchronous copies are counted where they begin.
 _COPIES = frozenset({"copy", "copy-start", "transpose", "convert", "reverse", "gather", "concatenate", "select"})
+_MOVES = frozenset({"copy", "copy-start", "transpose", "reverse"})
 # Of these the result is the operand, written in part.
 _IN_PLACE = frozenset({"dynamic-update-slice", "bitcast", "parameter", "get-tuple-element", "tuple"})
 
@@ -52,6 +53,11 @@ class RingShape(NamedTuple):
     def of(cls, dtype: str, shape: Sequence[int]) -> RingShape:
         """Of an array of that shape."""
         return cls(dtype, tuple(sorted(length for length in shape if length > 1)))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the array."""
+        return math.prod(self.axes) * _bytes_of(self.dtype)
 
 
 class Instruction(NamedTuple):
@@ -144,6 +150,28 @@ def _is_ring(result: str, rings: Collection[RingShape]) -> bool:
     return any(shape in rings for shape in shapes)
 
 
+def bytes_moved(known: Sequence[Instruction]) -> list[int]:
+    """The sizes of what a program writes down once more as it is, in the same order or another.
+
+    Args:
+      known: all :func:`instructions` of a program.
+
+    Returns:
+      bytes, one for each operation that does nothing but copy, turn or reverse an array, alone or as a fusion.
+    """
+    bodies: dict[str, set[str]] = {}
+    for one in known:
+        bodies.setdefault(one.computation, set()).add(one.opcode)
+    sizes = []
+    for one in executed(known):
+        match = _CALLED.search(one.rest) if one.opcode == "fusion" else None
+        opcodes = {one.opcode} if match is None else bodies.get(match.group(1), set())
+        if opcodes & _MOVES and opcodes <= _MOVES | _FREE | {"reshape"}:
+            size = sum(_sizes_in_bytes(one.result))
+            sizes.append(size // 2 if one.opcode == "copy-start" else size)
+    return sizes
+
+
 def _sizes_in_bytes(result: str) -> list[int]:
     return [_count(dims) * _bytes_of(dtype) for dtype, dims in _SHAPE.findall(result)]
 
@@ -164,7 +192,7 @@ def _bytes_of(dtype: str) -> int:
 
 def count_operations(text: str) -> int:
     """How many operations a compiled program starts one after another, with the bodies of loops counted once."""
-    return len(_executed(list(instructions(text))))
+    return len(executed(list(instructions(text))))
 
 
 def traffic_bytes(text: str, rings: Collection[RingShape], turns: int = 1, parts: int = 1) -> int:
@@ -184,7 +212,7 @@ def traffic_bytes(text: str, rings: Collection[RingShape], turns: int = 1, parts
     known = list(instructions(text))
     traffic = _Traffic(known, rings)
     shares = _shares(known, turns, parts)
-    return round(sum(shares.get(one.computation, 1.0) * traffic.of(one) for one in _executed(known)))
+    return round(sum(shares.get(one.computation, 1.0) * traffic.of(one) for one in executed(known)))
 
 
 class _Traffic:
@@ -282,8 +310,12 @@ def _loop(one: Instruction) -> re.Match[str] | None:
     return _LOOP_BODY.search(one.rest) if one.opcode == "while" else None
 
 
-def _executed(known: Sequence[Instruction]) -> list[Instruction]:
-    """What does something: not within a fusion or a reduction, and more than a name for a part of something."""
+def executed(known: Sequence[Instruction]) -> list[Instruction]:
+    """What does something: not within a fusion or a reduction, and more than a name for a part of something.
+
+    Args:
+      known: all :func:`instructions` of a program.
+    """
     inner = {name for one in known if one.opcode != "while" for name in _INNER.findall(one.rest)}
     return [one for one in known if one.computation not in inner and one.opcode not in _FREE]
 

@@ -1,0 +1,1 @@
+"""Guards: counts of what programs and calls do, which hold where times are noise."""
