@@ -102,7 +102,8 @@ def _measure(options: argparse.Namespace) -> None:
                 started = time.monotonic()
                 out = Path(directory) / f"{turn}-{checkout.name}"
                 measured[checkout].append(_turn(checkout, out, size.name, size.start_up_config, options))
-                print(f"turn {turn + 1} of {options.turns}: {checkout.name}, {time.monotonic() - started:.0f} s")
+                seconds = time.monotonic() - started
+                print(f"turn {turn + 1} of {options.turns}: {checkout.name}, {seconds:.0f} s", flush=True)
     compared = compare(measured[ROOT], measured[earlier])
     row = {
         "revision": machine["revision"],
