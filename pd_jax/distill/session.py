@@ -104,7 +104,9 @@ class DistillSession(StudentSession[DistillCounters]):
         self.learner = setup.make_learner()
         self.roll_backs_here = 0
         """Of this process; ``counters.roll_backs`` counts those of all sessions."""
-        self._state: Any = self._restore_or_init()
+        self._restored_or_new: Any = None
+        self._wait_for_new: Callable[[], LearnerState] | None = None
+        self._restore_or_init()
         self.first_state: Callable[[], LearnerState] = lambda: setup.devices.first(self._state)
         self.begin_updates()
         self.replays: ReplaySaver | None = None
@@ -135,15 +137,20 @@ class DistillSession(StudentSession[DistillCounters]):
     def _perform(self, experience: Experience, request: PlayRequest | Update) -> Any:
         """Does what this session asks for, alone."""
         if not isinstance(request, Update):
-            answer = experience.perform(request, say=self.progress.print)
-            if isinstance(request, OpenPlay) and experience.learnable is None and hosts.current() is None:
-                # While XLA compiles the play, which EnvPool has done anew in every process.
-                self.learner.compile_ahead(self._state, experience.replay.stored, self.call_size)
-            return answer
+            if isinstance(request, OpenPlay) and hosts.current() is None:
+                self._compile_ahead(experience)
+            return experience.perform(request, say=self.progress.print)
         stored, learnable = experience.replay.stored, experience.learnable
         call = partial(self.learner.update_from_replay, self._state, stored, request.count, learnable)
         self._state, metrics = self.ledger.update(call)
         return Dispatched(partial(self.setup.devices.first, metrics), experience.take_values)
+
+    def _compile_ahead(self, experience: Experience) -> None:
+        """Compiles the updates while emulators start and XLA compiles the play, anew in every process for EnvPool."""
+        # Of games that play no more there may be nothing to learn.
+        if all(game.stopped_at is None for game in self.counters.games):
+            shapes = self.setup.devices.replicated_shapes(self.learner.template)
+            self.learner.compile_ahead(shapes, experience.replay.stored, self.call_size)
 
     def _roll_back(self, error: DivergenceError) -> None:
         """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
@@ -151,11 +158,11 @@ class DistillSession(StudentSession[DistillCounters]):
         check_rolls_back(self.config.checkpoint, roll_backs, error)
         self._unwritten = None
         self.roll_backs_here += 1
-        state = self._restore_or_init()
+        self._restore_or_init()
         self.counters.roll_backs = roll_backs
         # Other minibatches than those that led there.
-        key = jax.vmap(lambda key: jax.random.fold_in(key, roll_backs))(state.key)
-        self._state = dataclasses.replace(state, key=key)
+        key = jax.vmap(lambda key: jax.random.fold_in(key, roll_backs))(self._state.key)
+        self._state = dataclasses.replace(self._state, key=key)
         self.timer.note_saved(self.counters.updates)
         self.steps.reset(completed=self.counters.env_steps)
 
@@ -185,12 +192,24 @@ class DistillSession(StudentSession[DistillCounters]):
         draw_distillation(self.run_directory, self.setup.title, summary)
         return summary
 
-    def _restore_or_init(self) -> LearnerState:
+    @property
+    def _state(self) -> Any:
+        """With a device axis; None once whoever drives the training keeps it. A new one may still be in the making."""
+        if self._wait_for_new is not None:
+            self._restored_or_new, self._wait_for_new = self._wait_for_new(), None
+        return self._restored_or_new
+
+    @_state.setter
+    def _state(self, state: Any) -> None:
+        self._restored_or_new, self._wait_for_new = state, None
+
+    def _restore_or_init(self) -> None:
         self.counters = DistillCounters.begin(self.setup)
-        fresh = self.learner.init_single(jax.random.key(self.config.seed))
-        state = self.restore(fresh, self.setup.network, lambda counters: f"update {counters.updates:,}")
-        replicated: LearnerState = self.setup.devices.replicate(fresh if state is None else state)
-        return replicated
+        state = self.restore(self.learner.template, self.setup.network, lambda counters: f"update {counters.updates:,}")
+        if state is None:
+            self._wait_for_new = self.learner.init_ahead(jax.random.key(self.config.seed))
+        else:
+            self._state = self.setup.devices.replicate(state)
 
     def check_restored(self, step: int | None) -> None:
         """Of several processes all begin where process 0 does; and what the run learns from is what it was."""

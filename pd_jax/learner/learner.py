@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,8 @@ from pd_jax.replay.rings import ReplayState
 from pd_jax.system.computing import computing
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import Batch
+
+T = TypeVar("T")
 
 
 def learner_template(student: Student, config: LearnerConfig) -> LearnerState:
@@ -78,7 +81,7 @@ class Learner:
         self._init = jax.jit(functools.partial(init_state, rule))
         self._update = devices.map(functools.partial(update, rule), donate=(0,))
         self._update_many: dict[tuple[int, Games], Any] = {}
-        self._compiling: dict[tuple[int, Games], Future[None]] = {}
+        self._compiling: dict[tuple[int, Games], Future[Any]] = {}
 
     def init(self, key: Array) -> LearnerState:
         """A fresh student, the same on every device."""
@@ -88,6 +91,17 @@ class Learner:
         """As :meth:`init`, without the device axis."""
         state: LearnerState = self._init(key)
         return state
+
+    @property
+    def template(self) -> LearnerState:
+        """Shapes and dtypes of :meth:`init_single`."""
+        template: LearnerState = self._init.eval_shape(jax.random.key(0))
+        return template
+
+    def init_ahead(self, key: Array) -> Callable[[], LearnerState]:
+        """Begins :meth:`init` in a thread, most of which is compiling; returns what waits for it."""
+        single = _in_thread("init-student", lambda: jax.block_until_ready(self.init_single(key)))
+        return lambda: self._devices.replicate(single.result())
 
     def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
         """One update from a given minibatch.
@@ -129,7 +143,7 @@ class Learner:
         """Compiles in a thread what :meth:`update_from_replay` will run; that waits for it, and raises what it raised.
 
         Args:
-          state: with a device axis; only its shape is looked at.
+          state: with a device axis; only its shapes and where it lies are looked at.
           stored: as ``state``.
           num_updates: of a call, in which all games are learnt. If it was asked for before, nothing happens.
         """
@@ -139,18 +153,8 @@ class Learner:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), (state, stored)
         )
         self._many(num_updates, None)
-        done: Future[None] = Future()
-
-        @computing()
-        def compile_it() -> None:
-            try:
-                self.lower(shapes[0], shapes[1], num_updates).compile()
-                done.set_result(None)
-            except BaseException as error:
-                done.set_exception(error)
-
-        self._compiling[num_updates, None] = done
-        threading.Thread(target=compile_it, name="compile-updates").start()
+        lowered = functools.partial(self.lower, shapes[0], shapes[1], num_updates)
+        self._compiling[num_updates, None] = _in_thread("compile-updates", lambda: lowered().compile())
 
     def lower(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> jax.stages.Lowered:
         """What :meth:`update_from_replay` will run, of all games, before it is compiled; arguments may be shapes."""
@@ -163,3 +167,18 @@ class Learner:
             many = functools.partial(updates_from_replay, self.rule, num_updates=num_updates, games=games)
             self._update_many[num_updates, games] = self._devices.map(many, donate=(0,))
         return self._update_many[num_updates, games]
+
+
+def _in_thread(name: str, work: Callable[[], T]) -> Future[T]:
+    """Begins some work, under this thread's settings of JAX; what it raises is raised where it is waited for."""
+    done: Future[T] = Future()
+
+    @computing()
+    def do_it() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=do_it, name=name).start()
+    return done

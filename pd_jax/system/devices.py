@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -194,16 +195,14 @@ class DeviceGroup:
             jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))), tree), self.sharding
         )
 
+    def replicated_shapes(self, tree: Any) -> Any:
+        """What :meth:`replicate` would give, as ``jax.ShapeDtypeStruct``."""
+        size, sharding = self.here.size, self.sharding
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype, sharding=sharding), tree)
+
     def split(self, tree: Any, axis: int = 0) -> Any:
         """Deals an axis out over this process's devices: ``[..., n, ...]`` becomes ``[D, ..., n / D, ...]``."""
-        size = self.here.size
-
-        def deal(leaf: Any) -> Any:
-            shape = jnp.shape(leaf)
-            parts = leaf.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
-            return jnp.moveaxis(parts, axis, 0)
-
-        return jax.device_put(jax.tree.map(deal, tree), self.sharding)
+        return jax.device_put(_deal(tree, axis, self.here.size), self.sharding)
 
     def first(self, tree: Any) -> Any:
         """The first device's slice of every leaf, on that device and without moving the others.
@@ -211,3 +210,14 @@ class DeviceGroup:
         Indexing a sharded array with an integer would gather all of it first.
         """
         return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], tree)
+
+
+# One program for all leaves: one by one, each of their reshapes would be compiled, and called, on its own.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _deal(tree: Any, axis: int, size: int) -> Any:
+    def deal(leaf: Array) -> Array:
+        shape = leaf.shape
+        parts = leaf.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
+        return jnp.moveaxis(parts, axis, 0)
+
+    return jax.tree.map(deal, tree)
