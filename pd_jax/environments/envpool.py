@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from pd_jax.environments.tasks import Task
+from pd_jax.system.cores import is_confined, usable_cores
 from pd_jax.types import LaneRange
 
 
@@ -47,6 +48,11 @@ class TimeStep:
     def is_last(self) -> Array:
         """bool ``[L]``: the observation closes an episode, and the next action will be ignored."""
         return self.terminated | self.truncated
+
+
+def _own_threads() -> int:
+    """EnvPool counts all cores of the machine, also those that this process may not use; 0 leaves it to do so."""
+    return len(usable_cores()) if is_confined() else 0
 
 
 def frames_first(observations: Any) -> Any:
@@ -110,7 +116,8 @@ class Environment:
         and followed by one FIRE in games that have this action, and over 1 to ``max_noops`` in the others.
       max_episode_steps: control steps before an episode is cut off; the task's own limit by default.
       sticky_action_probability: chance that an Atari frame repeats the action before it; 0 in the paper.
-      num_threads: EnvPool's worker threads, of each group; 0 leaves the choice to EnvPool.
+      num_threads: EnvPool's worker threads, of each group; 0 leaves the choice to EnvPool, or is one
+        for each core where this process may not use all of the machine's.
       stepping: ``"jit"`` or ``"host"``: how those who play it are to step it.
       num_groups: that the lanes are stepped in from the host, at most as many as there are lanes; one in jit.
         What the lanes show does not depend on it.
@@ -171,7 +178,7 @@ class Environment:
                 batch_size=lanes.stop - lanes.start,
                 seed=seed + lanes.start,
                 max_episode_steps=max_episode_steps or task.max_episode_steps,
-                num_threads=num_threads,
+                num_threads=num_threads or _own_threads(),
                 **options,
             )
             for lanes in self.groups

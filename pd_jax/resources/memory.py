@@ -113,6 +113,16 @@ class MemoryEstimate:
         """How full the fuller one of the memories will be; 0 if unknown."""
         return max(memory.share for memory in self._memories())
 
+    @classmethod
+    def together(cls, estimates: Sequence[MemoryEstimate], *more: Part) -> MemoryEstimate:
+        """What several processes take at once, on the same devices, and ``more`` beside them."""
+        return cls((*(part for estimate in estimates for part in estimate.parts), *more), estimates[0].devices)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is as much memory, where that is known."""
+        return self.share <= 1
+
     def check(self) -> None:
         """Raises a UserError, in one line with all the numbers, if there is less memory than the run takes."""
         for memory in self._memories():

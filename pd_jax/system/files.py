@@ -17,7 +17,8 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
       OSError: it could not be written; the old file stands.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}{_UNFINISHED}")
+    # Containers on several hosts have the same few process numbers.
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{os.uname().nodename}{_UNFINISHED}")
     try:
         with open(unfinished, "w", encoding="utf-8") as file:
             file.write(text)

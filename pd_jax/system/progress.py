@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ from rich.text import Text
 from pd_jax.system.text import format_seconds
 
 _REFRESHES_PER_SECOND = 2
+
+_listener: contextvars.ContextVar[Callable[[Meter], None] | None] = contextvars.ContextVar("listener", default=None)
 
 
 def print_warning(message: str) -> None:
@@ -42,6 +45,20 @@ def print_line(text: str, file: IO[str]) -> None:
         print(text, file=file, flush=True)
 
 
+@contextlib.contextmanager
+def reporting_to(listener: Callable[[Meter], None]) -> Iterator[None]:
+    """In this context a `Progress` draws nothing: whoever shows several processes' work is told of it.
+
+    Args:
+      listener: called with the meter that changed last, whenever one does.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 class Meter:
     """Counts one thing of a `Progress`, such as rounds or updates."""
 
@@ -58,7 +75,7 @@ class Meter:
     def set(self, completed: float) -> None:
         """Counts ``completed`` in all."""
         self.completed = completed
-        self._last = time.monotonic()
+        self.last_change = time.monotonic()
         self._on_change()
 
     def reset(self, total: float | None = None, *, completed: float = 0) -> None:
@@ -66,13 +83,13 @@ class Meter:
         if total is not None:
             self.total = total
         self.completed = self._first = completed
-        self._start = self._last = time.monotonic()
+        self._start = self.last_change = time.monotonic()
         self._on_change()
 
     @property
     def rate(self) -> float:
         """Counts a second, from the start or the last reset to the last count: a pause does not lower it."""
-        return (self.completed - self._first) / max(self._last - self._start, 1e-9)
+        return (self.completed - self._first) / max(self.last_change - self._start, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
@@ -126,8 +143,9 @@ class Progress:
         self._last_line = time.monotonic()
         self._changed = False
         self._live: Live | None = None
+        self._listener = _listener.get()
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main and self._console.is_terminal and not self._console.is_dumb_terminal:
+        if self._listener is None and is_main and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 get_renderable=self._render,
                 console=self._console,
@@ -141,6 +159,11 @@ class Progress:
         meter = Meter(name, total, completed, self._on_change)
         self._meters.append(meter)
         return meter
+
+    def remove(self, meter: Meter) -> None:
+        """Takes a meter away."""
+        self._meters.remove(meter)
+        self._on_change()
 
     def status(self, text: str) -> None:
         """Sets the free text beside the meters."""
@@ -165,12 +188,15 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-        elif self._changed:
+        elif self._changed and self._listener is None:
             self._print_line()
 
     def _on_change(self) -> None:
         self._changed = True
-        if self._live is None and time.monotonic() - self._last_line >= self._interval:
+        if self._listener is not None:
+            if self._meters:
+                self._listener(max(self._meters, key=lambda meter: meter.last_change))
+        elif self._live is None and time.monotonic() - self._last_line >= self._interval:
             self._print_line()
 
     def _print_line(self) -> None:
