@@ -117,6 +117,7 @@ def spell_values(field: Field) -> str:
         if field.bounds is not None:
             low, high = (_number(limit) for limit in (field.bounds.low, field.bounds.high))
             values += f", at least {low}" if field.bounds.high >= _LARGEST_COUNT else f" from {low} to {high}"
+    values += "".join(f", or `{word}`" for word in field.words)
     if field.many:
         values = f"{values}, or a list" if field.one_or_many else f"a list, each {values}"
     return f"{values}; or `null`" if field.optional else values

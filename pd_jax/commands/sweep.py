@@ -18,10 +18,12 @@ def run(config: SweepConfig) -> None:
     """
     table = sweep(config)
     print(format_table(table), end="")
-    print(f"{Path(config.out)}: table.md, table.json, cells/")
+    if config.cells is None:
+        print(f"{Path(config.out)}: table.md, table.json, cells/")
+    else:
+        print(f"{Path(config.out)}: cells/; once all are trained, --resume without --cells makes the table of all")
     failed = [cell["cell"] for cell in table["cells"] if "failure" in cell]
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-        raise UserError(
-            f"{len(failed)} of {len(table['cells'])} cells failed: {failed[0]}{more}; table.md has the reasons"
-        )
+        reasons = "table.md has the reasons" if config.cells is None else "the table has the reasons"
+        raise UserError(f"{len(failed)} of {len(table['cells'])} cells failed: {failed[0]}{more}; {reasons}")

@@ -65,6 +65,7 @@ class Field:
     Attributes:
       kind: int, float, bool or str; of the items if ``many``.
       choices: the words allowed, empty if any text is.
+      words: those that may stand in the place of a number.
       choice: how messages speak of them.
       bounds: the range of a number.
       optional: whether None is allowed.
@@ -78,6 +79,7 @@ class Field:
 
     kind: type[Any]
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     choice: Choice = Choice("one of the choices")
     bounds: Bounds | None = None
     optional: bool = False
@@ -135,6 +137,8 @@ def _from_hint(hint: Any) -> Field:
                 field = dataclasses.replace(field, max_items=extra.number)
         return dataclasses.replace(field, positional=_POSITIONAL in args[1:])
     if origin in (typing.Union, types.UnionType):
+        if typing.get_origin(args[1]) is Literal:
+            return dataclasses.replace(_from_hint(args[0]), words=typing.get_args(args[1]))
         return dataclasses.replace(_from_hint(args[0]), optional=True)
     if origin is tuple:
         return dataclasses.replace(_from_hint(args[0]), many=True)
@@ -161,11 +165,14 @@ def check_value(field: Field, value: Any, where: str) -> Any:
         return _check_items(field, value, where)
     if field.choices:
         return _check_choice(field, value, where)
+    if isinstance(value, str) and value in field.words:
+        return value
     given = value
     if field.kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**1000 else math.inf
     if type(value) is not field.kind:
-        raise UserError(f"{where}: {show(given)} is not {_TYPE_NAMES[field.kind]}{' or null' * field.optional}")
+        others = "".join(f" or {word}" for word in (*field.words, *["null"] * field.optional))
+        raise UserError(f"{where}: {show(given)} is not {_TYPE_NAMES[field.kind]}{others}")
     if field.kind is str:
         text = _check_text(value, where)
         return check_home(text, where) if field.is_path else text

@@ -21,6 +21,8 @@ WidthOrZero = Annotated[int, Bounds(0, 2**16)]
 Probability = Annotated[float, Bounds(0.0, 1.0)]
 # Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
+# Of worker processes; auto chooses.
+Jobs = Annotated[int, Bounds(1, 1024)] | Literal["auto"]
 Seconds = Annotated[float, Bounds(1e-3, 1e9)]
 # A second of a busy CPU is tens of megabytes of trace.
 WindowSeconds = Annotated[float, Bounds(0.1, 60.0)]
@@ -55,7 +57,7 @@ class EmulatorConfig:
     """How environments run."""
 
     num_threads: Annotated[int, Bounds(0, 1024)] = 0
-    """EnvPool's threads; 0 leaves the choice to EnvPool (one per core)."""
+    """EnvPool's threads; 0 is one for each core."""
     sticky_action_probability: Probability = 0.0
     """Chance that a frame repeats the previous action (Atari only)."""
     # EnvPool leaves this check to its callers.

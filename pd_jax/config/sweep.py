@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperatur
 from pd_jax.config.sections import (
     Count,
     HostsConfig,
+    Jobs,
     Loss,
     LossConfig,
     Paths,
@@ -22,6 +24,10 @@ from pd_jax.config.sections import (
     StudentNetwork,
     Words,
 )
+from pd_jax.errors import UserError
+from pd_jax.system.text import show
+
+_PART = re.compile(r"([0-9]{1,9})(?:/([0-9]{1,9}))?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,27 @@ class SweepConfig(DistillationSettings):
     """Control steps to record of each game, once, for all cells to learn from."""
     together: bool | None = None
     """Train students of one shape in one program; None does so on accelerators, unless they may be rolled back."""
+    jobs: Jobs = 1
+    """Processes that train cells at once, each on its share of the cores; auto is as many as cores and memory allow."""
+    cells: str | None = None
+    """Only these cells: one by its index, such as 3, or one part of several, such as 0/4, the first of four; None is
+    all. Several processes may run at once, each with its own; one last run with resume makes the table."""
     grid: GridConfig = dataclasses.field(default_factory=GridConfig)
+
+    def part(self, num_cells: int) -> range:
+        """The indices of the cells that ``cells`` says, among so many.
+
+        Raises:
+          UserError: there is no such cell.
+        """
+        if self.cells is None:
+            return range(num_cells)
+        index, of = _parse_part(self.cells)
+        if of is not None:
+            return range(index, num_cells, of)
+        if index >= num_cells:
+            raise UserError(f"cells: there is no cell {index}; the {num_cells} are 0 to {num_cells - 1}")
+        return range(index, index + 1)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -134,6 +160,8 @@ class SweepConfig(DistillationSettings):
 
     def idle(self) -> Iterator[Idle]:
         yield from super().idle()
+        if self.together:
+            yield Idle("jobs", "together", "cells that train together are in one process; say --no-together")
         grid = self.grid
         for axis, key in (
             ("networks", "student.network"),
@@ -159,7 +187,7 @@ class SweepConfig(DistillationSettings):
             for value in _duplicates(axis or ()):
                 yield key, f"{value!r} is there twice"
         if self.hosts != HostsConfig() and not self.hosts.alone:
-            yield "hosts", "a sweep runs in one process; start one on each host, with other seeds and another --out"
+            yield "hosts", "a sweep runs in one process; share its cells out among hosts with --cells"
         if self.profile:
             yield "profile", "true; a sweep is not traced, but one of its cells can be, by pd-jax distill"
         if self.together and self.data is None and self.record is None:
@@ -169,6 +197,11 @@ class SweepConfig(DistillationSettings):
                 "together",
                 "true, and checkpoint.on_divergence is 'roll_back', which is for students that learn alone",
             )
+        if self.cells is not None:
+            try:
+                _parse_part(self.cells)
+            except UserError as error:
+                yield "cells", str(error)
         losses = self.grid.losses or (self.loss.kind,)
         if self.grid.temperatures is not None and "kl" not in losses:
             yield "grid.temperatures", f"only the loss kl has a temperature, and the grid has {', '.join(losses)}"
@@ -200,6 +233,18 @@ class SweepConfig(DistillationSettings):
             return variant.temperature
         assert isinstance(own, tuple)
         return own[index if len(own) > 1 else 0]
+
+
+def _parse_part(text: str) -> tuple[int, int | None]:
+    """``3`` as ``(3, None)`` and ``0/4`` as ``(0, 4)``; raises a UserError with what is wrong."""
+    found = _PART.fullmatch(text)
+    if found is None:
+        raise UserError(f"{show(text)} is neither the index of a cell, such as 3, nor a part, such as 0/4")
+    index, of = int(found[1]), None if found[2] is None else int(found[2])
+    if of is not None and index >= of:
+        there = f"the {of} parts are 0/{of} to {of - 1}/{of}" if of else "there is no part of nothing"
+        raise UserError(f"{show(text)}: {there}")
+    return index, of
 
 
 def _duplicates(values: Sequence[Any]) -> list[Any]:

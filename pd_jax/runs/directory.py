@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,14 @@ NEVER_COMPARED = frozenset(
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
 )
-OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds")
+OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "jobs", "cells")
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
-wait for others. That a run is traced makes it no other run."""
+wait for others. That a run is traced, or by how many processes, makes it no other run."""
 
 _LOCK = ".lock"
+_PREPARATION = ".lock-preparation"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_WAIT_SECONDS = 0.5
 _HEADER = re.compile(r"# pd-jax ([a-z-]+)\b")
 _ABSENT = object()
 
@@ -76,6 +81,7 @@ class RunDirectory:
         may_change: Collection[str] = (),
         check: Callable[[Mapping[str, Any]], None] | None = None,
         is_primary: bool = True,
+        shared: bool = False,
     ) -> RunDirectory:
         """Makes a run's directory, or takes up the run in it, and locks it until ``close`` or the process's end.
 
@@ -90,6 +96,7 @@ class RunDirectory:
             beside ``NEVER_COMPARED``.
           check: is shown the configuration of the run that is there before it is replaced; may raise UserError.
           is_primary: False in all but one process of a multi-process run: these only name the paths.
+          shared: others that say so too may use the directory at the same time; see :meth:`preparing`.
 
         Raises:
           UserError: the directory holds something else, belongs to a running process, or cannot be written. Nothing
@@ -103,7 +110,7 @@ class RunDirectory:
         if run._is_there(may_change) and not resume:
             raise run._in_use() or run._needs_resume()
         _make_directory(run.path)
-        run._acquire_lock()
+        run._acquire_lock(shared=shared)
         try:
             # Looked at again under the lock: another process may have begun, or gone on, in the meantime.
             if run._is_there(may_change) and not resume:
@@ -165,6 +172,39 @@ class RunDirectory:
         for path in (self.summary_path, self.report_path, self.plot_path):
             path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def preparing(self, check: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+        """Among processes that share the directory, what only one may do at a time; others wait here.
+
+        The kernel drops the lock with the process, however it ends, and the next one goes on.
+
+        Args:
+          check: called now and then while this waits; may raise.
+          say: is told once whom this waits for; or that the file system has no locks, and nobody waits.
+        """
+        path, told = self.path / _PREPARATION, False
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _sign(lock)
+                    break
+                except BlockingIOError:
+                    if not told:
+                        say(f"waits for {_owner(lock)}, which prepares {self.path}")
+                        told = True
+                    check()
+                    time.sleep(_WAIT_SECONDS)
+                except OSError as error:
+                    if error.errno not in _NO_LOCKS:
+                        raise
+                    say(f"{self.path}: this file system has no locks; let one process record before others start")
+                    break
+            yield
+        finally:
+            os.close(lock)
+
     def close(self) -> None:
         """Gives up the lock."""
         if self._lock is not None:
@@ -189,7 +229,8 @@ class RunDirectory:
             raise UserError(f"{self.path}: cannot be read: {error.strerror}") from error
         if self.config_path.name not in names:
             # A run killed in its first moment leaves a lock and an unfinished file.
-            foreign = sorted(name for name in names if name != _LOCK and not name.endswith(_UNFINISHED))
+            own = (_LOCK, _PREPARATION)
+            foreign = sorted(name for name in names if name not in own and not name.endswith(_UNFINISHED))
             if foreign:
                 raise UserError(f"{self.path}: is not empty and holds no run ({foreign[0]}); choose another --out")
             return False
@@ -222,37 +263,46 @@ class RunDirectory:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.pread(lock, 200, 0).decode(errors="replace").strip()
-            return UserError(f"{self.path}: is in use by {owner or 'another process'}")
+            return UserError(f"{self.path}: is in use by {_owner(lock)}")
         except OSError:
             return None
         finally:
             os.close(lock)
         return None
 
-    def _acquire_lock(self) -> None:
+    def _acquire_lock(self, *, shared: bool) -> None:
         try:
             lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from error
         try:
             # The kernel drops the lock with the process, however it ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
+            owner = _owner(lock)
             os.close(lock)
-            raise self._in_use() or UserError(f"{self.path}: is in use by another process") from None
+            raise UserError(f"{self.path}: is in use by {owner}") from None
         except OSError as error:
             # Some network file systems have no locks; a run there goes unguarded rather than not at all.
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in _NO_LOCKS:
                 os.close(lock)
                 raise UserError(f"{self.path}: cannot be locked: {error.strerror}") from error
         self._lock = lock
         try:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            _sign(lock)
         except OSError as error:
             self.close()
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+
+def _sign(lock: int) -> None:
+    """Writes into a lock whose it is; of several that share it, the last one."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+def _owner(lock: int) -> str:
+    return os.pread(lock, 200, 0).decode(errors="replace").strip() or "another process"
 
 
 def read_run(path: str | os.PathLike[str]) -> RunDirectory:

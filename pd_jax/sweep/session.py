@@ -17,7 +17,7 @@ from pd_jax.config.sweep import SweepConfig
 from pd_jax.distill.collect import collect
 from pd_jax.distill.lockstep import distill_together
 from pd_jax.distill.session import distill
-from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory
+from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
 from pd_jax.replay.recordings import Dataset
@@ -26,9 +26,10 @@ from pd_jax.runs.directory import RunDirectory, read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.sweep.setup import Cell, Game, Plan, make_plan
 from pd_jax.sweep.summary import Table, build_table, format_table
+from pd_jax.sweep.workers import failure_reason, train_side_by_side
 from pd_jax.system.computing import computing
 from pd_jax.system.files import to_json, write_atomically
-from pd_jax.system.interrupts import stoppable
+from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import print_line
 from pd_jax.system.text import format_seconds
 from pd_jax.teachers import Teacher
@@ -51,16 +52,24 @@ def sweep(
       stop: ends it as SIGTERM does once it is set, which another thread may do.
 
     Returns:
-      the table, in which failed cells have their reasons.
+      the table, in which failed cells have their reasons; of the cells that this process was to train.
 
     Raises:
       UserError: something the user gave does not fit, and nothing was written.
-      Interrupted: a signal came, or ``stop`` was set; the cell or the recording in hand was saved.
+      Interrupted: a signal came, or ``stop`` was set; the cells or the recording in hand were saved.
     """
     plan = make_plan(config, teachers)
     check = functools.partial(_check_resumed, plan)
+    # Processes with a part of the cells each come and go in any order.
+    shared = config.cells is not None
     with RunDirectory.create(
-        config.out, "sweep", to_mapping(plan.config), resume=config.resume, may_change=_MAY_CHANGE, check=check
+        config.out,
+        "sweep",
+        to_mapping(plan.config),
+        resume=config.resume or shared,
+        may_change=_MAY_CHANGE,
+        check=check,
+        shared=shared,
     ) as run:
         return _Sweep(plan, run).run()
 
@@ -105,13 +114,21 @@ class _Sweep:
         """Records, scores the teachers, runs the cells that are not finished, and writes the table."""
         for line in self.plan.describe():
             print_line(line, sys.stderr)
-        for game in self.plan.games:
-            if game.recording is not None and not _is_recorded(game):
-                collect(game.recording, game.teacher, tells_memory=False)
-        scores = {game.task.name: self._score(game) for game in self.plan.games}
-        for cell in self.plan.cells:
+        if self.plan.config.cells is None:
+            scores = self._prepare()
+        else:
+            with (
+                Interrupts() as interrupts,
+                self.run_directory.preparing(interrupts.check, functools.partial(print_line, file=sys.stderr)),
+            ):
+                scores = self._prepare()
+        for cell in self.plan.own_cells:
             if (summary := _finished(cell)) is not None:
                 self.summaries[cell.name] = summary
+        left = [cell for cell in self.plan.own_cells if cell.name not in self.summaries]
+        if self.plan.jobs > 1 and len(left) > 1:
+            train_side_by_side(self.plan, left, lambda cell: _score_path(self.plan, cell.game), self._note)
+            return self._write()
         for cells in self._groups():
             self._announce(cells)
             started = time.monotonic()
@@ -121,9 +138,17 @@ class _Sweep:
             self._write()
         return self._write()
 
+    def _prepare(self) -> dict[str, TeacherScore]:
+        """Records what is to be recorded, and scores the teachers: of the games of this process's cells."""
+        games = [game for game in self.plan.games if any(cell.game is game for cell in self.plan.own_cells)]
+        for game in games:
+            if game.recording is not None and not _is_recorded(game):
+                collect(game.recording, game.teacher, tells_memory=False)
+        return {game.task.name: self._score(game) for game in games}
+
     def _groups(self) -> list[list[Cell]]:
         """The cells that are to be run, in order, each with those that it trains together with."""
-        left = [cell for cell in self.plan.cells if cell.name not in self.summaries]
+        left = [cell for cell in self.plan.own_cells if cell.name not in self.summaries]
         if not self.plan.together:
             return [[cell] for cell in left]
         return [[cell for cell in left if cell.shape == shape] for shape in dict.fromkeys(cell.shape for cell in left)]
@@ -137,7 +162,7 @@ class _Sweep:
             else:
                 outcomes = distill_together([cell.config for cell in cells], cells[0].game.teacher, scores)
         except Exception as error:
-            reason = _reason(error)
+            reason = failure_reason(error)
             if len(cells) > 1:
                 print_line(f"{len(cells)} cells failed together ({reason}); now one after another", sys.stderr)
                 for cell in cells:
@@ -146,19 +171,34 @@ class _Sweep:
             outcomes = [error]
         for cell, outcome in zip(cells, outcomes, strict=True):
             if isinstance(outcome, Exception):
-                self.failures[cell.name] = _reason(outcome)
-                print_line(f"{cell.name}: failed: {self.failures[cell.name]}", sys.stderr)
+                self._note_failure(cell, failure_reason(outcome))
             else:
-                self.summaries[cell.name] = outcome
-                if len(cells) == 1:
-                    # The table of the sweep is its output; those of its cells are how it gets on.
-                    with contextlib.suppress(OSError):
-                        print_distillation(outcome, cell.config.out, file=sys.stderr)
+                self._note_summary(cell, outcome, shows=len(cells) == 1)
+
+    def _note(self, cell: Cell, failure: str | None) -> None:
+        """A cell that another process trained is over."""
+        summary = _finished(cell) if failure is None else None
+        if summary is not None:
+            self._note_summary(cell, summary, shows=True)
+        else:
+            self._note_failure(cell, failure or f"{cell.config.out}: has no summary of all updates")
+        self._write()
+
+    def _note_failure(self, cell: Cell, reason: str) -> None:
+        self.failures[cell.name] = reason
+        print_line(f"{cell.name}: failed: {reason}", sys.stderr)
+
+    def _note_summary(self, cell: Cell, summary: Summary, *, shows: bool) -> None:
+        self.summaries[cell.name] = summary
+        if shows:
+            # The table of the sweep is its output; those of its cells are how it gets on.
+            with contextlib.suppress(OSError):
+                print_distillation(summary, cell.config.out, file=sys.stderr)
 
     def _announce(self, cells: Sequence[Cell]) -> None:
         number = 1 + self.plan.cells.index(cells[0])
         together = f" and {len(cells) - 1} like it together" if len(cells) > 1 else ""
-        left = len(self.plan.cells) - len(self.summaries) - len(self.failures)
+        left = len(self.plan.own_cells) - len(self.summaries) - len(self.failures)
         time_left = ""
         if self.seconds:
             time_left = f", about {format_seconds(left * sum(self.seconds) / len(self.seconds))} left"
@@ -177,7 +217,10 @@ class _Sweep:
         return score
 
     def _write(self) -> Table:
-        table = build_table([self._entry(cell) for cell in self.plan.cells])
+        """The table of this process's cells; written if these are all."""
+        table = build_table([self._entry(cell) for cell in self.plan.own_cells])
+        if self.plan.config.cells is not None:
+            return table
         text = json.dumps(to_json(table), indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.run_directory.path / "table.json", text)
         write_atomically(self.run_directory.path / "table.md", format_table(table))
@@ -225,14 +268,3 @@ def _finished(cell: Cell) -> Summary | None:
         return None
     schedule = cell.config.schedule
     return summary if summary and summary.updates == schedule.rounds * schedule.updates_per_round else None
-
-
-def _reason(error: Exception) -> str:
-    """Why a cell failed, in one line; raises what is no failure of the cell but of this program."""
-    if isinstance(error, UserError):
-        return str(error)
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    if isinstance(error, OSError):
-        return str(error.strerror or error)
-    raise error

@@ -19,7 +19,8 @@ from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.runs.students import load_teacher
-from pd_jax.sweep.memory import FRAME_COMPRESSION, check_disk, checkpoint_bytes, students_memory
+from pd_jax.sweep.jobs import choose_jobs
+from pd_jax.sweep.memory import FRAME_COMPRESSION, check_disk, checkpoint_bytes, jobs_memory, students_memory
 from pd_jax.system.text import spell_bytes, spell_count
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import task_of
@@ -93,7 +94,10 @@ class Plan:
       cells: game by game, in the order of the grid.
       checkpoint_bytes: what all cells together take on disk, an upper estimate.
       together: whether cells of one shape train together.
-      memory: what the cells take that take the most.
+      memory: what the cells take that take the most; of several at once, all of them.
+      jobs: how many cells are trained at once, by processes of their own; 1 is one after another, in this process.
+      why_jobs: in words.
+      part: indices of the cells that are to be trained.
     """
 
     config: SweepConfig
@@ -102,6 +106,14 @@ class Plan:
     checkpoint_bytes: int
     together: bool
     memory: MemoryEstimate
+    jobs: int
+    why_jobs: str
+    part: range
+
+    @property
+    def own_cells(self) -> tuple[Cell, ...]:
+        """Those that are to be trained; all, unless ``cells`` says a part of them."""
+        return tuple(self.cells[index] for index in self.part)
 
     @property
     def recording_bytes(self) -> int:
@@ -136,6 +148,11 @@ class Plan:
                 )
         lines.append(f"checkpoints: up to about {spell_bytes(self.checkpoint_bytes)}")
         lines.append(self.memory.describe())
+        if self.config.cells is not None:
+            indices = ", ".join(map(str, self.part)) or "none"
+            lines.append(f"this process trains {len(self.part)} of them: {indices}")
+        if self.config.jobs != 1:
+            lines.append(f"jobs: {self.jobs} ({self.why_jobs})")
         return lines
 
 
@@ -159,17 +176,26 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
     is_recorded = config.record is not None or config.data is not None
     # What trains together cannot be rolled back by one.
     platform = next(iter(settings.values())).devices.platform
+    part = config.part(len(cells))
+    own = [cells[index] for index in part]
     may_share = config.checkpoint.on_divergence == "stop" and platform != "cpu"
     together = is_recorded and (may_share if config.together is None else config.together)
     memories = [setup.memory for setup in settings.values()]
     if together:
         memories = [
-            students_memory(setup, sum(cell.shape == shape for cell in cells)) for shape, setup in settings.items()
+            students_memory(setup, max(1, sum(cell.shape == shape for cell in own)))
+            for shape, setup in settings.items()
         ]
         for memory in memories:
             memory.check()
     total = sum(checkpoint_bytes(settings[cell.shape]) for cell in cells)
-    plan = Plan(config, games, cells, total, together, max(memories, key=lambda memory: memory.share))
+    jobs, why = choose_jobs(
+        config, [settings[cell.shape].memory for cell in own], platform, together=together, can_load=teachers is None
+    )
+    memory = max(memories, key=lambda memory: memory.share)
+    if jobs > 1:
+        memory = jobs_memory([settings[cell.shape].memory for cell in own], jobs)
+    plan = Plan(config, games, cells, total, together, memory, jobs, why, part)
     what = (
         f"the recording takes up to {spell_bytes(plan.recording_bytes)} and the checkpoints of "
         f"{spell_count(len(cells), 'cell')} up to {spell_bytes(total)}"

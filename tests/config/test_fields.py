@@ -26,7 +26,7 @@ TEXTS = [
     for key, field in fields(settings).items()
     if field.kind is str and not field.choices
 ]
-NO_PATHS = ("game", "hosts.coordinator", "topology")
+NO_PATHS = ("cells", "game", "hosts.coordinator", "topology")
 # What makes settings complete, beside the path that is tried.
 COMPLETE: dict[str, dict[str, Any]] = {
     "train-teacher": {"game": "pong", "out": "x"},

@@ -57,6 +57,7 @@ IDLE: list[tuple[str, str, str]] = [
     *(("online", *case) for case in STUDENTS),
     *(("sweep", *case) for case in DISTILLATIONS if case[0] != "behaviour.policy=student" and "data" not in case[0]),
     ("distill", "game=CartPole-v1", "env.max_noops=5"),
+    ("sweep", "together=true record=1024", "jobs=2"),
     ("online", "teacher_network=net1 game=pong student.network=net2", "mlp_hidden=8"),
     ("online", "", "pqn.episodic_life=false"),
     ("online", "", "profile_seconds=2.0"),
