@@ -10,7 +10,7 @@ from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import games_conflicts, not_one_each
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
-from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Paths, PathText, Words
+from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Jobs, Paths, PathText, Words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,9 @@ class EvaluateConfig(ProfiledConfig):
     """Directory for summary.json; None only prints."""
     resume: bool = False
     """Evaluate again for the directory, which holds this very evaluation."""
+    jobs: Jobs = 1
+    """Processes that play at once, each the games of one policy in one game on its share of the cores; auto is as many
+    as cores and memory allow."""
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
 
@@ -47,6 +50,8 @@ class EvaluateConfig(ProfiledConfig):
             yield "checkpoint", f"{self.checkpoint!r} of no run; give --run DIR"
         if self.profile and self.out is None:
             yield "profile", "true, and out is missing, where the trace would go; give --out DIR"
+        if self.profile and self.jobs != 1:
+            yield "profile", f"true, and jobs is {self.jobs}: what is traced is this process, and others play"
         if self.teacher is not None and self.game is not None:
             yield from not_one_each("game", self.game, self.teacher)
         yield from games_conflicts(self.game or ())

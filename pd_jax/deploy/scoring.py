@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.games import check_games
 from pd_jax.config.loading import to_mapping
 from pd_jax.deploy.student import TrainedStudent, load_trained
+from pd_jax.deploy.workers import Player, play_side_by_side
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.games import heeding, play_games
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.policy import count_params
+from pd_jax.resources.jobs import choose_jobs, jobs_memory
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import evaluation_memory
 from pd_jax.resources.profiler import profiling
@@ -29,7 +32,7 @@ from pd_jax.runs.students import load_teacher
 from pd_jax.runs.summary import GameSummary, Summary, one_or_list
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
-from pd_jax.system.progress import Progress
+from pd_jax.system.progress import Progress, print_line
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_teacher_plays
 from pd_jax.teachers.teacher import count_teachers_params
@@ -65,6 +68,15 @@ def run_evaluate(
     by_game = {teacher.task.name: teacher for teacher in teachers}
     memory = _memory(config, tasks, by_game, trained)
     memory.check()
+    each = [_memory(config, [task], *who) for task in tasks for who in _each_alone(task, by_game, trained)]
+    alone = None
+    if (platform := memory.devices.platform) != "cpu":
+        alone = f"policies play on {platform}, which is one process's at a time"
+    elif teacher is not None:
+        alone = "the teachers are objects of this process, which no other has"
+    jobs, why = choose_jobs(config.jobs, each, "player", alone)
+    if jobs > 1:
+        memory = jobs_memory(each, jobs)
     with contextlib.ExitStack() as stack:
         directory = None
         if config.out is not None:
@@ -72,7 +84,12 @@ def run_evaluate(
                 RunDirectory.create(config.out, "evaluate", to_mapping(config), resume=config.resume)
             )
         memory.tell()
-        scores = _score_all(config, tasks, by_game, trained)
+        if config.jobs != 1:
+            print_line(f"jobs: {jobs} ({why})", sys.stderr)
+        if jobs == 1:
+            scores = _score_all(config, tasks, by_game, trained)
+        else:
+            scores = _score_side_by_side(config, tasks, by_game, trained, jobs)
         summary = _summarise(config, tasks, by_game, trained, scores, time.monotonic() - started)
         if directory is not None:
             directory.write_summary(summary)
@@ -126,6 +143,16 @@ def _policies(
     return policies
 
 
+def _each_alone(
+    task: Task, teachers: Mapping[str, Teacher], trained: TrainedStudent | None
+) -> Iterator[tuple[Mapping[str, Teacher], TrainedStudent | None]]:
+    """The teacher and the student of a game, those who are there, each without the other."""
+    if task.name in teachers:
+        yield teachers, None
+    if trained is not None:
+        yield {}, trained
+
+
 def _memory(
     config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
 ) -> MemoryEstimate:
@@ -153,6 +180,29 @@ def _score_all(
                 on_progress = heeding(interrupts, progress.add(game, protocol.episodes), stage)
                 played = play_games(apply, variables, task, protocol, on_progress=on_progress)
                 scores.setdefault(who, {})[task.name] = Score.of(played.returns)
+    return scores
+
+
+def _score_side_by_side(
+    config: EvaluateConfig,
+    tasks: Sequence[Task],
+    teachers: Mapping[str, Teacher],
+    trained: TrainedStudent | None,
+    jobs: int,
+) -> dict[str, dict[str, Score]]:
+    """As :func:`_score_all`, by several processes."""
+    # In the order of their names.
+    names = dict(zip(teachers, config.teacher or (), strict=True))
+    players = []
+    for task in tasks:
+        if task.name in teachers:
+            players.append(Player("teacher", task.name, names[task.name], teachers[task.name].task.name))
+        if trained is not None:
+            players.append(Player("student", task.name))
+    updates = None if trained is None else trained.counters.updates
+    scores: dict[str, dict[str, Score]] = {}
+    for player, returns in zip(players, play_side_by_side(config, players, jobs, updates), strict=True):
+        scores.setdefault(player.who, {})[player.game] = Score.of(returns)
     return scores
 
 

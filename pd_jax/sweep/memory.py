@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -12,14 +11,11 @@ from pd_jax.distill.memory import distillation_parts
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.errors import UserError
 from pd_jax.networks.policy import count_params
-from pd_jax.resources.memory import MemoryEstimate, Part
-from pd_jax.resources.parts import programs_part
+from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.system.text import spell_bytes
 
 # Frames of random play shrink 25 times (Enduro) to 130 times (Qbert) in a recording; vectors hardly.
 FRAME_COMPRESSION = 20
-# Measured: what a worker has for itself alone once JAX, Orbax and EnvPool are imported.
-_PROCESS_BYTES = 160 * 2**20
 # Orbax's own files.
 _CHECKPOINT_OVERHEAD = 50_000
 
@@ -29,19 +25,6 @@ def students_memory(setup: DistillSetup, students: int) -> MemoryEstimate:
     policies = [(teacher.network.apply, teacher.variables) for teacher in setup.teachers]
     parts = distillation_parts(setup.config, setup.student, policies, setup.devices, students=students)
     return MemoryEstimate(parts, setup.devices)
-
-
-def jobs_memory(cells: Sequence[MemoryEstimate], jobs: int) -> MemoryEstimate:
-    """What some cells take that train at once in processes of their own: those that take the most.
-
-    Args:
-      cells: each one's.
-      jobs: how many at once.
-    """
-    largest = sorted(cells, key=lambda memory: memory.total)[-jobs:]
-    processes = Part("processes", _PROCESS_BYTES * len(largest), on_host=True)
-    # The sweep's own process has recorded, and waits.
-    return MemoryEstimate.together(largest, processes, programs_part())
 
 
 def checkpoint_bytes(setup: DistillSetup) -> int:

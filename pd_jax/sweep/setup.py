@@ -17,10 +17,10 @@ from pd_jax.config.sweep import SweepConfig, Variant
 from pd_jax.distill.setup import DistillSetup, make_setup
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
+from pd_jax.resources.jobs import choose_jobs, jobs_memory
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.runs.students import load_teacher
-from pd_jax.sweep.jobs import choose_jobs
-from pd_jax.sweep.memory import FRAME_COMPRESSION, check_disk, checkpoint_bytes, jobs_memory, students_memory
+from pd_jax.sweep.memory import FRAME_COMPRESSION, check_disk, checkpoint_bytes, students_memory
 from pd_jax.system.text import spell_bytes, spell_count
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import task_of
@@ -189,12 +189,17 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
         for memory in memories:
             memory.check()
     total = sum(checkpoint_bytes(settings[cell.shape]) for cell in cells)
-    jobs, why = choose_jobs(
-        config, [settings[cell.shape].memory for cell in own], platform, together=together, can_load=teachers is None
-    )
-    memory = max(memories, key=lambda memory: memory.share)
-    if jobs > 1:
-        memory = jobs_memory([settings[cell.shape].memory for cell in own], jobs)
+    alone = None
+    if platform != "cpu":
+        alone = f"students train on {platform}, which is one process's at a time"
+    elif teachers is not None:
+        alone = "the teachers are objects of this process, which no other has"
+    elif together:
+        alone = "cells of one shape train together, in this process"
+    each = [settings[cell.shape].memory for cell in own]
+    # That jobs is idle beside together was said when the settings were read.
+    jobs, why = choose_jobs("auto" if config.together and config.jobs != 1 else config.jobs, each, "cell", alone)
+    memory = max(memories, key=lambda memory: memory.share) if jobs == 1 else jobs_memory(each, jobs)
     plan = Plan(config, games, cells, total, together, memory, jobs, why, part)
     what = (
         f"the recording takes up to {spell_bytes(plan.recording_bytes)} and the checkpoints of "

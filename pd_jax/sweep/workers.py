@@ -18,9 +18,9 @@ from pd_jax.sweep.setup import Cell, Plan
 from pd_jax.system.cores import describe_cores
 from pd_jax.system.files import to_plain
 from pd_jax.system.interrupts import Interrupts
-from pd_jax.system.progress import Meter, Progress
+from pd_jax.system.progress import Progress
 from pd_jax.system.text import spell_count
-from pd_jax.system.workers import Advanced, Began, Ended, Task, Workers
+from pd_jax.system.workers import Advanced, Began, Ended, Task, TaskMeters, Workers
 from pd_jax.teachers import Teacher
 
 
@@ -42,42 +42,27 @@ def train_side_by_side(
     tasks = [
         Task(cell.name, {"config": to_plain(to_mapping(cell.config)), "score": str(score_of(cell))}) for cell in cells
     ]
-    meters: dict[str, Meter] = {}
     with (
         Interrupts() as interrupts,
         Progress(f"sweep of {spell_count(len(plan.own_cells), 'cell')}") as progress,
         Workers("pd_jax.sweep.workers:train_cell", min(plan.jobs, len(cells))) as workers,
     ):
         finished = progress.add("cells", len(plan.own_cells), completed=len(plan.own_cells) - len(cells))
+        meters = TaskMeters(progress)
         for event in workers.run(tasks, interrupts):
             if isinstance(event, Began):
                 cell = by_name[event.task.name]
                 number = 1 + plan.cells.index(cell)
                 progress.print(f"cell {number} of {len(plan.cells)} on {describe_cores(event.cores)}: {cell.name}")
             elif isinstance(event, Advanced):
-                _show(progress, meters, event)
+                meters.show(event)
             elif isinstance(event, Ended):
-                if (meter := meters.pop(event.task.name, None)) is not None:
-                    progress.remove(meter)
+                meters.remove(event.task)
                 failure = event.failure or event.result["failure"]
                 note(by_name[event.task.name], failure)
                 finished.advance()
             else:
-                progress.print(f"{event.task.name}: {event.line}" if event.task else event.line)
-
-
-def _show(progress: Progress, meters: dict[str, Meter], event: Advanced) -> None:
-    """What a cell counts now, on a meter of its own."""
-    name = f"{event.task.name} {event.meter}"
-    meter = meters.get(event.task.name)
-    if meter is None:
-        meters[event.task.name] = progress.add(name, event.total, completed=event.completed)
-    elif meter.name != name or event.completed < meter.completed:
-        meter.name = name
-        meter.reset(event.total, completed=event.completed)
-    else:
-        meter.total = event.total
-        meter.set(event.completed)
+                progress.print(event.text)
 
 
 def train_cell(payload: dict[str, Any], stop: threading.Event) -> dict[str, str | None]:

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from pd_jax.system.cores import keep_xla_threads, share_cores, usable_cores, xla_threads
 from pd_jax.system.interrupts import Interrupts
+from pd_jax.system.progress import Meter, Progress
 
 # `-m` would put the working directory first, where a file may be called as a module is.
 _START = """
@@ -69,6 +70,11 @@ class Said:
     task: Task | None
     line: str
 
+    @property
+    def text(self) -> str:
+        """With whose it is."""
+        return f"{self.task.name}: {self.line}" if self.task else self.line
+
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
@@ -80,6 +86,32 @@ class Ended:
 
 
 Event = Began | Advanced | Said | Ended
+
+
+class TaskMeters:
+    """Where the tasks in hand are, each on a meter of its own."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._meters: dict[str, Meter] = {}
+
+    def show(self, event: Advanced) -> None:
+        """A task has advanced, or begun to count something else."""
+        name = f"{event.task.name} {event.meter}"
+        meter = self._meters.get(event.task.name)
+        if meter is None:
+            self._meters[event.task.name] = self._progress.add(name, event.total, completed=event.completed)
+        elif meter.name != name or event.completed < meter.completed:
+            meter.name = name
+            meter.reset(event.total, completed=event.completed)
+        else:
+            meter.total = event.total
+            meter.set(event.completed)
+
+    def remove(self, task: Task) -> None:
+        """A task is over."""
+        if (meter := self._meters.pop(task.name, None)) is not None:
+            self._progress.remove(meter)
 
 
 class Workers:

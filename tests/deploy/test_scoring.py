@@ -19,6 +19,7 @@ from pd_jax.cli import main
 from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.student import load_trained
 from pd_jax.evaluation import games
+from pd_jax.system.cores import usable_cores
 from support.commands import (
     ENDLESS_EVALUATION,
     QUICK_EVALUATION,
@@ -77,6 +78,26 @@ def check_comparison(summary: dict[str, Any], run: Path) -> None:
         assert summary[name] == whole[name]
     assert summary["games"]["cartpole"].keys() == whole["games"]["cartpole"].keys()
     assert {"geometric_mean_percent", "wall_seconds"} <= summary.keys()
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="one core is one job's")
+def test_two_jobs_give_the_scores_of_one(finished_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    values = QUICK_EVALUATION | {"teacher": "cartpole", "run": finished_run, "evaluation.epsilon": 0.5}
+    printed = []
+    for jobs in (1, 2):
+        succeed("evaluate", values | {"jobs": jobs, "out": tmp_path / str(jobs)})
+        printed.append(capfd.readouterr().out)
+    one, two = (read_summary(tmp_path / jobs) for jobs in "12")
+    assert one["games"]["cartpole"]["teacher_standard_error"] > 0
+    del one["wall_seconds"], two["wall_seconds"]
+    assert one == two
+    assert printed[0] == printed[1]
+    assert read_yaml(tmp_path / "1" / "config.yaml") == read_yaml(tmp_path / "2" / "config.yaml") | {
+        "out": str(tmp_path / "1")
+    }
+    assert refusal(capfd, "evaluate", *options(values | {"jobs": 2, "profile": True, "out": tmp_path / "3"})) == (
+        "pd-jax evaluate: --profile: true, and jobs is 2: what is traced is this process, and others play"
+    )
 
 
 def test_a_student_alone_is_scored_and_is_the_one_of_the_newest_checkpoint(

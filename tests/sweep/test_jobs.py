@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import pd_jax.sweep.jobs
+import pd_jax.resources.jobs
 from pd_jax.cli import main
 from pd_jax.config.loading import load_config
 from pd_jax.config.sweep import SweepConfig
@@ -244,8 +244,8 @@ def test_every_cell_is_in_one_part() -> None:
 
 def test_jobs_are_as_many_as_cores_cells_and_memory_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = 8
-    monkeypatch.setattr(pd_jax.sweep.jobs, "count_cores", lambda: cores)
-    monkeypatch.setattr(pd_jax.sweep.jobs, "usable_cores", lambda: tuple(range(cores)))
+    monkeypatch.setattr(pd_jax.resources.jobs, "count_cores", lambda: cores)
+    monkeypatch.setattr(pd_jax.resources.jobs, "usable_cores", lambda: tuple(range(cores)))
     grid = {"grid.seeds": [1, 2, 3]}
     plan = plan_of(tmp_path, jobs="auto", **grid)
     assert (plan.jobs, plan.describe()[-1]) == (6, "jobs: 6 (8 cores, 6 cells)")
