@@ -8,6 +8,7 @@ import importlib.util
 import json
 import re
 import shlex
+import string
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,11 +101,15 @@ def find(dotted: str) -> Any:
     raise ModuleNotFoundError(dotted)
 
 
+OF_A_CLUSTER = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}
+"""Variables that command lines have from it."""
+
+
 def command_lines(document: Path) -> Iterator[list[str]]:
     """The arguments of every ``pd-jax`` in a bash block."""
     for code in blocks(document, "bash"):
         for line in code.replace("\\\n", " ").replace("&&\n", "&& ").splitlines():
-            words = shlex.split(line, comments=True)
+            words = shlex.split(string.Template(line).safe_substitute(OF_A_CLUSTER), comments=True)
             for place, word in enumerate(words):
                 if word == "pd-jax" or word.endswith("/pd-jax"):
                     rest = words[place + 1 :]
