@@ -261,6 +261,9 @@ class _Worker:
 
     def _listen(self, stream: IO[bytes], kind: str) -> None:
         for line in stream:
+            if kind == "answer" and not line.endswith(b"\n"):
+                # It died in the middle of it.
+                break
             text = line.decode(errors="replace").rstrip("\r\n")
             self._events.put((self, kind, json.loads(text) if kind == "answer" else text))
 
@@ -268,4 +271,5 @@ class _Worker:
         self._listen(stream, "answer")
         self.process.wait()
         said.join(_LAST_WORDS_SECONDS)
+        stream.close()
         self._events.put((self, "end", None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,12 @@ def work(payload: Any, stop: threading.Event) -> Any:
         return {"value": payload["value"], "process": os.getpid(), "cores": sorted(usable_cores())}
     if what == "fail":
         raise KeyError("a fault of the program")
+    if what == "break off":
+        # In the middle of an answer, which goes to the one pipe beside the standard streams.
+        pipes = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and is_pipe(fd)]
+        for pipe in pipes:
+            os.write(pipe, b'{"result": [1, 2')
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == "sum":
         return digest_of_sum()
     assert what == "wait"
@@ -32,6 +39,14 @@ def work(payload: Any, stop: threading.Event) -> Any:
             meter.advance()
             interrupts.check()
             time.sleep(0.01)
+
+
+def is_pipe(descriptor: int) -> bool:
+    """Whether it is one."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
+    except OSError:
+        return False
 
 
 def digest_of_sum() -> str:

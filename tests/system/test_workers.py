@@ -91,6 +91,11 @@ def test_a_worker_that_is_killed_ends_its_own_task_alone(number: int, failure: s
     assert found["next"].result["value"] == 1
 
 
+def test_half_an_answer_is_none() -> None:
+    (end,) = ends(do({"do": "break off"})).values()
+    assert end.failure == "its process was killed by SIGKILL, as where memory runs out"
+
+
 def test_all_end_when_told_and_none_is_left() -> None:
     stop, seen, processes = threading.Event(), [], []
     with stopped_by(stop), Workers(TASKS, JOBS) as workers, Interrupts() as interrupts:
