@@ -12,8 +12,9 @@ from typing import Any
 from pd_jax.config.commands import Command
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.plan import PlanConfig
+from pd_jax.environments.families import import_few
 from pd_jax.errors import UserError
-from pd_jax.system import compilation_cache, hosts
+from pd_jax.system import compilation_cache, host_memory, hosts
 
 
 def run_command(words: Sequence[str], command: Command, config: Any) -> None:
@@ -60,6 +61,8 @@ def _check_variables() -> None:
 
 def _prepare(name: str, config: Any) -> None:
     """To be called before JAX is imported."""
+    host_memory.limit_arenas()
+    import_few()
     compilation_cache.turn_on()
     if isinstance(config, DistillConfig):
         # Before anything of JAX's is touched.

@@ -14,6 +14,7 @@ import numpy as np
 from pd_jax.replay import columns, rings
 from pd_jax.replay.relabel import Relabelled, Relabeller
 from pd_jax.replay.rings import ReplayState
+from pd_jax.system import host_memory
 from pd_jax.system.devices import DeviceGroup, tracing_for
 from pd_jax.types import Trajectory
 
@@ -95,6 +96,8 @@ class Replay:
         here = self._devices.here
         init = functools.partial(rings.init, size.num_lanes // self._devices.size, *size[1:])
         state: ReplayState = here.map(lambda _: init())(np.zeros(here.size))
+        # Until play is stored in them: while the programs are compiled, which takes the most memory beside.
+        host_memory.forget_zeros(state)
         return state
 
     def _unfold(self, array: np.ndarray) -> Any:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pd_jax.runs.event_writer import EventWriter
+
 _FLUSH_SECONDS = 10.0
 # After a failure, such as a full disk. All is written anew then, which takes a moment for every thousand lines.
 _RETRY_SECONDS = 60.0
@@ -21,9 +23,6 @@ class EventFiles:
 
     Events are buffered, so a kill loses some that ``metrics.jsonl`` has; a run that goes on from a checkpoint drops
     lines that had been events. Whatever the reason, files that do not hold the metrics' steps and times are replaced.
-
-    ``tensorboardX.SummaryWriter`` writes from a thread behind a bounded queue, and a training loop was seen to wait for
-    that queue without an end.
 
     Args:
       directory: of the files, made if need be.
@@ -100,25 +99,15 @@ class EventFiles:
     def _write_line(self, line: Mapping[str, Any]) -> None:
         if self._writer is None:
             self._open(starts_anew=False)
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-
         values = {name: value for name, value in line.items() if name not in ("step", "time") and value is not None}
-        scalars = [Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
-        self._writer.write_event(Event(wall_time=line["time"], step=line["step"], summary=Summary(value=scalars)))
+        self._writer.write(line["step"], line["time"], {name: float(value) for name, value in values.items()})
 
     def _open(self, *, starts_anew: bool) -> None:
-        # Where PyTorch is installed tensorboardX imports it, which takes seconds: not before something is written.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
         self.directory.mkdir(exist_ok=True)
         # The name has the time in whole seconds only.
-        self._writer = EventsWriter(str(self.directory / "events"), f".{os.getpid()}.{time.monotonic_ns()}")
+        self._writer = EventWriter(self.directory, f".{os.getpid()}.{time.monotonic_ns()}")
         if starts_anew:
-            # A TensorBoard that is looking on forgets what it has read.
-            session = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=0, session_log=session))
+            self._writer.start_session()
 
     def _let_go(self) -> None:
         if self._writer is not None:
@@ -152,10 +141,7 @@ def _events_in(content: bytes) -> Iterator[tuple[int, float]]:
 
 
 def _parse(event: bytes) -> tuple[int, float] | None:
-    """Step (field 2) and time (field 1) of an event; None if it has no summary (field 5).
-
-    A few lines instead of tensorboardX's: most runs that are opened again have nothing to write.
-    """
+    """Step (field 2) and time (field 1) of an event; None if it has no summary (field 5)."""
     step, wall_time, has_summary, position = 0, 0.0, False, 0
     while position < len(event):
         key, position = _varint(event, position)

@@ -23,7 +23,7 @@ from pd_jax.runs.counters import Counters, StudentCounters
 from pd_jax.runs.requests import Dispatched, FetchMetrics, Update
 from pd_jax.runs.timer import SaveTimer
 from pd_jax.runs.tools import Tools
-from pd_jax.system import hosts
+from pd_jax.system import host_memory, hosts
 from pd_jax.system.interrupts import Interrupted
 
 C = TypeVar("C", bound=Counters)
@@ -90,6 +90,7 @@ class Session(abc.ABC, Generic[C]):
         state, metadata = self.snapshot(), self.counters.to_metadata() | {"wall_seconds": self.wall_seconds()}
         self.checkpointer.save(self.counters.step, state, metadata, score)
         self.timer.note_saved(self.counters.done)
+        host_memory.release_freed()
 
     @contextlib.contextmanager
     def saved_when_interrupted(self) -> Iterator[None]:
@@ -205,6 +206,7 @@ class StudentSession(Session[S]):
         fetch_metrics, beside = self._unwritten
         self._unwritten = None
         metrics = fetch_metrics()
+        host_memory.release_compiled()
         values = {name: float(metrics[name]) for name in ("loss", "agreement", "grad_norm")}
         # Counted once they are done: a call returns as soon as it is dispatched.
         self.updates.set(self.counters.updates)

@@ -157,7 +157,7 @@ def test_a_full_disk_costs_metrics_and_one_warning_but_no_torn_line(tmp_path: Pa
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_does_not_block_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))
+    monkeypatch.setattr("pd_jax.runs.event_writer.open", lambda *_: open("/dev/full", "wb"), raising=False)
     with MetricsWriter(tmp_path, warn=warnings.append) as writer:
         for step in range(100):
             writer.write(step, {"loss": 1.0})

@@ -1,0 +1,103 @@
+"""What the allocator of the host's memory keeps, and how it is given back.
+
+A run's programs are compiled in its first seconds, by threads that ask for hundreds of megabytes and free them. Without
+a word glibc keeps those in as many arenas as there were threads, while the replay fills: the peak of a run is then the
+sum of both. Everything here is advice about pages that nothing is in, and changes no bit of what is computed.
+
+It is for Linux and glibc; elsewhere nothing happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import sys
+import threading
+from typing import Any
+
+_ARENA_MAX, _DONT_NEED = -8, 4
+# Of JAX's events: a program was compiled, or was taken from the compilation cache.
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_has_compiled = threading.Event()
+
+
+def limit_arenas() -> None:
+    """Has all threads of this process take their memory from one arena, unless the user said how many.
+
+    For a process that is the program's own, and before it has threads: arenas that are there stay. What one thread
+    frees is then what another takes. Blocks of a minibatch or a rollout are mapped apart, whoever asks for them.
+    """
+    if (library := _glibc()) is not None and not _is_said():
+        library.mallopt(_ARENA_MAX, 1)
+
+
+def release_freed() -> None:
+    """Gives the operating system what was freed; takes a few milliseconds, in which others wait to allocate."""
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+def release_compiled() -> None:
+    """As :func:`release_freed`, if JAX has compiled something since."""
+    _listen()
+    if _has_compiled.is_set():
+        _has_compiled.clear()
+        release_freed()
+
+
+def forget_zeros(arrays: Any) -> None:
+    """Gives the operating system the memory of arrays that hold nothing but zeros, page by page until it is written.
+
+    Linux reads as zeros what has been let go of, and has a page again for what is written: an empty replay takes what
+    is stored in it, and not what it may hold one day.
+
+    Args:
+      arrays: any pytree of JAX's arrays. On other devices than CPUs they stay as they are.
+    """
+    if (library := _glibc()) is None:
+        return
+    import jax
+
+    for leaf in jax.tree.leaves(jax.block_until_ready(arrays)):
+        for shard in leaf.addressable_shards:
+            if shard.device.platform == "cpu":
+                _forget(library, shard.data.unsafe_buffer_pointer(), shard.data.nbytes)
+
+
+def _forget(library: ctypes.CDLL, address: int, num_bytes: int) -> None:
+    """Lets go of the whole pages among some bytes; the others keep their zeros."""
+    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (address + num_bytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if size > 0:
+        # Refused, for pages that are locked, they stay: as good, and as large, as before.
+        library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), _DONT_NEED)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is glibc."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") and hasattr(library, "malloc_trim") else None
+
+
+def _is_said() -> bool:
+    """Whether the user's environment says how many arenas there are."""
+    return "MALLOC_ARENA_MAX" in os.environ or "glibc.malloc.arena_max" in os.environ.get("GLIBC_TUNABLES", "")
+
+
+@functools.cache
+def _listen() -> None:
+    """Notes from now on whenever JAX has compiled; the first time counts."""
+    import jax
+
+    _has_compiled.set()
+
+    def note(event: str, duration_secs: float, **others: str | int) -> None:
+        if event == _COMPILED:
+            _has_compiled.set()
+
+    jax.monitoring.register_event_duration_secs_listener(note)

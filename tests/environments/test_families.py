@@ -1,0 +1,28 @@
+"""The program imports those of EnvPool's families that it has tasks of, and nobody loses the others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+CODE = """
+import json, sys
+from pd_jax.environments.families import import_few
+import_few()
+import_few()
+from pd_jax.environments.tasks import TASKS, get_task
+import envpool
+made = [envpool.make_spec(task.env_id).config.num_envs for task in TASKS.values()]
+others = sorted(name for name in sys.modules if name.startswith("envpool.") and name.endswith(".registration"))
+drawing = "matplotlib" in sys.modules
+known = get_task("up_n_down").num_actions
+import envpool.toy_text.registration
+print(json.dumps([len(made) == len(TASKS), others, drawing, known, "Taxi-v3" in envpool.list_all_envs()]))
+"""
+FEW = [f"envpool.{name}registration" for name in ("atari.", "box2d.", "classic_control.", "")]
+
+
+def test_tasks_are_there_and_other_families_on_request() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, FEW, False, 6, True]
