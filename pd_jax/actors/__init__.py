@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pd_jax.actors.play import Play
     from pd_jax.actors.recorded import RecordedPlay
     from pd_jax.actors.rollout import ActingStudent, FinishedEpisodes, LaneState, Unroll, make_rollout, start
+    from pd_jax.actors.shuffled import ShuffledPlay
 
 __all__ = [
     "ActingStudent",
@@ -19,6 +20,7 @@ __all__ = [
     "LivePlay",
     "Play",
     "RecordedPlay",
+    "ShuffledPlay",
     "Unroll",
     "make_rollout",
     "start",
@@ -32,5 +34,6 @@ if not TYPE_CHECKING:
             "play": ["Play"],
             "recorded": ["RecordedPlay"],
             "rollout": ["ActingStudent", "FinishedEpisodes", "LaneState", "Unroll", "make_rollout", "start"],
+            "shuffled": ["ShuffledPlay"],
         },
     )

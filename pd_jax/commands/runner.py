@@ -14,7 +14,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.plan import PlanConfig
 from pd_jax.environments.families import import_few
 from pd_jax.errors import UserError
-from pd_jax.system import compilation_cache, host_memory, hosts
+from pd_jax.system import compilation_cache, hosts
 
 
 def run_command(words: Sequence[str], command: Command, config: Any) -> None:
@@ -61,7 +61,6 @@ def _check_variables() -> None:
 
 def _prepare(name: str, config: Any) -> None:
     """To be called before JAX is imported."""
-    host_memory.limit_arenas()
     import_few()
     compilation_cache.turn_on()
     if isinstance(config, DistillConfig):

@@ -12,6 +12,8 @@ from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperatur
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
 
+_STACKED_BEFORE = 3
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillConfig(DistillationSettings):
@@ -28,9 +30,30 @@ class DistillConfig(DistillationSettings):
         """
         return math.ceil(self.schedule.steps_per_round / self.steps_per_rollout(game))
 
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether play comes in rollouts that do not follow one another."""
+        return self.data is not None and self.data_order == "shuffled"
+
+    @property
+    def steps_before(self) -> int:
+        """Steps before a rollout that are stored with it, for the stacks of its first steps reach back to them."""
+        return _STACKED_BEFORE if self.is_shuffled else 0
+
+    @property
+    def stored_length(self) -> int:
+        """Steps of each lane that are stored at once: a rollout, and those before it."""
+        return self.schedule.rollout_length + self.steps_before
+
     def capacity_per_lane(self, game: int = 0) -> int:
-        """Steps of each lane of a game that the replay keeps."""
-        return self.replay.capacity // self.lanes[game]
+        """Steps of each lane of a game that the replay keeps; of shuffled play whole rollouts, so that all of them stay
+        equally long."""
+        capacity = self.replay.capacity // self.lanes[game]
+        return capacity // self.stored_length * self.stored_length if self.is_shuffled else capacity
+
+    def rollouts_held(self, game: int = 0) -> int:
+        """Whole rollouts of a game that the replay keeps."""
+        return self.capacity_per_lane(game) // self.stored_length
 
     def plays_ahead(self, platform: str) -> bool:
         """Whether the round to come is played (or, of a recording, read) during updates on devices of this platform."""
@@ -40,6 +63,8 @@ class DistillConfig(DistillationSettings):
 
     def idle(self) -> Iterator[Idle]:
         yield from super().idle()
+        if self.data is None:
+            yield Idle("data_order", "data", "is for recorded play, and there is no data")
         yield from idle_temperature((self.loss.kind,))
         yield from idle_learner(self.learner, self.num_games)
         yield from idle_student(self.student, self.num_games)

@@ -11,6 +11,7 @@ from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_behaviour, idl
 from pd_jax.config.sections import (
     ActorsConfig,
     BehaviourConfig,
+    DataOrder,
     DistillCheckpointConfig,
     EnvConfig,
     HostsConfig,
@@ -45,6 +46,9 @@ class DistillationSettings(ProfiledConfig):
     data: Paths | None = None
     """Directories of recorded play to learn from, one for each teacher, with the lanes it was recorded with; None plays
     live."""
+    data_order: DataOrder = "recorded"
+    """Recorded play goes into the replay as it was played, once; or shuffled: in rollouts, in another order each time
+    that it is gone through, again and again, for recordings that are larger than the replay."""
     epsilon: Probability = 0.05
     """Chance of a random action in the play, whoever acts."""
     behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)

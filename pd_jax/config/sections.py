@@ -30,6 +30,7 @@ WindowSeconds = Annotated[float, Bounds(0.1, 60.0)]
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
 Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
+DataOrder = Annotated[Literal["recorded", "shuffled"], Choice("an order of recorded play")]
 if TYPE_CHECKING:
     # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
     Words = str | tuple[str, ...]

@@ -162,6 +162,8 @@ class SweepConfig(DistillationSettings):
         yield from super().idle()
         if self.together:
             yield Idle("jobs", "together", "cells that train together are in one process; say --no-together")
+        if self.data is None and self.record is None:
+            yield Idle("data_order", "data", "is for recorded play, and there is neither data nor record")
         grid = self.grid
         for axis, key in (
             ("networks", "student.network"),

@@ -16,6 +16,7 @@ from pd_jax.actors.play import Play, action_gap, first_unsound_step
 from pd_jax.actors.prefetch import PrefetchedPlay
 from pd_jax.actors.recorded import RecordedPlay
 from pd_jax.actors.rollout import ActingStudent
+from pd_jax.actors.shuffled import ShuffledPlay
 from pd_jax.actors.side_by_side import SideBySide
 from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.memory import rollouts_ahead
@@ -101,6 +102,7 @@ class Experience:
         self._values: dict[str, float] = {}
         self._play: SideBySide | None = None
         self._live: list[LivePlay] = []
+        self._shuffled: dict[int, ShuffledPlay] = {}
         self._teaching = [teacher.variables for teacher in setup.teachers]
         self._timer = InferenceTimer(self._live)
         self.replay = Replay([self._ring_size(game) for game in range(len(setup.tasks))], setup.devices)
@@ -129,6 +131,7 @@ class Experience:
     def open(self) -> None:
         """Starts the teachers' play, or opens what was recorded of it."""
         self._live.clear()
+        self._shuffled.clear()
         self._play = SideBySide([self._open_play(game) for game in range(len(self._setup.tasks))])
         self.ledger.plays = [play.time for play in self._live]
         for game, at in enumerate(self.games):
@@ -155,18 +158,26 @@ class Experience:
           say: is told, in one line, where the play differs from what it was.
         """
         if self._config.data is not None:
-            self._collect(rounds + in_mid_round, [0] * len(self.games))
+            counts = self._rollouts(rounds + in_mid_round)
+            for game, play in self._shuffled.items():
+                # Of all that went in, what has not been written over since; of play that stopped, all that there was.
+                if self.games[game].stopped_at is None:
+                    left_out = max(0, counts[game] - self._config.rollouts_held(game))
+                    play.skip(left_out)
+                    self.replay.skip(game, left_out * self._config.stored_length)
+                    counts[game] -= left_out
+            self._collect(counts, [0] * len(self.games))
             return
         say("the replay starts again with fresh episodes: a live emulator cannot be saved")
         if in_mid_round:
-            self._collect(1, [game.env_steps for game in self.games])
+            self._collect(self._rollouts(1), [game.env_steps for game in self.games])
 
     def play_round(self) -> None:
         """Stores the play of one more round."""
         if self._live and not self._plays_ahead:
             self.ledger.on_stage(PLAY)
         before = [game.env_steps for game in self.games]
-        for at, steps in zip(self.games, self._collect(1, before, is_new=True), strict=True):
+        for at, steps in zip(self.games, self._collect(self._rollouts(1), before, is_new=True), strict=True):
             at.env_steps += steps
         if self._config.schedule.rounds > 1:
             self._timer.note_round()
@@ -212,14 +223,17 @@ class Experience:
         """What the names of a game's metrics begin with: nothing if there is only one."""
         return f"{self._setup.names[game]}/" if len(self._setup.tasks) > 1 else ""
 
-    def _collect(self, rounds: int, before: Sequence[int], *, is_new: bool = False) -> list[int]:
-        """Stores some rounds of play, ``before`` which each game had so many steps; returns the steps stored."""
+    def _rollouts(self, rounds: int) -> list[int]:
+        """Of each game, in some rounds."""
+        return [rounds * self._config.rollouts_per_round(game) for game in range(len(self.games))]
+
+    def _collect(self, counts: Sequence[int], before: Sequence[int], *, is_new: bool = False) -> list[int]:
+        """Stores some rollouts of each game, ``before`` which it had so many steps; returns the steps stored."""
         play, config = self._play, self._config
         assert play is not None
         steps, stopped_before = [0] * len(self.games), play.stopped
         latest: dict[int, Trajectory] = {}
         self._meter.reset(completed=self._meter.completed)
-        counts = [rounds * config.rollouts_per_round(game) for game in range(len(self.games))]
         with contextlib.closing(play.rollouts(counts)) as rollouts, self.ledger.during(INPUT):
             for game, trajectory in self.ledger.waits(rollouts, PLAY if self._live else INPUT):
                 if game not in play.stopped and not self._stops(play, game, trajectory, before[game] + steps[game]):
@@ -296,6 +310,15 @@ class Experience:
         dataset, length = setup.datasets[game], config.schedule.rollout_length
         lanes = config.lanes[game] // setup.devices.num_processes
         first_lane = lanes * jax.process_index()
+        if dataset is not None and config.is_shuffled:
+            self._shuffled[game] = ShuffledPlay(
+                dataset,
+                rollout_length=length,
+                steps_before=config.steps_before,
+                num_steps=self.games[game].recorded_steps,
+                lanes=slice(first_lane, first_lane + lanes),
+            )
+            return self._shuffled[game]
         if dataset is not None:
             return RecordedPlay(
                 dataset,

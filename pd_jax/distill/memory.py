@@ -70,7 +70,7 @@ def distillation_parts(
         ),
         largest(activations),
         weights_part("teachers", [variables for _, variables in teachers]),
-        rollout_part(config.lanes_key, list(zip(tasks, lanes, strict=True)), config.schedule.rollout_length),
+        rollout_part(config.lanes_key, list(zip(tasks, lanes, strict=True)), config.stored_length),
         *([ahead_part(config, tasks)] if config.plays_ahead(devices.platform) else []),
         emulators_part(config.lanes_key, environments, config.evaluation, tasks),
         checkpoint_part("student.network", state, num_params, students),
@@ -104,7 +104,7 @@ def play_part(config: DistillConfig, student: Student, teachers: Sequence[Policy
 def rollouts_ahead(config: DistillConfig, task: Task, game: int) -> int:
     """Rollouts of a game that may be played before the round that they are for: a round of them, if there is room."""
     room = config.actors.queue_mib * 2**20 // config.num_games
-    size = tree_bytes(trajectory_of(task, config.lanes[game], config.schedule.rollout_length))
+    size = tree_bytes(trajectory_of(task, config.lanes[game], config.stored_length))
     return max(1, min(config.rollouts_per_round(game), room // size))
 
 
@@ -112,6 +112,6 @@ def ahead_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
     """Play of all games that waits for the round that it is for."""
     total = 0
     for game, task in enumerate(tasks):
-        size = tree_bytes(trajectory_of(task, config.lanes[game], config.schedule.rollout_length))
+        size = tree_bytes(trajectory_of(task, config.lanes[game], config.stored_length))
         total += size * rollouts_ahead(config, task, game)
     return Part("play ahead", total, f"actors.queue_mib: play of {spell_games(tasks)} ahead of the updates takes")

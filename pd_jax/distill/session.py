@@ -233,7 +233,7 @@ class DistillSession(StudentSession[DistillCounters]):
 
     def begin(self, rounds: int, *, in_mid_round: bool) -> Generator[PlayRequest, Any, None]:
         """Starts the play, and brings the replay back."""
-        for line in self.setup.short_recordings(self.total_env_steps):
+        for line in self.setup.notes_on_recordings(self.total_env_steps):
             self.progress.print(line)
         yield OpenPlay()
         if self.counters.updates == 0:

@@ -102,7 +102,7 @@ class DistillSetup:
         totals = []
         for game, dataset in enumerate(self.datasets):
             rollouts = schedule.rounds * config.rollouts_per_round(game)
-            if dataset is not None:
+            if dataset is not None and not config.is_shuffled:
                 rollouts = min(rollouts, recorded_steps[game] // schedule.rollout_length)
             totals.append(rollouts * config.steps_per_rollout(game))
         return tuple(totals)
@@ -120,14 +120,24 @@ class DistillSetup:
             divergence=make_divergence(config.loss, student, self.gives_logits) if several else None,
         )
 
-    def short_recordings(self, total_env_steps: Sequence[int]) -> list[str]:
-        """A line for each recording that holds less than the schedule asks for.
+    def notes_on_recordings(self, total_env_steps: Sequence[int]) -> list[str]:
+        """A line for each recording that holds less than the schedule asks for, or that is shuffled.
 
         Args:
           total_env_steps: of each game, what the run stores in the end.
         """
         config, lines = self.config, []
         for game, dataset in enumerate(self.datasets):
+            if dataset is not None and config.is_shuffled:
+                held, recorded = config.rollouts_held(game), config.lanes[game] * dataset.num_steps
+                share = held * config.steps_per_rollout(game) / recorded
+                lines.append(
+                    f"{dataset.path} is gone through {total_env_steps[game] / recorded:.1f} times; the replay holds "
+                    f"{100 * share:.0f} % of it at a time"
+                    if share < 1
+                    else f"{dataset.path} fits into the replay; data_order 'recorded' holds each of its steps once"
+                )
+                continue
             wanted = config.schedule.rounds * config.rollouts_per_round(game) * config.steps_per_rollout(game)
             if dataset is not None and total_env_steps[game] < wanted:
                 lines.append(
@@ -262,10 +272,11 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
     recorded = dataset.num_steps * header.num_lanes
     if config.learner.batch_size > recorded:
         raise UserError(f"{dataset.path}: holds {recorded} steps, less than learner.batch_size")
-    if config.replay.capacity < header.num_lanes * length:
+    if config.replay.capacity < header.num_lanes * config.stored_length:
+        before = f" with the {config.steps_before} before it" if config.is_shuffled else ""
         raise UserError(
-            f"replay.capacity: {config.replay.capacity} holds less than one rollout of {dataset.path}, "
-            f"{header.num_lanes * length} steps"
+            f"replay.capacity: {config.replay.capacity} holds less than one rollout of {dataset.path}{before}, "
+            f"{header.num_lanes * config.stored_length} steps"
         )
 
 

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -209,9 +209,14 @@ class Dataset:
 
         The last is shorter where ``length`` does not divide the recording.
         """
+        begins = range(start, self.num_steps, length)
+        return self.stretches(((begin, min(begin + length, self.num_steps)) for begin in begins), lanes)
+
+    def stretches(self, bounds: Iterable[tuple[int, int]], lanes: slice = slice(None)) -> Iterator[Trajectory]:
+        """Yields what :meth:`read` gives from one time step to another, in any order, reading one ahead."""
         ahead: collections.deque[Callable[[], Trajectory]] = collections.deque()
-        for begin in range(start, self.num_steps, length):
-            ahead.append(self._start_reading(begin, min(begin + length, self.num_steps), lanes))
+        for start, stop in bounds:
+            ahead.append(self._start_reading(start, stop, lanes))
             if len(ahead) == 2:
                 yield ahead.popleft()()
         for wait in ahead:

@@ -59,6 +59,10 @@ class Replay:
         """Forgets all but the newest time steps of each lane of a game."""
         self._set(game, rings.keep_newest(self._stored[game], num_steps))
 
+    def skip(self, game: int, num_steps: int) -> None:
+        """Leaves out time steps of a game, whose rings are empty, as if others had been written over them since."""
+        self._set(game, rings.skip(self._stored[game], num_steps))
+
     def relabel(self, game: int, relabeller: Relabeller, variables: Any, on_block: Callable[[], None]) -> Relabelled:
         """Gives all that is stored of a game another teacher's outputs.
 

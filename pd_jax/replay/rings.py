@@ -209,6 +209,16 @@ def keep_newest(state: R, num_steps: int) -> R:
     return dataclasses.replace(state, size=jnp.minimum(state.size, num_steps))
 
 
+def skip(state: R, num_steps: int) -> R:
+    """Rings as if so many steps had been inserted of which none is left: the next goes where it would have gone.
+
+    Args:
+      state: empty; also with further leading axes.
+      num_steps: not stored. As many as there are slots have to follow before all is as it would have been.
+    """
+    return dataclasses.replace(state, position=(state.position + num_steps % state.capacity) % state.capacity)
+
+
 def sample(
     state: ReplayState, key: Array, batch_size: int, *, num_groups: int = 1, first_group: int | Array = 0
 ) -> Batch:

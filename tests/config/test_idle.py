@@ -51,6 +51,7 @@ DISTILLATIONS = [
     ("", "checkpoint.max_roll_backs=5"),
     ("", "profile_seconds=2.0"),
     ("", "accept_other_teacher=true"),
+    ("", "data_order=shuffled"),
 ]
 IDLE: list[tuple[str, str, str]] = [
     *(("distill", *case) for case in DISTILLATIONS),

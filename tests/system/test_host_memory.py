@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,42 +79,8 @@ def test_what_compiling_took_is_given_back_once(monkeypatch: pytest.MonkeyPatch)
     assert released == [1]
 
 
-ARENAS = """
-import ctypes, re, threading
-from pd_jax.system import host_memory
-host_memory.limit_arenas()
-library = ctypes.CDLL(None)
-library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-library.open_memstream.restype = library.fdopen.restype = ctypes.c_void_p
-barrier = threading.Barrier(4)
-def ask():
-    barrier.wait()
-    for _ in range(100):
-        library.malloc(5_000)
-    barrier.wait()
-threads = [threading.Thread(target=ask) for _ in range(4)]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-text, size = ctypes.c_void_p(), ctypes.c_size_t()
-stream = ctypes.c_void_p(library.open_memstream(ctypes.byref(text), ctypes.byref(size)))
-library.malloc_info(0, stream)
-library.fclose(stream)
-print(ctypes.string_at(text.value, size.value).count(b"<heap "))
-"""
-
-
-@needs_glibc
-@pytest.mark.parametrize("said", [{}, {"MALLOC_ARENA_MAX": "3"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=3"}])
-def test_threads_share_one_arena_unless_the_user_says_how_many(said: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ARENAS], capture_output=True, text=True, check=True, env={"PATH": "/usr/bin"} | said
-    )
-    assert (int(done.stdout) == 1) == (said == {})
-
-
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_memory, "_glibc", lambda: None)
-    host_memory.limit_arenas()
     host_memory.release_freed()
     zeros = jnp.zeros(PAGE)
     host_memory.forget_zeros({"zeros": zeros})

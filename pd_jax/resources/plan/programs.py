@@ -222,7 +222,7 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
     label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} like it"
 
     def insertion() -> jax.stages.Lowered:
-        rollout_shapes = trajectory_of(task, config.lanes[game] // devices.size, length)
+        rollout_shapes = trajectory_of(task, config.lanes[game] // devices.size, config.stored_length)
         insert = devices.map(rings.insert, donate=(0,))
         lowered: jax.stages.Lowered = insert.lower(run.devices_axis(stored), run.devices_axis(rollout_shapes))
         return lowered
