@@ -31,6 +31,9 @@ OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_s
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
 wait for others. That a run is traced, or by how many processes, makes it no other run."""
 
+_ADDED = {"data_order": "recorded"}
+"""Settings that came later, by what runs did that were begun before and have no word of them."""
+
 _LOCK = ".lock"
 _PREPARATION = ".lock-preparation"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -243,6 +246,8 @@ class RunDirectory:
         # Which games there are settles other settings that were left out: these are what to name.
         different = sorted(differences(there.config, self.config), key=lambda one: one[0] not in ("game", "teacher"))
         for key, old, new in different:
+            if old is _ABSENT and key in _ADDED and new == _ADDED[key]:
+                continue
             if not any(key == name or key.startswith(f"{name}.") for name in ignored):
                 raise UserError(
                     f"{self.path}: holds a different run: {key} is {quote(old)} there and {quote(new)} here; "

@@ -23,6 +23,7 @@ from support.commands import (
     checkpoint_steps,
     options,
     read_lines,
+    refusal,
     run,
     state_digests,
     stop_when,
@@ -110,6 +111,21 @@ def test_two_games_have_streams_of_their_own(tmp_path: Path, recording: Path) ->
     succeed("distill", settings | {"schedule.rounds": 3, "out": runs[1]})
     succeed("distill", settings | {"schedule.rounds": 4, "out": runs[1], "resume": True})
     assert state_digests(runs[0]) == state_digests(runs[1])
+
+
+def test_a_run_from_before_there_was_an_order_goes_on_as_recorded_and_in_no_other(
+    tmp_path: Path, recorded_run_options: dict[str, Any], finished_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    settings = recorded_run_options | QUICK_EVALUATION | {"out": out, "resume": True}
+    succeed("distill", settings | {"schedule.rounds": 2})
+    text = (out / "config.yaml").read_text()
+    assert "data_order: recorded\n" in text
+    (out / "config.yaml").write_text(text.replace("data_order: recorded\n", ""))
+    message = refusal(capfd, "distill", *options(settings | {"data-order": "shuffled"}))
+    assert "data_order is absent there and 'shuffled' here" in message
+    succeed("distill", settings)
+    assert state_digests(out) == state_digests(finished_run)
 
 
 @pytest.mark.slow
