@@ -202,10 +202,11 @@ class LearnerConfig:
     accumulate: Count = 1
     """Parts of a minibatch that every device goes through one after another, adding up gradients: for a minibatch whose
     layers are more than the memory holds. A CPU takes what its caches do not hold in more parts unasked."""
-    optimizer: Annotated[Literal["rmsprop", "adam"], Choice("an optimizer")] = "rmsprop"
-    """RMSProp is the paper's."""
+    optimizer: Annotated[Literal["rmsprop", "adam", "muon"], Choice("an optimizer")] = "rmsprop"
+    """RMSProp is the paper's. Muon (Jordan 2024) needs several times fewer updates, and each costs more, the wider the
+    layers: it is for small students."""
     learning_rate: Positive = 2.5e-4
-    """The paper's is between 1e-4 and 1e-3."""
+    """The paper's is between 1e-4 and 1e-3; muon's is about 1e-2."""
     learning_rate_decay: bool = False
     """Let the learning rate fall linearly to 0 over all updates of the schedule."""
     rmsprop_decay: Probability = 0.95

@@ -22,6 +22,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jax import Array, lax
 
 from pd_jax.config.sections import LearnerConfig
@@ -129,7 +130,7 @@ def make_rule(
 
 
 def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
-    """RMSProp as in the paper, or Adam; behind a bound on the gradient's norm if one is set.
+    """RMSProp as in the paper, Adam or Muon; behind a bound on the gradient's norm if one is set.
 
     Args:
       config: rates and bounds.
@@ -141,11 +142,26 @@ def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientT
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, total_updates)
     if config.optimizer == "rmsprop":
         optimizer = optax.rmsprop(learning_rate, decay=config.rmsprop_decay, eps=config.rmsprop_epsilon)
+    elif config.optimizer == "muon":
+        optimizer = optax.contrib.muon(learning_rate, muon_weight_dimension_numbers=_matrices)
     else:
         optimizer = optax.adam(learning_rate)
     if config.max_grad_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
+
+
+def _matrices(params: Any) -> Any:
+    """What Muon is to see as a matrix: inputs by outputs of every layer, of each game apart. Adam takes the others."""
+
+    def of(leaf: Array) -> Any:
+        if leaf.ndim < 2:
+            return None
+        # Kernels are [in, out], HWIO, or of several games' heads [G, in, out].
+        inputs = (1,) if leaf.ndim == 3 else tuple(range(leaf.ndim - 1))
+        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
+
+    return jax.tree.map(of, params)
 
 
 def init_state(rule: UpdateRule, key: Array) -> LearnerState:

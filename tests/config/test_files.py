@@ -31,7 +31,7 @@ from pd_jax.resources.parts import collection_memory, evaluation_memory
 from pd_jax.sweep.setup import make_plan
 from pd_jax.teachers import bundled_names, load
 from pd_jax.trainers.setup import make_training_setup
-from support.commands import options, write_teacher
+from support.commands import options, succeed, write_teacher
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -84,10 +84,13 @@ OWN: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands are given: with an untrained teacher in the place of each that a file has to be made for."""
+    """Where the commands are given: with an untrained teacher in the place of each that a file has to be made for, and
+    a short recording in that of another."""
     path = tmp_path_factory.mktemp("configs")
     for game in set(PAPER_GAMES) - set(bundled_names()):
         write_teacher(path / "runs" / f"train-{game}" / "teacher.safetensors", game)
+    play = {"teacher": "pong", "steps": 256, "env.num-lanes": 2, "rollout-length": 64}
+    succeed("collect", play | {"out": path / "recordings" / "pong"})
     return path
 
 

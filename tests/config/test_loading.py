@@ -27,8 +27,8 @@ from pd_jax.errors import UserError
 
 REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
-    "seed, profile, profile_seconds, teacher, out, resume, accept_other_teacher, game, data, epsilon, behaviour, env, "
-    "actors, student, loss, learner, replay, schedule, evaluation, checkpoint, hosts"
+    "seed, profile, profile_seconds, teacher, out, resume, accept_other_teacher, game, data, data_order, epsilon, "
+    "behaviour, env, actors, student, loss, learner, replay, schedule, evaluation, checkpoint, hosts"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
@@ -175,7 +175,7 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
         (["--loss.kind", "KL"], "--loss.kind: 'KL' is not a loss; did you mean 'kl'? (kl, nll, mse)"),
         (
             ["--learner.optimizer", "adamw"],
-            "--learner.optimizer: 'adamw' is not an optimizer; did you mean 'adam'? (rmsprop, adam)",
+            "--learner.optimizer: 'adamw' is not an optimizer; did you mean 'adam'? (rmsprop, adam, muon)",
         ),
         (["--env.stepping", "gpu"], "--env.stepping: 'gpu' is not a way of stepping (auto, jit, host)"),
         (

@@ -124,6 +124,7 @@ def assert_same(ours: list[tuple[LearnerState, dict[str, Any]]], theirs: list[tu
         ("kl", LearnerConfig(batch_size=16)),
         ("kl", LearnerConfig(batch_size=16, optimizer="adam", learning_rate_decay=True, max_grad_norm=0.5)),
         ("nll", LearnerConfig(batch_size=16, optimizer="adam")),
+        ("kl", LearnerConfig(batch_size=16, optimizer="muon", learning_rate=1e-2)),
         ("mse", LearnerConfig(batch_size=16, learning_rate_decay=True)),
     ],
 )

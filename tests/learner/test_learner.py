@@ -122,6 +122,41 @@ def test_adam_updates_equal_the_formula_in_numpy():
         np.testing.assert_allclose(kernels[index + 1], expected, atol=1e-6)
 
 
+def test_muon_steps_by_the_orthogonal_factor_of_each_layers_gradient_and_adam_by_biases():
+    student = make_student(StudentConfig(network="net3"), [get_task("pong")])
+    config = LearnerConfig(batch_size=4, optimizer="muon", learning_rate=1e-2)
+    learner = Learner(student, mse_loss, config, ONE, total_updates=TOTAL_UPDATES)
+    state = learner.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (1, 4, 84, 84, 4)).astype(np.uint8)
+    batch = Batch(jnp.asarray(frames), jnp.asarray(rng.standard_normal((1, 4, 6)), jnp.float32))
+    before = jax.tree.map(np.asarray, ONE.first(state.variables))
+
+    def mean_loss(variables: Any) -> jax.Array:
+        return mse_loss(student.apply(variables, batch.observations), batch.teacher_q).mean()
+
+    gradients = jax.jit(jax.grad(mean_loss))(before)
+    state, _ = learner.update(state, ONE.split(batch, axis=1))
+    changes = jax.tree.map(lambda new, old: np.asarray(new, np.float64) - old, ONE.first(state.variables), before)
+    for change, gradient in zip(jax.tree.leaves(changes), jax.tree.leaves(gradients), strict=True):
+        if gradient.ndim == 1:
+            # Adam's first step with Nesterov's momentum.
+            step = -1e-2 * (0.9 * 0.1 / (1 - 0.9**2) + 1.0)
+            np.testing.assert_allclose(change, step * np.sign(gradient), rtol=0.02)
+            continue
+        left, sizes, right = np.linalg.svd(
+            np.asarray(gradient, np.float64).reshape(-1, gradient.shape[-1]), full_matrices=False
+        )
+        is_clear = sizes > 1e-2 * sizes[0]
+        assert is_clear.sum() >= 4
+        inputs, outputs = left.shape[0], right.shape[1]
+        factor = -1e-2 * max(1.0, outputs / inputs) ** 0.5
+        # Five steps of Newton and Schulz bring the sizes to between 0.7 and 1.2, not to 1.
+        turned = left.T @ change.reshape(inputs, outputs) @ right.T / factor
+        assert ((np.diag(turned)[is_clear] > 0.6) & (np.diag(turned)[is_clear] < 1.3)).all()
+        np.testing.assert_allclose(turned - np.diag(np.diag(turned)), 0.0, atol=0.02)
+
+
 def test_gradients_are_scaled_down_to_the_bound_on_their_norm_and_reported_whole():
     # A large epsilon makes RMSProp proportional to the gradient: the bound can be read off the step.
     config = LearnerConfig(batch_size=8, learning_rate=1.0, rmsprop_epsilon=1e6, max_grad_norm=0.01)

@@ -234,6 +234,17 @@ def test_two_games_of_frames_equal_two_networks_with_the_same_torso():
     assert min(jax.tree.leaves(moved)) > 1e-3
 
 
+def test_muon_sees_the_matrix_of_every_game_apart():
+    optimizer = make_optimizer(LearnerConfig(optimizer="muon", learning_rate=1e-2), 10)
+    kernels = jax.random.normal(jax.random.key(0), (2, 7, 5)) * jnp.array([1.0, 9.0])[:, None, None]
+    both, _ = optimizer.update({"kernel": kernels}, optimizer.init({"kernel": kernels}), {"kernel": kernels})
+    for game in range(2):
+        alone = {"kernel": kernels[game]}
+        change, _ = optimizer.update(alone, optimizer.init(alone), alone)
+        np.testing.assert_allclose(both["kernel"][game], change["kernel"], atol=1e-6)
+        assert float(jnp.abs(change["kernel"]).max()) > 1e-3
+
+
 def test_every_game_needs_a_replay(stored):
     learner, state = make_learner("together")
     with pytest.raises(ValueError, match="1 replays for 2 games"):
