@@ -144,7 +144,8 @@ def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
     assert 0.3 * GIB < estimate.total < (4 * GIB if name in QUICK else 60 * GIB), estimate.describe()
     if isinstance(config, DistillConfig | SweepConfig) and "cartpole" not in name:
         games = 1 if isinstance(config, SweepConfig) else config.num_games
-        assert 1 < estimate.bytes_of("replay") / (config.replay.capacity * 84 * 84 * games) < 1.05
+        # A recording that is shuffled fills whole blocks of the capacity.
+        assert 0.99 < estimate.bytes_of("replay") / (config.replay.capacity * 84 * 84 * games) < 1.05
 
 
 # Three games are a dozen programs to compile, ten are forty; quicker files and other tests run the same commands and
