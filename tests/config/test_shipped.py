@@ -64,7 +64,11 @@ def test_the_end_of_a_name_is_enough_where_the_command_tells_which_is_meant(
 @pytest.mark.parametrize(
     ("given", "command", "message"),
     [
-        ("pogn", "distill", r"^pogn: no such file; did you mean 'pong'\? \(by name: cartpole, collect/shuffled, .*, pong"),
+        (
+            "pogn",
+            "distill",
+            r"^pogn: no such file; did you mean 'pong'\? \(by name: cartpole, collect/shuffled, .*, pong",
+        ),
         ("configs/pnog.yaml", "distill", r"^configs/pnog.yaml: no such file; did you mean 'pong'\? \(by name: "),
         ("quick/mutli3", "distill", r"^quick/mutli3: no such file; did you mean 'quick/multi3'\? \(by name: "),
         ("zzz", "evaluate", r"^zzz: no such file \(by name: evaluate\)$"),
