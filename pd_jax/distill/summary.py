@@ -13,7 +13,6 @@ from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.evaluation.scores import Score
 from pd_jax.learner.objective import temperatures
-from pd_jax.report.figures import plot_run
 from pd_jax.report.page import write_report
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.summary import Summary, one_or_list
@@ -86,6 +85,9 @@ def summarise_distillation(
 
 def draw_distillation(run: RunDirectory, title: str, summary: Summary) -> None:
     """Writes the picture and the page; a full disk is a warning."""
+    # Matplotlib takes 30 MB, which a run need not have beside its replay.
+    from pd_jax.report.figures import plot_run
+
     plot = functools.partial(plot_run, run.metrics_path, summary, run.plot_path)
     page = functools.partial(
         write_report, run.report_path, title, summary, picture=run.plot_path, config=run.config_path
