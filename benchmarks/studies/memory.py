@@ -3,10 +3,11 @@
     git worktree add /tmp/before REVISION
     python -m benchmarks.studies.memory --before /tmp/before
 
-Runs of ``pd-jax distill --config configs/pong.yaml`` take turns, shortened: as much play and as large a replay,
-but few updates, and short games at the end. What they take (``VmRSS``: memory of their own, and mapped files) is read
-from ``/proc`` twenty times a second, until each of these is seen: the estimate of memory (all is imported), the first
-line of metrics (all is compiled), the end of the updates, and of the run.
+Runs of ``pd-jax distill --config configs/pong.yaml`` take turns, each by its own file unless ``--config`` gives one for
+both, and shortened: as much play and as large a replay, but few updates, and short games at the end. What they take
+(``VmRSS``: memory of their own, and mapped files) is read from ``/proc`` twenty times a second, until each of these is
+seen: the estimate of memory (all is imported), the first line of metrics (all is compiled), the end of the updates, and
+of the run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.harness import record
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +37,8 @@ def main() -> None:
     """Prints the peaks and writes ``benchmarks/results/memory.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="a checkout of another revision")
-    parser.add_argument("--rounds", type=int, default=60, help="60 fill the replay")
-    parser.add_argument("--updates", type=int, default=20, help="of a round")
+    parser.add_argument("--config", type=Path, help="for both")
+    parser.add_argument("--updates", type=int, default=50, help="of a round, a multiple of the 50 of a call")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--name", default="memory", help="of the result file")
     options = parser.parse_args()
@@ -47,7 +50,7 @@ def main() -> None:
             print(turn, name, turns[name][-1], flush=True)
     peaks = {name: statistics.median(run["peak_mib"] for run in runs) for name, runs in turns.items()}
     results: dict[str, Any] = {
-        "settings": {"rounds": options.rounds, "updates": options.updates, "turns": options.turns},
+        "settings": {"updates": options.updates, "turns": options.turns},
         "runs": turns,
         "peak_mib": peaks,
     }
@@ -56,9 +59,10 @@ def main() -> None:
             ["git", "-C", options.before, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         )
         results |= {"before": revision.stdout.strip(), "now_over_before": peaks["now"] / peaks["before"]}
-        results["same_metrics"] = all(
-            one["metrics"] == other["metrics"] for one, other in zip(turns["before"], turns["now"], strict=True)
-        )
+        if options.config:
+            results["same_metrics"] = all(
+                one["metrics"] == other["metrics"] for one, other in zip(turns["before"], turns["now"], strict=True)
+            )
     for run in (run for runs in turns.values() for run in runs):
         del run["metrics"]
     print(json.dumps({key: value for key, value in results.items() if key != "runs"}, indent=2))
@@ -68,19 +72,11 @@ def main() -> None:
 def _measure(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "run"
+        config = (options.config or tree / "configs" / "pong.yaml").resolve()
+        calls = yaml.safe_load(config.read_text())["schedule"]["rounds"] * options.updates // 50
         command = [
-            *(
-                sys.executable,
-                "-m",
-                "pd_jax",
-                "distill",
-                "--config",
-                str(ROOT / "configs" / "pong.yaml"),
-                "--out",
-                str(out),
-            ),
-            *("--schedule.rounds", str(options.rounds), "--schedule.updates-per-round", str(options.updates)),
-            *("--learner.updates-per-call", str(min(10, options.updates)), "--checkpoint.every-updates", "500"),
+            *(sys.executable, "-m", "pd_jax", "distill", "--config", str(config), "--out", str(out)),
+            *("--schedule.updates-per-round", str(options.updates), "--checkpoint.every-updates", "500"),
             *("--evaluation.max-episode-steps", "200"),
         ]
         environment = os.environ | {"PYTHONPATH": str(tree)}
@@ -99,7 +95,7 @@ def _measure(tree: Path, options: argparse.Namespace) -> dict[str, Any]:
                 peak = max(peak, sizes["VmHWM"])
                 most[stage] = max(most[stage], total)
                 last_of[stage] = {"own": sizes["RssAnon"], "files": sizes["RssFile"]}
-                stage = max(stage, _stage(out, said, options))
+                stage = max(stage, _stage(out, said, calls))
             time.sleep(0.05)
         listener.join()
         if process.returncode:
@@ -123,10 +119,9 @@ def _sizes(pid: int) -> dict[str, float]:
     return found if len(found) == 3 else {}
 
 
-def _stage(out: Path, said: list[str], options: argparse.Namespace) -> int:
+def _stage(out: Path, said: list[str], calls: int) -> int:
     metrics = out / "metrics.jsonl"
     written = metrics.read_text().count("\n") if metrics.exists() else 0
-    calls = options.rounds * options.updates // min(10, options.updates)
     if written >= calls:
         return 3
     return 2 if written else int(any(line.startswith("memory:") for line in said))
