@@ -159,9 +159,7 @@ def _muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """Muon for matrices, Adam for biases and for matrices that are too wide for Muon, those at a tenth of the rate."""
     # With rows and columns scaled beforehand, three steps of Newton and Schulz do what five do otherwise; they are
     # what an update of Muon costs beside one of Adam.
-    muon = optax.contrib.muon(
-        learning_rate, ns_steps=3, preconditioning="aol", muon_weight_dimension_numbers=_matrices
-    )
+    muon = optax.contrib.muon(learning_rate, ns_steps=3, preconditioning="aol", muon_weight_dimension_numbers=_matrices)
     wide = optax.adam(lambda count: learning_rate(count) / 10.0)
     either = optax.partition({"muon": muon, "wide": wide}, _labels)
 

@@ -245,6 +245,27 @@ def test_muon_sees_the_matrix_of_every_game_apart():
         assert float(jnp.abs(change["kernel"]).max()) > 1e-3
 
 
+def test_muon_leaves_wide_matrices_to_adam_at_a_tenth_of_the_rate():
+    optimizer = make_optimizer(LearnerConfig(optimizer="muon", learning_rate=1e-2), 10)
+    normal = functools.partial(jax.random.normal, jax.random.key(0))
+    params = {"narrow": normal((600, 255)), "wide": normal((600, 256)), "heads": normal((2, 300, 255))}
+    state = optimizer.init(params)
+    changes, state = optimizer.update(params, state, params)
+    adam = optax.adam(1e-3)
+    expected, _ = adam.update(params["wide"], adam.init(params["wide"]))
+    np.testing.assert_allclose(changes["wide"], expected, rtol=1e-6)
+    for name, like in (("narrow", normal((600, 255))), ("heads", normal((2, 300, 255)))):
+        alone = {"kernel": like}
+        change, _ = optimizer.update(alone, optimizer.init(alone), alone)
+        np.testing.assert_allclose(changes[name], change["kernel"], atol=1e-6)
+    # With a rate that falls to 0 both kinds stand still at the end.
+    falling = make_optimizer(LearnerConfig(optimizer="muon", learning_rate=1e-2, learning_rate_decay=True), 2)
+    state = falling.init(params)
+    for _ in range(3):
+        changes, state = falling.update(params, state, params)
+    assert max(float(jnp.abs(change).max()) for change in changes.values()) == 0.0
+
+
 def test_every_game_needs_a_replay(stored):
     learner, state = make_learner("together")
     with pytest.raises(ValueError, match="1 replays for 2 games"):
