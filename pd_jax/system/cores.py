@@ -11,6 +11,7 @@ from pathlib import Path
 _CGROUP_2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_1 = Path("/sys/fs/cgroup/cpu")
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
+_CACHES = "/sys/devices/system/cpu/cpu{}/cache"
 _XLA_THREADS = ("PJRT_NPROC", "NPROC")
 """Environment variables by which XLA's CPU client is told how many threads to have; the first that is set wins."""
 
@@ -30,6 +31,42 @@ def count_cores() -> int:
     cores = len(usable_cores())
     quota = _quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def cache_bytes(level: int) -> int | None:
+    """What a core that this process may run on has of its caches of some level for data.
+
+    Of a cache that several cores share it is a part. Of cores that differ the least counts.
+
+    Args:
+      level: 1 to 3, such as 2.
+
+    Returns:
+      None where the system does not say: on macOS, and in some virtual machines.
+    """
+    sizes = [size for core in usable_cores() for size in _data_caches(core, level)]
+    return min(sizes, default=None)
+
+
+def _data_caches(core: int, level: int) -> list[int]:
+    """Bytes of a core's data caches of a level, each divided by how many cores share it."""
+    sizes = []
+    for cache in sorted(Path(_CACHES.format(core)).glob("index*")):
+        try:
+            texts = {name: (cache / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_list")}
+            if int(texts["level"]) != level or texts["type"] == "Instruction":
+                continue
+            unit = {"K": 2**10, "M": 2**20, "G": 2**30}.get(texts["size"][-1:], 1)
+            sizes.append(int(texts["size"].rstrip("KMG")) * unit // max(1, _count_listed(texts["shared_cpu_list"])))
+        except (OSError, ValueError):
+            continue
+    return [size for size in sizes if size > 0]
+
+
+def _count_listed(text: str) -> int:
+    """How many cores a list such as ``0-3,8`` names."""
+    blocks = [block.partition("-") for block in text.split(",") if block]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in blocks)
 
 
 def share_cores(cores: Sequence[int], shares: int) -> list[tuple[int, ...]]:
