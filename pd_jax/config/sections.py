@@ -23,6 +23,10 @@ Probability = Annotated[float, Bounds(0.0, 1.0)]
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
 # Of worker processes; auto chooses.
 Jobs = Annotated[int, Bounds(1, 1024)] | Literal["auto"]
+# Of examples, or of parts; auto is by the machine.
+PartSize = Annotated[int, Bounds(1, 2**16)] | Literal["auto"]
+# Each part is written out in a program, which takes the longer to compile.
+PartCount = Annotated[int, Bounds(1, 64)] | Literal["auto"]
 Seconds = Annotated[float, Bounds(1e-3, 1e9)]
 # A second of a busy CPU is tens of megabytes of trace.
 WindowSeconds = Annotated[float, Bounds(0.1, 60.0)]
@@ -226,6 +230,25 @@ class LearnerConfig:
         """The learning rate of the next update, as `pd_jax.learner.learner` has it, without asking a busy device."""
         fallen = updates / total_updates if self.learning_rate_decay else 0.0
         return self.learning_rate * max(0.0, 1.0 - fallen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartsConfig:
+    """How a CPU divides large batches of frames, as its caches and cores want it; nothing else is divided. The order of
+    sums follows from it, and so do the last bits. What auto stands for is settled as a run begins, and kept."""
+
+    convolution: PartSize = "auto"
+    """Examples that go through the convolutions at once, on one core, for a gradient."""
+    inference: PartSize = "auto"
+    """The same where no gradient is taken; of small batches fewer, so that each core has some."""
+    narrow: PartSize = "auto"
+    """As inference, of networks whose first convolution has at most 16 channels."""
+    at_once: PartCount = "auto"
+    """Such parts that are begun together where no gradient is taken."""
+    most: PartCount = "auto"
+    """Such parts that are begun together at most."""
+    gradient: PartSize = "auto"
+    """Examples whose gradients are taken at once."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

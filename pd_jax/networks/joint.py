@@ -8,6 +8,7 @@ from typing import Any
 
 from pd_jax.config.games import check_games, check_network
 from pd_jax.environments.tasks import Task
+from pd_jax.networks.partition import PartSizes
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import GamePolicy, Student
 
@@ -21,6 +22,10 @@ class GameNetwork:
     """
 
     apply: GamePolicy
+
+    def with_sizes(self, sizes: PartSizes) -> GameNetwork:
+        """The same network, whose large batches a CPU divides into parts of other sizes."""
+        return GameNetwork(dataclasses.replace(self.apply, student=self.apply.student.with_sizes(sizes)))
 
 
 def make_joint_network(name: str, tasks: Sequence[Task], *, head_hidden: int | None = None, **options: Any) -> Student:

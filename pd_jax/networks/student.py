@@ -16,6 +16,7 @@ from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.networks.heads import action_mask
+from pd_jax.networks.partition import PartSizes, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.registry import make_network
 
@@ -103,6 +104,10 @@ class Student:
         if not missing:
             return observations
         return jnp.pad(observations, [(0, 0)] * (observations.ndim - 1) + [(0, missing)])
+
+    def with_sizes(self, sizes: PartSizes) -> Student:
+        """The same student, whose large batches a CPU divides into parts of other sizes."""
+        return dataclasses.replace(self, network=with_sizes(self.network, sizes))
 
     def policy(self, game: int) -> GamePolicy:
         """What plays one of the games; policies of the same student and game are equal."""

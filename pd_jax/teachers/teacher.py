@@ -12,7 +12,10 @@ import numpy as np
 from jax import Array
 
 from pd_jax.environments.tasks import Task, get_task
+from pd_jax.networks import partition
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.networks.joint import GameNetwork
+from pd_jax.networks.partition import PartSizes
 from pd_jax.system.computing import computing
 from pd_jax.system.files import expand_home
 from pd_jax.system.progress import print_warning
@@ -82,6 +85,15 @@ class Teacher(GreedyPolicy):
     def gives_logits(self) -> bool:
         """Whether the outputs are a policy's logits instead of Q-values."""
         return self.metadata.output == "logits"
+
+
+def with_sizes(teacher: Teacher, sizes: PartSizes) -> Teacher:
+    """The same teacher, whose large batches a CPU divides into parts of other sizes; itself where nothing differs."""
+    network = teacher.network
+    other = network.with_sizes(sizes) if isinstance(network, GameNetwork) else partition.with_sizes(network, sizes)
+    if other == network:
+        return teacher
+    return Teacher(teacher.metadata, teacher.variables["params"], teacher.source, teacher.sha256, other)
 
 
 def bundled_names() -> tuple[str, ...]:
