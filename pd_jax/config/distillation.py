@@ -17,6 +17,7 @@ from pd_jax.config.sections import (
     HostsConfig,
     LearnerConfig,
     LossConfig,
+    PartsConfig,
     Paths,
     PathText,
     Probability,
@@ -57,6 +58,7 @@ class DistillationSettings(ProfiledConfig):
     student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
+    parts: PartsConfig = dataclasses.field(default_factory=PartsConfig)
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     evaluation: StudentEvaluationConfig = dataclasses.field(default_factory=StudentEvaluationConfig)

@@ -22,6 +22,7 @@ from pd_jax.config.sections import (
     LearnerConfig,
     LossConfig,
     OneGameEnvConfig,
+    PartsConfig,
     Paths,
     PathText,
     Probability,
@@ -88,6 +89,7 @@ class OnlineConfig(ProfiledConfig):
     student: StudentConfig = dataclasses.field(default_factory=StudentConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
+    parts: PartsConfig = dataclasses.field(default_factory=PartsConfig)
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     evaluation: OnlineEvaluationConfig = dataclasses.field(default_factory=OnlineEvaluationConfig)
@@ -130,6 +132,7 @@ class OnlineConfig(ProfiledConfig):
             student=self.student,
             loss=self.loss,
             learner=self.learner,
+            parts=self.parts,
             replay=self.replay,
             schedule=self.schedule,
             evaluation=StudentEvaluationConfig(**evaluation),
@@ -148,6 +151,7 @@ class OnlineConfig(ProfiledConfig):
             mlp_hidden=self.mlp_hidden or (128, 128),
             layer_norm=self.layer_norm,
             pqn=self.pqn,
+            parts=self.parts,
             env=self.env,
             evaluation=TeacherEvaluationConfig(
                 progress_episodes=self.evaluation.progress_episodes, every_steps=0, **evaluation

@@ -13,6 +13,7 @@ from pd_jax.config.games import game_conflicts
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idle_progress
 from pd_jax.config.sections import (
     EmulatorConfig,
+    PartsConfig,
     PathText,
     StudentNetwork,
     TeacherCheckpointConfig,
@@ -53,6 +54,7 @@ class TrainTeacherConfig(ProfiledConfig):
     """Normalise each hidden layer; None does so for pqn, which has no target network and relies on it."""
     pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
     dqn: DQNConfig = dataclasses.field(default_factory=DQNConfig)
+    parts: PartsConfig = dataclasses.field(default_factory=PartsConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
     evaluation: TeacherEvaluationConfig = dataclasses.field(default_factory=TeacherEvaluationConfig)
     checkpoint: TeacherCheckpointConfig = dataclasses.field(default_factory=TeacherCheckpointConfig)

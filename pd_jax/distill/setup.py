@@ -20,12 +20,14 @@ from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.learner import Learner
 from pd_jax.learner.objective import make_divergence, make_loss
+from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
 from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote
+from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher, network_label
 from pd_jax.system import hosts
 from pd_jax.system.devices import DeviceGroup
@@ -34,6 +36,7 @@ from pd_jax.system.progress import print_warning
 from pd_jax.system.text import show
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import task_of
+from pd_jax.teachers.teacher import with_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ class DistillSetup:
     """What a run needs; ``teachers``, ``tasks`` and ``datasets`` have an entry for each game, in the same order.
 
     Attributes:
-      config: with the games and, for recorded play, the numbers of lanes filled in.
+      config: with the games, the sizes of parts and, for recorded play, the numbers of lanes filled in.
       teachers: who play, or played.
       tasks: what they play.
       datasets: the recorded play, None for live play.
@@ -164,7 +167,9 @@ def make_setup(
     """
     for key, problem in config.conflicts():
         raise UserError(f"{key}: {problem}")
-    teachers = _teachers(config, teacher)
+    config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=config.resume))
+    sizes = part_sizes(config.parts)
+    teachers = tuple(with_sizes(player, sizes) for player in _teachers(config, teacher))
     games = config.game or (None,) * len(teachers)
     tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
     check_games(tasks)
@@ -182,7 +187,7 @@ def make_setup(
     if devices.num_processes > 1 and config.checkpoint.replay:
         raise UserError(f"checkpoint.replay: true, and there are {devices.num_processes} processes; it is for one")
     check_stacks_fit(config, tasks)
-    student = make_student(config.student, tasks)
+    student = make_student(config.student, tasks).with_sizes(sizes)
     policies = [(player.network.apply, player.variables) for player in teachers]
     own = _share_of_process(config, devices.num_processes)
     memory = MemoryEstimate(distillation_parts(own, student, policies, devices.here), devices.here)

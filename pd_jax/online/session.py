@@ -76,7 +76,9 @@ class OnlineSession(StudentSession[OnlineCounters]):
     def __init__(self, setup: OnlineSetup, tools: Tools) -> None:
         self.setup, self.config = setup, setup.config
         config, student_setup = self.config, setup.student_setup
-        counters = OnlineCounters(network=setup.label, play=GameCounters(name=setup.task.name))
+        counters = OnlineCounters(
+            network=setup.label, parts=dict(vars(config.parts)), play=GameCounters(name=setup.task.name)
+        )
         super().__init__(tools, counters, config)
         self.devices = student_setup.devices
         self.learner = student_setup.make_learner()

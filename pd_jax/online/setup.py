@@ -15,9 +15,11 @@ from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
+from pd_jax.networks.partition import part_sizes, with_sizes
 from pd_jax.networks.student import make_student
 from pd_jax.online.memory import online_memory
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
@@ -37,7 +39,7 @@ class OnlineSetup:
     """What a run needs.
 
     Attributes:
-      config: with the game and the teacher's network filled in.
+      config: with the game, the teacher's network and the sizes of parts filled in.
       student_setup: as for a distillation; its one teacher is the target, but for the variables, which change.
       start_from: the variables that the teacher begins with; None are fresh ones.
       writer: of the target's file.
@@ -90,6 +92,8 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
         task = task_of(config.only_game, teacher)
         _check_learns_on(teacher)
     config = _resolved(config, task, teacher)
+    config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=config.resume))
+    sizes = part_sizes(config.parts)
     assert config.teacher_network is not None
     check_network(config.teacher_network, task, "teacher_network")
     check_network(config.student.network, task, "student.network")
@@ -97,8 +101,8 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(distillation, devices.size)
     check_stacks_fit(distillation, (task,))
-    student = make_student(config.student, (task,))
-    network = make_teacher_network(config, task)
+    student = make_student(config.student, (task,)).with_sizes(sizes)
+    network = with_sizes(make_teacher_network(config, task), sizes)
     memory = online_memory(config, student, network, devices)
     memory.check()
     writer = TeacherWriter(config.training(task.name), task, Path(config.out), "online")

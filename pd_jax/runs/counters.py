@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from pd_jax.networks.partition import PartSizes
+
 C = TypeVar("C", bound="Counters")
 
 
@@ -17,10 +19,13 @@ class Counters(abc.ABC):
     Attributes:
       wall_seconds: spent in all sessions together.
       network: what checkpoints call the networks.
+      parts: how a CPU divides large batches, as the setting of that name says; checkpoints from before there was such a
+        setting have no word of it.
     """
 
     wall_seconds: float = 0.0
     network: str = ""
+    parts: dict[str, int] = dataclasses.field(default_factory=lambda: dataclasses.asdict(PartSizes()))
 
     @property
     @abc.abstractmethod

@@ -31,7 +31,10 @@ OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_s
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
 wait for others. That a run is traced, or by how many processes, makes it no other run."""
 
-_ADDED = {"data_order": "recorded"}
+_ADDED = {
+    "data_order": "recorded",
+    "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
+}
 """Settings that came later, by what runs did that were begun before and have no word of them."""
 
 _LOCK = ".lock"

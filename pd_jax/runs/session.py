@@ -20,6 +20,7 @@ from pd_jax.config.online import OnlineConfig
 from pd_jax.errors import UnsoundTeacherError, UserError
 from pd_jax.learner.divergence import check_loss
 from pd_jax.runs.counters import Counters, StudentCounters
+from pd_jax.runs.parts import check_kept
 from pd_jax.runs.requests import Dispatched, FetchMetrics, Update
 from pd_jax.runs.timer import SaveTimer
 from pd_jax.runs.tools import Tools
@@ -78,7 +79,9 @@ class Session(abc.ABC, Generic[C]):
             self.metrics.truncate_after(-1)
             return None
         state, metadata, step = restored
-        self.counters = type(self.counters).from_metadata(metadata)
+        begun = type(self.counters).from_metadata(metadata)
+        check_kept(begun.parts, self.counters.parts, self.run_directory.path)
+        self.counters = begun
         self.check_restored(step)
         self.metrics.truncate_after(step)
         self.progress.print(f"resumed at {resumed(self.counters)}")

@@ -14,9 +14,11 @@ from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.learner.learner import learner_template
+from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student, make_student
 from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.directory import OF_ONE_START, RunDirectory, read_run
+from pd_jax.runs.parts import EARLIER
 from pd_jax.system.computing import computing
 from pd_jax.system.files import expand_home
 from pd_jax.system.progress import print_warning
@@ -106,7 +108,8 @@ def student_of(config: DistillConfig, run: RunDirectory) -> Student:
     """The network that a run's resolved configuration names; a UserError if it is none."""
     if config.game is None:
         raise UserError(f"{run.config_path}: names no game; it is not the resolved configuration of a run")
-    return make_student(config.student, [get_task(game) for game in config.game])
+    student = make_student(config.student, [get_task(game) for game in config.game])
+    return student.with_sizes(part_sizes(config.parts, EARLIER))
 
 
 def restore_student(

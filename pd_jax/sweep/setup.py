@@ -19,6 +19,7 @@ from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.resources.jobs import choose_jobs, jobs_memory
 from pd_jax.resources.memory import MemoryEstimate
+from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
 from pd_jax.sweep.memory import FRAME_COMPRESSION, check_disk, checkpoint_bytes, students_memory
 from pd_jax.system.text import spell_bytes, spell_count
@@ -166,6 +167,9 @@ def make_plan(config: SweepConfig, teachers: Sequence[Teacher] | None = None) ->
     Raises:
       UserError: teachers, games, recordings, networks, memory and disk do not fit together.
     """
+    # As for its directory: processes with a part of the cells each go on with what the first has begun.
+    goes_on = config.resume or config.cells is not None
+    config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=goes_on))
     games = _games(config, teachers)
     config = dataclasses.replace(config, game=tuple(game.task.name for game in games))
     cells = tuple(

@@ -60,7 +60,7 @@ class TrainingSession(Session[TrainingCounters]):
 
     def __init__(self, setup: TrainingSetup, tools: Tools, start_from: Any | None) -> None:
         self.setup, self.config, self.learning = setup, setup.config, setup.config.learning
-        super().__init__(tools, TrainingCounters(network=self.config.network))
+        super().__init__(tools, TrainingCounters(network=self.config.network, parts=dict(vars(self.config.parts))))
         self.pace = Pace()
         self.speed: dict[str, Any] = {}
         """What `Pace.summarise` says once this session has trained."""

@@ -19,12 +19,14 @@ from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.networks.joint import GameNetwork, make_joint_network
+from pd_jax.networks.partition import part_sizes, with_sizes
 from pd_jax.networks.policy import count_params
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import checkpoint_part, programs_part
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
@@ -51,7 +53,7 @@ class TrainingSetup:
     """What learns, and how.
 
     Attributes:
-      config: with the games' names and the layers' norm filled in.
+      config: with the games' names, the layers' norm and the sizes of parts filled in.
       student: the network, with its games.
       algorithm: for one game, or for several at once.
       networks: what plays each game.
@@ -72,6 +74,7 @@ class TrainingSetup:
             network = make_network(
                 config.network, task.num_actions, layer_norm=config.uses_layer_norm, hidden_sizes=config.mlp_hidden
             )
+            network = with_sizes(network, part_sizes(config.parts))
             return cls(config, Student(network, tasks), algorithm, (network,))
         algorithm = JOINT_ALGORITHMS[config.algorithm]
         student = make_joint_network(
@@ -82,7 +85,7 @@ class TrainingSetup:
             channels=config.channels,
             hidden=config.hidden,
             head_hidden=config.head_hidden,
-        )
+        ).with_sizes(part_sizes(config.parts))
         networks = tuple(GameNetwork(student.policy(game)) for game in range(len(tasks)))
         return cls(config, student, algorithm, networks)
 
@@ -145,7 +148,12 @@ def make_training_setup(config: TrainTeacherConfig) -> TrainingSetup:
       UserError: there is no such game, or no such network for these games.
     """
     tasks = tuple(get_task(game) for game in config.game)
-    config = dataclasses.replace(config, game=tuple(task.name for task in tasks), layer_norm=config.uses_layer_norm)
+    config = dataclasses.replace(
+        config,
+        game=tuple(task.name for task in tasks),
+        layer_norm=config.uses_layer_norm,
+        parts=settle(config.parts, config.out, resume=config.resume),
+    )
     return TrainingSetup.make(config, tasks)
 
 

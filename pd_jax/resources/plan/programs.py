@@ -26,6 +26,7 @@ from pd_jax.evaluation.evaluator import settle_and_act, without_observations
 from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.learner import Learner, learner_template
 from pd_jax.learner.objective import make_divergence, make_loss
+from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
@@ -84,7 +85,7 @@ class Run:
     @functools.cached_property
     def student(self) -> Student:
         """Of all games."""
-        return make_student(self.config.student, self.tasks)
+        return make_student(self.config.student, self.tasks).with_sizes(part_sizes(self.config.parts))
 
     @functools.cached_property
     def learner_state(self) -> Any:
