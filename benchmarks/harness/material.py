@@ -19,6 +19,7 @@ from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.learner.learner import Learner
 from pd_jax.losses import kl_loss
+from pd_jax.networks.partition import PartSizes, machine_sizes
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student
 from pd_jax.replay import rings
@@ -111,11 +112,15 @@ def make_learner(
     *,
     optimizer: Any = "rmsprop",
     dtype: str = "float32",
+    sizes: PartSizes | None = None,
 ) -> Learner:
-    """The learner of a student of one game or several, with the loss of the paper (KL, τ = 0.01)."""
-    sizes = tuple(task.num_actions for task in tasks)
-    module: Any = make_network(network, sizes if len(sizes) > 1 else sizes[0], compute_dtype=dtype)
-    student = Student(module, tuple(tasks))
+    """The learner of a student of one game or several, with the loss of the paper (KL, τ = 0.01).
+
+    Its large batches are divided as a run that begins here divides them, or into parts of other ``sizes``.
+    """
+    actions = tuple(task.num_actions for task in tasks)
+    module: Any = make_network(network, actions if len(actions) > 1 else actions[0], compute_dtype=dtype)
+    student = Student(module, tuple(tasks)).with_sizes(sizes or machine_sizes())
     mask = jnp.asarray(student.mask)[:, None] if len(tasks) > 1 else None
 
     def loss(outputs: jax.Array, teacher_q: jax.Array) -> jax.Array:
