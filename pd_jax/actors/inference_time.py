@@ -95,8 +95,9 @@ class Probed(Protocol):
 class InferenceTimer:
     """Finds out once how much of the play is inference, at no time that anyone notices.
 
-    Probes are compiled in threads while the updates of the first round run, and used after the play of the second, when
-    nothing else is going on. Those of several games are used at once, as the games are played.
+    Probes are compiled in threads while the updates of the first round run, but not before the first of them are done,
+    and used after the play of the second, when nothing else is going on. Those of several games are used at once, as
+    the games are played.
 
     Args:
       plays: of the games that are played live.
@@ -107,16 +108,23 @@ class InferenceTimer:
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._probes: list[concurrent.futures.Future[InferenceProbe | None]] = []
         self._rounds = 0
+        self._calls = 0
+
+    def note_call(self) -> None:
+        """A call of updates is under way. With the second one, the first is over: a start waits for nothing else."""
+        self._calls += 1
+        if self._rounds == 1 and self._calls == 2:
+            self._begin()
 
     def note_round(self) -> None:
         """A round has been played."""
         self._rounds += 1
         if not self._plays or self._rounds > 2:
             return
-        if self._threads is None:
-            self._threads = concurrent.futures.ThreadPoolExecutor(len(self._plays), "probe")
-            self._probes = [self._threads.submit(computing()(play.probe_inference)) for play in self._plays]
+        if self._rounds == 1:
             return
+        self._begin()
+        assert self._threads is not None
         # That it is not known is no reason to end a run.
         with contextlib.suppress(RuntimeError):
             probes = [(play, probe.result()) for play, probe in zip(self._plays, self._probes, strict=True)]
@@ -126,6 +134,12 @@ class InferenceTimer:
             for play, seconds in used:
                 play.note_inference(seconds.result())
         self.close()
+
+    def _begin(self) -> None:
+        """Has the probes made, unless that has begun."""
+        if self._plays and self._threads is None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(len(self._plays), "probe")
+            self._probes = [self._threads.submit(computing()(play.probe_inference)) for play in self._plays]
 
     def close(self) -> None:
         """Ends the threads, once they have compiled what they were compiling."""

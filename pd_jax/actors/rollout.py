@@ -73,7 +73,9 @@ def start(environment: Environment, key: Array) -> LaneState:
       what the first rollout goes on from.
     """
     handle, timestep = environment.reset()
-    return LaneState(handle, timestep, EpisodeStatistics.zeros(environment.num_lanes), key)
+    # Made by NumPy: JAX would compile each of them.
+    none = np.zeros(environment.num_lanes, np.float32), np.zeros(environment.num_lanes, np.int32)
+    return LaneState(handle, timestep, EpisodeStatistics(*jax.device_put(none)), key)
 
 
 def mix(

@@ -216,6 +216,7 @@ class Experience:
 
     def take_values(self) -> dict[str, float]:
         """Metrics of the play, and of where the time went, since they were last taken."""
+        self._timer.note_call()
         values, self._values = self._values, {}
         return values | self.ledger.take_values()
 

@@ -143,7 +143,7 @@ class DistillSession(StudentSession[DistillCounters]):
         stored, learnable = experience.replay.stored, experience.learnable
         call = partial(self.learner.update_from_replay, self._state, stored, request.count, learnable)
         self._state, metrics = self.ledger.update(call)
-        return Dispatched(partial(self.setup.devices.first, metrics), experience.take_values)
+        return Dispatched(partial(self.setup.devices.fetch_first, metrics), experience.take_values)
 
     def _compile_ahead(self, experience: Experience) -> None:
         """Compiles the updates while emulators start and XLA compiles the play, anew in every process for EnvPool."""

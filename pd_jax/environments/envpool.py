@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pd_jax.environments.in_jit import InJit
 from pd_jax.environments.tasks import Task
 from pd_jax.system.cores import is_confined, usable_cores
+from pd_jax.system.devices import default_platform
 from pd_jax.types import LaneRange
 
 
@@ -190,23 +192,29 @@ class Environment:
                 _ = pool.observation_space
         self.handle: Any = np.zeros(0, np.uint8)
         self._xla_step: Any = None
+        self._in_jit: InJit | None = None
         if stepping == "jit":
             (pool,) = self._pools
-            self.handle, _, _, self._xla_step = pool.xla()
+            if default_platform() == "cpu":
+                self._in_jit = InJit(pool)
+                self.handle, self._xla_step = self._in_jit.handle, self._in_jit.step
+            else:
+                self.handle, _, _, self._xla_step = pool.xla()
 
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
         observations = np.concatenate([pool.reset()[0] for pool in self._pools])
-        # One array for each field: callers may donate them all.
+        # One array for each field: callers may donate them all. Made by NumPy: JAX would compile each of them.
         timestep = TimeStep(
-            observations=jnp.asarray(self._stacks_last(observations)),
-            rewards=jnp.zeros(self.num_lanes, jnp.float32),
-            is_first=jnp.ones(self.num_lanes, bool),
-            terminated=jnp.zeros(self.num_lanes, bool),
-            truncated=jnp.zeros(self.num_lanes, bool),
-            game_over=jnp.zeros(self.num_lanes, bool),
+            observations=self._stacks_last(observations),
+            rewards=np.zeros(self.num_lanes, np.float32),
+            is_first=np.ones(self.num_lanes, bool),
+            terminated=np.zeros(self.num_lanes, bool),
+            truncated=np.zeros(self.num_lanes, bool),
+            game_over=np.zeros(self.num_lanes, bool),
         )
-        return jnp.asarray(self.handle), timestep
+        started: tuple[Array, TimeStep] = jax.device_put((self.handle, timestep))
+        return started
 
     @jax.named_scope("stepping")
     def step(self, handle: Array, actions: Array, previous: TimeStep) -> tuple[Array, TimeStep]:
@@ -264,10 +272,13 @@ class Environment:
     def close(self) -> None:
         """Ends the emulators and their threads.
 
-        Nothing that was compiled with :meth:`step` may be called afterwards: it holds EnvPool's bare address.
+        Nothing that was compiled with :meth:`step` may be called afterwards: on a CPU it fails, and elsewhere it holds
+        EnvPool's bare address.
         """
+        if self._in_jit is not None:
+            self._in_jit.close()
         # EnvPool's own close() does nothing; its threads end with the object.
-        del self._pools, self._xla_step
+        del self._pools, self._xla_step, self._in_jit
 
     def _stacks_last(self, observations: Any) -> Any:
         return frames_last(observations) if self.task.kind == "atari" else observations.astype(np.float32)

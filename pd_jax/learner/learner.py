@@ -78,7 +78,10 @@ class Learner:
         self.rule = rule
         self._devices = devices
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.
-        self._init = jax.jit(functools.partial(init_state, rule))
+        # On a CPU with half of the compiler's work: it runs once, and gives the same numbers.
+        options = {"xla_backend_optimization_level": 1} if devices.platform == "cpu" else None
+        self._init = jax.jit(functools.partial(init_state, rule), compiler_options=options)
+        self._init_everywhere = devices.on_every(functools.partial(init_state, rule), options)
         self._update = devices.map(functools.partial(update, rule), donate=(0,))
         self._update_many: dict[tuple[int, Games], Any] = {}
         self._compiling: dict[tuple[int, Games], Future[Any]] = {}
@@ -100,8 +103,7 @@ class Learner:
 
     def init_ahead(self, key: Array) -> Callable[[], LearnerState]:
         """Begins :meth:`init` in a thread, most of which is compiling; returns what waits for it."""
-        single = _in_thread("init-student", lambda: jax.block_until_ready(self.init_single(key)))
-        return lambda: self._devices.replicate(single.result())
+        return _in_thread("init-student", lambda: jax.block_until_ready(self._init_everywhere(key))).result
 
     def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
         """One update from a given minibatch.
@@ -140,7 +142,7 @@ class Learner:
         return self._many(num_updates, games)(state, stored)
 
     def compile_ahead(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> None:
-        """Compiles in a thread what :meth:`update_from_replay` will run; that waits for it, and raises what it raised.
+        """Traces what :meth:`update_from_replay` will run, and compiles it in a thread, which that method waits for.
 
         Args:
           state: with a device axis; only its shapes and where it lies are looked at.
@@ -153,8 +155,10 @@ class Learner:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), (state, stored)
         )
         self._many(num_updates, None)
-        lowered = functools.partial(self.lower, shapes[0], shapes[1], num_updates)
-        self._compiling[num_updates, None] = _in_thread("compile-updates", lambda: lowered().compile())
+        # Traced here and now: in a thread it would wait for emulators that start, which keep Python to themselves, and
+        # the compiler, which does not need Python, would begin that much later.
+        lowered = self.lower(shapes[0], shapes[1], num_updates)
+        self._compiling[num_updates, None] = _in_thread("compile-updates", lowered.compile)
 
     def lower(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> jax.stages.Lowered:
         """What :meth:`update_from_replay` will run, of all games, before it is compiled; arguments may be shapes."""

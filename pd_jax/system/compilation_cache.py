@@ -14,8 +14,8 @@ from pd_jax.errors import UserError
 VARIABLE = "PD_JAX_COMPILATION_CACHE"
 """Environment variable: a directory, or ``off``."""
 _JAX_DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
-# A program of 0.1 s is worth reading back, smaller ones are not. EnvPool's in-jit step has an address in it, so that it
-# is new in every process: without a bound the cache would grow with every run.
+# A program of 0.1 s is worth reading back, smaller ones are not. On CUDA EnvPool's in-jit step has an address in it, so
+# that it is new in every process: without a bound the cache would grow with every run.
 _JAX_DEFAULTS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),

@@ -209,7 +209,31 @@ class DeviceGroup:
 
         Indexing a sharded array with an integer would gather all of it first.
         """
-        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], tree)
+        return _heads(jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, tree))
+
+    def fetch_first(self, tree: Any) -> Any:
+        """As :meth:`first`, in arrays of NumPy: for metrics, of which nothing is to be compiled for each shape."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], tree)
+
+    def on_every(
+        self, function: Callable[..., Any], compiler_options: dict[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """Compiles a function of arrays without a device axis; its result is as :meth:`replicate` gives it.
+
+        Beside it, a program would be compiled for each shape that is replicated.
+        """
+        size = self.here.size
+
+        @functools.partial(jax.jit, compiler_options=compiler_options)
+        def copies(*arguments: Any) -> Any:
+            return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), function(*arguments))
+
+        return lambda *arguments: jax.device_put(copies(*arguments), self.sharding)
+
+
+@jax.jit
+def _heads(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
 # One program for all leaves: one by one, each of their reshapes would be compiled, and called, on its own.

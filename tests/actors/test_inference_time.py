@@ -125,3 +125,22 @@ def test_a_probe_that_fails_is_no_reason_to_end_a_run() -> None:
     timer.note_round()
     timer.note_round()
     timer.close()
+
+
+def test_a_probe_waits_for_the_first_updates() -> None:
+    class Asked:
+        asked = threading.Event()
+
+        def probe_inference(self) -> None:
+            self.asked.set()
+
+        def note_inference(self, seconds: float) -> None:
+            raise AssertionError("there is nothing to note")
+
+    timer = InferenceTimer([Asked()])
+    timer.note_call()
+    timer.note_round()
+    assert not Asked.asked.wait(0.1)
+    timer.note_call()
+    assert Asked.asked.wait(10)
+    timer.close()

@@ -429,3 +429,20 @@ def test_no_other_module_asks_for_the_processs_own_platform() -> None:
     modules = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
     asking = [name for name, text in modules.items() if re.search(r"default_backend|default_platform\(", text)]
     assert asking == ["system/devices.py"]
+
+
+def test_metrics_are_fetched_as_the_first_device_has_them():
+    tree = {"a": np.arange(3, dtype=np.float32), "b": np.float32(2)}
+    fetched = ONE.fetch_first(ONE.replicate(tree))
+    assert all(isinstance(leaf, np.ndarray | np.float32) for leaf in jax.tree.leaves(fetched))
+    jax.tree.map(np.testing.assert_array_equal, fetched, tree)
+
+
+def test_a_function_is_computed_once_for_every_device():
+    def function(key: Any) -> Any:
+        return {"key": key, "numbers": jax.random.normal(key, (3, 2))}
+
+    ours, theirs = ONE.on_every(function)(jax.random.key(3)), ONE.replicate(jax.jit(function)(jax.random.key(3)))
+    np.testing.assert_array_equal(ours["numbers"], theirs["numbers"])
+    assert ours["numbers"].sharding == theirs["numbers"].sharding
+    assert (jax.random.key_data(ours["key"]) == jax.random.key_data(theirs["key"])).all()

@@ -1,0 +1,92 @@
+"""The step inside jit as a program that processes share: none of them ever steps another's emulators."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pd_jax.environments.envpool import Environment, TimeStep
+from pd_jax.environments.tasks import get_task
+
+_STEPS = 5
+_PLAY = """
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pd_jax.environments.envpool import Environment
+from pd_jax.environments.tasks import get_task
+
+environment = Environment(get_task("cartpole"), 3, int(sys.argv[1]))
+handle, timestep = environment.reset()
+step = jax.jit(lambda handle, timestep: environment.step(handle, jnp.ones(3, jnp.int32), timestep))
+for _ in range(5):
+    handle, timestep = step(handle, timestep)
+np.save(sys.argv[2], np.asarray(timestep.observations))
+"""
+
+
+def compiled_step(environment: Environment):
+    ones = jnp.ones(environment.num_lanes, jnp.int32)
+    return jax.jit(lambda handle, timestep: environment.step(handle, ones, timestep))
+
+
+def stepped_from_the_host(seed: int) -> TimeStep:
+    environment = Environment(get_task("cartpole"), 3, seed)
+    _, timestep = environment.reset()
+    for _ in range(_STEPS):
+        timestep = environment.step_host(np.ones(3, np.int32), np.asarray(timestep.is_last))
+    return timestep
+
+
+def test_a_program_of_one_process_steps_the_emulators_of_the_next(tmp_path: Path):
+    cache, programs = tmp_path / "cache", []
+    environment = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": ":".join(sys.path)}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PATH": ""}
+    for seed in (1, 70):
+        out = tmp_path / f"{seed}.npy"
+        subprocess.run([sys.executable, "-c", _PLAY, str(seed), str(out)], env=environment, check=True, timeout=120)
+        np.testing.assert_array_equal(np.load(out), stepped_from_the_host(seed).observations)
+        programs.append(sorted(path.name for path in cache.glob("*-cache")))
+    assert programs[0] == programs[1], "the second process compiled something anew"
+
+
+def test_no_address_is_part_of_a_program():
+    environment = Environment(get_task("cartpole"), 2, 0)
+    (_, (address, _, _)), *_ = environment._pools[0]._xla()
+    text = compiled_step(environment).lower(*environment.reset()).as_text()
+    assert "pd_jax_envpool" in text
+    assert str(int.from_bytes(address, sys.byteorder)) not in text
+
+
+def test_each_program_steps_its_own_lanes():
+    environments = [Environment(get_task("cartpole"), 3, seed) for seed in (3, 40)]
+    steps = [compiled_step(environment) for environment in environments]
+    at = [environment.reset() for environment in environments]
+    for _ in range(_STEPS):
+        at = [step(*each) for step, each in zip(steps, at, strict=True)]
+    for (_, timestep), seed in zip(at, (3, 40), strict=True):
+        np.testing.assert_array_equal(timestep.observations, stepped_from_the_host(seed).observations)
+
+
+def test_a_program_of_closed_lanes_fails():
+    environment = Environment(get_task("cartpole"), 2, 0)
+    step, at = compiled_step(environment), environment.reset()
+    at = jax.block_until_ready(step(*at))
+    environment.close()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="closed"):
+        jax.block_until_ready(step(*at))
+
+
+def test_a_process_may_end_while_it_plays():
+    code = _PLAY.split("for _")[0] + "for _ in range(200):\n    handle, timestep = step(handle, timestep)\n"
+    command = [sys.executable, "-c", code, "0"]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
