@@ -20,7 +20,7 @@ from jax import Array
 from pd_jax.environments.in_jit import InJit
 from pd_jax.environments.tasks import Task
 from pd_jax.system.cores import is_confined, usable_cores
-from pd_jax.system.devices import default_platform
+from pd_jax.system.devices import target_platform
 from pd_jax.types import LaneRange
 
 
@@ -195,7 +195,7 @@ class Environment:
         self._in_jit: InJit | None = None
         if stepping == "jit":
             (pool,) = self._pools
-            if default_platform() == "cpu":
+            if target_platform() == "cpu":
                 self._in_jit = InJit(pool)
                 self.handle, self._xla_step = self._in_jit.handle, self._in_jit.step
             else:
@@ -205,15 +205,16 @@ class Environment:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
         observations = np.concatenate([pool.reset()[0] for pool in self._pools])
         # One array for each field: callers may donate them all. Made by NumPy: JAX would compile each of them.
-        timestep = TimeStep(
-            observations=self._stacks_last(observations),
-            rewards=np.zeros(self.num_lanes, np.float32),
-            is_first=np.ones(self.num_lanes, bool),
-            terminated=np.zeros(self.num_lanes, bool),
-            truncated=np.zeros(self.num_lanes, bool),
-            game_over=np.zeros(self.num_lanes, bool),
-        )
-        started: tuple[Array, TimeStep] = jax.device_put((self.handle, timestep))
+        count = self.num_lanes
+        fields: dict[str, Any] = {
+            "observations": self._stacks_last(observations),
+            "rewards": np.zeros(count, np.float32),
+            "is_first": np.ones(count, bool),
+            "terminated": np.zeros(count, bool),
+            "truncated": np.zeros(count, bool),
+            "game_over": np.zeros(count, bool),
+        }
+        started: tuple[Array, TimeStep] = jax.device_put((self.handle, TimeStep(**fields)))
         return started
 
     @jax.named_scope("stepping")

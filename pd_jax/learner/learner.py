@@ -78,9 +78,9 @@ class Learner:
         self.rule = rule
         self._devices = devices
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.
-        # On a CPU with half of the compiler's work: it runs once, and gives the same numbers.
+        self._init = jax.jit(functools.partial(init_state, rule))
+        # On a CPU with less of the compiler's work: it runs once, and gives the same numbers.
         options = {"xla_backend_optimization_level": 1} if devices.platform == "cpu" else None
-        self._init = jax.jit(functools.partial(init_state, rule), compiler_options=options)
         self._init_everywhere = devices.on_every(functools.partial(init_state, rule), options)
         self._update = devices.map(functools.partial(update, rule), donate=(0,))
         self._update_many: dict[tuple[int, Games], Any] = {}
@@ -157,8 +157,14 @@ class Learner:
         self._many(num_updates, None)
         # Traced here and now: in a thread it would wait for emulators that start, which keep Python to themselves, and
         # the compiler, which does not need Python, would begin that much later.
-        lowered = self.lower(shapes[0], shapes[1], num_updates)
-        self._compiling[num_updates, None] = _in_thread("compile-updates", lowered.compile)
+        try:
+            compile_now = self.lower(shapes[0], shapes[1], num_updates).compile
+        except Exception as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            self._compiling[num_updates, None] = failed
+            return
+        self._compiling[num_updates, None] = _in_thread("compile-updates", compile_now)
 
     def lower(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> jax.stages.Lowered:
         """What :meth:`update_from_replay` will run, of all games, before it is compiled; arguments may be shapes."""
