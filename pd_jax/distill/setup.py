@@ -13,6 +13,7 @@ import jax
 from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
+from pd_jax.config.sections import StudentConfig
 from pd_jax.distill.memory import distillation_parts
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
@@ -187,6 +188,7 @@ def make_setup(
     if devices.num_processes > 1 and config.checkpoint.replay:
         raise UserError(f"checkpoint.replay: true, and there are {devices.num_processes} processes; it is for one")
     check_stacks_fit(config, tasks)
+    warn_of_slow_dtype(config.student, devices)
     student = make_student(config.student, tasks).with_sizes(sizes)
     policies = [(player.network.apply, player.variables) for player in teachers]
     own = _share_of_process(config, devices.num_processes)
@@ -293,6 +295,19 @@ def warn_of_other_play(dataset: Dataset, task: Task, config: DistillConfig) -> N
         played, scored = dataset.header.environment.get(key), getattr(config.env, key)
         if played is not None and played != scored:
             print_warning(f"env.{key}: {scored} in scores, {show(played)} in the play that {dataset.path} holds")
+
+
+def warn_of_slow_dtype(config: StudentConfig, devices: DeviceGroup) -> None:
+    """Says so, once, where bfloat16 makes the updates slower: on CPUs, also those that have instructions for it.
+
+    XLA turns the operands of all products there into float32, multiplies in float32 and rounds what comes out.
+    """
+    if config.compute_dtype == "bfloat16" and devices.platform == "cpu" and hosts.is_primary():
+        _warn_once("student.compute_dtype: bfloat16 is slower than float32 on a CPU, where XLA multiplies in float32")
+
+
+# A sweep makes a setup for each of its cells.
+_warn_once = functools.cache(print_warning)
 
 
 _MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data"})

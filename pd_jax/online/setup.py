@@ -12,7 +12,7 @@ from pd_jax.config.distill import check_devices
 from pd_jax.config.games import check_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.online import OnlineConfig
-from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit
+from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit, warn_of_slow_dtype
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.networks.partition import part_sizes, with_sizes
@@ -101,6 +101,7 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(distillation, devices.size)
     check_stacks_fit(distillation, (task,))
+    warn_of_slow_dtype(config.student, devices)
     student = make_student(config.student, (task,)).with_sizes(sizes)
     network = with_sizes(make_teacher_network(config, task), sizes)
     memory = online_memory(config, student, network, devices)

@@ -28,6 +28,7 @@ from benchmarks.harness.store import OtherMachineError, Store
 from benchmarks.stages import ABOUT, STAGES
 from benchmarks.stages.best import BEST, best_rows
 from benchmarks.stages.context import PyTorch
+from benchmarks.studies.bfloat16 import operations_of
 from benchmarks.studies.products import Part, parts_of
 from pd_jax.errors import UserError
 from pd_jax.networks.registry import make_network
@@ -445,3 +446,14 @@ def test_operations_of_an_update_are_told_apart_by_layer_and_direction() -> None
         Part("optimizer", 1e-3),
         Part("other", 1e-3),
     }
+
+
+def test_a_program_tells_in_which_type_it_multiplies() -> None:
+    program = """
+      %dot.1 = f32[32,6]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+      ROOT %dot.2 = bf16[32,6]{1,0} dot(%c, %d), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+      %conv = f32[2,20,20,16]{3,2,1,0} convolution(%e, %f), window={size=8x8 stride=4x4}
+      %c = bf16[32,6]{1,0} convert(%dot.1)
+      %convert_fusion = f32[32]{0} fusion(%c), kind=kLoop, calls=%dot
+    """
+    assert operations_of(program) == {"products": ["bf16", "f32", "f32"], "conversions": 1}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import EnvConfig, ReplayConfig, StudentConfig
-from pd_jax.distill.setup import make_setup, warn_of_other_play
+from pd_jax.distill.setup import _warn_once, make_setup, warn_of_other_play, warn_of_slow_dtype
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.replay.recordings import Dataset
+from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher, from_function, load
 from support.commands import succeed
 
@@ -92,3 +97,31 @@ def test_play_that_scores_are_not_taken_by_is_warned_of(recording: Path, capsys:
     warn_of_other_play(dataset, get_task("cartpole"), sticky)
     warn_of_other_play(recorded(), get_task("pong"), sticky)
     assert capsys.readouterr().err == ""
+
+
+def test_bfloat16_on_a_cpu_is_warned_of_once_and_on_an_accelerator_never(capsys: pytest.CaptureFixture[str]) -> None:
+    def setup_of(dtype: Any) -> None:
+        network = StudentConfig(network="mlp", compute_dtype=dtype)
+        make_setup(DistillConfig(teacher="cartpole", out="-", student=network))
+
+    _warn_once.cache_clear()
+    setup_of("float32")
+    assert capsys.readouterr().err == ""
+    setup_of("bfloat16")
+    setup_of("bfloat16")
+    assert capsys.readouterr().err == (
+        "warning: student.compute_dtype: bfloat16 is slower than float32 on a CPU, where XLA multiplies in float32\n"
+    )
+    _warn_once.cache_clear()
+    for platform in ("gpu", "tpu"):
+        device: Any = SimpleNamespace(platform=platform)
+        warn_of_slow_dtype(StudentConfig(compute_dtype="bfloat16"), DeviceGroup((device,)))
+    assert capsys.readouterr().err == ""
+
+
+def test_products_of_bfloat16_are_taken_in_float32_on_a_cpu_as_the_warning_says() -> None:
+    """Once XLA's compiler for CPUs multiplies in bfloat16, the warning has to be looked at anew."""
+    numbers = jnp.ones((256, 256), jnp.bfloat16)
+    program = jax.jit(jnp.matmul).lower(numbers, numbers).compile().as_text() or ""
+    products = re.findall(r"= (\w+)\[[\d,]+\]\S* dot\(", program)
+    assert products == ["f32"] and "f32[256,256]{1,0} convert(" in program
