@@ -53,7 +53,7 @@ ABOUT: Mapping[str, str] = MappingProxyType(
         "students": "updates of several students in one program, against one after another",
         "devices": "updates on one device to eight",
         "live": "a live run, against its play alone and its updates alone",
-        "evaluation": "whole games of teacher and student, against stepping and inference alone",
+        "evaluation": "whole games, against stepping and inference alone, without and with the emulators' start",
         "inference": "students in bulk, by batch",
         "latency": "students' answers to a single observation, from the host and back",
         "startup": "from the command to the first updates, with an empty and a filled compilation cache",
