@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pd_jax.config.sections import PartsConfig
 from pd_jax.distill.counters import DistillCounters, GameCounters
 from pd_jax.errors import UserError
 
@@ -17,7 +18,7 @@ from pd_jax.errors import UserError
 def setup_of(*names: str, sha256: str = "a" * 64) -> Any:
     """What a run of live play is to go on with."""
     teachers = [types.SimpleNamespace(sha256=sha256) for _ in names]
-    config = types.SimpleNamespace(accept_other_teacher=False)
+    config = types.SimpleNamespace(accept_other_teacher=False, parts=PartsConfig(most=8))
     recordings = [None] * len(names)
     return types.SimpleNamespace(names=names, teachers=teachers, datasets=recordings, network="net2", config=config)
 

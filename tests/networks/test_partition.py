@@ -104,8 +104,8 @@ def test_sizes_say_how_many_examples_are_taken_at_once() -> None:
     assert products(PartSizes(inference=64, at_once=1)) == (1, 1 * 3 + 2)
     _, four = products(PartSizes(most=4), jax.grad)
     _, eight = products(PartSizes(most=8), jax.grad)
-    # A part more takes three products forwards, and backwards two for each but the first, whose input is frames.
-    assert eight - four == 4 * (3 + 5)
+    # A part more takes three products forwards, and twice as many backwards.
+    assert eight - four == 4 * (3 + 6)
 
 
 def test_sizes_say_how_many_gradients_are_taken_at_once() -> None:

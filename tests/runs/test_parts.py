@@ -76,7 +76,7 @@ def test_a_run_without_a_word_of_sizes_keeps_those_that_there_were(tmp_path: Pat
         ),
         (
             [16, 32],
-            "parts: [16, 32] is not a mapping of settings (convolution, inference, narrow, at_once, most, gradient)",
+            "parts: a list is not a mapping of settings (convolution, inference, narrow, at_once, most, gradient)",
         ),
     ],
 )
