@@ -146,7 +146,7 @@ class DistillSession(StudentSession[DistillCounters]):
         return Dispatched(partial(self.setup.devices.fetch_first, metrics), experience.take_values)
 
     def _compile_ahead(self, experience: Experience) -> None:
-        """Compiles the updates while emulators start and XLA compiles the play, anew in every process for EnvPool."""
+        """Compiles the updates while emulators start and XLA compiles the play."""
         # Of games that play no more there may be nothing to learn.
         if all(game.stopped_at is None for game in self.counters.games):
             shapes = self.setup.devices.replicated_shapes(self.learner.template)

@@ -205,8 +205,8 @@ def evaluate(
 
 
 # Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. A scan would compile
-# anew for every run, because EnvPool's in-jit step has the address of its emulators compiled into it, and emulators
-# cannot be given their first seed again.
+# anew for every run, because which emulators are stepped is a part of an in-jit program, and emulators cannot be given
+# their first seed again.
 @functools.partial(jax.jit, static_argnames="apply")
 def settle_and_act(
     apply: PolicyApply, variables: Any, state: rollout.LaneState, timestep: TimeStep, epsilon: float
