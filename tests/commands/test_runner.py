@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import sys
 import typing
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import pd_jax
-from pd_jax.commands.runner import find_function
+from pd_jax.commands.runner import _nothing_collected, find_function
 from pd_jax.config.commands import COMMANDS, TABLE, Command, CommandGroup
 from support.commands import run
 
@@ -91,6 +92,27 @@ def test_what_names_no_command_imports_no_settings(argv: tuple[str, ...], code: 
 def test_what_computes_nothing_imports_no_jax(argv: tuple[str, ...], code: int, tmp_path: Path) -> None:
     argv = tuple(word.replace("{nowhere}", str(tmp_path / "nowhere")) for word in argv)
     assert imported(*argv) == (code, ["tyro"])
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_no_garbage_is_looked_for_while_modules_are_imported_nor_among_them_later(is_enabled: bool) -> None:
+    class Imported:
+        pass
+
+    was_enabled = gc.isenabled()
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="of an import"), _nothing_collected():
+            assert not gc.isenabled()
+            kept = Imported()
+            raise ValueError("of an import")
+        assert gc.isenabled() == is_enabled
+        assert not any(thing is kept for thing in gc.get_objects())
+        gc.unfreeze()
+        assert any(thing is kept for thing in gc.get_objects())
+    finally:
+        gc.unfreeze()
+        (gc.enable if was_enabled else gc.disable)()
 
 
 def test_the_package_alone_imports_no_jax() -> None:
