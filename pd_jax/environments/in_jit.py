@@ -124,9 +124,14 @@ class _Calls:
     def end(self) -> None:
         """At the end of the process, when XLA's threads could not call Python any more: waits for what they do."""
         with self._lock:
+            if self._first is None:
+                return
             self._functions.clear()
             self._addresses.clear()
-        for array in jax.live_arrays():
+        arrays = []
+        with contextlib.suppress(Exception):
+            arrays = jax.live_arrays()
+        for array in arrays:
             with contextlib.suppress(Exception):
                 array.block_until_ready()
 

@@ -22,6 +22,7 @@ from pd_jax.config.sections import (
     EnvConfig,
     EvaluationConfig,
     OneGameEnvConfig,
+    PartsConfig,
     ReplayConfig,
     StudentConfig,
 )
@@ -100,6 +101,7 @@ def test_updates_take_what_they_take_on_the_devices_that_make_them(tmp_path: Pat
         student=StudentConfig(network="net3"),
         env=dataclasses.replace(DistillConfig(teacher="x", out="-").env, num_lanes=1),
         learner=dataclasses.replace(DistillConfig(teacher="x", out="-").learner, batch_size=256),
+        parts=PartsConfig(gradient=64),
     )
     setup = make_setup(config)
     policies = [(teacher.network.apply, teacher.variables) for teacher in setup.teachers]
