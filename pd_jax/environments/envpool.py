@@ -191,15 +191,15 @@ class Environment:
             for pool in self._pools:
                 _ = pool.observation_space
         self.handle: Any = np.zeros(0, np.uint8)
-        self._xla_step: Any = None
         self._in_jit: InJit | None = None
+        self._in_jit_elsewhere: Any = None
         if stepping == "jit":
             (pool,) = self._pools
             if target_platform() == "cpu":
                 self._in_jit = InJit(pool)
-                self.handle, self._xla_step = self._in_jit.handle, self._in_jit.step
+                self.handle = self._in_jit.handle
             else:
-                self.handle, _, _, self._xla_step = pool.xla()
+                self.handle, _, _, self._in_jit_elsewhere = pool.xla()
 
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
@@ -226,7 +226,13 @@ class Environment:
           actions: int32 ``[L]``.
           previous: the time step the actions answer.
         """
-        handle, outputs = self._xla_step(handle, actions)
+        if self._in_jit is not None and target_platform() == "cpu":
+            handle, outputs = self._in_jit.step(handle, actions)
+        else:
+            # Also of a program that is only compiled, for devices that are not there.
+            if self._in_jit_elsewhere is None:
+                self._in_jit_elsewhere = self._pools[0].xla()[-1]
+            handle, outputs = self._in_jit_elsewhere(handle, actions)
         return handle, self._timestep(*outputs, is_first=previous.is_last)
 
     def send(self, group: int, actions: np.ndarray) -> None:
@@ -279,7 +285,7 @@ class Environment:
         if self._in_jit is not None:
             self._in_jit.close()
         # EnvPool's own close() does nothing; its threads end with the object.
-        del self._pools, self._xla_step, self._in_jit
+        del self._pools, self._in_jit, self._in_jit_elsewhere
 
     def _stacks_last(self, observations: Any) -> Any:
         return frames_last(observations) if self.task.kind == "atari" else observations.astype(np.float32)
