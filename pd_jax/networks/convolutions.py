@@ -14,11 +14,6 @@ from pd_jax.system.devices import target_platform
 
 ConvolutionMethod = Literal["auto", "matmul", "native"]
 
-# Of so many channels on it pays to write down what patches are made of, once, before it is laid out for all taps:
-# inference of 32 gains 7 to 9 % with dqn, net1 and the teachers on two cores, and of 128 nothing. With 16 channels none
-# gains.
-_WIDE = 32
-
 
 def convolve(x: Array, kernel: Array, stride: int, method: ConvolutionMethod = "auto") -> Array:
     """A VALID convolution.
@@ -183,9 +178,7 @@ def _correlate_patches(x: Array, kernel: Array) -> Array:
     Returns:
       ``[N, H - taps + 1, W - taps + 1, features]``.
     """
-    # Only where there is no gradient. Otherwise the compiler fuses what comes before, such as a ReLU, into each of the
-    # nine slices, and computes it nine times; the bits are the same.
-    return _correlate_patches_forward(lax.optimization_barrier(x) if x.shape[-1] >= _WIDE else x, kernel)[0]
+    return _correlate_patches_forward(x, kernel)[0]
 
 
 def _correlate_patches_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

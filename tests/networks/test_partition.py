@@ -11,7 +11,7 @@ import pytest
 
 from pd_jax.config.sections import PartsConfig
 from pd_jax.losses import kl_loss
-from pd_jax.networks import convolutions, partition
+from pd_jax.networks import partition
 from pd_jax.networks.partition import (
     PartitionedTorso,
     PartSizes,
@@ -122,28 +122,6 @@ def test_what_is_never_divided_has_no_sizes() -> None:
     network = make_network("net3", 6)
     assert with_sizes(network, PartSizes()) is network
     assert with_sizes(network, PartSizes(most=3)) == with_sizes(network, PartSizes(most=3)) != network
-
-
-@pytest.mark.parametrize("layer_norm", [False, True])
-def test_patches_of_what_is_computed_once_have_the_same_bits_and_are_for_inference_alone(
-    layer_norm: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    observations = frames(17)
-    network = make_network("net1", 6, layer_norm=layer_norm, convolution="matmul")
-    variables = jax.jit(network.init)(jax.random.key(0), observations[:1])
-
-    def loss(variables: Any) -> jax.Array:
-        return network.apply(variables, observations).sum()
-
-    found, barriers = [], []
-    for wide in (10**9, 32):
-        monkeypatch.setattr(convolutions, "_WIDE", wide)
-        found.append(np.asarray(jax.jit(lambda variables: network.apply(variables, observations))(variables)))
-        jax.clear_caches()
-        barriers.append([operations(f, variables)["optimization_barrier"] for f in (loss, jax.grad(loss))])
-    np.testing.assert_array_equal(*found)
-    (few, of_gradient), (more, still) = barriers
-    assert more > few and still == of_gradient
 
 
 def test_large_minibatches_of_frames_are_taken_in_parts_on_a_cpu() -> None:
