@@ -30,10 +30,18 @@ _INTERNAL = 13
 """The code of the error that nothing is known of."""
 
 
-class _Attributes(ctypes.Structure):
+class _Sized(ctypes.Structure):
+    """How each structure of the interface begins; the fields of a class come after those of its base."""
+
+    _fields_ = [("struct_size", ctypes.c_size_t), ("extension", ctypes.c_void_p)]
+
+
+class _Buffers(_Sized):
+    _fields_ = [("size", ctypes.c_int64), ("types", ctypes.c_void_p), ("values", ctypes.c_void_p)]
+
+
+class _Attributes(_Sized):
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension", ctypes.c_void_p),
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("names", ctypes.c_void_p),
@@ -41,20 +49,8 @@ class _Attributes(ctypes.Structure):
     ]
 
 
-class _Buffers(ctypes.Structure):
+class _Frame(_Sized):
     _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension", ctypes.c_void_p),
-        ("size", ctypes.c_int64),
-        ("types", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-    ]
-
-
-class _Frame(ctypes.Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension", ctypes.c_void_p),
         ("api", ctypes.c_void_p),
         ("context", ctypes.c_void_p),
         ("stage", ctypes.c_int),
@@ -69,24 +65,13 @@ class _Scalar(ctypes.Structure):
     _fields_ = [("dtype", ctypes.c_int), ("value", ctypes.POINTER(ctypes.c_int64))]
 
 
-class _Api(ctypes.Structure):
+class _Api(_Sized):
     # The version in it has a size, an extension and two numbers.
-    _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension", ctypes.c_void_p),
-        ("version", ctypes.c_byte * 24),
-        ("internal", ctypes.c_void_p),
-        ("create_error", ctypes.c_void_p),
-    ]
+    _fields_ = [("version", ctypes.c_byte * 24), ("internal", ctypes.c_void_p), ("create_error", ctypes.c_void_p)]
 
 
-class _ErrorArguments(ctypes.Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_size_t),
-        ("extension", ctypes.c_void_p),
-        ("message", ctypes.c_char_p),
-        ("code", ctypes.c_int),
-    ]
+class _ErrorArguments(_Sized):
+    _fields_ = [("message", ctypes.c_char_p), ("code", ctypes.c_int)]
 
 
 _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)

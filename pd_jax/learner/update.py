@@ -163,17 +163,19 @@ def _muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
     wide = optax.adam(lambda count: learning_rate(count) / 10.0)
     either = optax.partition({"muon": muon, "wide": wide}, _labels)
 
-    def init(params: Any) -> Any:
+    def suited(tree: Any) -> optax.GradientTransformation:
         # Without wide ones the state is that of Muon alone.
-        return (either if "wide" in jax.tree.leaves(_labels(params)) else muon).init(params)
+        return either if "wide" in jax.tree.leaves(_labels(tree)) else muon
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return (either if "wide" in jax.tree.leaves(_labels(updates)) else muon).update(updates, state, params)
-
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(
+        lambda params: suited(params).init(params),
+        lambda updates, state, params=None: suited(updates).update(updates, state, params),
+    )
 
 
 def _labels(params: Any) -> Any:
+    """Which matrices are wide; all else is ``muon``, which leaves biases to Adam itself."""
+
     def of(leaf: Array) -> str:
         inputs, outputs = math.prod(leaf.shape[1 if leaf.ndim == 3 else 0 : -1]), leaf.shape[-1] if leaf.ndim else 1
         return "wide" if leaf.ndim >= 2 and min(inputs, outputs) >= _WIDE else "muon"
