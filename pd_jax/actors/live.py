@@ -60,7 +60,7 @@ class LivePlay:
         self._student = student
         self._rollout_length = rollout_length
         self._epsilon = epsilon
-        stepping = stepping_options(env.stepping, device.platform if device else None)
+        stepping = stepping_options(env.stepping, device.platform if device else None, env.backend)
         self._environment = Environment(task, env.num_lanes, seed, **env.environment_options(), **stepping)
         self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
         self._rollout = rollout.make_rollout(self._environment, teacher.network.apply, rollout_length, student=student)

@@ -52,15 +52,18 @@ class SteppingOptions(TypedDict):
     num_groups: int
 
 
-def stepping_options(wanted: Stepping, platform: str | None = None) -> SteppingOptions:
+def stepping_options(
+    wanted: Stepping, platform: str | None = None, backend: Literal["envpool", "ale"] = "envpool"
+) -> SteppingOptions:
     """How an environment is to be stepped.
 
     Args:
       wanted: the setting ``env.stepping``.
       platform: of the device that plays: ``cpu``, ``gpu`` or ``tpu``; the default device's if None.
+      backend: the setting ``env.backend``: ale-py is stepped from the host.
 
     Raises:
-      UserError: it is to be stepped inside jit, and there is no such step for the platform.
+      UserError: it is to be stepped inside jit, and there is no such step for the platform or the backend.
     """
     platform = platform or target_platform()
     if wanted == "jit" and platform not in ("cpu", "gpu"):
@@ -68,7 +71,9 @@ def stepping_options(wanted: Stepping, platform: str | None = None) -> SteppingO
             f"env.stepping: EnvPool's step inside jit exists for CPUs and CUDA, not for a {platform}; auto steps from "
             "the host there"
         )
-    if wanted == "jit" or (wanted == "auto" and steps_in_jit(platform)):
+    if wanted == "jit" and backend == "ale":
+        raise UserError("env.stepping: 'jit', and env.backend is 'ale', which is stepped from the host; leave one out")
+    if wanted == "jit" or (wanted == "auto" and backend == "envpool" and steps_in_jit(platform)):
         return SteppingOptions(stepping="jit", num_groups=1)
     # A CPU that decides has no time left for the other group.
     return SteppingOptions(stepping="host", num_groups=1 if platform == "cpu" else GROUPS)

@@ -68,6 +68,11 @@ class EmulatorConfig:
     # EnvPool leaves this check to its callers.
     max_noops: Annotated[int, Bounds(1, 1000)] = 30
     """An episode starts with up to this many no-ops (Atari only)."""
+    fire_reset: bool = True
+    """An episode then starts with FIRE, in games that have it (Atari only)."""
+    backend: Annotated[Literal["envpool", "ale"], Choice("a source of play")] = "envpool"
+    """EnvPool, or ale-py's own vector environment from the host (Atari only; pip install '.[ale]'). The play is the
+    same, by two builds of the emulator."""
     stepping: Annotated[Literal["auto", "jit", "host"], Choice("a way of stepping")] = "auto"
     """Step EnvPool inside the jitted rollout, or from the host; auto is jit on CPUs and CUDA. The play is the same."""
 
@@ -77,7 +82,9 @@ class EmulatorConfig:
             "max_noops": self.max_noops,
             "max_episode_steps": None,
             "sticky_action_probability": self.sticky_action_probability,
+            "fire_reset": self.fire_reset,
             "num_threads": self.num_threads,
+            "backend": self.backend,
         }
 
 

@@ -1,7 +1,7 @@
 """EnvPool behind one small interface: lanes of one task, stepped inside jit or from the host.
 
 EnvPool's step inside jit exists for CPUs and CUDA. From the host lanes are stepped everywhere, in groups if so wanted:
-while EnvPool steps one of them, a device decides for another.
+while EnvPool steps one of them, a device decides for another. ale-py can stand in EnvPool's place, from the host.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pd_jax.environments.ale import AlePool
 from pd_jax.environments.in_jit import InJit
 from pd_jax.environments.tasks import Task
 from pd_jax.system.cores import is_confined, usable_cores
@@ -118,8 +119,11 @@ class Environment:
         and followed by one FIRE in games that have this action, and over 1 to ``max_noops`` in the others.
       max_episode_steps: control steps before an episode is cut off; the task's own limit by default.
       sticky_action_probability: chance that an Atari frame repeats the action before it; 0 in the paper.
+      fire_reset: whether FIRE opens an Atari game that has this action. Without, it opens as the others do.
       num_threads: EnvPool's worker threads, of each group; 0 leaves the choice to EnvPool, or is one
-        for each core where this process may not use all of the machine's.
+        for each core where this process may not use all of the machine's. ale-py has one for each lane.
+      backend: ``"envpool"``, or ``"ale"`` for `pd_jax.environments.ale`: the same play by another build of the
+        emulator, of Atari games and from the host.
       stepping: ``"jit"`` or ``"host"``: how those who play it are to step it.
       num_groups: that the lanes are stepped in from the host, at most as many as there are lanes; one in jit.
         What the lanes show does not depend on it.
@@ -129,8 +133,9 @@ class Environment:
       handle: what :meth:`step` is given first, as :meth:`reset` gives it.
 
     Raises:
-      ValueError: ``num_lanes``, ``max_noops`` or ``num_groups`` is below 1, ``stepping`` is neither, or there are
-        several groups in jit.
+      ValueError: ``num_lanes``, ``max_noops`` or ``num_groups`` is below 1, ``stepping`` or ``backend`` is neither, or
+        there are several groups, or ale-py, in jit.
+      UserError: ale-py is wanted, and is not installed or has no such game.
     """
 
     def __init__(
@@ -143,7 +148,9 @@ class Environment:
         max_noops: int = 30,
         max_episode_steps: int | None = None,
         sticky_action_probability: float = 0.0,
+        fire_reset: bool = True,
         num_threads: int = 0,
+        backend: Literal["envpool", "ale"] = "envpool",
         stepping: Literal["jit", "host"] = "jit",
         num_groups: int = 1,
     ) -> None:
@@ -156,14 +163,16 @@ class Environment:
             raise ValueError(f"stepping must be 'jit' or 'host', got {stepping!r}")
         if stepping == "jit" and num_groups > 1:
             raise ValueError(f"inside jit all lanes are stepped together, not in {num_groups} groups")
+        if backend not in ("envpool", "ale") or (backend == "ale" and stepping == "jit"):
+            raise ValueError(f"backend must be 'envpool', or 'ale' from the host, got {backend!r} and {stepping!r}")
         self.task = task
         self.num_lanes = num_lanes
         self.stepping = stepping
         bounds = np.linspace(0, num_lanes, min(num_groups, num_lanes) + 1).round().astype(int).tolist()
         self.groups = tuple(LaneRange(*each, num_lanes) for each in itertools.pairwise(bounds))
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"max_episode_steps": max_episode_steps or task.max_episode_steps}
         if task.kind == "atari":
-            options = {
+            options |= {
                 "stack_num": 4,
                 "frame_skip": 4,
                 "noop_max": max_noops,
@@ -171,20 +180,33 @@ class Environment:
                 "reward_clip": False,
                 "repeat_action_probability": sticky_action_probability,
                 "full_action_space": False,
+                "use_fire_reset": fire_reset,
             }
-        self._pools = [
-            envpool.make(
+
+        def pool_of(lanes: LaneRange) -> Any:
+            count, own_seed = lanes.stop - lanes.start, seed + lanes.start
+            if backend == "ale":
+                return AlePool(
+                    task,
+                    count,
+                    own_seed,
+                    max_noops=max_noops,
+                    max_episode_steps=options["max_episode_steps"],
+                    sticky_action_probability=sticky_action_probability,
+                    episodic_life=episodic_life,
+                    fire_reset=fire_reset,
+                )
+            return envpool.make(
                 task.env_id,
                 env_type="gymnasium",
-                num_envs=lanes.stop - lanes.start,
-                batch_size=lanes.stop - lanes.start,
-                seed=seed + lanes.start,
-                max_episode_steps=max_episode_steps or task.max_episode_steps,
+                num_envs=count,
+                batch_size=count,
+                seed=own_seed,
                 num_threads=num_threads or _own_threads(),
                 **options,
             )
-            for lanes in self.groups
-        ]
+
+        self._pools = [pool_of(lanes) for lanes in self.groups]
         with warnings.catch_warnings():
             # Built at first use and then kept. Gymnasium warns that it rounds CartPole's bounds to float32.
             warnings.simplefilter("ignore")

@@ -22,7 +22,9 @@ from pd_jax.system.text import printable, show
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
 NEVER_COMPARED = frozenset(
-    {"out", "env.num_threads", "env.stepping"}
+    {"out", "env.num_threads", "env.stepping", "env.backend"}
+    # What a protocol stands for is compared.
+    | {"protocol"}
     # One by one: the checkpoint that `evaluate` scores is a setting of that name.
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
@@ -33,6 +35,7 @@ wait for others. That a run is traced, or by how many processes, makes it no oth
 
 _ADDED = {
     "data_order": "recorded",
+    "env.fire_reset": True,
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""

@@ -93,7 +93,7 @@ class LearningTeacher:
             seed,
             episodic_life=config.episodic_life,
             **self._env.environment_options(),
-            **stepping_options(self._env.stepping),
+            **stepping_options(self._env.stepping, backend=self._env.backend),
         )
         self._play = pqn.start(self._environment, config, jax.random.key(seed))
         self._iterate = pqn.make_iteration(self._network, self._environment, config)
