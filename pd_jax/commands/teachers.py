@@ -13,6 +13,7 @@ from typing import Any
 from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.sections import EvaluationConfig
 from pd_jax.config.teachers import ImportTeacherConfig, ListTeachersConfig, ShowTeacherConfig
+from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.report.teachers import describe_entry, describe_statistics, print_teachers
@@ -146,15 +147,18 @@ def _score(teacher: Any, config: ImportTeacherConfig) -> dict[str, Any]:
     from pd_jax.evaluation.scores import Score
     from pd_jax.system.interrupts import Interrupts
     from pd_jax.system.progress import Progress
+    from pd_jax.teachers.tasks import check_protocol
 
     evaluation = EvaluationConfig(episodes=config.evaluate_episodes or 0, epsilon=config.epsilon)
-    scored = EvaluateConfig(teacher=teacher.source, seed=config.seed, evaluation=evaluation)
+    scored = EvaluateConfig(teacher=teacher.source, seed=config.seed, protocol=config.protocol, evaluation=evaluation)
+    check_protocol(teacher, scored)
     protocol = Protocol.of(scored, teacher.task)
     with Interrupts() as interrupts, Progress(f"evaluate on {teacher.task.name}") as progress:
         on_progress = heeding(interrupts, progress.add("games", protocol.episodes))
         played = play_games(teacher.network.apply, teacher.variables, teacher.task, protocol, on_progress=on_progress)
     told = ("epsilon", "max_noops", "max_episode_steps", "seed")
-    return Score.of(played.returns).to_json() | {name: protocol.to_json()[name] for name in told}
+    named = {"protocol": config.protocol} if config.protocol in PROTOCOLS else {}
+    return Score.of(played.returns).to_json() | {name: protocol.to_json()[name] for name in told} | named
 
 
 def _line_of_score(score: Mapping[str, Any]) -> str:

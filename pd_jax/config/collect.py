@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pd_jax.config.base import CommandConfig
 from pd_jax.config.games import game_conflicts
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
+from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
 from pd_jax.config.sections import Count, OneGameEnvConfig, PathText, Probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CollectConfig(CommandConfig):
+class CollectConfig(CommandConfig, ProtocolSettings):
     """Record a teacher's play."""
 
     teacher: PathText
@@ -40,6 +41,8 @@ class CollectConfig(CommandConfig):
     def idle(self) -> Iterator[Idle]:
         because = "teacher" if self.game is None else "game"
         yield from idle_atari([self.game or self.teacher], because, ATARI_KEYS)
+        yield from idle_backend(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from game_conflicts(self.game)
+        yield from protocol_conflicts(self)

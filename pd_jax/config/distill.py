@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import games_conflicts
 from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperature
+from pd_jax.config.protocols import protocol_conflicts
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
 
@@ -96,6 +97,7 @@ class DistillConfig(DistillationSettings):
         if self.data is not None and self.checkpoint.replay:
             yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         yield from games_conflicts(self.game or (), self.student.network)
+        yield from protocol_conflicts(self)
 
 
 def check_devices(config: DistillConfig, num_devices: int) -> None:

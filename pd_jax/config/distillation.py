@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.games import not_one_each
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_behaviour, idle_progress
+from pd_jax.config.protocols import ProtocolSettings, idle_backend
 from pd_jax.config.sections import (
     ActorsConfig,
     BehaviourConfig,
@@ -30,7 +31,7 @@ from pd_jax.config.sections import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillationSettings(ProfiledConfig):
+class DistillationSettings(ProfiledConfig, ProtocolSettings):
     """What every command that distils teachers into students takes."""
 
     teacher: Paths
@@ -101,6 +102,7 @@ class DistillationSettings(ProfiledConfig):
             yield Idle("checkpoint.max_roll_backs", "checkpoint.on_divergence", why)
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
         yield from idle_atari(games or (), because, ATARI_KEYS)
+        yield from idle_backend(self)
 
     def uneven(self) -> Iterator[tuple[str, str]]:
         """Yields, as `conflicts` does, the settings of which there is to be one for each teacher, and is not."""

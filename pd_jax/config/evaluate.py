@@ -10,11 +10,12 @@ from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import games_conflicts, not_one_each
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
+from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
 from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Jobs, Paths, PathText, Words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(ProfiledConfig):
+class EvaluateConfig(ProfiledConfig, ProtocolSettings):
     """Score a teacher, a student, or a student against its teacher."""
 
     teacher: Paths | None = None
@@ -42,6 +43,7 @@ class EvaluateConfig(ProfiledConfig):
             yield Idle("resume", "out", "out is missing, and nothing is written; give --out DIR")
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
         yield from idle_atari(() if self.run else games or (), because, ATARI_KEYS)
+        yield from idle_backend(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.teacher is None and self.run is None:
@@ -55,3 +57,4 @@ class EvaluateConfig(ProfiledConfig):
         if self.teacher is not None and self.game is not None:
             yield from not_one_each("game", self.game, self.teacher)
         yield from games_conflicts(self.game or ())
+        yield from protocol_conflicts(self)

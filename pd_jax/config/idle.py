@@ -114,4 +114,4 @@ def idle_atari(games: Sequence[str], because: str, keys: Sequence[str]) -> Itera
             yield Idle(key, because, f"is for games of Atari, and {because} is {', '.join(games)}")
 
 
-ATARI_KEYS = ("env.sticky_action_probability", "env.max_noops")
+ATARI_KEYS = ("protocol", "env.sticky_action_probability", "env.max_noops", "env.fire_reset", "env.backend")

@@ -15,6 +15,7 @@ import tyro
 
 from pd_jax.config.base import CommandConfig, Settings
 from pd_jax.config.fields import Field, check_home, check_value, fields, sections
+from pd_jax.config.protocols import follow_protocol
 from pd_jax.config.shipped import find_settings
 from pd_jax.config.yaml import parse_scalar, read_yaml, write_yaml
 from pd_jax.errors import UserError, nearest
@@ -47,9 +48,10 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     where = f"{printable(path)}: " if path is not None else ""
     file = read_yaml(find_settings(path, command)) if path is not None else {}
     from_file = _flatten(config_class, file, where)
+    origins = {key: where + key for key in from_file} | {key: _option(key) for key in overrides}
+    follow_protocol(from_file, overrides, origins)
     _require(config_class, from_file | overrides, where, "; set it in the configuration file or give {}")
     config: C = _build(config_class, from_file | overrides)
-    origins = {key: where + key for key in from_file} | {key: _option(key) for key in overrides}
     config = _without_conflicts(config, origins, "")
     _check_idle(config, from_file, overrides, origins)
     return config
@@ -86,6 +88,7 @@ def from_mapping(config_class: type[C], mapping: Mapping[Any, Any], where: str =
       UserError: a key is unknown or missing, a value has the wrong type or is impossible.
     """
     values = _flatten(config_class, mapping, where)
+    follow_protocol(values, {}, {key: where + key for key in values})
     _require(config_class, values, where, "")
     config: C = _build(config_class, values)
     return _without_conflicts(config, {}, where)

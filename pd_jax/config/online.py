@@ -11,6 +11,7 @@ from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_learner, idle_student, idle_temperature
+from pd_jax.config.protocols import ProtocolSettings, idle_backend
 from pd_jax.config.sections import (
     ActorsConfig,
     CheckpointConfig,
@@ -55,7 +56,7 @@ class OnlineEvaluationConfig(EvaluationConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OnlineConfig(ProfiledConfig):
+class OnlineConfig(ProfiledConfig, ProtocolSettings):
     """Distil a teacher into a student while the teacher is still learning."""
 
     out: PathText
@@ -125,6 +126,7 @@ class OnlineConfig(ProfiledConfig):
             resume=self.resume,
             seed=self.seed,
             game=self.game,
+            protocol=self.protocol,
             epsilon=self.epsilon,
             # The target of a round is the best teacher that the rounds before have made.
             actors=ActorsConfig(overlap=False),
@@ -146,6 +148,7 @@ class OnlineConfig(ProfiledConfig):
             out=self.out,
             seed=self.seed,
             game=game,
+            protocol=self.protocol,
             init_from=self.only_teacher,
             network=self.teacher_network or "dqn",
             mlp_hidden=self.mlp_hidden or (128, 128),
@@ -168,6 +171,7 @@ class OnlineConfig(ProfiledConfig):
         yield from idle_student(self.student, 1)
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
         yield from idle_atari(games or (), because, (*ATARI_KEYS, "pqn.episodic_life"))
+        yield from idle_backend(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         for key in ("game", "teacher"):

@@ -10,7 +10,8 @@ import tyro
 
 from pd_jax.config.base import CommandConfig, Settings
 from pd_jax.config.fields import FilePath
-from pd_jax.config.idle import Idle
+from pd_jax.config.idle import Idle, idle_atari
+from pd_jax.config.protocols import ProtocolSettings
 from pd_jax.config.sections import CountOrZero, PathText, Probability
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
@@ -55,7 +56,7 @@ class ShowTeacherConfig(CommandConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportTeacherConfig(CommandConfig):
+class ImportTeacherConfig(CommandConfig, ProtocolSettings):
     """Convert another library's agent into a teacher file."""
 
     file: File
@@ -77,8 +78,9 @@ class ImportTeacherConfig(CommandConfig):
         if not self.evaluate_episodes:
             # Where it is not given, there may be play: that depends on the agent's file, and so the two are asked for.
             is_said = "is not given; give both" if self.evaluate_episodes is None else "is 0"
-            for key in ("seed", "epsilon"):
+            for key in ("seed", "epsilon", "protocol"):
                 yield Idle(key, "evaluate_episodes", f"is of play, and evaluate_episodes {is_said}")
+        yield from idle_atari([self.game], "game", ["protocol"])
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if not self.out.endswith(".safetensors"):

@@ -11,6 +11,7 @@ from pd_jax.config.base import ProfiledConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import game_conflicts
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idle_progress
+from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
 from pd_jax.config.sections import (
     EmulatorConfig,
     PartsConfig,
@@ -26,7 +27,7 @@ from pd_jax.environments.tasks import get_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainTeacherConfig(ProfiledConfig):
+class TrainTeacherConfig(ProfiledConfig, ProtocolSettings):
     """Train a teacher."""
 
     game: Words
@@ -100,6 +101,7 @@ class TrainTeacherConfig(ProfiledConfig):
             if getattr(self.evaluation, key) < 2:
                 yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
         yield from learnt_games_conflicts(self)
+        yield from protocol_conflicts(self)
 
     def idle(self) -> Iterator[Idle]:
         yield from super().idle()
@@ -113,6 +115,7 @@ class TrainTeacherConfig(ProfiledConfig):
             yield Idle("dqn.games", "game", "a network of one game has no schedule of games")
         yield from idle_progress(self.evaluation, "every_steps")
         yield from idle_atari(self.game, "game", (*ATARI_KEYS, "pqn.episodic_life", "dqn.episodic_life"))
+        yield from idle_backend(self)
 
 
 def learnt_games_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, str]]:

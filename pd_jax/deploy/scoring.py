@@ -17,6 +17,7 @@ from pd_jax.config.games import check_games
 from pd_jax.config.loading import to_mapping
 from pd_jax.deploy.student import TrainedStudent, load_trained
 from pd_jax.deploy.workers import Player, play_side_by_side
+from pd_jax.environments.ale import check_backend
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.games import heeding, play_games
@@ -34,7 +35,7 @@ from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress, print_line
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.tasks import check_teacher_plays
+from pd_jax.teachers.tasks import check_named_protocol, check_protocol, check_teacher_plays
 from pd_jax.teachers.teacher import count_teachers_params
 
 
@@ -64,6 +65,11 @@ def run_evaluate(
     trained = load_trained(config.run, checkpoint=config.checkpoint) if config.run is not None else None
     teachers = (teacher,) if isinstance(teacher, Teacher) else tuple(teacher or _load_teachers(config, trained))
     tasks = _tasks_of(config, teachers, trained)
+    check_backend(config.env.backend, *tasks)
+    for player in teachers:
+        check_protocol(player, config)
+    if trained is not None:
+        check_named_protocol(f"{config.run}", trained.config.protocol, config)
     config = dataclasses.replace(config, game=tuple(task.name for task in tasks))
     by_game = {teacher.task.name: teacher for teacher in teachers}
     memory = _memory(config, tasks, by_game, trained)
@@ -216,6 +222,8 @@ def _summarise(
 ) -> Summary:
     about: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "seed": config.seed}
     about |= {"max_noops": config.env.max_noops}
+    if any(task.kind == "atari" for task in tasks):
+        about |= {"protocol": config.protocol_name}
     playing = [teachers[task.name].metadata for task in tasks if teachers]
     if playing:
         about |= {"teacher": one_or_list([metadata.name for metadata in playing])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from pd_jax.actors.live import LivePlay
 from pd_jax.config.collect import CollectConfig
 from pd_jax.config.loading import to_mapping
+from pd_jax.environments.ale import check_backend
+from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
@@ -24,7 +27,7 @@ from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.tasks import task_of
+from pd_jax.teachers.tasks import check_protocol, task_of
 
 _MAY_CHANGE = frozenset({"steps"})
 """What a continued recording may set anew: how long it gets."""
@@ -56,6 +59,8 @@ def collect(
     """
     teacher = teacher or load_teacher(config.teacher, config.game)
     task = task_of(config.game, teacher)
+    check_protocol(teacher, config)
+    check_backend(config.env.backend, task)
     config = dataclasses.replace(config, game=task.name)
     memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))
     memory.check()
@@ -105,12 +110,24 @@ def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeade
         teacher_output=teacher.metadata.output,
         epsilon=config.epsilon,
         seed=config.seed,
-        environment={name: value for name, value in config.env.environment_options().items() if name != "num_threads"}
-        | {"max_episode_steps": config.env.max_episode_steps or task.max_episode_steps},
+        environment=_environment(config, task),
         chunk_length=config.rollout_length,
         planned_steps=config.num_rollouts * config.rollout_length,
         teacher_score=teacher.metadata.evaluation or None,
     )
+
+
+def _environment(config: CollectConfig, task: Task) -> dict[str, Any]:
+    """How the play runs: what recordings have always said, what is new in it, and the protocol if one is named."""
+    env = config.env
+    told: dict[str, Any] = {
+        "max_noops": env.max_noops,
+        "max_episode_steps": env.max_episode_steps or task.max_episode_steps,
+        "sticky_action_probability": env.sticky_action_probability,
+    }
+    if not env.fire_reset:
+        told["fire_reset"] = False
+    return told | ({"protocol": config.protocol} if config.protocol in PROTOCOLS else {})
 
 
 def _record(

@@ -15,6 +15,8 @@ from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.sections import StudentConfig
 from pd_jax.distill.memory import distillation_parts
+from pd_jax.environments.ale import check_backend
+from pd_jax.environments.protocols import CUSTOM, PROTOCOLS
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
@@ -36,7 +38,7 @@ from pd_jax.system.files import to_plain
 from pd_jax.system.progress import print_warning
 from pd_jax.system.text import show
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.tasks import task_of
+from pd_jax.teachers.tasks import check_named_protocol, check_protocol, task_of
 from pd_jax.teachers.teacher import with_sizes
 
 
@@ -175,6 +177,9 @@ def make_setup(
     tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
     check_games(tasks)
     check_network(config.student.network, tasks[0], "student.network")
+    check_backend(config.env.backend, *tasks)
+    for player in teachers:
+        check_protocol(player, config)
     config = dataclasses.replace(config, game=tuple(task.name for task in tasks))
     datasets: tuple[Dataset | None, ...] = (None,) * len(tasks)
     if config.data is not None:
@@ -266,8 +271,10 @@ def check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
 
 
 def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: DistillConfig) -> None:
-    """Raises a UserError unless the data set is this teacher's play of this task and holds enough of it."""
+    """Raises a UserError unless the data set is this teacher's play of this task, under the protocol that is named, and
+    holds enough of it."""
     dataset.check_matches(task.name, task.num_actions)
+    _check_recorded_protocol(dataset, config)
     header, length = dataset.header, config.schedule.rollout_length
     if header.teacher_fingerprint != teacher.sha256:
         raise UserError(
@@ -287,12 +294,26 @@ def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: Dist
         )
 
 
+def _check_recorded_protocol(dataset: Dataset, config: DistillConfig) -> None:
+    """Raises a UserError where a protocol is named that the recording does not have, or the other way about."""
+    played = dataset.header.protocol
+    if config.protocol in PROTOCOLS and played not in (None, config.protocol):
+        raise UserError(
+            f"{dataset.path}: was recorded under protocol {played!r}, and protocol is {config.protocol!r}; leave it "
+            f"out, or say --protocol {CUSTOM} and what env is to be, to score by other rules than were played"
+        )
+    if dataset.header.named_protocol == played:
+        check_named_protocol(dataset.path, played, config)
+
+
 def warn_of_other_play(dataset: Dataset, task: Task, config: DistillConfig) -> None:
     """Says so where the section ``env``, by which scores are played, is not how the play was that is learnt from."""
     if task.kind != "atari" or not hosts.is_primary():
         return
-    for key in ("sticky_action_probability", "max_noops"):
-        played, scored = dataset.header.environment.get(key), getattr(config.env, key)
+    for key in ("sticky_action_probability", "max_noops", "fire_reset"):
+        # Recordings from before there was such a setting have it.
+        usual = True if key == "fire_reset" else None
+        played, scored = dataset.header.environment.get(key, usual), getattr(config.env, key)
         if played is not None and played != scored:
             print_warning(f"env.{key}: {scored} in scores, {show(played)} in the play that {dataset.path} holds")
 

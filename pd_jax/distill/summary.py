@@ -65,6 +65,7 @@ def summarise_distillation(
         "behaviour": config.behaviour.policy,
         "evaluation_epsilon": config.evaluation.epsilon,
         "max_noops": config.env.max_noops,
+        **({"protocol": config.protocol_name} if any(task.kind == "atari" for task in setup.tasks) else {}),
         "devices": setup.devices.size,
         "platform": setup.devices.platform,
     }

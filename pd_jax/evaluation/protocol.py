@@ -8,6 +8,7 @@ from typing import Any
 from typing import Protocol as StructuralType
 
 from pd_jax.config.sections import EmulatorConfig, EvaluationConfig
+from pd_jax.environments.protocols import CUSTOM, protocol_name
 from pd_jax.environments.tasks import Task
 from pd_jax.system.values import count, number, section
 
@@ -31,21 +32,27 @@ class Rules:
       epsilon: chance of a random action.
       max_noops: the most no-ops at the start of a game.
       sticky_action_probability: chance that the action before is repeated.
-      max_episode_steps: control steps after which a game is cut.
+      max_episode_steps: control steps after which a game is cut; None is the task's own limit too.
+      fire_reset: whether FIRE opens a game that has it.
     """
 
     epsilon: float | None
     max_noops: int | None
     sticky_action_probability: float | None
     max_episode_steps: int | None
+    fire_reset: bool = True
 
     def describe(self) -> str:
         """Such as ``ε = 0.05, up to 30 no-ops``."""
+        if protocol_name(dataclasses.asdict(self)) == "modern":
+            return f"ε = {self.epsilon:g}, modern (sticky actions, no no-ops)" if self.epsilon is not None else "modern"
         parts = ["unknown ε" if self.epsilon is None else f"ε = {self.epsilon:g}"]
         if self.max_noops is not None:
             parts.append(f"up to {self.max_noops:,} no-ops")
         if self.sticky_action_probability:
             parts.append(f"sticky actions ({self.sticky_action_probability:g})")
+        if not self.fire_reset:
+            parts.append("no FIRE at the start")
         if self.max_episode_steps is not None:
             parts.append(f"games cut after {self.max_episode_steps:,} steps")
         return ", ".join(parts)
@@ -79,6 +86,8 @@ class Rules:
             max_noops=noops if is_atari else None,
             sticky_action_probability=sticky if is_atari else None,
             max_episode_steps=None if task is not None and limit == task.max_episode_steps else limit,
+            # Runs from before there was such a setting pressed it.
+            fire_reset=not is_atari or env.get("fire_reset", True) is not False,
         )
 
 
@@ -94,7 +103,9 @@ class Protocol:
       max_episode_steps: control steps after which a game is cut.
       max_noops: the most no-ops at the start of a game.
       sticky_action_probability: chance that the action before is repeated.
+      fire_reset: whether FIRE opens a game that has it.
       num_threads: of EnvPool, which changes no score and is no part of :meth:`to_json`.
+      backend: EnvPool or ale-py, likewise.
     """
 
     episodes: int
@@ -104,7 +115,9 @@ class Protocol:
     max_episode_steps: int
     max_noops: int
     sticky_action_probability: float
+    fire_reset: bool = True
     num_threads: int = dataclasses.field(default=0, compare=False)
+    backend: str = dataclasses.field(default="envpool", compare=False)
 
     @classmethod
     def of(cls, config: ScoredSettings, task: Task, *, episodes: int | None = None, seed_offset: int = 0) -> Protocol:
@@ -129,8 +142,15 @@ class Protocol:
             max_episode_steps=evaluation.max_episode_steps or limit or task.max_episode_steps,
             max_noops=env.max_noops,
             sticky_action_probability=env.sticky_action_probability,
+            fire_reset=env.fire_reset,
             num_threads=env.num_threads,
+            backend=env.backend,
         )
+
+    @property
+    def name(self) -> str:
+        """``classic``, ``modern`` or ``custom``, of Atari; how sure a score is, and ε, are no part of that."""
+        return protocol_name(dataclasses.asdict(self)) or CUSTOM
 
     @property
     def environment_options(self) -> dict[str, Any]:
@@ -139,12 +159,15 @@ class Protocol:
             "max_noops": self.max_noops,
             "max_episode_steps": self.max_episode_steps,
             "sticky_action_probability": self.sticky_action_probability,
+            "fire_reset": self.fire_reset,
             "num_threads": self.num_threads,
+            "backend": self.backend,
         }
 
     def to_json(self) -> dict[str, Any]:
-        """What a score is kept with."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "num_threads"}
+        """What a score is kept with; ``fire_reset`` only where there was none, as there always was one before."""
+        left_out = {"num_threads", "backend"} | ({"fire_reset"} if self.fire_reset else set())
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Protocol:

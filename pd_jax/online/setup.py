@@ -13,6 +13,7 @@ from pd_jax.config.games import check_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit, warn_of_slow_dtype
+from pd_jax.environments.ale import check_backend
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.networks.partition import part_sizes, with_sizes
@@ -23,7 +24,7 @@ from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.tasks import task_of
+from pd_jax.teachers.tasks import check_protocol, task_of
 from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
 from pd_jax.trainers.pqn import PQNState, warm_start
 from pd_jax.trainers.teacher_writer import TeacherWriter
@@ -90,7 +91,9 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
         task = get_task(config.only_game)
     else:
         task = task_of(config.only_game, teacher)
+        check_protocol(teacher, config)
         _check_learns_on(teacher)
+    check_backend(config.env.backend, task)
     config = _resolved(config, task, teacher)
     config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=config.resume))
     sizes = part_sizes(config.parts)

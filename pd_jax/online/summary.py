@@ -41,6 +41,7 @@ def summarise_online(
         "learning_curve": counters.curve,
         "evaluation_epsilon": config.evaluation.epsilon,
         "max_noops": config.env.max_noops,
+        **({"protocol": config.protocol_name} if task.kind == "atari" else {}),
         "devices": devices.size,
         "platform": devices.platform,
     }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pd_jax.environments.protocols import PROTOCOLS, protocol_name
 from pd_jax.errors import UserError
 from pd_jax.replay.observations import (
     DTYPE,
@@ -48,7 +49,7 @@ class DatasetHeader:
       teacher, teacher_fingerprint: its name, and the SHA-256 of its file.
       teacher_output: ``"q"`` or ``"logits"``, what ``teacher_q`` holds.
       epsilon, seed: of the play.
-      environment: how it ran, such as its no-ops and step limit.
+      environment: how it ran, such as its no-ops and step limit; with ``protocol`` where the settings named one.
       recording_id: drawn when the recording was begun; two with the same settings are still two recordings.
       chunk_length: time steps of a chunk; every append is a multiple of it.
       planned_steps: time steps per lane that the recording is to have, a multiple of ``chunk_length``.
@@ -95,6 +96,17 @@ class DatasetHeader:
         # Not the file's own: a score with a protocol lifts that, and leaves the play what it was.
         fields["format_version"] = PLAIN_VERSION
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def named_protocol(self) -> str | None:
+        """The protocol that the recording names: one of `PROTOCOLS`, or None."""
+        named = self.environment.get("protocol")
+        return named if isinstance(named, str) and named in PROTOCOLS else None
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that the play's own numbers amount to; None of no Atari game, or where some are not told."""
+        return protocol_name(self.environment) if len(self.observation_shape) == 2 else None
 
     @property
     def complete(self) -> bool:

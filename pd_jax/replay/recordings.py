@@ -67,7 +67,12 @@ class DatasetWriter:
                 _check_same_recording(recorded, self.header, self._path, resume)
                 score = self.header.teacher_score or recorded.teacher_score
                 continued = dataclasses.replace(
-                    self.header, steps=recorded.steps, teacher_score=score, recording_id=recorded.recording_id
+                    self.header,
+                    steps=recorded.steps,
+                    teacher_score=score,
+                    recording_id=recorded.recording_id,
+                    # Named now or then, the protocol is the same.
+                    environment=recorded.environment,
                 )
                 # Once more: the score may take another format version than the settings alone.
                 self.header = parse_header(dump_header(continued), self._path)
@@ -320,7 +325,10 @@ def _claim_directory(path: str, stack: contextlib.ExitStack) -> None:
 
 def _check_same_recording(recorded: DatasetHeader, header: DatasetHeader, path: str, resume: bool) -> None:
     for name, old in dataclasses.asdict(recorded).items():
-        if old != getattr(header, name) and name not in GROWS | {"recording_id", "format_version"}:
+        new = getattr(header, name)
+        if name == "environment":
+            old, new = ({key: value for key, value in each.items() if key != "protocol"} for each in (old, new))
+        if old != new and name not in GROWS | {"recording_id", "format_version"}:
             raise UserError(f"{path}: holds another recording, its {name} is {old!r}: choose another directory")
     if not resume:
         progress = f"{recorded.steps} of {recorded.planned_steps} steps"

@@ -237,6 +237,7 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
                 seed=config.seed,
                 steps=config.record,
                 epsilon=config.epsilon,
+                protocol=config.protocol,
                 rollout_length=config.schedule.rollout_length,
                 env=_env_of(config, index),
             )

@@ -10,6 +10,7 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pd_jax.environments.protocols import PROTOCOLS, protocol_name
 from pd_jax.errors import nearest
 from pd_jax.replay.observations import (
     DTYPE,
@@ -81,8 +82,7 @@ class TeacherMetadata:
       training_config: the settings of its training; any JSON.
       evaluation: ``mean``, ``standard_error``, ``ci95`` (``[low, high]``), ``episodes``, ``epsilon``, ``max_noops``,
         ``max_episode_steps`` and ``seed``; scores are unclipped returns. ``{}`` if it was never evaluated. Its
-        ``protocol``, which may be absent, is the name of the rules that it was scored under, such as
-        ``"no-op starts"``.
+        ``protocol``, which may be absent, is the name of the rules that it was scored under, such as ``"modern"``.
       learning_curve: points of ``env_steps``, ``mean``, ``standard_error`` and ``episodes``.
       how_made: the command or the source it comes from.
       source_format: of the file that it was imported from, ``""`` if it was not.
@@ -124,6 +124,23 @@ class TeacherMetadata:
     licence: str
     created: str
     pd_jax_version: str
+
+    @property
+    def named_protocol(self) -> str | None:
+        """The protocol that the file names, of its score or else of its training: one of `PROTOCOLS`, or None."""
+        for section in (self.evaluation, self.training_config):
+            if section.get("protocol") in PROTOCOLS:
+                return str(section["protocol"])
+        return None
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that the file names, or that the numbers of its score amount to; None if it does not say."""
+        if self.named_protocol is not None or self.observation["kind"] != "atari":
+            return self.named_protocol
+        env = self.training_config.get("env")
+        # Scores are taken as games were played in training; that actions stuck stands there alone.
+        return protocol_name((env if isinstance(env, dict) else {"sticky_action_probability": 0.0}) | self.evaluation)
 
     @property
     def unapplied(self) -> str:

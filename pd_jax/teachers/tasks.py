@@ -1,7 +1,9 @@
-"""The task that a teacher plays, and whether it is the one that is asked for."""
+"""The task that a teacher plays, and whether it and its protocol are those that are asked for."""
 
 from __future__ import annotations
 
+from pd_jax.config.protocols import ProtocolSettings
+from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.teachers import Teacher
@@ -28,3 +30,17 @@ def check_teacher_plays(teacher: Teacher, task: Task) -> None:
             f"{task.name} has {task.num_actions}"
         )
     raise UserError(f"teacher {teacher.source}: plays {teacher.task.name}, not {task.name}")
+
+
+def check_protocol(teacher: Teacher, settings: ProtocolSettings) -> None:
+    """Raises a UserError where a teacher names a protocol, and the settings play by another without naming one."""
+    check_named_protocol(f"teacher {teacher.source}", teacher.metadata.named_protocol, settings)
+
+
+def check_named_protocol(who: str, named: str | None, settings: ProtocolSettings) -> None:
+    """As :func:`check_protocol`, of whoever names one of `PROTOCOLS`, or another, or none."""
+    if settings.protocol is None and named in PROTOCOLS and named != settings.protocol_name:
+        raise UserError(
+            f"{who}: is of protocol {named!r}, and these settings are {settings.protocol_name!r}; say "
+            f"--protocol {named}, or another one to mix them"
+        )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.games import check_network
 from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.environments.ale import check_backend
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
@@ -30,6 +31,7 @@ from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
+from pd_jax.teachers.tasks import check_protocol
 from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
 from pd_jax.trainers.algorithm import Algorithm, Iteration
 from pd_jax.trainers.memory import learning_parts
@@ -110,7 +112,7 @@ class TrainingSetup:
     def open_environments(self, seed: int) -> tuple[Environment, ...]:
         """The lanes of every game."""
         learning, env = self.config.learning, self.config.env
-        options, stepping = env.environment_options(), stepping_options(env.stepping)
+        options, stepping = env.environment_options(), stepping_options(env.stepping, backend=env.backend)
         return tuple(
             Environment(task, learning.num_lanes, seed, episodic_life=learning.episodic_life, **options, **stepping)
             for task in self.tasks
@@ -148,6 +150,7 @@ def make_training_setup(config: TrainTeacherConfig) -> TrainingSetup:
       UserError: there is no such game, or no such network for these games.
     """
     tasks = tuple(get_task(game) for game in config.game)
+    check_backend(config.env.backend, *tasks)
     config = dataclasses.replace(
         config,
         game=tuple(task.name for task in tasks),
@@ -211,6 +214,7 @@ def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any | None:
 
 def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[Task]) -> None:
     """Raises a UserError unless training can go on from this teacher's weights."""
+    check_protocol(teacher, config)
     metadata = teacher.metadata
     games, wanted_games = metadata.games or (metadata.game,), tuple(task.name for task in tasks)
     wanted = (wanted_games, config.network, config.uses_layer_norm)

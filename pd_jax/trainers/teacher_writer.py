@@ -9,6 +9,7 @@ from typing import Any
 
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.scores import Score
@@ -95,6 +96,8 @@ class TeacherWriter:
         atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
         protocol = Protocol.of(config, task, seed_offset=seed_offset).to_json()
         told = {name: protocol[name] for name in ("epsilon", "max_noops", "max_episode_steps", "seed")}
+        if config.protocol in PROTOCOLS:
+            told["protocol"] = config.protocol
         several: dict[str, Any] = {}
         if config.num_games > 1:
             several = {name: getattr(config, name) for name in ("channels", "hidden", "head_hidden")}
