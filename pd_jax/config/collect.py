@@ -14,7 +14,7 @@ from pd_jax.config.sections import Count, OneGameEnvConfig, PathText, Probabilit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CollectConfig(CommandConfig, ProtocolSettings):
+class CollectConfig(ProtocolSettings, CommandConfig):
     """Record a teacher's play."""
 
     teacher: PathText

@@ -31,7 +31,7 @@ from pd_jax.config.sections import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillationSettings(ProfiledConfig, ProtocolSettings):
+class DistillationSettings(ProtocolSettings, ProfiledConfig):
     """What every command that distils teachers into students takes."""
 
     teacher: Paths

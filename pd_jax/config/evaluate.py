@@ -15,7 +15,7 @@ from pd_jax.config.sections import EmulatorConfig, EvaluationConfig, Jobs, Paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(ProfiledConfig, ProtocolSettings):
+class EvaluateConfig(ProtocolSettings, ProfiledConfig):
     """Score a teacher, a student, or a student against its teacher."""
 
     teacher: Paths | None = None

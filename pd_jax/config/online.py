@@ -56,7 +56,7 @@ class OnlineEvaluationConfig(EvaluationConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OnlineConfig(ProfiledConfig, ProtocolSettings):
+class OnlineConfig(ProtocolSettings, ProfiledConfig):
     """Distil a teacher into a student while the teacher is still learning."""
 
     out: PathText

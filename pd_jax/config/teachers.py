@@ -56,7 +56,7 @@ class ShowTeacherConfig(CommandConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportTeacherConfig(CommandConfig, ProtocolSettings):
+class ImportTeacherConfig(ProtocolSettings, CommandConfig):
     """Convert another library's agent into a teacher file."""
 
     file: File

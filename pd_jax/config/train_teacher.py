@@ -27,7 +27,7 @@ from pd_jax.environments.tasks import get_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainTeacherConfig(ProfiledConfig, ProtocolSettings):
+class TrainTeacherConfig(ProtocolSettings, ProfiledConfig):
     """Train a teacher."""
 
     game: Words

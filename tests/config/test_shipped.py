@@ -71,13 +71,13 @@ def test_the_end_of_a_name_is_enough_where_the_command_tells_which_is_meant(
         ),
         ("configs/pnog.yaml", "distill", r"^configs/pnog.yaml: no such file; did you mean 'pong'\? \(by name: "),
         ("quick/mutli3", "distill", r"^quick/mutli3: no such file; did you mean 'quick/multi3'\? \(by name: "),
-        ("zzz", "evaluate", r"^zzz: no such file \(by name: evaluate\)$"),
+        ("zzz", "evaluate", r"^zzz: no such file \(by name: evaluate, evaluate_modern\)$"),
         ("multi3", "distill", r"^multi3: may be paper/multi3 or quick/multi3; give one of these names$"),
         ("pong", "train-teacher", r"^pong: may be train/atari/pong or train/pong; give one of these names$"),
         (
             "losses",
             "evaluate",
-            r"^losses: holds settings of pd-jax sweep, not of pd-jax evaluate \(by name: evaluate\)$",
+            r"^losses: holds settings of pd-jax sweep, not of pd-jax evaluate \(by name: evaluate, evaluate_modern\)$",
         ),
         ("/nowhere/pong", "distill", r"^/nowhere/pong: no such file$"),
         ("../pong", "distill", r"^../pong: no such file$"),
@@ -130,7 +130,9 @@ def test_a_wheel_has_them_where_there_is_no_clone(tmp_path: Path, elsewhere: Pat
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     ended = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout.strip()) == (2, str(tmp_path / "site" / "pd_jax" / "__init__.py"))
-    assert re.search(r"evaluate: pogn: no such file; did you mean 'pong'\? \(by name: evaluate\)", ended.stderr)
+    assert re.search(
+        r"evaluate: pogn: no such file; did you mean 'pong'\? \(by name: evaluate, evaluate_modern\)", ended.stderr
+    )
     code = (
         "from pd_jax.config.commands import COMMANDS; from pd_jax.config.loading import load_config; "
         "print(load_config(COMMANDS['distill'], ['--config', 'configs/pong.yaml'], 'distill').out)"

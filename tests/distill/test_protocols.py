@@ -34,7 +34,7 @@ def named(protocol: str | None, **changes: Any) -> Teacher:
     teacher = load("pong")
     evaluation = teacher.metadata.evaluation | ({} if protocol is None else {"protocol": protocol})
     metadata = dataclasses.replace(teacher.metadata, evaluation=evaluation, **changes)
-    return dataclasses.replace(teacher, metadata=metadata)
+    return Teacher(metadata, teacher.variables["params"], teacher.source, teacher.sha256)
 
 
 def test_the_files_that_there_are_name_none_and_are_classic() -> None:
