@@ -55,8 +55,10 @@ class PQNConfig(QLearningConfig):
     rollout_length."""
     td_lambda: Probability = 0.65
     """The lambda of Q(lambda): 0 is one-step Q-learning, 1 the whole return."""
+    optimizer: Annotated[Literal["radam", "muon"], Choice("an optimizer")] = "radam"
+    """RAdam, as its authors have it, or Muon, which leaves vectors and wide matrices to Adam at a tenth of the rate."""
     learning_rate: Positive = 2.5e-4
-    """Of the RAdam optimizer."""
+    """Of the optimizer; Muon wants ten times as much."""
     learning_rate_decay: bool = True
     """Let the learning rate fall linearly to 0."""
     max_grad_norm: Positive = 10.0

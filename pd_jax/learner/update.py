@@ -22,21 +22,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 from jax import Array, lax
 
 from pd_jax.config.sections import LearnerConfig
 from pd_jax.learner.gradients import MeanLoss, gradient_parts, mean_gradients
+from pd_jax.learner.muon import muon
 from pd_jax.learner.objective import LossFunction
 from pd_jax.networks.student import Student
 from pd_jax.replay import rings
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import AXIS, DeviceGroup, mean_over_devices
 from pd_jax.types import Batch
-
-# Inputs and outputs from which on a matrix is left to Adam: Newton and Schulz would take longer than all the rest of an
-# update, and students learn more in the same time without.
-_WIDE = 256
 
 Games = tuple[int, ...] | None
 """Places of the games that are learnt, in order; None is all of them."""
@@ -147,54 +143,12 @@ def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientT
     if config.optimizer == "rmsprop":
         optimizer = optax.rmsprop(learning_rate, decay=config.rmsprop_decay, eps=config.rmsprop_epsilon)
     elif config.optimizer == "muon":
-        optimizer = _muon(learning_rate)
+        optimizer = muon(learning_rate)
     else:
         optimizer = optax.adam(learning_rate)
     if config.max_grad_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
-
-
-def _muon(learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """Muon for matrices, Adam for biases and for matrices that are too wide for Muon, those at a tenth of the rate."""
-    # With rows and columns scaled beforehand, three steps of Newton and Schulz do what five do otherwise; they are
-    # what an update of Muon costs beside one of Adam.
-    muon = optax.contrib.muon(learning_rate, ns_steps=3, preconditioning="aol", muon_weight_dimension_numbers=_matrices)
-    wide = optax.adam(lambda count: learning_rate(count) / 10.0)
-    either = optax.partition({"muon": muon, "wide": wide}, _labels)
-
-    def suited(tree: Any) -> optax.GradientTransformation:
-        # Without wide ones the state is that of Muon alone.
-        return either if "wide" in jax.tree.leaves(_labels(tree)) else muon
-
-    return optax.GradientTransformation(
-        lambda params: suited(params).init(params),
-        lambda updates, state, params=None: suited(updates).update(updates, state, params),
-    )
-
-
-def _labels(params: Any) -> Any:
-    """Which matrices are wide; all else is ``muon``, which leaves biases to Adam itself."""
-
-    def of(leaf: Array) -> str:
-        inputs, outputs = math.prod(leaf.shape[1 if leaf.ndim == 3 else 0 : -1]), leaf.shape[-1] if leaf.ndim else 1
-        return "wide" if leaf.ndim >= 2 and min(inputs, outputs) >= _WIDE else "muon"
-
-    return jax.tree.map(of, params)
-
-
-def _matrices(params: Any) -> Any:
-    """What Muon is to see as a matrix: inputs by outputs of every layer, of each game apart. Adam takes the others."""
-
-    def of(leaf: Array) -> Any:
-        # What is not Muon's to update has been masked.
-        if isinstance(leaf, optax.MaskedNode) or leaf.ndim < 2:
-            return None
-        # Kernels are [in, out], HWIO, or of several games' heads [G, in, out].
-        inputs = (1,) if leaf.ndim == 3 else tuple(range(leaf.ndim - 1))
-        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
-
-    return jax.tree.map(of, params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
 
 
 def init_state(rule: UpdateRule, key: Array) -> LearnerState:

@@ -19,6 +19,7 @@ from jax import Array, lax
 from pd_jax.actors import rollout
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.environments.envpool import Environment, TimeStep
+from pd_jax.learner.muon import muon
 from pd_jax.trainers.algorithm import Iteration, Unrolled, compile_iteration, game_metrics, learning_rewards
 from pd_jax.types import PolicyApply
 
@@ -93,14 +94,15 @@ def lambda_returns(
 
 
 def make_optimizer(config: PQNConfig, num_games: int = 1) -> optax.GradientTransformation:
-    """RAdam behind a bound on the gradient's norm."""
+    """RAdam or Muon behind a bound on the gradient's norm."""
     # A schedule in both cases: the optimizer's state keeps its shape when a resumed run changes its mind.
     learning_rate = optax.constant_schedule(config.learning_rate)
     if config.learning_rate_decay:
         iterations = config.total_steps / (num_games * config.steps_per_rollout)
         updates = max(1, int(iterations * config.updates_per_rollout))
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, updates)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(learning_rate))
+    optimizer = muon(learning_rate, vectors=0.1) if config.optimizer == "muon" else optax.radam(learning_rate)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
 
 
 def init(network: Any, observations: Array, config: PQNConfig, key: Array) -> PQNState:

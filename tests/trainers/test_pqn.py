@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -145,3 +146,27 @@ def test_the_learning_rate_falls_to_nothing_by_the_last_update():
     falling, constant = step_sizes(True), step_sizes(False)
     for update in (0, 20, 40, 79, 80):
         assert falling[update] == pytest.approx(constant[update] * (1 - update / 80), abs=1e-5)
+
+
+def test_muon_learns_matrices_at_the_rate_and_all_else_by_adam_at_a_tenth_of_it():
+    optimizer = pqn.make_optimizer(
+        small_config(optimizer="muon", learning_rate=1e-2, learning_rate_decay=False, max_grad_norm=1e9)
+    )
+    normal = functools.partial(jax.random.normal, jax.random.key(0))
+    gradients = {"kernel": normal((40, 30)), "wide": normal((300, 256)), "scale": normal((30,))}
+    changes, _ = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    # The first steps are known: an orthogonal matrix, and Adam's, by sign alone.
+    sizes = jnp.linalg.svd(changes["kernel"], compute_uv=False)
+    assert float(sizes.min()) > 0.5e-2 * (30 / 40) ** 0.5 and float(sizes.max()) < 1.5e-2
+    np.testing.assert_allclose(changes["wide"], -1e-3 * jnp.sign(gradients["wide"]), rtol=1e-3)
+    nesterov = 0.9 * 0.1 / (1 - 0.9**2) + 1.0
+    np.testing.assert_allclose(changes["scale"], -1e-3 * nesterov * jnp.sign(gradients["scale"]), rtol=1e-3)
+
+
+def test_muon_stands_still_once_its_rate_has_fallen_to_nothing():
+    optimizer = pqn.make_optimizer(small_config(total_steps=64, optimizer="muon", learning_rate=0.1))
+    params = {"kernel": jnp.eye(3), "bias": jnp.ones(3)}
+    state = optimizer.init(params)
+    for _ in range(9):
+        changes, state = optimizer.update(params, state, params)
+    assert max(float(jnp.abs(change).max()) for change in changes.values()) == 0.0
