@@ -38,7 +38,7 @@ def main() -> None:
     """Prints the tables and writes ``benchmarks/results/teacher_training.json``."""
     options = _options()
     task, config = get_task(options.game), _config(options)
-    trainings = {name: _Training(task, config, options.network, method) for name, method in VARIANTS.items()}
+    trainings = {name: Training(task, config, options.network, method) for name, method in VARIANTS.items()}
     seconds = _take_turns({name: training.iterate for name, training in trainings.items()}, options.turns)
     parts = _take_turns(
         {(name, part): run for name, training in trainings.items() for part, run in training.parts().items()},
@@ -85,7 +85,7 @@ def _config(options: argparse.Namespace) -> PQNConfig:
     )
 
 
-class _Training:
+class Training:
     """A training with one formulation of the convolutions, and its parts alone."""
 
     def __init__(self, task: Task, config: PQNConfig, network: str, method: ConvolutionMethod) -> None:
