@@ -114,6 +114,22 @@ class Mean:
 
 
 @dataclasses.dataclass(frozen=True)
+class Interference:
+    """What games cost one another: a student of several against one of the same network that has a game to itself.
+
+    Attributes:
+      together: the student of several, in one of its games.
+      alone: that game's own, of the same loss and teacher.
+      raw, normalised: the former's score as a percentage of the latter's, and likewise of what lies above random.
+    """
+
+    together: Cell
+    alone: Cell
+    raw: Percent
+    normalised: Percent
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """All that was scored under one protocol.
 
@@ -121,6 +137,7 @@ class Section:
       rules: of all scores in it.
       cells: per game and design.
       means: per design.
+      interference: of the students of several games, where their games have students of their own.
       measure: which percentage compares the designs: ``raw``, or ``normalised`` where any raw score is not positive.
       not_positive: the cells on account of which it is not ``raw``.
     """
@@ -128,6 +145,7 @@ class Section:
     rules: Rules
     cells: tuple[Cell, ...]
     means: tuple[Mean, ...]
+    interference: tuple[Interference, ...]
     measure: Literal["raw", "normalised"]
     not_positive: tuple[Cell, ...]
 
@@ -285,9 +303,32 @@ def _section(rules: Rules, cells: Sequence[Cell]) -> Section:
         rules=rules,
         cells=tuple(cells),
         means=tuple(_mean(design, group) for design, group in by_design.items()),
+        interference=_interference(cells),
         measure="normalised" if not_positive else "raw",
         not_positive=not_positive,
     )
+
+
+def _interference(cells: Sequence[Cell]) -> tuple[Interference, ...]:
+    """Every student of several games beside each of a single game that differs in nothing else a reader is told."""
+
+    def kind(cell: Cell) -> tuple[Any, ...]:
+        recipe = dataclasses.replace(cell.design.recipe, together=())
+        # A student of several games may have a temperature for each of them.
+        return cell.game, cell.teacher_name, dataclasses.replace(recipe, temperature=None)
+
+    found = []
+    for together in cells:
+        for alone in cells:
+            is_pair = together.design.recipe.together and not alone.design.recipe.together
+            if is_pair and together.design.recipe.command == "distill" and kind(together) == kind(alone):
+                random = together.random_score
+                normalised = (
+                    Percent(None) if random is None else percent_with_interval(together.student, alone.student, random)
+                )
+                raw = percent_with_interval(together.student, alone.student)
+                found.append(Interference(together, alone, raw, normalised))
+    return tuple(found)
 
 
 def _mean(design: Design, cells: Sequence[Cell]) -> Mean:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from pd_jax.evaluation.statistics import FLOOR_PERCENT
-from pd_jax.report.groups import Cell, Design, Mean, Report, Section
+from pd_jax.report.groups import Cell, Design, Interference, Mean, Report, Section
 from pd_jax.report.paper import PaperFigure
 from pd_jax.report.results import Result
 
@@ -18,8 +18,9 @@ def report_json(report: Report) -> dict[str, Any]:
       report: what to write.
 
     Returns:
-      ``sections`` (each with its ``protocol``, ``scores`` per game and design, ``geometric_means`` per design and the
-      ``measure`` to compare by), ``teachers``, ``runs`` and ``warnings``. What is undefined or unknown is None.
+      ``sections`` (each with its ``protocol``, ``scores`` per game and design, ``geometric_means`` per design, the
+      ``interference`` between games and the ``measure`` to compare by), ``teachers``, ``runs`` and ``warnings``. What
+      is undefined or unknown is None.
     """
     return {
         "sections": [_section(section) for section in report.sections],
@@ -37,6 +38,19 @@ def _section(section: Section) -> dict[str, Any]:
         "floor_percent": FLOOR_PERCENT,
         "scores": [_cell(cell) for cell in section.cells],
         "geometric_means": [_mean(mean) for mean in section.means],
+        "interference": [_interference(pair) for pair in section.interference],
+    }
+
+
+def _interference(pair: Interference) -> dict[str, Any]:
+    return {
+        "game": pair.together.game,
+        **_design(pair.together.design),
+        "of_several_games": dataclasses.asdict(pair.together.student),
+        "of_this_game_alone": dataclasses.asdict(pair.alone.student),
+        "percent": dataclasses.asdict(pair.raw),
+        "percent_normalised": dataclasses.asdict(pair.normalised),
+        "runs_alone": [result.run for result in pair.alone.results],
     }
 
 

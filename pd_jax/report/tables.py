@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pd_jax.evaluation.scores import Score
-from pd_jax.evaluation.statistics import floor_note
-from pd_jax.report.groups import Design, Mean, Report, Section
+from pd_jax.evaluation.statistics import FLOOR_PERCENT, floor_note
+from pd_jax.report.groups import Cell, Design, Mean, Report, Section
 from pd_jax.report.paper import PaperFigure
 from pd_jax.report.results import Result
-from pd_jax.report.statistics import Percent
+from pd_jax.report.statistics import Percent, geometric
 from pd_jax.report.terminal import format_percent, format_score
 
 _UNDEFINED = "–"
@@ -60,7 +60,15 @@ class Grid:
 def report_grids(report: Report) -> list[tuple[Section | None, list[Grid]]]:
     """Every section's tables, and at the end, beside None, that of teachers that were scored alone."""
     grids: list[tuple[Section | None, list[Grid]]] = [
-        (section, [scores_grid(section), means_grid(section)]) for section in report.sections
+        (
+            section,
+            [
+                scores_grid(section),
+                means_grid(section),
+                *([interference_grid(section)] if section.interference else []),
+            ],
+        )
+        for section in report.sections
     ]
     return [*grids, (None, [teachers_grid(report.teachers)])] if report.teachers else grids
 
@@ -130,6 +138,34 @@ def means_grid(section: Section) -> Grid:
         )
     notes += _paper_notes([mean.paper for mean in means])
     return Grid(f"Geometric means over games ({section.rules.describe()})", _used(columns), tuple(notes))
+
+
+def interference_grid(section: Section) -> Grid:
+    """A row per game: the student of several games against the game's own."""
+    rows = section.interference
+    columns = [
+        _column("game", rows, lambda row: row.together.game, "left"),
+        *_design_columns(rows, lambda row: row.together.design),
+        _column("of several games", rows, lambda row: _score(row.together.student)),
+        _column("of this game alone", rows, lambda row: _score(row.alone.student)),
+        _column("updates", rows, lambda row: _updates(row.together, row.alone), dispensable=2),
+        _column("% of its own", rows, lambda row: format_percent(row.raw.value)),
+        _column("above random", rows, lambda row: format_percent(row.normalised.value)),
+        _column("interval", rows, lambda row: _percent_interval(row.normalised), dispensable=1),
+    ]
+    notes = [
+        "the student of several games, in percent of one of the same network and loss that has this game to itself: "
+        "below 100 % its games disturb one another, above they help",
+        "updates: of the student of several games, each of which may see all of its games, and of the game's own",
+    ]
+    designs = dict.fromkeys(row.together.design for row in rows)
+    for design in designs:
+        own = [row.normalised for row in rows if row.together.design == design]
+        mean = geometric(own, FLOOR_PERCENT)
+        if len(own) > 1 and mean.value is not None:
+            whose = f"{describe_design(design)}: " if len(designs) > 1 else ""
+            notes.append(f"{whose}geometric mean above random: {format_percent(mean.value)}")
+    return Grid(f"Interference between games ({section.rules.describe()})", _used(columns), tuple(notes))
 
 
 def teachers_grid(teachers: Sequence[Result]) -> Grid:
@@ -310,6 +346,11 @@ def _parameters(mean: Mean) -> str:
     results = [result for cell in mean.cells for result in cell.results]
     sizes = sorted({result.student_parameters for result in results if result.student_parameters is not None})
     return "" if not sizes else f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+
+
+def _updates(*cells: Cell) -> str:
+    numbers = [cell.results[0].updates for cell in cells]
+    return "" if None in numbers else " and ".join(f"{number:,}" for number in numbers)
 
 
 def _rich_table(grid: Grid, without: int) -> Table:

@@ -267,3 +267,27 @@ def test_the_papers_figure_is_for_students_of_the_very_same_games() -> None:
     results = [result(game=game, network="multi3", together=(*three, "qbert")) for game in three]
     ((mean,),) = [section.means for section in build_report(results).sections]
     assert mean.paper is None
+
+
+def test_a_student_of_several_games_stands_beside_each_games_own_of_the_same_network() -> None:
+    both = ("breakout", "pong")
+    results = [
+        result(game="pong", network="multi3", student=10.0, random_score=-20.0, together=both, temperature=1.0),
+        result(game="breakout", network="multi3", student=30.0, random_score=2.0, together=both),
+        result(game="pong", network="multi3", student=20.0, random_score=-20.0),
+        # Of another network, loss or teacher they are no pairs.
+        result(game="breakout", network="net2", student=40.0),
+        result(game="breakout", network="multi3", loss="mse", student=40.0),
+        result(game="breakout", network="multi3", student=40.0, teacher_name="another"),
+    ]
+    (section,) = build_report(results).sections
+    (pair,) = section.interference
+    assert (pair.together.student.mean, pair.alone.student.mean) == (10.0, 20.0)
+    assert (pair.raw.value, pair.normalised.value) == pytest.approx((50.0, 75.0))
+    # Half a width of 1 each: of 40 points above random 2.5 %, and of the three quarters of it that the other has.
+    assert pair.normalised.low == pytest.approx(75.0 - math.hypot(2.5, 0.75 * 2.5))
+
+
+def test_students_of_single_games_do_not_interfere() -> None:
+    (section,) = build_report([result(game=game) for game in ("breakout", "pong")]).sections
+    assert section.interference == ()

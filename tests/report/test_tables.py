@@ -199,3 +199,19 @@ def test_markup_of_rich_stays_text() -> None:
     console = io.StringIO()
     print_report(build_report([item]), file=console)
     assert "[bold]x[/bold]" in console.getvalue()
+
+
+def test_interference_has_a_row_for_each_game_and_a_mean() -> None:
+    games = ("breakout", "pong")
+    results = [
+        result(game=game, network="multi3", student=score, together=together)
+        for together, scores in ((games, (30.0, 10.0)), ((), (40.0, 20.0)))
+        for game, score in zip(games, scores, strict=True)
+    ]
+    (grid,) = [grid for grid in grids(*results) if grid.title.startswith("Interference")]
+    columns = {column.header: column.cells for column in grid.columns}
+    assert columns["game"] == games
+    assert columns["% of its own"] == ("75.0 %", "50.0 %")
+    assert columns["updates"] == ("100 and 100",) * 2
+    assert grid.notes[-1] == "geometric mean above random: 61.2 %"
+    assert not any(grid.title.startswith("Interference") for grid in grids(*results[2:]))
