@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from pd_jax.teachers.importers.torch_files import Made, Name, read_torch
+from pd_jax.teachers.importers import torch_files
+from pd_jax.teachers.importers.pickles import Made, Name
+from pd_jax.teachers.importers.torch_files import read_torch
 from pd_jax.teachers.metadata import Malformed
 
 FORMATS = pytest.mark.parametrize("is_new", [True, False], ids=["zip", "before 1.6"])
@@ -166,6 +168,14 @@ def test_tensors_that_share_a_few_numbers_cannot_fill_the_memory():
     shared = torch.ones(2**20)
     tensors |= {f"s{index}": shared for index in range(200)}
     assert refusal(saved(tensors)) == "would unpack to more numbers than any agent has"
+
+
+def test_dicts_that_are_in_one_another_many_times_over_are_not_followed(monkeypatch):
+    monkeypatch.setattr(torch_files, "_MAX_ENTRIES", 2000)
+    tree: Any = torch.ones(1)
+    for _ in range(4):
+        tree = {f"n{index}": tree for index in range(100)}
+    assert refusal(saved(tree)) == "holds more names than any agent's weights"
 
 
 @FORMATS

@@ -1,8 +1,6 @@
 """What ``torch.save`` writes, in its present format (a zip archive) and in that before PyTorch 1.6, without PyTorch.
 
-Both hold pickles, which are programs. Here their instructions are read and none of what they name is looked up or
-called: containers and plain values are built, tensors become arrays, and whatever else there is becomes a :class:`Made`
-that only says what it would have been.
+Both hold pickles, which `pd_jax.teachers.importers.pickles` reads as data. Tensors become arrays.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -19,6 +16,7 @@ import numpy as np
 
 from pd_jax.teachers.formats import TORCH_BEFORE_1_6
 from pd_jax.teachers.importers import archives
+from pd_jax.teachers.importers.pickles import PickleMachine, interpret
 from pd_jax.teachers.metadata import Malformed
 
 # A network's own is a few kB; with a policy's settings, tens.
@@ -27,6 +25,9 @@ _MAX_STORAGE_BYTES = 2**28
 _MAX_DIMENSIONS = 8
 # All tensors together, which may share what they are stored in.
 _MAX_NUMBERS = 2**27
+# Dicts may be in others many times over.
+_MAX_DEPTH = 4
+_MAX_ENTRIES = 2**20
 _PROTOCOL_VERSION = 1001
 _DTYPES: Mapping[str, Any] = {
     "FloatStorage": np.dtype("<f4"),
@@ -40,24 +41,6 @@ _DTYPES: Mapping[str, Any] = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("bool"),
 }
-# What reading a damaged pickle comes across.
-_DAMAGE = (ValueError, IndexError, TypeError, KeyError, OverflowError, UnicodeError, AttributeError, EOFError)
-
-
-@dataclasses.dataclass(frozen=True)
-class Name:
-    """A class or function that a pickle names, such as ``torch.nn.modules.activation.ReLU``."""
-
-    path: str
-
-
-@dataclasses.dataclass
-class Made:
-    """What a pickle would have made by calling something: that, its arguments, and the state it would have got."""
-
-    function: str
-    arguments: Any = ()
-    state: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +122,16 @@ class _Arrays:
     def __init__(self, storage: Callable[[str], bytes | None]) -> None:
         self._storage = storage
         self._numbers = 0
+        self._entries = 0
 
     def resolve(self, tree: Any, depth: int = 0) -> Any:
         """Of dicts, which is where weights are; tensors deeper in other things stay what they are."""
         if isinstance(tree, _Tensor):
             return self._array(tree)
-        if isinstance(tree, dict) and depth < 4:
+        if isinstance(tree, dict) and depth < _MAX_DEPTH:
+            self._entries += len(tree)
+            if self._entries > _MAX_ENTRIES:
+                raise Malformed("holds more names than any agent's weights")
             return {name: self.resolve(value, depth + 1) for name, value in tree.items()}
         return tree
 
@@ -167,160 +154,26 @@ class _Arrays:
             return np.array(view, np.float32 if dtype.kind in "fV" else dtype, order="C")
 
 
-def _interpret(file: BinaryIO, sizes: dict[str, int] | None = None) -> Any:
-    """Follows one pickle to its end; ``sizes`` takes the bytes of a number of each storage, by its key."""
-    machine = _Machine(sizes if sizes is not None else {})
-    try:
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "STOP":
-                return machine.stack.pop()
-            machine.step(opcode.name, argument)
-    except _DAMAGE as error:
-        raise Malformed(f"not a file of PyTorch's, or a damaged one ({_one_line(error)})") from None
-    raise Malformed("not a file of PyTorch's, or one that was cut short")
-
-
-_MARK = object()
-_VALUES = frozenset(
-    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
-)
-_CONSTANTS: Mapping[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": lambda: Made("builtins.set"),
-    "MARK": lambda: _MARK,
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
-_GETS = frozenset({"GET", "BINGET", "LONG_BINGET"})
-
-
-class _Machine:
-    """The stack and the memo of a pickle; of its instructions those that make something are only noted."""
+class _TorchMachine(PickleMachine):
+    """Notes tensors, and the storages that they are parts of; ``sizes`` takes the bytes of a number of each storage, by
+    its key."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
-        self.stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
+        super().__init__()
         self._sizes = sizes
 
-    def step(self, name: str, argument: Any) -> None:
-        stack = self.stack
-        if name in _VALUES:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name]())
-        elif name in _TUPLES:
-            stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
-        elif name in _PUTS:
-            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = stack[-1]
-        elif name in _GETS:
-            stack.append(self._memo[argument])
-        elif name not in ("PROTO", "FRAME"):
-            action = getattr(self, f"_{name.lower()}", None)
-            if action is None:
-                raise Malformed(f"is a pickle with the instruction {name}, which no file of weights has; not followed")
-            action(argument)
-
-    def _marked(self) -> list[Any]:
-        """What lies above the last mark; both leave the stack."""
-        place = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
-        items = self.stack[place + 1 :]
-        del self.stack[place:]
-        return items
-
-    def _pop(self, _: Any) -> None:
-        self.stack.pop()
-
-    def _pop_mark(self, _: Any) -> None:
-        self._marked()
-
-    def _dup(self, _: Any) -> None:
-        self.stack.append(self.stack[-1])
-
-    def _tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self._marked()))
-
-    def _list(self, _: Any) -> None:
-        self.stack.append(self._marked())
-
-    def _dict(self, _: Any) -> None:
-        items = self._marked()
-        self.stack.append({})
-        self._set(items)
-
-    def _frozenset(self, _: Any) -> None:
-        self._marked()
-        self.stack.append(Made("builtins.frozenset"))
-
-    def _additems(self, _: Any) -> None:
-        self._marked()
-
-    def _append(self, _: Any) -> None:
-        item = self.stack.pop()
-        self._extend([item])
-
-    def _appends(self, _: Any) -> None:
-        self._extend(self._marked())
-
-    def _extend(self, items: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):
-            self.stack[-1].extend(items)
-
-    def _setitem(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set([key, value])
-
-    def _setitems(self, _: Any) -> None:
-        self._set(self._marked())
-
-    def _set(self, items: list[Any]) -> None:
-        """Pairs go into a dict; what would be another object's, or has no plain key, is of no use here."""
-        if isinstance(self.stack[-1], dict):
-            pairs = zip(items[::2], items[1::2], strict=True)
-            self.stack[-1].update((key, value) for key, value in pairs if isinstance(key, str | int | float))
-
-    def _global(self, argument: str) -> None:
-        self.stack.append(Name(argument.replace(" ", ".")))
-
-    def _stack_global(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(Name(f"{module}.{name}"))
-
-    def _reduce(self, _: Any) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        path = function.path if isinstance(function, Name) else ""
+    def call(self, path: str, arguments: Any) -> Any:
         if path == "collections.OrderedDict":
-            self.stack.append({})
-        elif path == "torch._utils._rebuild_tensor_v2":
-            self.stack.append(_tensor(*arguments[:4]))
-        elif path == "torch._utils._rebuild_parameter":
-            self.stack.append(arguments[0])
-        else:
-            self.stack.append(Made(path, arguments))
+            return {}
+        if path == "torch._utils._rebuild_tensor_v2":
+            return _tensor(*arguments[:4])
+        return arguments[0] if path == "torch._utils._rebuild_parameter" else super().call(path, arguments)
 
-    def _newobj(self, _: Any) -> None:
-        self._reduce(None)
-
-    def _newobj_ex(self, _: Any) -> None:
-        self.stack.pop()
-        self._reduce(None)
-
-    def _build(self, _: Any) -> None:
-        state = self.stack.pop()
-        if isinstance(self.stack[-1], Made):
-            self.stack[-1].state = state
-
-    def _binpersid(self, _: Any) -> None:
+    def persistent(self, identity: Any) -> Any:
         """``("storage", its class, key, device, numbers, ...)``; before 1.6 also ``("module", its class, ...)``."""
-        kind, name, key, *_rest = self.stack.pop()
+        kind, name, key, *_rest = identity
         if kind == "module":
-            self.stack.append(name)
-            return
+            return name
         storage = name.path.rpartition(".")[2]
         if kind != "storage" or not isinstance(key, str) or storage not in _DTYPES:
             raise Malformed(f"holds a tensor of the type {storage[:40]!r}, which is not read")
@@ -328,7 +181,12 @@ class _Machine:
             raise Malformed("holds storages inside one another; save the weights anew")
         dtype = _DTYPES[storage]
         self._sizes[key] = dtype.itemsize
-        self.stack.append(_Storage(key, dtype))
+        return _Storage(key, dtype)
+
+
+def _interpret(file: BinaryIO, sizes: dict[str, int] | None = None) -> Any:
+    """Follows one pickle to its end; ``sizes`` as the machine takes them."""
+    return interpret(file, _TorchMachine(sizes if sizes is not None else {}), "a file of PyTorch's")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
@@ -336,7 +194,3 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
     if not isinstance(storage, _Storage) or not whole or len(shape) != len(strides) or len(shape) > _MAX_DIMENSIONS:
         raise Malformed("holds a tensor of an impossible shape")
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
