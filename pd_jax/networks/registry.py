@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from pd_jax.errors import UserError, nearest
 from pd_jax.networks.convolutions import ConvolutionMethod
 from pd_jax.networks.heads import CategoricalHead, MultiGameHead, SingleHead
+from pd_jax.networks.padded import PaddedTorso
 from pd_jax.networks.partition import PartitionedTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
 from pd_jax.networks.residual import Pooling, ResidualTorso
@@ -31,6 +32,7 @@ _TORSOS = {
 }
 # Of agents that are imported; no student or teacher of ours has them.
 _RESIDUAL: dict[str, Pooling] = {"impala_torch": "torch", "impala_flax": "flax"}
+_PADDED = "dqn_same"
 # Their heads have a hidden layer even for a single game.
 _MULTI_GAME_NAMES = ("multi3", "multi10")
 NETWORK_NAMES = (*_TORSOS, "mlp")
@@ -196,9 +198,11 @@ def _make_torso(name: str, options: TorsoOptions) -> nn.Module:
         if options.channels is not None or options.hidden is not None:
             raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
         return MLPTorso(options.hidden_sizes, options.layer_norm, options.activation, options.dtype)
-    if name in _RESIDUAL:
+    if name in _RESIDUAL or name == _PADDED:
         if options.layer_norm or options.channels is not None or options.hidden is not None:
             raise UserError(f"layer_norm, channels and hidden are not for {name!r}")
+        if name == _PADDED:
+            return PaddedTorso(options.convolution, options.dtype)
         return ResidualTorso(_RESIDUAL[name], options.dtype)
     if name not in _TORSOS:
         raise UserError(f"{name!r} is not a network{nearest(name, network_names())} ({', '.join(network_names())})")

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 HUB_SCHEME = "hf://"
-Format = Literal["teacher", "zip", "flax", "torch", "pickle", "other", "none"]
-"""A teacher file of ours, or another safetensors file; a zip archive; msgpack as Flax writes it; PyTorch's format
-before 1.6; another pickle; anything else; no regular file."""
-_SUFFIXES: dict[str, Format] = {".zip": "zip", ".cleanrl_model": "flax"}
+Format = Literal["teacher", "zip", "gzip", "flax", "torch", "pickle", "other", "none"]
+"""A teacher file of ours, or another safetensors file; a zip archive; a gzip file; msgpack as Flax writes it; PyTorch's
+format before 1.6; another pickle; anything else; no regular file."""
+_SUFFIXES: dict[str, Format] = {".zip": "zip", ".gz": "gzip", ".cleanrl_model": "flax"}
 TORCH_BEFORE_1_6 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """Its magic number, pickled."""
+GZIP = b"\x1f\x8b"
+"""The magic number of a gzip file."""
 # A map of msgpack; the empty one is no model, and pickles begin with the same byte.
 _FLAX = frozenset({*range(0x81, 0x90), 0xDE, 0xDF})
 _PICKLE_PROTOCOLS = frozenset(range(2, 6))
@@ -61,6 +63,8 @@ def is_foreign(path: str | os.PathLike[str]) -> bool:
 def _format_of_start(start: bytes, size: int) -> Format | None:
     if start.startswith(b"PK"):
         return "zip"
+    if start.startswith(GZIP):
+        return "gzip"
     if start[8:9] == b"{" and 0 < int.from_bytes(start[:8], "little") <= size - 8:
         return "teacher"
     if start.startswith(TORCH_BEFORE_1_6):

@@ -164,6 +164,8 @@ class TeacherMetadata:
             return "a categorical head"
         if self.network.startswith("impala"):
             return "residual blocks"
+        if self.network == "dqn_same":
+            return "padded convolutions"
         if self.head_sizes:
             return "dense layers between its convolutions and its outputs"
         if not self.games and (self.channels, self.hidden, self.head_hidden) != (None, None, None):

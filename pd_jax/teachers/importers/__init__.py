@@ -6,6 +6,7 @@ Whatever is wrong with a file is a one-line :class:`~pd_jax.errors.UserError`, r
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from pd_jax.errors import UserError
 from pd_jax.teachers.checks import check_fits
 from pd_jax.teachers.files import Params, naming, open_regular_file, read_teacher
 from pd_jax.teachers.formats import file_of, format_of, is_foreign
-from pd_jax.teachers.importers import archives, cleanrl, hub, sb3, torch_agents, torch_files
+from pd_jax.teachers.importers import archives, cleanrl, dopamine, hub, sb3, torch_agents, torch_files
+from pd_jax.teachers.importers.flax_bytes import restore
 from pd_jax.teachers.importers.observation_statistics import read_statistics
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 
@@ -24,10 +26,22 @@ __all__ = ["hides_normalisation", "import_teacher", "is_foreign"]
 _Convert = Callable[[Path, Task, bool], tuple[Params, TeacherMetadata]]
 _SB3: tuple[str, _Convert] = ("an archive of Stable-Baselines3", sb3.convert)
 _TORCH: tuple[str, _Convert] = ("a file of PyTorch's", torch_agents.convert)
-_FLAX: tuple[str, _Convert] = ("a model of CleanRL", cleanrl.convert)
+_DOPAMINE: tuple[str, _Convert] = ("a checkpoint of Dopamine's", dopamine.convert)
+
+
+def _convert_flax(path: Path, task: Task, is_told: bool = False) -> tuple[Params, TeacherMetadata]:
+    """A tree of parameters as Flax writes it: of Dopamine, or of CleanRL, which says what is wrong with any other."""
+    data = cleanrl.read_model(path)
+    tree, sha256 = restore(data), hashlib.sha256(data).hexdigest()
+    if dopamine.is_dopamine(tree):
+        return dopamine.convert_params(tree, task, path, sha256)
+    return cleanrl.convert_tree(tree, task, path, sha256)
+
+
+_FLAX: tuple[str, _Convert] = ("a model of CleanRL", _convert_flax)
 # Their files do not tell of VecNormalize: those with a replay buffer, and policies that were saved alone.
 _VAGUE = ("dqn", "qrdqn", "actor-critic")
-_SUFFIXES_ON_THE_HUB = (".safetensors", ".zip", ".cleanrl_model", ".pth", ".pt", ".model", ".bin")
+_SUFFIXES_ON_THE_HUB = (".safetensors", ".zip", ".cleanrl_model", ".pth", ".pt", ".model", ".bin", ".gz")
 
 
 def import_teacher(
@@ -36,8 +50,9 @@ def import_teacher(
     """Converts another library's agent into what :func:`pd_jax.teachers.files.save_teacher` writes.
 
     Args:
-      path: of a Stable-Baselines3 archive, a CleanRL model, a file of PyTorch's with one of their networks, or a
-        teacher file of ours, whatever its name; or ``hf://owner/repo[/file][@revision]`` for one of these.
+      path: of a Stable-Baselines3 archive, a CleanRL model, a checkpoint of Dopamine, a file of PyTorch's with one of
+        the former's networks or one of atari-agents or Sample Factory, or a teacher file of ours, whatever its name; or
+        ``hf://owner/repo[/file][@revision]`` for one of these.
       game: the task it plays, by name or EnvPool id. Only a teacher file of ours says so itself: None will do there.
       statistics: of the observations that it was trained on, if these were normalised: a file of numbers, see
         `pd_jax.teachers.importers.observation_statistics`. ``"none"`` says that it saw them as they are, whatever
@@ -82,14 +97,11 @@ def _importer(local: Path) -> tuple[str, _Convert]:
     """What a foreign file is, by its content, and what reads it."""
     found = format_of(local)
     if found == "pickle":
-        raise Malformed(
-            "is a pickle, which could run anything and is not opened; save weights with PyTorch (torch.save of a "
-            "state_dict), Stable-Baselines3 (model.save) or Flax"
-        )
-    if found in ("flax", "torch"):
+        return _DOPAMINE
+    if found in ("flax", "torch", "gzip"):
         return _FLAX if found == "flax" else _TORCH
     if found == "none":
-        return _FLAX if local.suffix.lower() == ".cleanrl_model" else _SB3
+        return {".cleanrl_model": _FLAX, ".gz": _TORCH}.get(local.suffix.lower(), _SB3)
     try:
         with open_regular_file(local) as file:
             names = set(archives.member_names(file))
@@ -104,6 +116,8 @@ def _convert(
 ) -> tuple[Params, TeacherMetadata]:
     kind, convert = _importer(local)
     if game is None:
+        if convert is dopamine.convert:
+            dopamine.read_checkpoint(local)  # Or it is another pickle, which is what there is to say.
         raise Malformed(f"is {kind}, which does not say what it plays; add --game NAME")
     task = get_task(game)
     normalisation = None if statistics is None else read_statistics(statistics, task)

@@ -1,13 +1,17 @@
-"""Zip archives from strangers: everything that an archive announces is checked before any of it is read."""
+"""Compressed files from strangers: what a zip archive announces is checked before any of it is read, and of a gzip
+file, which announces nothing, no more is unpacked than an agent can have."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import stat
 import zipfile
 import zlib
 from collections.abc import Mapping
 from typing import BinaryIO
 
+from pd_jax.teachers.formats import GZIP
 from pd_jax.teachers.metadata import Malformed
 
 _MAX_MEMBERS = 1000
@@ -15,6 +19,9 @@ _MAX_TOTAL_BYTES = 2**30
 # Weights do not compress; JSON seldom does by more than 20. Below a mebibyte no ratio does harm.
 _MAX_RATIO = 200
 _RATIO_FREE_BYTES = 2**20
+# A network and its target, with the moments of an optimiser, have some tens of megabytes.
+_MAX_GZIP_BYTES = 2**28
+_GZIP_PART_BYTES = 2**20
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1
 # What zipfile raises over a file that is damaged, or made to hurt.
@@ -64,6 +71,30 @@ def member_names(file: BinaryIO) -> list[str]:
 def check_archive(file: BinaryIO) -> None:
     """Raises `Malformed` for what :func:`read_members` would refuse, without reading any member."""
     read_members(file, {})
+
+
+def gunzip(data: bytes) -> bytes:
+    """What a gzip file holds.
+
+    Raises:
+      Malformed: it is none, is damaged or cut short, or unpacks to more than an agent has, or than weights can shrink
+        to.
+    """
+    limit = min(_MAX_GZIP_BYTES, max(_RATIO_FREE_BYTES, _MAX_RATIO * len(data)))
+    unpacked = bytearray()
+    if not data.startswith(GZIP):  # An empty file would unpack to nothing.
+        raise Malformed("not a gzip file, or a damaged one (it begins otherwise)")
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            while part := file.read(_GZIP_PART_BYTES):
+                unpacked += part
+                if len(unpacked) > limit:
+                    raise Malformed(
+                        f"would unpack from {len(data):,} to more than {limit:,} bytes; no more of it was unpacked"
+                    )
+    except (OSError, EOFError, zlib.error) as error:
+        raise Malformed(f"not a gzip file, or a damaged one ({_one_line(error)})") from None
+    return bytes(unpacked)
 
 
 def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

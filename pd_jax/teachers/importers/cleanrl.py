@@ -24,7 +24,6 @@ our ``impala_torch`` and ``impala_flax``.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 import re
@@ -41,18 +40,20 @@ from pd_jax.teachers.importers.conversion import (
     NATURE_CONVOLUTIONS,
     NATURE_FLAT,
     NATURE_HIDDEN,
+    Pair,
+    channels_last,
     check_actions,
-    check_finite,
+    checked_pair,
     describe,
+    from_torch,
     layer,
+    listed,
     network_params,
 )
-from pd_jax.teachers.importers.flax_bytes import restore
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 
 # The largest models of these scripts have some ten megabytes.
 _MAX_FILE_BYTES = 2**26
-_MAX_WIDTH = 2**16
 _MAX_ATOMS = 1024
 _READABLE = "dqn_atari_jax, dqn_jax, c51_atari_jax, c51_jax, ppo_atari_envpool_xla_jax and qdagger are read"
 _READABLE_OF_TORCH = "of its PyTorch scripts dqn, dqn_atari, c51, c51_atari, ppo, ppo_atari and qdagger are read"
@@ -60,8 +61,6 @@ _RESIDUAL_LAYERS = ("residual1_conv1", "residual1_conv2", "residual2_conv1", "re
 # The places of layers with weights in the scripts' ``Sequential``; activations and Flatten have the others.
 _FRAMES_LAYERS = (0, 2, 4, 7, 9)
 _VECTOR_LAYERS = (0, 2, 4)
-
-Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,22 +84,22 @@ class _Model:
     residual: str = ""
 
 
-def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, TeacherMetadata]:
-    """Reads a model as a teacher of a task.
+def convert_tree(tree: dict[str, Any], task: Task, path: Path, sha256: str) -> tuple[Params, TeacherMetadata]:
+    """Converts a model of one of CleanRL's JAX scripts.
 
     Args:
-      path: of the model.
+      tree: what its file holds.
       task: that it plays.
-      is_told: whether the caller knows if its observations were normalised. The scripts do not normalise any.
+      path: of its file.
+      sha256: of its file.
 
     Returns:
       Parameters of our ``dqn`` or ``mlp``, for C51 with a categorical head, and metadata.
 
     Raises:
-      Malformed: it is no such model, is damaged or hostile, or was trained on another game.
+      Malformed: it is no such model, or was trained on another game.
     """
-    data = _read(path)
-    return _converted(_identify(restore(data)), task, path, hashlib.sha256(data).hexdigest())
+    return _converted(_identify(tree), task, path, sha256)
 
 
 def convert_torch(
@@ -151,7 +150,8 @@ def _converted(model: _Model, task: Task, path: Path, sha256: str) -> tuple[Para
     return network_params(torso, layer(*dense[-1])), metadata
 
 
-def _read(path: Path) -> bytes:
+def read_model(path: Path) -> bytes:
+    """A file that Flax wrote, whole; raises `Malformed` if it is larger than any model."""
     with open_regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_FILE_BYTES:
@@ -175,7 +175,7 @@ def _identify(tree: dict[str, Any]) -> _Model:
         if actor.keys() != {"Dense_0"} or "Dense_1" in layers:
             raise Malformed("not a model of CleanRL's PPO: its actor is not one layer after the network")
         return _Model("ppo", "logits", layers | {"Dense_1": actor["Dense_0"]}, _object(tree["0"], "args"))
-    raise Malformed(f"not a model of CleanRL: its tree has the branches {_listed(tree)}; {_READABLE}")
+    raise Malformed(f"not a model of CleanRL: its tree has the branches {listed(tree)}; {_READABLE}")
 
 
 def _identify_torch(tensors: Mapping[str, np.ndarray], arguments: dict[str, Any], task: Task) -> _Model:
@@ -194,7 +194,7 @@ def _identify_torch(tensors: Mapping[str, np.ndarray], arguments: dict[str, Any]
         raise Malformed(
             f"its layers are not those of a script of CleanRL's for {task.name} ({shown}); {_READABLE_OF_TORCH}"
         )
-    pairs = [_from_torch(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]) for layer in layers]
+    pairs = [from_torch(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]) for layer in layers]
     convolutions = len(NATURE_CONVOLUTIONS) if frames else 0
     labels = [f"Conv_{index}" for index in range(convolutions)]
     labels += [f"Dense_{index}" for index in range(len(pairs) - convolutions)]
@@ -204,15 +204,6 @@ def _identify_torch(tensors: Mapping[str, np.ndarray], arguments: dict[str, Any]
     if algorithm == "c51" and not arguments:
         arguments = _arguments_of_atoms(tensors["atoms"])
     return _Model(algorithm, "q", dict(zip(labels, pairs, strict=True)), arguments)
-
-
-def _from_torch(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """Kernels OIHW to HWIO, matrices ``[out, in]`` to ``[in, out]``, after convolutions from channels first to last."""
-    if weight.ndim == 4:
-        return {"kernel": weight.transpose(2, 3, 1, 0), "bias": bias}
-    if weight.shape == (NATURE_HIDDEN, math.prod(NATURE_FLAT)):
-        return {"kernel": _channels_last(weight, NATURE_FLAT), "bias": bias}
-    return {"kernel": weight.T, "bias": bias}
 
 
 def _converted_residual(model: _Model, task: Task, path: Path, sha256: str) -> tuple[Params, TeacherMetadata]:
@@ -226,7 +217,7 @@ def _converted_residual(model: _Model, task: Task, path: Path, sha256: str) -> t
     torso: dict[str, Any] = {}
     for name, shape in shapes.items():
         if name not in model.layers:
-            raise Malformed(f"layer {name!r} is missing; the network holds {_listed(model.layers)}; {_READABLE}")
+            raise Malformed(f"layer {name!r} is missing; the network holds {listed(model.layers)}; {_READABLE}")
         kernel, bias = _pair(name, model.layers[name], shape)
         block, _, inner = name.rpartition("/")
         (torso.setdefault(block, {}) if block else torso)[inner] = layer(kernel, bias)
@@ -271,7 +262,7 @@ def _residual_of_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
             array = array.transpose(2, 3, 1, 0)
         elif part == "weight" and array.ndim == 2:
             is_first = names.get(prefix) == "fc1" and array.shape[1] == math.prod(RESIDUAL_FLAT)
-            array = _channels_last(array, RESIDUAL_FLAT) if is_first else array.T
+            array = channels_last(array, RESIDUAL_FLAT) if is_first else array.T
         parts["kernel" if part == "weight" else part] = array
     return layers
 
@@ -294,13 +285,6 @@ def _residual_of_flax(tree: Mapping[str, Any]) -> dict[str, Any]:
                     layers[f"block{index + 1}/residual{number + 1}_conv1"] = inner["Conv_0"]
                     layers[f"block{index + 1}/residual{number + 1}_conv2"] = inner["Conv_1"]
     return layers
-
-
-def _channels_last(weight: np.ndarray, flat: tuple[int, int, int]) -> np.ndarray:
-    """``[out, in]`` after channels first to ``[in, out]`` after channels last, of what convolutions left."""
-    height, width, channels = flat
-    ordered = weight.reshape(-1, channels, height, width).transpose(2, 3, 1, 0)
-    return ordered.reshape(-1, len(weight))
 
 
 def _arguments_of_atoms(atoms: np.ndarray) -> dict[str, Any]:
@@ -354,7 +338,7 @@ def _ordered(layers: dict[str, Any], task: Task) -> tuple[list[Pair], list[Pair]
     dense = [f"Dense_{index}" for index in range(2 if frames else max(1, len(layers)))]
     for name in (*convolutions, *dense):
         if name not in layers:
-            raise Malformed(f"layer {name!r} is missing; the network holds {_listed(layers)}; {_READABLE}")
+            raise Malformed(f"layer {name!r} is missing; the network holds {listed(layers)}; {_READABLE}")
     for name in layers:
         if name not in (*convolutions, *dense):
             raise Malformed(f"layer {name[:80]!r} does not belong to the network; {_READABLE}")
@@ -371,24 +355,4 @@ def _ordered(layers: dict[str, Any], task: Task) -> tuple[list[Pair], list[Pair]
 
 
 def _pair(name: str, value: Any, shape: Sequence[int | None]) -> Pair:
-    """Kernel and bias of a layer; the kernel of a shape in which None stands for any width."""
-    found = _object(value, f"layer {name!r}")
-    if found.keys() != {"kernel", "bias"} or not all(isinstance(leaf, np.ndarray) for leaf in found.values()):
-        raise Malformed(f"layer {name!r} is not made of a kernel and a bias: {_listed(found)}")
-    kernel, bias = found["kernel"], found["bias"]
-    wanted = tuple(kernel.shape[-1:][0] if size is None and kernel.ndim else size for size in shape)
-    if kernel.shape != wanted or not 0 < kernel.shape[-1] <= _MAX_WIDTH:
-        raise Malformed(f"tensor '{name}/kernel' has shape {kernel.shape}, the network needs {_shown(shape)}")
-    if bias.shape != kernel.shape[-1:]:
-        raise Malformed(f"tensor '{name}/bias' has shape {bias.shape}, the network needs {kernel.shape[-1:]}")
-    for part, array in found.items():
-        check_finite(f"{name}/{part}", array)
-    return kernel, bias
-
-
-def _shown(shape: Sequence[int | None]) -> str:
-    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
-
-
-def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(repr(name[:40]) for name in sorted(names)[:8]) or "none"
+    return checked_pair(name, _object(value, f"layer {name!r}"), shape)

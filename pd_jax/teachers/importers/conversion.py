@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,9 @@ NATURE_CONVOLUTIONS = ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64))
 NATURE_FLAT = (7, 7, 64)
 """What the last of them leaves, height first."""
 NATURE_HIDDEN = 512
+Pair = tuple[np.ndarray, np.ndarray]
+"""A kernel in our layout, and a bias."""
+_MAX_WIDTH = 2**16
 
 
 def layer(kernel: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
@@ -32,6 +35,47 @@ def check_finite(name: str, array: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         if not np.isfinite(array.astype(np.float32)).all():
             raise Malformed(f"tensor {name!r} holds NaN or infinite weights")
+
+
+def from_torch(weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """Kernels OIHW to HWIO, matrices ``[out, in]`` to ``[in, out]``, after convolutions from channels first to last."""
+    if weight.ndim == 4:
+        return {"kernel": weight.transpose(2, 3, 1, 0), "bias": bias}
+    if weight.shape == (NATURE_HIDDEN, math.prod(NATURE_FLAT)):
+        return {"kernel": channels_last(weight, NATURE_FLAT), "bias": bias}
+    return {"kernel": weight.T, "bias": bias}
+
+
+def channels_last(weight: np.ndarray, flat: tuple[int, int, int]) -> np.ndarray:
+    """``[out, in]`` after channels first to ``[in, out]`` after channels last, of what convolutions left."""
+    height, width, channels = flat
+    ordered = weight.reshape(-1, channels, height, width).transpose(2, 3, 1, 0)
+    return ordered.reshape(-1, len(weight))
+
+
+def checked_pair(name: str, value: Any, shape: Sequence[int | None]) -> Pair:
+    """Kernel and bias of a layer; the kernel of a shape in which None stands for any width."""
+    found = value if isinstance(value, dict) else {}
+    if found.keys() != {"kernel", "bias"} or not all(isinstance(leaf, np.ndarray) for leaf in found.values()):
+        raise Malformed(f"layer {name!r} is not made of a kernel and a bias: {listed(found)}")
+    kernel, bias = found["kernel"], found["bias"]
+    wanted = tuple(kernel.shape[-1:][0] if size is None and kernel.ndim else size for size in shape)
+    if kernel.shape != wanted or not 0 < kernel.shape[-1] <= _MAX_WIDTH:
+        raise Malformed(f"tensor '{name}/kernel' has shape {kernel.shape}, the network needs {_shown(shape)}")
+    if bias.shape != kernel.shape[-1:]:
+        raise Malformed(f"tensor '{name}/bias' has shape {bias.shape}, the network needs {kernel.shape[-1:]}")
+    for part, array in found.items():
+        check_finite(f"{name}/{part}", array)
+    return kernel, bias
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of some names, for messages."""
+    return ", ".join(repr(name[:40]) for name in sorted(names)[:8]) or "none"
 
 
 def network_params(torso: Mapping[str, Params], output: Params, hidden: Sequence[Params] = ()) -> Params:

@@ -1,10 +1,13 @@
-"""Agents as PyTorch saves them: policies of Stable-Baselines3 alone, and the models of CleanRL's PyTorch scripts.
+"""Agents as PyTorch saves them: policies of Stable-Baselines3 alone, models of CleanRL's PyTorch scripts, snapshots of
+atari-agents, checkpoints of Sample Factory. Any of them may be gzipped.
 
 ================================================  ==================================================================
 ``policy.save("x.pth")`` of Stable-Baselines3     ``{"state_dict": tensors, "data": the policy's settings}``
 ``torch.save(policy.state_dict(), "x.pt")``       the tensors alone: activations are those of the policy by default
 ``torch.save(q_network.state_dict(), ...)``       CleanRL's ``dqn``, ``dqn_atari``; ``ppo`` and ``ppo_atari`` agents
 ``{"model_weights": tensors, "args": {...}}``     CleanRL's ``c51``, ``c51_atari``
+``{"estimator_state": tensors, ...}``             atari-agents' DQN, M-DQN and C51
+``{"model": tensors, "train_step": ..., ...}``    Sample Factory's Atari agents
 ================================================  ==================================================================
 """
 
@@ -20,16 +23,19 @@ import numpy as np
 
 from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params, open_regular_file
-from pd_jax.teachers.importers import cleanrl, sb3
+from pd_jax.teachers.formats import GZIP
+from pd_jax.teachers.importers import atari_agents, cleanrl, sample_factory, sb3
+from pd_jax.teachers.importers.archives import gunzip
 from pd_jax.teachers.importers.conversion import check_finite
-from pd_jax.teachers.importers.torch_files import Made, Name, read_torch
+from pd_jax.teachers.importers.pickles import Made, Name
+from pd_jax.teachers.importers.torch_files import read_torch
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 
 _MAX_FILE_BYTES = 2**28
 _OF_SB3 = ("q_net.", "quantile_net.", "mlp_extractor.", "features_extractor.", "pi_features_extractor.", "action_net.")
 _READABLE = (
-    "policies of Stable-Baselines3 (policy.save, policy.state_dict()) and models of CleanRL's dqn, dqn_atari, c51, "
-    "c51_atari, ppo, ppo_atari and qdagger are read"
+    "policies of Stable-Baselines3 (policy.save, policy.state_dict()), models of CleanRL's dqn, dqn_atari, c51, "
+    "c51_atari, ppo, ppo_atari and qdagger, and those of atari-agents and Sample Factory are read"
 )
 
 
@@ -52,8 +58,8 @@ def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, Teac
         if size > _MAX_FILE_BYTES:
             raise Malformed(f"has {size:,} bytes, more than any agent's")
         data = file.read()
-    tree = read_torch(data)
     sha256 = hashlib.sha256(data).hexdigest()
+    tree = read_torch(gunzip(data) if data.startswith(GZIP) or path.suffix.lower() == ".gz" else data)
     if isinstance(tree, Made):
         what = tree.function.rpartition(".")[2] if tree.function else "object"
         raise Malformed(
@@ -66,7 +72,13 @@ def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, Teac
         return sb3.convert_policy(_tensors(tree["state_dict"]), settings, task, path, sha256)
     if tree.keys() == {"model_weights", "args"} and isinstance(tree["args"], dict):
         return cleanrl.convert_torch(_tensors(tree["model_weights"]), tree["args"], task, path, sha256)
+    if isinstance(tree.get("estimator_state"), dict):
+        return atari_agents.convert_estimator(_tensors(tree["estimator_state"]), task, path, sha256)
+    if sample_factory.is_checkpoint(tree):
+        return sample_factory.convert_model(_tensors(tree["model"]), tree, task, path, sha256)
     tensors = _tensors(tree)
+    if any(name.startswith(atari_agents.PREFIX) for name in tensors):
+        return atari_agents.convert_estimator(tensors, task, path, sha256)
     if any(name.startswith(_OF_SB3) for name in tensors):
         return sb3.convert_policy(tensors, None, task, path, sha256)
     if any(name.startswith(("network.", "actor.")) for name in tensors):
