@@ -67,6 +67,9 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
     """Name or EnvPool id of the game; None is what the teacher plays."""
     teacher: Paths | None = None
     """Name or file of a teacher whose weights the learning teacher starts from; None starts from nothing."""
+    teacher_snapshots: Paths | None = None
+    """Files of a teacher along its training, in that order: they are the teacher, each for an equal share of the
+    rounds, and nothing is trained; None trains a teacher."""
     teacher_network: _Network | None = None
     """The learning teacher's network; None is that of the teacher it starts from, and from nothing dqn, or mlp for
     vector observations."""
@@ -76,9 +79,9 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
     layer_norm: bool | None = None
     """Normalise each hidden layer of the teacher; None is as for teacher_network, and from nothing true."""
     pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
-    target: Annotated[Literal["best", "latest"], Choice("a target")] = "best"
+    target: Annotated[Literal["best", "latest"], Choice("a target")] | None = None
     """Whose play the student learns: the teacher's best snapshot so far, as the paper has it, or the teacher as it
-    is."""
+    is; None is best, and of teacher_snapshots, which all are to teach, latest."""
     stale: Annotated[Literal["relabel", "age_out", "keep"], Choice("a way with stale outputs")] = "relabel"
     """What becomes of stored outputs once the target is another: computed anew, dropped, or left as they are."""
     max_stale_steps: CountOrZero | None = None
@@ -163,6 +166,9 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
 
     def idle(self) -> Iterator[Idle]:
         yield from super().idle()
+        if self.teacher_snapshots is not None:
+            for key in ("teacher_network", "mlp_hidden", "layer_norm", "pqn"):
+                yield Idle(key, "teacher_snapshots", "is of a teacher that learns, and teacher_snapshots are its files")
         if self.teacher_network not in (None, "mlp"):
             why = f"is a setting of mlp, and teacher_network is {self.teacher_network!r}"
             yield Idle("mlp_hidden", "teacher_network", why)
@@ -170,6 +176,8 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
         yield from idle_learner(self.learner, 1)
         yield from idle_student(self.student, 1)
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
+        if not games and self.teacher_snapshots:
+            return
         yield from idle_atari(games or (), because, (*ATARI_KEYS, "pqn.episodic_life"))
         yield from idle_backend(self)
 
@@ -179,6 +187,9 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
             if len(named) > 1:
                 yield key, f"{len(named)} {key}s, and pd-jax online takes one; give each game a run of its own"
                 return
+        if self.teacher_snapshots is not None:
+            yield from self._snapshot_conflicts(self.teacher_snapshots)
+            return
         if self.game is None and self.teacher is None:
             yield "game", "missing, and teacher too; give --game NAME, or --teacher NAME_OR_FILE to start from"
             return
@@ -189,9 +200,27 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
                 yield "teacher_network", problem
             elif key not in ("game", "network"):
                 yield key, problem
+        yield from self._student_conflicts()
+
+    def _student_conflicts(self) -> Iterator[tuple[str, str]]:
         if self.max_stale_steps is not None and self.stale != "age_out":
             yield "max_stale_steps", f"{self.max_stale_steps}, and stale is {self.stale}; it says what age_out drops"
         yield from self.distillation.conflicts()
+
+    def _snapshot_conflicts(self, snapshots: Paths) -> Iterator[tuple[str, str]]:
+        if self.teacher is not None:
+            yield (
+                "teacher",
+                "is what a teacher that learns starts from, and teacher_snapshots are all of one; leave it out",
+            )
+        elif len(snapshots) > self.schedule.rounds:
+            yield (
+                "teacher_snapshots",
+                f"{len(snapshots)} files, and each is to teach in one of schedule.rounds ({self.schedule.rounds}) at "
+                "least; give more rounds or fewer files",
+            )
+        else:
+            yield from self._student_conflicts()
 
 
 def _fields(settings: object) -> tuple[dataclasses.Field[object], ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.memory import distillation_parts
 from pd_jax.networks.policy import count_params
@@ -11,7 +13,7 @@ from pd_jax.networks.student import Student
 from pd_jax.online.state import state_template
 from pd_jax.resources.liveness import tree_bytes
 from pd_jax.resources.memory import MemoryEstimate, Part, largest
-from pd_jax.resources.parts import checkpoint_part
+from pd_jax.resources.parts import checkpoint_part, evaluation_part
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.trainers.memory import learning_parts
 
@@ -27,13 +29,21 @@ def online_memory(config: OnlineConfig, student: Student, network: Any, devices:
     """
     state = state_template(config, student)
     teacher = Student(network, student.tasks)
-    distilling = distillation_parts(config.distillation, student, [(network.apply, state.target)], devices)
-    learning = learning_parts(teacher, config.pqn, state.teacher, "teacher_network", config.evaluation)
+    if config.teacher_snapshots is None:
+        key, variables, learnt = "teacher_network", state.target, state.teacher.variables
+        learning = learning_parts(teacher, config.pqn, state.teacher, key, config.evaluation)
+    else:
+        key, variables = "teacher_snapshots", jax.eval_shape(teacher.init, jax.random.key(0))
+        learnt = ()
+        # The first snapshot, and the present one.
+        weights = Part("learner", 2 * tree_bytes(variables), f"{key}: snapshots take")
+        learning = (weights, evaluation_part(config.evaluation, [(network.apply, variables)], student.tasks))
+    distilling = distillation_parts(config.distillation, student, [(network.apply, variables)], devices)
     parts = [part for part in (*distilling, *learning) if part.name not in ("activations", "teachers", "checkpoint")]
     # The student, the teacher and the target take turns.
     parts.append(largest(part for part in (*distilling, *learning) if part.name == "activations"))
     # While a snapshot becomes the target, the one before it is still there.
-    parts.append(Part("target", 2 * tree_bytes(state.target), "teacher_network: snapshots take"))
-    num_params = count_params((state.teacher.variables, state.student.variables, state.target))
-    parts.append(checkpoint_part("teacher_network", state, num_params))
+    parts.append(Part("target", 2 * tree_bytes(variables), f"{key}: snapshots take"))
+    num_params = count_params((learnt, state.student.variables, state.target))
+    parts.append(checkpoint_part(key, state, num_params))
     return MemoryEstimate(tuple(parts), devices)

@@ -13,15 +13,18 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.experience import Experience
 from pd_jax.environments.seeds import fresh_seed
+from pd_jax.errors import UserError
 from pd_jax.learner.divergence import check_weights
 from pd_jax.learner.learner import LearnerState
 from pd_jax.online.scorer import COMPARISON_SEED_OFFSET, OnlineScorer
 from pd_jax.online.setup import OnlineSetup, make_online_setup, open_online_run
+from pd_jax.online.snapshots import SnapshotTeacher
 from pd_jax.online.state import OnlineCounters, OnlineState
 from pd_jax.online.summary import summarise_online
 from pd_jax.online.target import Target
@@ -67,7 +70,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
 
     Attributes:
       student: the student's learner, with a device axis.
-      teacher: that learns.
+      teacher: that learns, or its snapshots.
       target: the snapshot of it that plays for the student.
     """
 
@@ -76,23 +79,31 @@ class OnlineSession(StudentSession[OnlineCounters]):
     def __init__(self, setup: OnlineSetup, tools: Tools) -> None:
         self.setup, self.config = setup, setup.config
         config, student_setup = self.config, setup.student_setup
+        first = setup.snapshots.env_steps[0] if setup.snapshots is not None else 0
         counters = OnlineCounters(
-            network=setup.label, parts=dict(vars(config.parts)), play=GameCounters(name=setup.task.name)
+            network=setup.label,
+            parts=dict(vars(config.parts)),
+            play=GameCounters(name=setup.task.name),
+            teacher_env_steps=first,
+            target_env_steps=first,
         )
         super().__init__(tools, counters, config)
         self.devices = student_setup.devices
         self.learner = student_setup.make_learner()
         state = self._restore_or_init()
         self.student: LearnerState = self.devices.replicate(state.student)
-        self.teacher = LearningTeacher(setup.network, setup.task, config.pqn, config.env, state.teacher)
+        self.teacher = self._make_teacher(state)
         counters, rounds = self.counters, config.schedule.rounds
         taught, (play_steps,) = config.teacher_steps_after(rounds), student_setup.total_env_steps([0])
+        if setup.snapshots is not None:
+            taught = setup.snapshots.env_steps[-1]
         self.taught = self.progress.add("teacher", taught, completed=counters.teacher_env_steps)
         steps = self.progress.add("steps", play_steps, completed=counters.play.env_steps)
         self.begin_updates()
         self.scorer = OnlineScorer(setup, self.progress, self.interrupts, self.ledger)
         self.experience = Experience(student_setup, [counters.play], steps, self.interrupts, self.ledger)
-        self.target = Target(setup, counters, self.teacher, self.experience, self.scorer, tools, state.target)
+        target = state.target if setup.snapshots is None else setup.snapshots.load(int(state.target))
+        self.target = Target(setup, counters, self.teacher, self.experience, self.scorer, tools, target)
         self.stale_share = 0.0
 
     def run(self) -> Summary:
@@ -108,11 +119,31 @@ class OnlineSession(StudentSession[OnlineCounters]):
             write_report(run.report_path, title, summary, picture=run.plot_path, config=run.config_path)
         return summary
 
+    def check_restored(self, step: int | None) -> None:
+        """The snapshots that have taught come first again, wherever their files lie now."""
+        snapshots = self.setup.snapshots
+        for index, sha256 in enumerate(self.counters.snapshots):
+            if snapshots is None or snapshots.sha256[index : index + 1] != (sha256,):
+                raise UserError(
+                    f"teacher_snapshots: number {index + 1} is not the file that {self.config.out} has learnt from; "
+                    "those come first, and others may follow"
+                )
+        super().check_restored(step)
+
+    def _make_teacher(self, state: OnlineState) -> LearningTeacher | SnapshotTeacher:
+        setup, snapshots = self.setup, self.setup.snapshots
+        if snapshots is None:
+            return LearningTeacher(setup.network, setup.task, self.config.pqn, self.config.env, state.teacher)
+        return SnapshotTeacher(snapshots, int(state.teacher))
+
     def _restore_or_init(self) -> OnlineState:
-        teacher = self.setup.init_teacher()
+        teacher = self.setup.init_teacher() if self.setup.snapshots is None else None
         # Not the teacher's key: the two networks may be alike.
         student = self.learner.init_single(jax.random.fold_in(jax.random.key(self.config.seed), 1))
-        fresh = OnlineState(teacher, student, snapshot(teacher.variables))
+        if teacher is None:
+            fresh = OnlineState(jnp.int32(0), student, jnp.int32(0))
+        else:
+            fresh = OnlineState(teacher, student, snapshot(teacher.variables))
         restored: OnlineState | None = self.restore(
             fresh,
             self.setup.label,
@@ -163,6 +194,9 @@ class OnlineSession(StudentSession[OnlineCounters]):
 
     def _teach(self, rounds: int) -> None:
         """The teacher learns as much as it is to have learnt after so many rounds."""
+        if isinstance(self.teacher, SnapshotTeacher):
+            self._take_snapshot(self.teacher, rounds)
+            return
         until = self.config.teacher_steps_after(rounds)
         self.taught.reset(completed=self.counters.teacher_env_steps)
         while self.counters.teacher_env_steps < until:
@@ -176,6 +210,15 @@ class OnlineSession(StudentSession[OnlineCounters]):
             values = {"td_loss" if name == "loss" else name: value for name, value in numbers.items()}
             self.write_call({}, {f"teacher/{name}": value for name, value in values.items()})
             self.interrupts.check()
+
+    def _take_snapshot(self, teacher: SnapshotTeacher, rounds: int) -> None:
+        """The snapshot whose turn it is becomes the teacher."""
+        snapshots, counters = self.setup.snapshots, self.counters
+        assert snapshots is not None
+        teacher.move_to(snapshots.in_round(rounds - 1, self.config.schedule.rounds))
+        counters.teacher_env_steps = teacher.env_steps
+        counters.snapshots = list(snapshots.sha256[: teacher.index + 1])
+        self.taught.reset(completed=counters.teacher_env_steps)
 
     def _update(self, request: Update) -> Dispatched:
         stored = self.experience.replay.stored
@@ -221,6 +264,10 @@ class OnlineSession(StudentSession[OnlineCounters]):
         student = self.devices.first(self.student)
         check_weights(student.variables, f"update {self.counters.updates:,}", self.remedy)
         self.teacher.check()
+        if isinstance(self.teacher, SnapshotTeacher):
+            assert self.setup.snapshots is not None
+            target = self.setup.snapshots.env_steps.index(self.counters.target_env_steps)
+            return OnlineState(jnp.int32(self.teacher.index), student, jnp.int32(target))
         return OnlineState(self.teacher.state, student, self.target.variables)
 
     def _summarise(self) -> Summary:
@@ -228,8 +275,8 @@ class OnlineSession(StudentSession[OnlineCounters]):
         student = self.devices.first(self.student)
         scores = self.target.final_scores(student.variables)
         self.target.write(scores["target"])
-        state = OnlineState(self.teacher.state, student, self.target.variables)
-        return summarise_online(self.setup, self.counters, state, scores, self.wall_seconds())
+        variables = (student.variables, self.target.variables)
+        return summarise_online(self.setup, self.counters, *variables, scores, self.wall_seconds())
 
     def _draw(self, summary: Summary | None = None) -> None:
         with warn_if_unwritable(self.run_directory.plot_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,22 @@ from pd_jax.errors import UserError
 from pd_jax.networks.partition import part_sizes, with_sizes
 from pd_jax.networks.student import make_student
 from pd_jax.online.memory import online_memory
+from pd_jax.online.snapshots import Snapshots, SnapshotWriter, read_snapshots
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.tasks import check_protocol, task_of
+from pd_jax.teachers.metadata import TeacherMetadata
+from pd_jax.teachers.tasks import check_named_protocol, check_protocol, task_of
 from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
 from pd_jax.trainers.pqn import PQNState, warm_start
 from pd_jax.trainers.teacher_writer import TeacherWriter
 
 _MAY_CHANGE = frozenset(
     {"schedule.rounds", "evaluation", "learner.num_devices", "pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end"}
+    # Where they lie; what they hold is compared.
+    | {"teacher_snapshots"}
 )
 """What a resumed run may set anew: how long it goes on, how it is scored, how fast the teacher learns."""
 
@@ -44,12 +48,14 @@ class OnlineSetup:
       student_setup: as for a distillation; its one teacher is the target, but for the variables, which change.
       start_from: the variables that the teacher begins with; None are fresh ones.
       writer: of the target's file.
+      snapshots: that are the teacher; None has one learn.
     """
 
     config: OnlineConfig
     student_setup: DistillSetup
     start_from: Any | None
-    writer: TeacherWriter
+    writer: TeacherWriter | SnapshotWriter
+    snapshots: Snapshots | None = None
 
     @property
     def task(self) -> Task:
@@ -69,10 +75,12 @@ class OnlineSetup:
     @property
     def label(self) -> str:
         """What checkpoints call the two networks."""
+        if self.snapshots is not None:
+            return f"{self.student_setup.network} beside snapshots of {self.target.metadata.network}"
         return f"{self.student_setup.network} beside {self.config.teacher_network}"
 
     def init_teacher(self) -> PQNState:
-        """The learning teacher at its beginning."""
+        """The learning teacher at its beginning, where there is one."""
         state = init_state(self.network, self.task, self.config.pqn, self.config.seed)
         return state if self.start_from is None else warm_start(state, self.start_from)
 
@@ -85,6 +93,8 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
     """
     for key, problem in config.conflicts():
         raise UserError(f"{key}: {problem}")
+    if config.teacher_snapshots is not None:
+        return _setup_of_snapshots(config, config.teacher_snapshots)
     teacher = load_teacher(config.only_teacher, config.only_game) if config.only_teacher is not None else None
     if teacher is None:
         assert config.only_game is not None  # There is a game or a teacher.
@@ -96,23 +106,42 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
     check_backend(config.env.backend, task)
     config = _resolved(config, task, teacher)
     config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=config.resume))
-    sizes = part_sizes(config.parts)
     assert config.teacher_network is not None
     check_network(config.teacher_network, task, "teacher_network")
+    writer = TeacherWriter(config.training(task.name), task, Path(config.out), "online")
+    metadata = writer.metadata(None, env_steps=0, curve=[])
+    student_setup = _student_setup(config, task, metadata, make_teacher_network(config, task))
+    return OnlineSetup(config, student_setup, None if teacher is None else teacher.variables, writer)
+
+
+def _setup_of_snapshots(config: OnlineConfig, sources: Sequence[str]) -> OnlineSetup:
+    """The same where the teacher is a series of files."""
+    snapshots = read_snapshots(sources, config.only_game)
+    task = snapshots.first.task
+    check_backend(config.env.backend, task)
+    for source, metadata in zip(snapshots.sources, snapshots.metadata, strict=True):
+        check_named_protocol(f"teacher_snapshots: {source}", metadata.named_protocol, config)
+    parts = settle(config.parts, config.out, resume=config.resume)
+    config = dataclasses.replace(config, game=(task.name,), target=config.target or "latest", parts=parts)
+    student_setup = _student_setup(config, task, snapshots.first.metadata, snapshots.first.network)
+    return OnlineSetup(config, student_setup, None, SnapshotWriter(snapshots, config, task), snapshots)
+
+
+def _student_setup(config: OnlineConfig, task: Task, metadata: TeacherMetadata, network: Any) -> DistillSetup:
+    """The student's part of a resolved configuration; ``metadata`` and ``network`` are the target's."""
     check_network(config.student.network, task, "student.network")
     distillation = config.distillation
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(distillation, devices.size)
     check_stacks_fit(distillation, (task,))
     warn_of_slow_dtype(config.student, devices)
+    sizes = part_sizes(config.parts)
     student = make_student(config.student, (task,)).with_sizes(sizes)
-    network = with_sizes(make_teacher_network(config, task), sizes)
+    network = with_sizes(network, sizes)
     memory = online_memory(config, student, network, devices)
     memory.check()
-    writer = TeacherWriter(config.training(task.name), task, Path(config.out), "online")
-    target = Teacher(writer.metadata(None, env_steps=0, curve=[]), {}, f"(the {config.target} snapshot)", "", network)
-    student_setup = DistillSetup(distillation, (target,), (task,), (None,), devices, student, memory)
-    return OnlineSetup(config, student_setup, None if teacher is None else teacher.variables, writer)
+    target = Teacher(metadata, {}, f"(the {config.target} snapshot)", "", network)
+    return DistillSetup(distillation, (target,), (task,), (None,), devices, student, memory)
 
 
 def open_online_run(setup: OnlineSetup) -> RunDirectory:
@@ -140,6 +169,12 @@ def check_goes_on(config: OnlineConfig, there: Mapping[str, Any]) -> None:
       there: the configuration with which it was begun, nested mappings of plain values.
     """
     check_resumed(config.distillation, there)
+    had = there.get("teacher_snapshots") is not None
+    if had != (config.teacher_snapshots is not None):
+        what = "snapshots for a teacher" if had else "a teacher that learns"
+        raise UserError(f"teacher_snapshots: {config.out} has {what}; choose another --out")
+    if had:
+        return
     steps, rounds = there["pqn"]["total_steps"], there["schedule"]["rounds"]
     if steps * config.schedule.rounds != config.pqn.total_steps * rounds:
         raise UserError(
@@ -162,7 +197,7 @@ def _resolved(config: OnlineConfig, task: Task, teacher: Teacher | None) -> Onli
         if teacher is not None and asked is not None and asked != value:
             raise UserError(f"{key}: {_spell(asked)}, and teacher {teacher.source} has {_spell(value)}; leave it out")
     given = {key: getattr(config, key) for key in own if getattr(config, key) is not None}
-    return dataclasses.replace(config, game=(task.name,), **(own | given))
+    return dataclasses.replace(config, game=(task.name,), target=config.target or "best", **(own | given))
 
 
 def _spell(value: Any) -> str:

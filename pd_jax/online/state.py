@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
@@ -17,7 +18,6 @@ from pd_jax.networks.student import Student
 from pd_jax.online.labels import RelabelTotals
 from pd_jax.runs.counters import StudentCounters
 from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
-from pd_jax.trainers.pqn import PQNState
 
 
 @flax.struct.dataclass
@@ -25,12 +25,12 @@ class OnlineState:
     """What checkpoints hold.
 
     Attributes:
-      teacher: the learning teacher.
+      teacher: the learning teacher; where snapshots are given, int32, the place of the present one among them.
       student: the student's learner, without a device axis.
-      target: variables of the snapshot that plays for the student.
+      target: variables of the snapshot that plays for the student; where snapshots are given, its place.
     """
 
-    teacher: PQNState
+    teacher: Any
     student: LearnerState
     target: Any
 
@@ -49,6 +49,7 @@ class OnlineCounters(StudentCounters):
       scores: the latest of ``teacher``, ``target`` and ``student``.
       teacher_scored, student_scored: the rounds after which they last were; -1 for never.
       relabelling: what it has cost.
+      snapshots: SHA-256 of the files that have been the teacher so far, where snapshots are given.
     """
 
     teacher_env_steps: int = 0
@@ -61,6 +62,7 @@ class OnlineCounters(StudentCounters):
     teacher_scored: int = -1
     student_scored: int = -1
     relabelling: RelabelTotals = dataclasses.field(default_factory=RelabelTotals)
+    snapshots: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def step(self) -> int:
@@ -95,7 +97,9 @@ def state_template(config: OnlineConfig, student: Student) -> OnlineState:
     """
     (task,) = student.tasks
 
-    def init() -> tuple[PQNState, Any]:
+    def init() -> tuple[Any, Any]:
+        if config.teacher_snapshots is not None:
+            return jnp.int32(0), jnp.int32(0)
         teacher = init_state(make_teacher_network(config, task), task, config.pqn, config.seed)
         return teacher, teacher.variables
 

@@ -8,27 +8,34 @@ from typing import Any
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.policy import count_params
 from pd_jax.online.setup import OnlineSetup
-from pd_jax.online.state import OnlineCounters, OnlineState
+from pd_jax.online.state import OnlineCounters
 from pd_jax.runs.summary import Summary
 
 
 def summarise_online(
-    setup: OnlineSetup, counters: OnlineCounters, state: OnlineState, scores: Mapping[str, Score], wall_seconds: float
+    setup: OnlineSetup,
+    counters: OnlineCounters,
+    student: Any,
+    target: Any,
+    scores: Mapping[str, Score],
+    wall_seconds: float,
 ) -> Summary:
     """The summary; its teacher, with which the student is compared, is the target.
 
     Args:
       setup: of the run.
       counters: where it stands.
-      state: at its end.
+      student: its variables at the end.
+      target: likewise.
       scores: of the final games of ``student``, ``target`` and ``teacher``.
       wall_seconds: of all sessions together.
     """
     config, task, devices = setup.config, setup.task, setup.student_setup.devices
+    network = setup.target.metadata.network
     about: dict[str, Any] = {
         "student_network": config.student.network,
-        "teacher_network": config.teacher_network,
-        "teacher": f"{task.name}-{config.teacher_network}, {config.target}",
+        "teacher_network": network,
+        "teacher": f"{task.name}-{network}, {config.target}",
         "started_from": config.only_teacher,
         "loss": config.loss.kind,
         "target": config.target,
@@ -45,13 +52,15 @@ def summarise_online(
         "devices": devices.size,
         "platform": devices.platform,
     }
+    if setup.snapshots is not None:
+        about["teacher_snapshots"] = list(setup.snapshots.sources)
     return Summary.compare(
         {task.name: scores["target"]},
         {task.name: scores["student"]},
         random_scores={task.name: task.random_score},
         about_games={task.name: scores["teacher"].entries("latest_teacher")},
-        student_parameters=count_params(state.student.variables),
-        teacher_parameters=count_params(state.target),
+        student_parameters=count_params(student),
+        teacher_parameters=count_params(target),
         wall_seconds=wall_seconds,
         env_steps=counters.play.env_steps,
         updates=counters.updates,

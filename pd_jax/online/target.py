@@ -10,6 +10,7 @@ from pd_jax.evaluation.scores import Score
 from pd_jax.online.labels import Labels
 from pd_jax.online.scorer import COMPARISON_SEED_OFFSET, OnlineScorer
 from pd_jax.online.setup import OnlineSetup
+from pd_jax.online.snapshots import SnapshotTeacher
 from pd_jax.online.state import OnlineCounters
 from pd_jax.runs.tools import Tools
 from pd_jax.system.progress import print_warning
@@ -23,7 +24,7 @@ class Target:
     Args:
       setup: of the run.
       counters: where the run stands; what concerns the target is kept up to date.
-      teacher: that learns.
+      teacher: that learns, or its snapshots.
       experience: what the target plays for, and whose labels follow it.
       scorer: says which snapshot is best.
       tools: of the run.
@@ -37,13 +38,14 @@ class Target:
         self,
         setup: OnlineSetup,
         counters: OnlineCounters,
-        teacher: LearningTeacher,
+        teacher: LearningTeacher | SnapshotTeacher,
         experience: Experience,
         scorer: OnlineScorer,
         tools: Tools,
         variables: Any,
     ) -> None:
         self._config, self._writer, self._counters = setup.config, setup.writer, counters
+        self._has_snapshots = setup.snapshots is not None
         self._teacher, self._experience, self._scorer = teacher, experience, scorer
         self._progress, self._interrupts = tools.progress, tools.interrupts
         self._labels = Labels(setup.config, setup.network.apply, setup.student_setup.devices, counters.relabelling)
@@ -55,7 +57,13 @@ class Target:
 
     def choose(self, rounds: int) -> None:
         """The teacher has learnt as much as it is to have learnt after so many rounds: who plays now?"""
-        if self.is_due(rounds) and self._counters.teacher_scored < rounds:
+        counters = self._counters
+        # A teacher of files stays the same for several rounds, and then is another: that is when it is scored.
+        is_known = self._has_snapshots and any(
+            point["env_steps"] == counters.teacher_env_steps for point in counters.curve
+        )
+        is_new = self._has_snapshots and not is_known and self._config.target == "best"
+        if (is_new or (self.is_due(rounds) and not is_known)) and counters.teacher_scored < rounds:
             self.score_teacher(rounds)
         elif self._config.target == "latest":
             self._follow()

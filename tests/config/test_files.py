@@ -79,6 +79,9 @@ OWN: dict[str, dict[str, Any]] = {
     "quick/sweep_cartpole.yaml": {"grid.temperatures": 0.1},
     # Other files run the other networks.
     "quick/compression.yaml": {"grid.networks": "net1"},
+    # A teacher of files has nothing to learn; None leaves an option out.
+    "quick/online_snapshots.yaml": {"schedule.rounds": 4}
+    | dict.fromkeys(("pqn.total-steps", "pqn.num-lanes", "pqn.rollout-length", "pqn.minibatches")),
 }
 
 
@@ -89,6 +92,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("configs")
     for game in set(PAPER_GAMES) - set(bundled_names()):
         write_teacher(path / "runs" / f"train-{game}" / "teacher.safetensors", game)
+    for thousands in (400, 800, 1600, 3200):
+        file = path / "runs" / "snapshots" / f"pong_{thousands}k.safetensors"
+        write_teacher(file, "pong", name=f"pong-{thousands}k", env_steps=1000 * thousands)
     play = {"teacher": "pong", "steps": 256, "env.num-lanes": 2, "rollout-length": 64}
     succeed("collect", play | {"out": path / "recordings" / "pong"})
     return path
@@ -154,7 +160,7 @@ SLOW = tuple(
     f"quick/{name}.yaml"
     for name in (
         *("cartpole_acrobot", "compression", "dagger_net3", "losses", "multi3", "multi10", "multi_dqn"),
-        *("multi_dqn_vector", "online_cartpole", "online_pong"),
+        *("multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots"),
     )
 )
 
@@ -166,6 +172,7 @@ def test_the_quick_ones_run(
     monkeypatch.chdir(directory)
     command, argv = command_of(name)
     tiny = TINY[command] | OWN.get(name, {}) | {"out": tmp_path / "run"}
+    tiny = {key: value for key, value in tiny.items() if value is not None}
     assert main([command, *argv, *options(tiny)]) == 0, capfd.readouterr().err
     assert sum(line.startswith("memory: ") for line in capfd.readouterr().err.splitlines()) == 1
     if command == "sweep":

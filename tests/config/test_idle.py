@@ -61,6 +61,10 @@ IDLE: list[tuple[str, str, str]] = [
     ("sweep", "together=true record=1024", "jobs=2"),
     ("online", "teacher_network=net1 game=pong student.network=net2", "mlp_hidden=8"),
     ("online", "", "pqn.episodic_life=false"),
+    *(
+        ("online", "teacher_snapshots=a,b", key)
+        for key in ("teacher_network=mlp", "mlp_hidden=8", "layer_norm=true", "pqn.total_steps=64")
+    ),
     ("online", "", "profile_seconds=2.0"),
     ("sweep", "grid.losses=kl", "loss.kind=mse"),
     ("sweep", "grid.losses=nll", "loss.temperature=0.1"),
@@ -126,7 +130,7 @@ def argv_of(command: str, *assignments: str) -> list[str]:
         if field.kind is bool and not field.optional:
             argv.append(option if value == "true" else f"--{section}{dot}no-{name}")
         else:
-            argv += [option, value]
+            argv += [option, *value.split(",")]
     return argv
 
 
