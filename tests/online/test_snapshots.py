@@ -165,6 +165,7 @@ def test_the_best_of_the_snapshots_so_far_teaches_if_that_is_asked_for(series, p
     assert read_teacher(out / "teacher.safetensors")[1].env_steps == 5000
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_goes_on_with_the_snapshot_that_taught(series, playing, tmp_path):
     out = tmp_path / "run"
     long = SHORT | {"schedule.rounds": 90, "evaluation.every-rounds": 1000, "teacher-snapshots": series, "out": out}

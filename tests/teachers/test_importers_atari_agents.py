@@ -85,12 +85,20 @@ def refusal(path: Path, game: str = "pong") -> str:
     return message.removeprefix(f"{path}: ")
 
 
-@pytest.mark.parametrize("is_new", [True, False], ids=["zip", "before 1.6"])
-@pytest.mark.parametrize(("atoms", "folder"), [(0, "DQN_modern"), (0, "MDQN_modern"), (51, "C51_classic")])
-def test_an_agent_answers_as_its_network_over_a_thousand_frames(atoms, folder, is_new, tmp_path):
-    network, is_long = make(atoms=atoms), is_new and folder != "MDQN_modern"
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """A thousand stacks of Pong as random play shows them."""
+    return real_observations(get_task("pong"), 1000)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "folder", "is_new"),
+    [(0, "DQN_modern", True), (0, "MDQN_modern", False), (51, "C51_classic", True), (51, "C51_classic", False)],
+)
+def test_an_agent_answers_as_its_network_over_a_thousand_frames(atoms, folder, is_new, frames, tmp_path):
+    network = make(atoms=atoms)
     path = saved(tmp_path / folder / "Pong" / "2" / "model_49750000.gz", checkpoint(network), is_new)
-    seen = real_observations(get_task("pong"), 1000) if is_long else random_observations(get_task("pong"), 16)
+    seen = frames if is_new else frames[::50]
     teacher, theirs = load(path, "pong"), answers(network, seen)
     ours = np.asarray(teacher(seen))
     assert theirs.std(axis=0).min() > 1e-2

@@ -98,13 +98,15 @@ FRAME = jnp.zeros((84, 84, 4), jnp.uint8)
 
 def variables_of(name: str) -> Any:
     """Weights that keep the size of what passes through them, and biases that matter."""
-    variables = AGENTS[name][0].init(jax.random.key(0), FRAME)
+    # Shapes alone: nothing is compiled.
+    shapes = jax.eval_shape(AGENTS[name][0].init, jax.random.key(0), FRAME)
     rng = np.random.default_rng(0)
 
-    def moved(leaf):
-        return leaf + 0.1 * rng.standard_normal(leaf.shape) if leaf.ndim == 1 else leaf * 1.3
+    def drawn(leaf):
+        scale = 0.1 if leaf.ndim == 1 else (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        return jnp.asarray(scale * rng.standard_normal(leaf.shape), jnp.float32)
 
-    return jax.tree.map(lambda leaf: jnp.asarray(moved(leaf), jnp.float32), variables)
+    return jax.tree.map(drawn, shapes)
 
 
 def answers(name: str, variables: Any, observations: np.ndarray) -> np.ndarray:
@@ -144,9 +146,15 @@ def refusal(path: Path, game: str = "pong") -> str:
     return message.removeprefix(f"{path}: ")
 
 
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """A thousand stacks of Pong as random play shows them."""
+    return real_observations(get_task("pong"), 1000)
+
+
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_answers_as_its_network_over_a_thousand_frames(name, weights, tmp_path):
-    seen = real_observations(get_task("pong"), 1000 if name in ("dqn", "c51") else 200)
+def test_an_agent_answers_as_its_network_over_a_thousand_frames(name, weights, frames, tmp_path):
+    seen = frames if name in ("dqn", "c51", "full-rainbow") else frames[::10]
     path = saved(tmp_path / "ckpt.12", bundle(weights[name]))
     teacher, theirs = load(path, "pong"), answers(name, weights[name], seen)
     # The mean of many quantiles hardly moves: the error has to be small beside that, too.
