@@ -19,7 +19,6 @@ from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.experience import Experience
 from pd_jax.environments.seeds import fresh_seed
-from pd_jax.errors import UserError
 from pd_jax.learner.divergence import check_weights
 from pd_jax.learner.learner import LearnerState
 from pd_jax.online.scorer import COMPARISON_SEED_OFFSET, OnlineScorer
@@ -120,14 +119,9 @@ class OnlineSession(StudentSession[OnlineCounters]):
         return summary
 
     def check_restored(self, step: int | None) -> None:
-        """The snapshots that have taught come first again, wherever their files lie now."""
-        snapshots = self.setup.snapshots
-        for index, sha256 in enumerate(self.counters.snapshots):
-            if snapshots is None or snapshots.sha256[index : index + 1] != (sha256,):
-                raise UserError(
-                    f"teacher_snapshots: number {index + 1} is not the file that {self.config.out} has learnt from; "
-                    "those come first, and others may follow"
-                )
+        """The snapshots that have taught come first again."""
+        if self.setup.snapshots is not None:
+            self.setup.snapshots.check_follow(self.counters.snapshots, self.config.out)
         super().check_restored(step)
 
     def _make_teacher(self, state: OnlineState) -> LearningTeacher | SnapshotTeacher:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from pd_jax.networks.partition import part_sizes, with_sizes
 from pd_jax.networks.student import make_student
 from pd_jax.online.memory import online_memory
 from pd_jax.online.snapshots import Snapshots, SnapshotWriter, read_snapshots
+from pd_jax.online.state import OnlineCounters, state_template
+from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
@@ -151,14 +152,31 @@ def open_online_run(setup: OnlineSetup) -> RunDirectory:
       UserError: something else is there.
     """
     config = setup.config
+
+    def check(there: Mapping[str, Any]) -> None:
+        check_goes_on(config, there)
+        _check_follows(setup)
+
     return RunDirectory.create(
-        config.out,
-        "online",
-        to_mapping(config),
-        resume=config.resume,
-        may_change=_MAY_CHANGE,
-        check=functools.partial(check_goes_on, config),
+        config.out, "online", to_mapping(config), resume=config.resume, may_change=_MAY_CHANGE, check=check
     )
+
+
+def _check_follows(setup: OnlineSetup) -> None:
+    """Raises a UserError unless the snapshots go on with those that the run's newest intact checkpoint has learnt from.
+
+    Checked again as the run takes that checkpoint up, but by then the configuration names the new files.
+    """
+    checkpoints = Path(setup.config.out) / "checkpoints"
+    if setup.snapshots is None or not checkpoints.is_dir():
+        return
+    template = state_template(setup.config, setup.student_setup.student)
+    # Whoever takes it up tells of damaged ones.
+    with Checkpointer(checkpoints, read_only=True, warn=lambda line: None) as checkpointer:
+        restored = checkpointer.restore(template, network=setup.label)
+    if restored is not None:
+        taught = OnlineCounters.from_metadata(restored[1]).snapshots
+        setup.snapshots.check_follow(taught, setup.config.out)
 
 
 def check_goes_on(config: OnlineConfig, there: Mapping[str, Any]) -> None:

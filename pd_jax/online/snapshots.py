@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,20 @@ class Snapshots:
         if teacher.sha256 != self.sha256[index]:
             raise UserError(f"teacher_snapshots: {self.sources[index]} is another file than when the run started")
         return teacher.variables
+
+    def check_follow(self, taught: Sequence[str], out: str | os.PathLike[str]) -> None:
+        """Raises a UserError unless the files that have taught already come first, wherever they lie now.
+
+        Args:
+          taught: SHA-256 of these.
+          out: the directory of the run that they have taught, for messages.
+        """
+        for index, sha256 in enumerate(taught):
+            if self.sha256[index : index + 1] != (sha256,):
+                raise UserError(
+                    f"teacher_snapshots: number {index + 1} is not the file that {out} has learnt from; those come "
+                    "first, and others may follow"
+                )
 
 
 def read_snapshots(sources: Sequence[str], game: str | None) -> Snapshots:
