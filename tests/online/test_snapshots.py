@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 import pd_jax.online.scorer
+from pd_jax.config.loading import load_config
+from pd_jax.config.online import OnlineConfig
 from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.student import load_trained
 from pd_jax.evaluation.evaluator import EpisodeScores
 from pd_jax.evaluation.protocol import Protocol
-from pd_jax.online.snapshots import read_snapshots
+from pd_jax.online.setup import make_online_setup, open_online_run
+from pd_jax.online.snapshots import SnapshotTeacher, read_snapshots
 from pd_jax.teachers import load
 from pd_jax.teachers.files import fingerprint, read_teacher, save_teacher
 from support.commands import (
@@ -152,17 +155,22 @@ def test_files_that_do_not_tell_their_steps_are_taken_in_the_order_given(tmp_pat
         found.load(2)
 
 
-def test_the_best_of_the_snapshots_so_far_teaches_if_that_is_asked_for(series, playing, tmp_path, monkeypatch):
+def test_the_best_of_the_snapshots_so_far_teaches_if_that_is_asked_for(playing, tmp_path, monkeypatch):
     script_scores(monkeypatch, [3, 9, 5])
+    # Policies that give logits may be snapshots too.
+    policy = {"output": "logits", "activation": "tanh"}
+    files = [snapshot(tmp_path / f"{index}.safetensors", index, 1 + index, **policy) for index in range(3)]
+    found = read_snapshots(list(map(str, files)), "cartpole")
+    assert found.first.gives_logits and found.metadata[1].activation == "tanh"
     out = tmp_path / "run"
     # Scores between the rounds in which another snapshot comes choose nothing; each snapshot is scored once.
-    succeed("online", SHORT | {"teacher-snapshots": series, "target": "best", "evaluation.every-rounds": 3, "out": out})
-    assert_played(playing, series[:2])
-    assert [point["env_steps"] for point in json.loads((out / "summary.json").read_text())["learning_curve"]] == list(
-        STEPS
-    )
-    assert scores_of(out)[-1]["target_env_steps"] == 5000
-    assert read_teacher(out / "teacher.safetensors")[1].env_steps == 5000
+    succeed("online", SHORT | {"teacher-snapshots": files, "target": "best", "evaluation.every-rounds": 3, "out": out})
+    assert_played(playing, files[:2])
+    summary = json.loads((out / "summary.json").read_text())
+    assert [point["env_steps"] for point in summary["learning_curve"]] == [0, 1, 2]
+    assert scores_of(out)[-1]["target_env_steps"] == 1
+    metadata = read_teacher(out / "teacher.safetensors")[1]
+    assert (metadata.env_steps, metadata.output) == (1, "logits")
 
 
 @pytest.mark.slow
@@ -201,10 +209,15 @@ def test_a_run_goes_on_with_more_rounds_and_more_snapshots_and_not_with_others(s
     playing.clear()
     succeed("online", more | {"teacher-snapshots": moved})
     assert_played(playing, series[1:])
-    # With nothing new to come, the last one goes on teaching.
-    succeed("online", more | {"teacher-snapshots": moved, "schedule.rounds": 9})
     students = [line for line in read_lines(out) if "loss" in line]
-    assert [line["teacher_env_steps"] for line in students[::4]] == [1000] * 2 + [5000] * 2 + [20_000] * 5
+    assert [line["teacher_env_steps"] for line in students[::4]] == [1000] * 2 + [5000] * 2 + [20_000] * 2
+    # In more rounds each would teach longer: one that has made room for the next does not come back.
+    found = read_snapshots(list(map(str, moved)), None)
+    teacher = SnapshotTeacher(found, 2)
+    teacher.move_to(found.in_round(6, 9))
+    assert found.in_round(6, 9) == 2 and found.in_round(5, 9) == 1
+    teacher.move_to(found.in_round(5, 9))
+    assert teacher.env_steps == 20_000
 
 
 @pytest.mark.parametrize(
@@ -251,7 +264,9 @@ def test_bad_lists_are_one_line_and_nothing_is_written(change, message, series, 
 def test_a_run_that_learns_is_not_gone_on_with_from_files(series, tmp_path, capfd):
     out = tmp_path / "run"
     pqn = {"pqn.total-steps": 128, "pqn.num-lanes": 4, "pqn.rollout-length": 16, "pqn.minibatches": 4}
-    succeed("online", SHORT | pqn | {"game": "cartpole", "mlp-hidden": 8, "schedule.rounds": 3, "out": out})
+    given = SHORT | pqn | {"game": "cartpole", "mlp-hidden": 8, "schedule.rounds": 3, "out": out}
+    begun = make_online_setup(load_config(OnlineConfig, options(given), "online"))
+    open_online_run(begun).close()
     before = contents(out)
     files = {"teacher-snapshots": series, "resume": True, "schedule.rounds": 3, "out": out}
     message = refusal(capfd, "online", *options(SHORT | files))
@@ -259,16 +274,24 @@ def test_a_run_that_learns_is_not_gone_on_with_from_files(series, tmp_path, capf
     assert contents(out) == before
 
 
-def test_policies_that_give_logits_may_be_snapshots_too(tmp_path):
-    files = [
-        snapshot(tmp_path / f"{index}.safetensors", index, 1 + index, output="logits", activation="tanh")
-        for index in range(2)
-    ]
-    found = read_snapshots(list(map(str, files)), "cartpole")
-    assert found.first.gives_logits and dataclasses.asdict(found.metadata[1])["activation"] == "tanh"
-    out = tmp_path / "run"
-    succeed("online", SHORT | {"schedule.rounds": 2, "teacher-snapshots": files, "out": out})
-    assert read_teacher(out / "teacher.safetensors")[1].output == "logits"
+def test_snapshots_of_another_protocol_than_the_plays_are_refused_unless_one_is_named(tmp_path, capfd):
+    params, metadata = read_teacher(write_teacher(tmp_path / "0.safetensors", "pong"))
+    files = [tmp_path / f"{index}.safetensors" for index in range(3)]
+    given = {"teacher-snapshots": files, "student.network": "net3", "out": tmp_path / "run"}
+    for named in range(3):
+        for index, file in enumerate(files):
+            play = {"protocol": "modern"} if index == named else {}
+            told = dataclasses.replace(metadata, env_steps=index, training_config=play)
+            save_teacher(file, jax.tree.map(lambda leaf, scale=1 + index: leaf * scale, params), told)
+        before = contents(tmp_path)
+        assert refusal(capfd, "online", *options(given)) == (
+            f"pd-jax online: teacher_snapshots: {files[named]}: is of protocol 'modern', and these settings are "
+            "'classic'; say --protocol modern, or another one to mix them"
+        )
+        assert contents(tmp_path) == before
+    for protocol in ("modern", "classic"):
+        setup = make_online_setup(load_config(OnlineConfig, options(given | {"protocol": protocol}), "online"))
+        assert setup.config.protocol == protocol and setup.snapshots is not None
 
 
 @pytest.mark.slow

@@ -77,6 +77,12 @@ def random_observations(task: Task, count: int) -> np.ndarray:
     return rng.standard_normal((count, *task.observation_shape)).astype(np.float32)
 
 
+def varied_observations(task: Task, count: int) -> np.ndarray:
+    """Random frames from dark to bright: what a network makes of them differs as it does over real ones."""
+    brightness = np.linspace(0, 1, count)[:, None, None, None]
+    return (random_observations(task, count) * brightness).astype(np.uint8)
+
+
 def real_observations(task: Task, count: int) -> np.ndarray:
     """What random play shows in EnvPool."""
     rng, lanes = np.random.default_rng(2), 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import pickle
@@ -13,15 +14,22 @@ import pytest
 import torch
 from torch import nn
 
+import pd_jax.deploy.scoring
 from pd_jax.cli import main
+from pd_jax.config.distill import DistillConfig
+from pd_jax.distill.setup import make_setup
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
-from pd_jax.teachers import load
+from pd_jax.evaluation.evaluator import EpisodeScores
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.formats import format_of, is_foreign
 from pd_jax.teachers.importers import import_teacher
 from support import commands
-from support.sb3_models import random_observations, randomise, real_observations
+from support.sb3_models import randomise, real_observations, varied_observations
+
+FRAMES = varied_observations(get_task("pong"), 16)
 
 
 class AtariNet(nn.Module):
@@ -44,7 +52,9 @@ class AtariNet(nn.Module):
         return probabilities @ self.__support
 
 
+@functools.cache
 def make(actions: int = 6, atoms: int = 0) -> AtariNet:
+    """Not to be changed; the dicts that it gives are new ones."""
     network = AtariNet(actions, atoms)
     support = dict(network.named_parameters()).get("_AtariNet__support")
     kept = None if support is None else support.clone()
@@ -65,9 +75,10 @@ def dumped(state: Any, is_new: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def saved(path: Path, state: Any, is_new: bool = True) -> Path:
+def saved(path: Path, state: Any, is_new: bool = True, level: int = 0) -> Path:
+    """A gzip file; packing random weights tight would take long and gain little."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(dumped(state, is_new), compresslevel=1))
+    path.write_bytes(gzip.compress(dumped(state, is_new), level))
     return path
 
 
@@ -85,24 +96,29 @@ def refusal(path: Path, game: str = "pong") -> str:
     return message.removeprefix(f"{path}: ")
 
 
-@pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    """A thousand stacks of Pong as random play shows them."""
-    return real_observations(get_task("pong"), 1000)
+def assert_answers(path: Path, network: nn.Module, seen: np.ndarray) -> Teacher:
+    teacher, theirs = load(path, "pong"), answers(network, seen)
+    assert theirs.std(axis=0).min() > 1e-2
+    np.testing.assert_allclose(teacher(seen), theirs, rtol=0, atol=1e-4)
+    return teacher
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("atoms", [0, 51])
+def test_an_agent_answers_as_its_network_over_a_thousand_frames(atoms, tmp_path):
+    network = make(atoms=atoms)
+    path = saved(tmp_path / "model_1.gz", checkpoint(network), level=9)
+    assert_answers(path, network, real_observations(get_task("pong"), 1000))
 
 
 @pytest.mark.parametrize(
     ("atoms", "folder", "is_new"),
     [(0, "DQN_modern", True), (0, "MDQN_modern", False), (51, "C51_classic", True), (51, "C51_classic", False)],
 )
-def test_an_agent_answers_as_its_network_over_a_thousand_frames(atoms, folder, is_new, frames, tmp_path):
+def test_an_agent_answers_as_its_network_and_tells_what_its_folders_tell(atoms, folder, is_new, tmp_path):
     network = make(atoms=atoms)
-    path = saved(tmp_path / folder / "Pong" / "2" / "model_49750000.gz", checkpoint(network), is_new)
-    seen = frames if is_new else frames[::50]
-    teacher, theirs = load(path, "pong"), answers(network, seen)
-    ours = np.asarray(teacher(seen))
-    assert theirs.std(axis=0).min() > 1e-2
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+    path = saved(tmp_path / folder / "Pong" / "2" / "model_49750000.gz", checkpoint(network), is_new, level=is_new)
+    teacher = assert_answers(path, network, FRAMES)
     metadata = teacher.metadata
     algorithm = {"DQN_modern": "dqn", "MDQN_modern": "m-dqn", "C51_classic": "c51"}[folder]
     assert (metadata.source_format, metadata.algorithm, metadata.network) == ("atari-agents", algorithm, "dqn")
@@ -110,9 +126,40 @@ def test_an_agent_answers_as_its_network_over_a_thousand_frames(atoms, folder, i
     protocol = folder.rpartition("_")[2]
     sticky = {"modern": 0.25, "classic": 0.0}[protocol]
     assert metadata.training_config == {"protocol": protocol, "sticky_action_probability": sticky}
+    assert metadata.named_protocol == protocol
     assert metadata.support == (tuple(map(float, torch.linspace(-10, 10, 51))) if atoms else ())
     save_teacher(tmp_path / "t.safetensors", *import_teacher(path, "pong"))
-    np.testing.assert_array_equal(load(tmp_path / "t.safetensors")(seen[:16]), teacher(seen[:16]))
+    np.testing.assert_array_equal(load(tmp_path / "t.safetensors")(FRAMES), teacher(FRAMES))
+
+
+def test_an_agent_of_a_protocol_plays_by_another_only_if_that_is_asked_for(tmp_path, capfd, monkeypatch):
+    played: list[str] = []
+
+    def play(apply: Any, variables: Any, task: Any, protocol: Protocol, **more: Any) -> EpisodeScores:
+        played.append(f"{protocol.sticky_action_probability} {protocol.max_noops} {protocol.fire_reset}")
+        return EpisodeScores(np.zeros(protocol.episodes), np.ones(protocol.episodes, int))
+
+    monkeypatch.setattr(pd_jax.deploy.scoring, "play_games", play)
+    modern, classic = (
+        saved(tmp_path / f"DQN_{name}" / "Pong" / "0" / "model_1.gz", checkpoint(make()))
+        for name in ("modern", "classic")
+    )
+    before = commands.contents(tmp_path)
+    student = {"student.network": "net3", "replay.capacity": 1024, "out": tmp_path / "run"}
+    for command, own in (("evaluate", {}), ("distill", student)):
+        message = commands.refusal(capfd, command, *commands.options({"teacher": modern, "game": "pong"} | own))
+        assert message == (
+            f"pd-jax {command}: teacher {modern}: is of protocol 'modern', and these settings are 'classic'; say "
+            "--protocol modern, or another one to mix them"
+        )
+    assert commands.contents(tmp_path) == before and not played
+    agent = {"teacher": modern, "game": "pong", "evaluation.episodes": 2}
+    for protocol in ("modern", "classic"):
+        commands.succeed("evaluate", agent | {"protocol": protocol})
+    commands.succeed("evaluate", agent | {"teacher": classic})
+    assert played == ["0.25 1 False", "0.0 30 True", "0.0 30 True"]
+    config = DistillConfig(teacher=str(modern), game="pong", out=str(tmp_path / "run"), protocol="modern")
+    assert make_setup(config).teachers[0].metadata.named_protocol == "modern"
 
 
 def test_a_file_alone_tells_what_its_name_tells(tmp_path):
@@ -125,12 +172,12 @@ def test_a_file_alone_tells_what_its_name_tells(tmp_path):
 
 
 def test_what_is_unpacked_and_what_was_never_a_checkpoint_is_read_too(tmp_path):
-    network, seen = make(), random_observations(get_task("pong"), 4)
+    network = make()
     (tmp_path / "model_5").write_bytes(dumped(checkpoint(network)))
     saved(tmp_path / "x", network.state_dict())
     assert [format_of(tmp_path / name) for name in ("model_5", "x")] == ["zip", "gzip"] and is_foreign(tmp_path / "x")
     for name in ("model_5", "x"):
-        np.testing.assert_allclose(load(tmp_path / name, "pong")(seen), answers(network, seen), rtol=0, atol=1e-4)
+        assert_answers(tmp_path / name, network, FRAMES)
 
 
 def test_the_command_imports_and_refuses_to_say_without_a_game(tmp_path, capfd):

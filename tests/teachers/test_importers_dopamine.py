@@ -20,12 +20,12 @@ from flax.core import FrozenDict
 from pd_jax.cli import main
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
-from pd_jax.teachers import load
+from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.formats import format_of
 from pd_jax.teachers.importers import import_teacher, pickles
 from support import commands
-from support.sb3_models import real_observations
+from support.sb3_models import real_observations, varied_observations
 
 SUPPORT = jnp.linspace(-10.0, 10.0, 51)
 
@@ -94,6 +94,7 @@ AGENTS: dict[str, tuple[Any, Any]] = {
     "full-rainbow, no noise": (FullRainbow(6, is_noisy=False), mean_of_atoms),
 }
 FRAME = jnp.zeros((84, 84, 4), jnp.uint8)
+FRAMES = varied_observations(get_task("pong"), 16)
 
 
 def variables_of(name: str) -> Any:
@@ -146,19 +147,24 @@ def refusal(path: Path, game: str = "pong") -> str:
     return message.removeprefix(f"{path}: ")
 
 
-@pytest.fixture(scope="module")
-def frames() -> np.ndarray:
-    """A thousand stacks of Pong as random play shows them."""
-    return real_observations(get_task("pong"), 1000)
+def assert_answers(path: Path, name: str, variables: Any, seen: np.ndarray) -> Teacher:
+    teacher, theirs = load(path, "pong"), answers(name, variables, seen)
+    # The mean of many quantiles hardly moves: the error has to be small beside that, too.
+    np.testing.assert_allclose(teacher(seen), theirs, rtol=0, atol=min(1e-4, 0.05 * theirs.std(axis=0).min()))
+    return teacher
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_answers_as_its_network_over_a_thousand_frames(name, weights, tmp_path):
+    path = saved(tmp_path / "ckpt.12", bundle(weights[name]))
+    assert_answers(path, name, weights[name], real_observations(get_task("pong"), 1000))
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_answers_as_its_network_over_a_thousand_frames(name, weights, frames, tmp_path):
-    seen = frames if name in ("dqn", "c51", "full-rainbow") else frames[::10]
+def test_an_agent_answers_as_its_network_and_tells_what_is_known_of_it(name, weights, tmp_path):
     path = saved(tmp_path / "ckpt.12", bundle(weights[name]))
-    teacher, theirs = load(path, "pong"), answers(name, weights[name], seen)
-    # The mean of many quantiles hardly moves: the error has to be small beside that, too.
-    np.testing.assert_allclose(teacher(seen), theirs, rtol=0, atol=min(1e-4, 0.05 * theirs.std(axis=0).min()))
+    teacher = assert_answers(path, name, weights[name], FRAMES)
     metadata = teacher.metadata
     algorithm = name.partition(",")[0]
     assert (metadata.source_format, metadata.algorithm, metadata.network) == ("dopamine", algorithm, "dqn_same")
@@ -166,8 +172,11 @@ def test_an_agent_answers_as_its_network_over_a_thousand_frames(name, weights, f
         3_000_000,
         "padded convolutions" if not metadata.support else "a categorical head",
     )
+    # By Dopamine's settings; the checkpoint has no word of it.
+    assert metadata.training_config == {"protocol": "modern", "sticky_action_probability": 0.25}
+    assert metadata.named_protocol == "modern"
     save_teacher(tmp_path / "t.safetensors", *import_teacher(path, "pong"))
-    np.testing.assert_array_equal(load(tmp_path / "t.safetensors")(seen[:8]), teacher(seen[:8]))
+    np.testing.assert_array_equal(load(tmp_path / "t.safetensors")(FRAMES), teacher(FRAMES))
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
@@ -192,10 +201,9 @@ def test_what_flax_wrote_of_the_parameters_alone_is_read_too(weights, tmp_path):
         assert format_of(path) == "flax"
         teacher = load(path, "pong")
         assert (teacher.metadata.algorithm, teacher.metadata.env_steps) == (name, None)
-        np.testing.assert_array_equal(
-            teacher(np.asarray(FRAME)[None]),
-            load(saved(tmp_path / "ckpt.1", bundle(weights[name])), "pong")(np.asarray(FRAME)[None]),
-        )
+        assert teacher.metadata.named_protocol == "modern"
+        of_checkpoint = load(saved(tmp_path / "ckpt.1", bundle(weights[name])), "pong")
+        jax.tree.map(np.testing.assert_array_equal, teacher.variables, of_checkpoint.variables)
 
 
 def test_the_command_imports_what_the_others_take(weights, tmp_path, capfd):
@@ -208,6 +216,8 @@ def test_the_command_imports_what_the_others_take(weights, tmp_path, capfd):
     assert message == f"pd-jax teachers import: {path}: has 6 actions, breakout has 4"
     options = ["--game", "pong", "--out", str(tmp_path / "run"), "--teacher", str(tmp_path / "t.safetensors")]
     message = commands.refusal(capfd, "online", *options)
+    assert message.endswith("say --protocol modern, or another one to mix them")
+    message = commands.refusal(capfd, "online", *options, "--protocol", "modern")
     assert message.endswith("has padded convolutions; PQN trains plain networks with relu")
     assert commands.contents(tmp_path) == before
 

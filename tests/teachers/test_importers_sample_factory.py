@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.teachers import load
-from support.sb3_models import randomise, real_observations
+from support.sb3_models import randomise, real_observations, varied_observations
 
 
 class Encoder(nn.Module):
@@ -48,6 +49,14 @@ class Actor(nn.Module):
         return self.action_parameterization.distribution_linear(features)
 
 
+@functools.cache
+def make() -> Actor:
+    """Not to be changed; the dicts that it gives are new ones."""
+    network = Actor()
+    randomise(network)
+    return network
+
+
 def statistics(shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
     zeros = torch.zeros(shape, dtype=torch.float64)
     return {"running_mean": zeros, "running_var": zeros + 1, "count": torch.ones(1, dtype=torch.float64)}
@@ -75,10 +84,11 @@ def refusal(path: Path, game: str = "pong") -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_an_agent_answers_as_its_actor_over_a_thousand_frames(tmp_path):
-    network = Actor()
-    randomise(network)
-    seen = real_observations(get_task("pong"), 1000)
+@pytest.mark.parametrize("is_real", [False, pytest.param(True, marks=pytest.mark.slow, id="a thousand real frames")])
+def test_an_agent_answers_as_its_actor(is_real, tmp_path):
+    network = make()
+    task = get_task("pong")
+    seen = real_observations(task, 1000) if is_real else varied_observations(task, 16)
     with torch.no_grad():
         theirs = network(torch.from_numpy(np.ascontiguousarray(seen.transpose(0, 3, 1, 2))).float()).numpy()
     teacher = load(saved(tmp_path, checkpoint(network)), "pong")
@@ -88,10 +98,11 @@ def test_an_agent_answers_as_its_actor_over_a_thousand_frames(tmp_path):
     assert (metadata.source_format, metadata.algorithm, metadata.output) == ("sample-factory", "appo", "logits")
     assert metadata.training_config == {"train_step": 2442, "env_steps": 10_002_432}
     assert metadata.env_steps is None, "it may count frames"
+    assert metadata.named_protocol is None, "without a word it is played by classic, as it was trained"
 
 
 def test_agents_that_normalise_pixels_are_refused_with_the_reason(tmp_path):
-    value = checkpoint(Actor())
+    value = checkpoint(make())
     prefix = "obs_normalizer.running_mean_std.running_mean_std.obs"
     value["model"] |= {f"{prefix}.{name}": array for name, array in statistics((4, 84, 84)).items()}
     assert refusal(saved(tmp_path, value)).startswith(
@@ -124,6 +135,6 @@ def test_agents_that_normalise_pixels_are_refused_with_the_reason(tmp_path):
     ],
 )
 def test_other_models_are_refused(edit, game, complaint, tmp_path):
-    value = checkpoint(Actor())
+    value = checkpoint(make())
     edit(value["model"])
     assert refusal(saved(tmp_path, value), game).startswith(complaint)

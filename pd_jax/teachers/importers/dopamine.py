@@ -18,7 +18,8 @@ full Rainbow        NoisyNetwork_0 to 2 or Dense_0 to 2: advantages, then values
                     both streams are folded into one layer, which is exact
 ==================  ================================================================================================
 
-Their convolutions are padded: our ``dqn_same``. Atoms are those of Dopamine's settings, which no checkpoint tells.
+Their convolutions are padded: our ``dqn_same``. Atoms are those of Dopamine's settings, which no checkpoint tells. Nor
+does it tell the protocol; with all of these settings for Atari, and by default, it is ``modern``.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ _MAX_DEPTH = 8
 _MAX_ENTRIES = 2000
 _ATOMS, _LIMIT = 51, 10.0
 _QUANTILES = 200
+# Sticky actions, neither no-ops nor FIRE, games over 27,000 control steps. Played otherwise it scores otherwise, and a
+# teacher without a protocol would be played by classic ones without a word.
+_PLAY = {"protocol": "modern", "sticky_action_probability": 0.25}
 _READABLE = "of Dopamine's JAX agents on Atari dqn, c51, rainbow, full_rainbow and quantile are read"
 _NOT_OPENED = (
     "is a pickle, which could run anything and is not opened; save weights with PyTorch (torch.save of a "
@@ -138,10 +142,11 @@ def convert_params(
         algorithm=algorithm,
         output="q",
         source_sha256=sha256,
-        how_made=f"imported from {path.name!r}, a checkpoint of Dopamine",
+        how_made=f"imported from {path.name!r}, a checkpoint of Dopamine; its protocol is that of Dopamine's settings",
         network="dqn_same",
         support=support,
         env_steps=_whole(bundle.get("training_steps")) if bundle else None,
+        settings=_PLAY,
     )
     return network_params(torso, layer(*output)), metadata
 
