@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pd_jax.config.loading import from_mapping
+from pd_jax.config.plan import PlanConfig
+from pd_jax.config.sections import EnvConfig
 from pd_jax.errors import UserError
 from pd_jax.resources.plan.devices import DeviceKind, parse_topology, read_kinds
+from pd_jax.resources.plan.plan import _steps_in_jit, make_plan
 
 KINDS = read_kinds()
 
@@ -57,6 +62,21 @@ def test_other_topologies_are_refused_with_what_is_known(text: str, message: str
     with pytest.raises(UserError) as raised:
         parse_topology(text, KINDS)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("stepping", "topology", "envpool"),
+    [("auto", "here", True), ("auto", "h100:8", True), ("jit", "h100:8", True), ("host", "here", False),
+     ("host", "h100:8", False), ("auto", "v5e:2x4", False)],
+)  # fmt: skip
+def test_what_is_planned_for_ale_py_is_never_stepped_in_jit(stepping: Any, topology: str, envpool: bool) -> None:
+    devices = parse_topology(topology, KINDS)
+    assert _steps_in_jit(EnvConfig(stepping=stepping), devices) == envpool
+    if stepping != "jit":
+        assert not _steps_in_jit(EnvConfig(stepping=stepping, backend="ale"), devices)
+    settings: dict[str, Any] = {"topology": topology, "game": ["pong"], "env": {"backend": "ale", "stepping": "jit"}}
+    with pytest.raises(UserError, match=r"env.stepping: 'jit', and env.backend is 'ale'"):
+        make_plan(from_mapping(PlanConfig, settings))
 
 
 SOUND = """\

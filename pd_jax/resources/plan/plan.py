@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 
-from pd_jax.actors.stepping import Stepping, stepping_options
+from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.plan import PlanConfig
+from pd_jax.config.sections import EnvConfig
 from pd_jax.environments.tasks import ATARI_57, Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.resources.liveness import tree_bytes
@@ -63,7 +64,7 @@ def make_plan(config: PlanConfig, on_program: Callable[[str], None] = lambda nam
     if topology.kind is not None:
         check_devices(distillation, _num_learners(distillation, topology.size, topology.num_hosts))
     _check_conflicts(distillation)
-    in_jit = _steps_in_jit(distillation.env.stepping, topology)
+    in_jit = _steps_in_jit(distillation.env, topology)
     devices = devices_of(topology)
     learners = DeviceGroup(devices.devices[: _num_learners(distillation, devices.size, topology.num_hosts)])
     check_devices(distillation, learners.size)
@@ -76,11 +77,11 @@ def make_plan(config: PlanConfig, on_program: Callable[[str], None] = lambda nam
     return _add_up(run, topology, reports, config.steps_per_core)
 
 
-def _steps_in_jit(wanted: Stepping, topology: Topology) -> bool:
+def _steps_in_jit(env: EnvConfig, topology: Topology) -> bool:
     if topology.kind is not None and topology.kind.compiler == "cuda":
         # What is planned for a GPU is planned for an EnvPool that works there.
-        return wanted != "host"
-    return stepping_options(wanted, None if topology.kind is None else "tpu")["stepping"] == "jit"
+        return env.stepping != "host" and env.backend == "envpool"
+    return stepping_options(env.stepping, None if topology.kind is None else "tpu", env.backend)["stepping"] == "jit"
 
 
 def _num_learners(config: DistillConfig, num_devices: int, num_hosts: int) -> int:
