@@ -85,7 +85,7 @@ def run_import(config: ImportTeacherConfig) -> None:
     what = "Q-values" if metadata.output == "q" else "logits"
     print(
         f"{config.out}: {metadata.network} for {metadata.game} with {parameters:,} parameters, gives {what} of "
-        f"{metadata.num_actions} actions; {_line_of_score(score)}"
+        f"{metadata.num_actions} actions; {_line_of_score(score)}{_line_of_protocol(metadata)}"
     )
     if is_open:
         random_score = get_task(metadata.game).random_score
@@ -147,11 +147,12 @@ def _score(teacher: Any, config: ImportTeacherConfig) -> dict[str, Any]:
     from pd_jax.evaluation.scores import Score
     from pd_jax.system.interrupts import Interrupts
     from pd_jax.system.progress import Progress
-    from pd_jax.teachers.tasks import check_protocol
+    from pd_jax.teachers.tasks import check_named_protocol
 
     evaluation = EvaluationConfig(episodes=config.evaluate_episodes or 0, epsilon=config.epsilon)
     scored = EvaluateConfig(teacher=teacher.source, seed=config.seed, protocol=config.protocol, evaluation=evaluation)
-    check_protocol(teacher, scored)
+    # What it was loaded from is a file that nobody else knows.
+    check_named_protocol(f"teacher {config.file}", teacher.metadata.named_protocol, scored)
     protocol = Protocol.of(scored, teacher.task)
     with Interrupts() as interrupts, Progress(f"evaluate on {teacher.task.name}") as progress:
         on_progress = heeding(interrupts, progress.add("games", protocol.episodes))
@@ -159,6 +160,12 @@ def _score(teacher: Any, config: ImportTeacherConfig) -> dict[str, Any]:
     told = ("epsilon", "max_noops", "max_episode_steps", "seed")
     named = {"protocol": config.protocol} if config.protocol in PROTOCOLS else {}
     return Score.of(played.returns).to_json() | {name: protocol.to_json()[name] for name in told} | named
+
+
+def _line_of_protocol(metadata: TeacherMetadata) -> str:
+    """What other commands want to be told, if it is not what they take for granted."""
+    named = metadata.named_protocol
+    return f"; it is played with --protocol {named}" if named not in (None, "classic") else ""
 
 
 def _line_of_score(score: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from pd_jax.config.sections import (
     Width,
     Words,
 )
-from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.config.train_teacher import TrainTeacherConfig, unsure_scores
 
 _MULTI_GAME = "is a network for several games, and the learning teacher has one"
 _Network = Annotated[
@@ -220,6 +220,8 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
                 "least; give more rounds or fewer files",
             )
         else:
+            # They go into the file that the run leaves.
+            yield from unsure_scores(self.evaluation)
             yield from self._student_conflicts()
 
 

@@ -29,8 +29,8 @@ class PlanConfig(DistillationSettings):
     json: PathText | None = None
     """File to write everything to that is known of the programs."""
     steps_per_core: Positive = 1600.0
-    """Control steps a second that EnvPool makes on a core of the host (measured: 1,500 to 1,700 of Pong), or env.backend
-    instead of it."""
+    """Control steps a second that EnvPool makes on a core of the host (measured: 1,500 to 1,700 of Pong), or
+    ale-py, if env.backend says so."""
     search: bool = False
     """Try larger and smaller minibatches and numbers of lanes, and say which fits best."""
     device_file: PathText | None = None

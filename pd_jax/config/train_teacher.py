@@ -14,6 +14,7 @@ from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idl
 from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
 from pd_jax.config.sections import (
     EmulatorConfig,
+    EvaluationConfig,
     PartsConfig,
     PathText,
     StudentNetwork,
@@ -97,9 +98,7 @@ class TrainTeacherConfig(ProtocolSettings, ProfiledConfig):
                 f"{name}.epsilon_end",
                 f"{learning.epsilon_end} is more than {name}.epsilon_start ({learning.epsilon_start})",
             )
-        for key in ("episodes", "progress_episodes"):
-            if getattr(self.evaluation, key) < 2:
-                yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
+        yield from unsure_scores(self.evaluation)
         yield from learnt_games_conflicts(self)
         yield from protocol_conflicts(self)
 
@@ -116,6 +115,13 @@ class TrainTeacherConfig(ProtocolSettings, ProfiledConfig):
         yield from idle_progress(self.evaluation, "every_steps")
         yield from idle_atari(self.game, "game", (*ATARI_KEYS, "pqn.episodic_life", "dqn.episodic_life"))
         yield from idle_backend(self)
+
+
+def unsure_scores(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
+    """Yields the scores that could not stand in a teacher's file, for want of a standard error."""
+    for key in ("episodes", "progress_episodes"):
+        if getattr(evaluation, key) < 2:
+            yield f"evaluation.{key}", "1 episode says nothing about how sure a score is; at least 2"
 
 
 def learnt_games_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, str]]:

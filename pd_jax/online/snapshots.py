@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pd_jax.config.online import OnlineConfig
+from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
@@ -199,6 +200,8 @@ class SnapshotWriter:
         """
         protocol = Protocol.of(self._config, self._task, seed_offset=seed_offset).to_json()
         told = {name: protocol[name] for name in ("epsilon", "max_noops", "max_episode_steps", "seed")}
+        if self._config.protocol in PROTOCOLS:
+            told["protocol"] = self._config.protocol
         metadata = self._snapshots.metadata[self._snapshots.env_steps.index(env_steps)]
         metadata = dataclasses.replace(metadata, evaluation={**score.to_json(), **told}, learning_curve=list(curve))
         save_teacher(self.path, params, metadata)

@@ -19,6 +19,7 @@ from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.student import load_trained
 from pd_jax.evaluation.evaluator import EpisodeScores
 from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.scores import Score
 from pd_jax.online.setup import make_online_setup, open_online_run
 from pd_jax.online.snapshots import SnapshotTeacher, read_snapshots
 from pd_jax.teachers import load
@@ -241,6 +242,11 @@ def test_a_run_goes_on_with_more_rounds_and_more_snapshots_and_not_with_others(s
         ),
         ({"teacher-snapshots": ["{0}", "nobody"]}, "'nobody' is neither a bundled teacher nor a file"),
         ({"teacher-snapshots": ["{0}", "{logits}"]}, "logits.safetensors gives logits, and "),
+        (
+            {"evaluation.episodes": 1},
+            "--evaluation.episodes: 1 episode says nothing about how sure a score is; at least",
+        ),
+        ({"evaluation.progress-episodes": 1}, "--evaluation.progress-episodes: 1 episode says nothing about how sure"),
         ({"game": "acrobot"}, "plays cartpole with 2 actions; acrobot has 3"),
         ({"student.network": "net2"}, "--student.mlp-hidden: is a setting of mlp, and student.network is net2"),
         ({"max-stale-steps": 64}, "--max-stale-steps: 64, and stale is relabel; it says what age_out drops"),
@@ -292,6 +298,11 @@ def test_snapshots_of_another_protocol_than_the_plays_are_refused_unless_one_is_
     for protocol in ("modern", "classic"):
         setup = make_online_setup(load_config(OnlineConfig, options(given | {"protocol": protocol}), "online"))
         assert setup.config.protocol == protocol and setup.snapshots is not None
+        # What it leaves names the protocol of its score.
+        (tmp_path / "run").mkdir(exist_ok=True)
+        setup.writer.write(params, Score.of([1.0, 3.0]), env_steps=2, curve=[])
+        left = read_teacher(tmp_path / "run" / "teacher.safetensors")[1]
+        assert left.named_protocol == protocol and left.evaluation["max_noops"] == (1 if protocol == "modern" else 30)
 
 
 @pytest.mark.slow

@@ -158,6 +158,15 @@ def test_an_agent_of_a_protocol_plays_by_another_only_if_that_is_asked_for(tmp_p
         commands.succeed("evaluate", agent | {"protocol": protocol})
     commands.succeed("evaluate", agent | {"teacher": classic})
     assert played == ["0.25 1 False", "0.0 30 True", "0.0 30 True"]
+    # Imported, it is the same.
+    out = tmp_path / "t.safetensors"
+    imported = ["teachers", "import", str(modern), "--game", "pong", "--out", str(out)]
+    message = commands.refusal(capfd, *imported, "--evaluate-episodes", "2")
+    assert message.startswith(f"pd-jax teachers import: teacher {modern}: is of protocol 'modern', and these settings")
+    assert not out.exists()
+    assert main(imported) == 0 and "; it is played with --protocol modern" in capfd.readouterr().out
+    message = commands.refusal(capfd, "evaluate", "--teacher", str(out))
+    assert message.startswith(f"pd-jax evaluate: teacher {out}: is of protocol 'modern', and these settings are")
     config = DistillConfig(teacher=str(modern), game="pong", out=str(tmp_path / "run"), protocol="modern")
     assert make_setup(config).teachers[0].metadata.named_protocol == "modern"
 
