@@ -103,12 +103,18 @@ def assert_answers(path: Path, network: nn.Module, seen: np.ndarray) -> Teacher:
     return teacher
 
 
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """A thousand stacks of Pong as random play shows them."""
+    return real_observations(get_task("pong"), 1000)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("atoms", [0, 51])
-def test_an_agent_answers_as_its_network_over_a_thousand_frames(atoms, tmp_path):
+def test_an_agent_answers_as_its_network_over_a_thousand_frames(atoms, frames, tmp_path):
     network = make(atoms=atoms)
     path = saved(tmp_path / "model_1.gz", checkpoint(network), level=9)
-    assert_answers(path, network, real_observations(get_task("pong"), 1000))
+    assert_answers(path, network, frames)
 
 
 @pytest.mark.parametrize(

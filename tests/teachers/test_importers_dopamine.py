@@ -154,11 +154,17 @@ def assert_answers(path: Path, name: str, variables: Any, seen: np.ndarray) -> T
     return teacher
 
 
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """A thousand stacks of Pong as random play shows them."""
+    return real_observations(get_task("pong"), 1000)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_answers_as_its_network_over_a_thousand_frames(name, weights, tmp_path):
+def test_an_agent_answers_as_its_network_over_a_thousand_frames(name, weights, frames, tmp_path):
     path = saved(tmp_path / "ckpt.12", bundle(weights[name]))
-    assert_answers(path, name, weights[name], real_observations(get_task("pong"), 1000))
+    assert_answers(path, name, weights[name], frames)
 
 
 @pytest.mark.parametrize("name", AGENTS)
