@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pd_jax.online.scorer
+import pd_jax.online.session
 from pd_jax.config.loading import load_config
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.yaml import read_yaml
@@ -88,6 +89,12 @@ def playing(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take as long as such short runs; one of them draws its own."""
+    monkeypatch.setattr(pd_jax.online.session, "plot_online", lambda *args: None)
+
+
 def script_scores(monkeypatch: pytest.MonkeyPatch, choosing: list[float]) -> None:
     """Gives the snapshots these scores in the games that choose, and anyone else 1."""
     left = list(choosing)
@@ -111,7 +118,7 @@ def assert_played(playing: list[Any], files: list[Path]) -> None:
         jax.tree.map(np.testing.assert_array_equal, params, read_teacher(file)[0])
 
 
-def test_each_snapshot_teaches_an_equal_share_and_the_last_is_left(series, playing, tmp_path, capfd):
+def test_each_snapshot_teaches_an_equal_share_and_the_last_is_left(series, playing, undrawn, tmp_path, capfd):
     out = tmp_path / "run"
     succeed("online", SHORT | {"teacher-snapshots": series, "out": out})
     assert_played(playing, series)
@@ -169,6 +176,7 @@ def test_the_best_of_the_snapshots_so_far_teaches_if_that_is_asked_for(playing, 
     assert_played(playing, files[:2])
     summary = json.loads((out / "summary.json").read_text())
     assert [point["env_steps"] for point in summary["learning_curve"]] == [0, 1, 2]
+    assert (out / "progress.png").stat().st_size > 10_000
     assert scores_of(out)[-1]["target_env_steps"] == 1
     metadata = read_teacher(out / "teacher.safetensors")[1]
     assert (metadata.env_steps, metadata.output) == (1, "logits")
@@ -191,7 +199,9 @@ def test_kill_9_and_resume_goes_on_with_the_snapshot_that_taught(series, playing
     assert_played(playing[-1:], series[-1:])
 
 
-def test_a_run_goes_on_with_more_rounds_and_more_snapshots_and_not_with_others(series, playing, tmp_path, capfd):
+def test_a_run_goes_on_with_more_rounds_and_more_snapshots_and_not_with_others(
+    series, playing, undrawn, tmp_path, capfd
+):
     out = tmp_path / "run"
     given = SHORT | {"schedule.rounds": 4, "out": out}
     succeed("online", given | {"teacher-snapshots": series[:2]})

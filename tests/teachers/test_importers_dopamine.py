@@ -112,8 +112,9 @@ def variables_of(name: str) -> Any:
 
 def answers(name: str, variables: Any, observations: np.ndarray) -> np.ndarray:
     network, reduce = AGENTS[name]
-    apply = jax.jit(jax.vmap(lambda frame: reduce(network.apply(variables, frame))))
-    return np.concatenate([apply(part) for part in np.split(observations, max(1, len(observations) // 100))])
+    # Weights that the program has for constants take it seconds more to compile.
+    apply = jax.jit(jax.vmap(lambda weights, frame: reduce(network.apply(weights, frame)), in_axes=(None, 0)))
+    return np.concatenate([apply(variables, part) for part in np.split(observations, max(1, len(observations) // 100))])
 
 
 def bundle(variables: Any) -> dict[str, Any]:
