@@ -315,6 +315,9 @@ class TeacherEvaluationConfig(EvaluationConfig):
     """Control steps between evaluations on the way; 0 evaluates at the end only."""
     progress_episodes: Count = 10
     """Episodes of an evaluation on the way."""
+    snapshots: bool = False
+    """Keep the weights of every evaluation on the way, as snapshots/STEPS.safetensors in the run: a teacher that
+    improves, for pd-jax online --teacher-snapshots."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,10 @@ class TrainingScorer:
         counters.curve = [point for point in counters.curve if point["env_steps"] != counters.env_steps]
         counters.curve.append(curve_point(counters.env_steps, scores, mean))
         try:
+            if self._evaluation.snapshots:
+                # As a list of files is sorted, so are the steps.
+                path = self.path.parent / "snapshots" / f"{counters.env_steps:012d}{self.path.suffix}"
+                self._write(variables, scores, counters, env_steps=counters.env_steps, path=path)
             if counters.best_mean is None or mean is None or mean >= counters.best_mean:
                 counters.best_env_steps = counters.env_steps
                 self._write(variables, scores, counters)
@@ -108,11 +112,21 @@ class TrainingScorer:
             scores[task.name] = Score.of(played.returns)
         return scores
 
-    def _write(self, variables: Any, scores: Scores, counters: TrainingCounters, seed_offset: int = 0) -> None:
+    def _write(
+        self,
+        variables: Any,
+        scores: Scores,
+        counters: TrainingCounters,
+        seed_offset: int = 0,
+        *,
+        env_steps: int | None = None,
+        path: Path | None = None,
+    ) -> None:
         self._writer.write(
             variables["params"],
             scores,
-            env_steps=counters.best_env_steps,
+            env_steps=counters.best_env_steps if env_steps is None else env_steps,
             curve=counters.curve,
             seed_offset=seed_offset,
+            path=path,
         )

@@ -73,6 +73,7 @@ class TeacherWriter:
         env_steps: int,
         curve: Sequence[dict[str, Any]],
         seed_offset: int = 0,
+        path: Path | None = None,
     ) -> None:
         """Writes the teacher file.
 
@@ -82,9 +83,10 @@ class TeacherWriter:
           env_steps: control steps behind them.
           curve: of the whole training.
           seed_offset: of the score's protocol.
+          path: another file than :attr:`path`.
         """
         metadata = self.metadata(score, env_steps=env_steps, curve=curve, seed_offset=seed_offset)
-        save_teacher(self.path, params, metadata)
+        save_teacher(path or self.path, params, metadata)
 
     def metadata(
         self, score: Score | None, *, env_steps: int, curve: Sequence[dict[str, Any]], seed_offset: int = 0
@@ -162,6 +164,7 @@ class TeachersWriter:
         env_steps: int,
         curve: Sequence[dict[str, Any]],
         seed_offset: int = 0,
+        path: Path | None = None,
     ) -> None:
         """Writes the teacher file.
 
@@ -171,16 +174,17 @@ class TeachersWriter:
           env_steps: control steps behind them, of all games.
           curve: of the whole training, points of `curve_point`.
           seed_offset: of the scores' protocol.
+          path: another file than :attr:`path`.
         """
         if len(self._writers) == 1:
             ((game, writer),) = self._writers.items()
-            writer.write(params, scores[game], env_steps=env_steps, curve=curve, seed_offset=seed_offset)
+            writer.write(params, scores[game], env_steps=env_steps, curve=curve, seed_offset=seed_offset, path=path)
             return
         metadata = [
             writer.metadata(scores[game], env_steps=env_steps, curve=_curve_of(curve, game), seed_offset=seed_offset)
             for game, writer in self._writers.items()
         ]
-        save_teacher(self.path, params, metadata)
+        save_teacher(path or self.path, params, metadata)
 
 
 def curve_point(env_steps: int, scores: Mapping[str, Score], mean: float | None) -> dict[str, Any]:

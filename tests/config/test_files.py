@@ -80,7 +80,7 @@ OWN: dict[str, dict[str, Any]] = {
     # Other files run the other networks.
     "quick/compression.yaml": {"grid.networks": "net1"},
     # A teacher of files has nothing to learn; None leaves an option out.
-    "quick/online_snapshots.yaml": {"schedule.rounds": 4}
+    "quick/online_snapshots.yaml": {"schedule.rounds": 5}
     | dict.fromkeys(("pqn.total-steps", "pqn.num-lanes", "pqn.rollout-length", "pqn.minibatches")),
 }
 
@@ -92,9 +92,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("configs")
     for game in set(PAPER_GAMES) - set(bundled_names()):
         write_teacher(path / "runs" / f"train-{game}" / "teacher.safetensors", game)
-    for thousands in (400, 800, 1600, 3200):
-        file = path / "runs" / "snapshots" / f"pong_{thousands}k.safetensors"
-        write_teacher(file, "pong", name=f"pong-{thousands}k", env_steps=1000 * thousands)
+    for steps in (200_704, 401_408, 600_064, 800_768, 1_001_472):
+        file = path / "runs" / "snapshots-pong" / "snapshots" / f"{steps:012d}.safetensors"
+        write_teacher(file, "pong", name=f"pong-{steps}", env_steps=steps)
     play = {"teacher": "pong", "steps": 256, "env.num-lanes": 2, "rollout-length": 64}
     succeed("collect", play | {"out": path / "recordings" / "pong"})
     return path

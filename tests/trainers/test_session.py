@@ -19,6 +19,7 @@ from pd_jax.config.loading import load_config
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.config.yaml import read_yaml
 from pd_jax.errors import UserError
+from pd_jax.online.snapshots import read_snapshots
 from pd_jax.teachers.files import read_teacher, save_teacher
 from support.commands import checkpoint_steps, contents, options, read_lines, refusal, stop_when, succeed, write_teacher
 
@@ -336,3 +337,15 @@ def test_a_teacher_file_that_cannot_be_written_costs_a_warning_and_is_tried_agai
     assert "warning: teacher.safetensors: cannot be written: No space left on device\n" in capfd.readouterr().err
     _, metadata = read_teacher(out / "teacher.safetensors")
     assert [point["env_steps"] for point in metadata.learning_curve] == [256, 512]
+
+
+def test_snapshots_are_a_teacher_that_improves(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    few = {"pqn.total-steps": 512, "evaluation.every-steps": 256, "evaluation.snapshots": True}
+    succeed("train-teacher", SHORT | few | {"out": out})
+    files = sorted(out.glob("snapshots/*.safetensors"))
+    assert [path.name for path in files] == ["000000000256.safetensors", "000000000512.safetensors"]
+    snapshots = read_snapshots([str(path) for path in files], None)
+    assert snapshots.env_steps == (256, 512)
+    for metadata, point in zip(snapshots.metadata, snapshots.metadata[-1].learning_curve, strict=True):
+        assert metadata.evaluation["mean"] == point["mean"], "of its own weights"
