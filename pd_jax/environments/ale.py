@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pd_jax.environments.tasks import ATARI_FRAME_SHAPE, Task
+from pd_jax.environments.screens import SCREEN_SHAPE, FrameStack
+from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 
-_SCREEN = (210, 160)
 _FRAME_SKIP = 4
-_STACK = 4
 # ale-py counts frames in an int and adds one to this. Games are cut here, at control steps.
 _NO_LIMIT = 2**30
 _TASKS = "ale-py's games are those of Atari"
@@ -84,8 +83,8 @@ class AlePool:
         self._noops = [_Noops(lane_seed, max_noops) for lane_seed in self._seeds]
         self._lanes = [_open(task.name, sticky_action_probability) for _ in range(num_lanes)]
         # The screens whose maximum an observation is; where a game has ended early, the one before goes on showing.
-        self._screens = np.zeros((2, num_lanes, *_SCREEN), np.uint8)
-        self._stacks = np.zeros((num_lanes, _STACK, *ATARI_FRAME_SHAPE), np.uint8)
+        self._screens = np.zeros((2, num_lanes, *SCREEN_SHAPE), np.uint8)
+        self._stacks = FrameStack(num_lanes)
         self._steps = np.zeros(num_lanes, np.int64)
         self._done = np.zeros(num_lanes, bool)
         self._over = np.zeros(num_lanes, bool)
@@ -101,7 +100,7 @@ class AlePool:
         """Starts every lane afresh: stacks ``[L, 4, 84, 84]`` and what is known of the lanes."""
         lanes = np.arange(len(self._lanes))
         self._begin(lanes, anew=np.ones(len(lanes), bool))
-        return self._stacks.copy(), self._info(lanes)
+        return self._stacks.planes.copy(), self._info(lanes)
 
     def step(self, actions: np.ndarray, lanes: np.ndarray | None = None) -> tuple[Any, ...]:
         """Steps lanes, all of them by default; those whose game has ended begin another and ignore their action.
@@ -125,7 +124,7 @@ class AlePool:
         if not waiting.all():
             rewards[~waiting] = self._play(lanes[~waiting], actions[~waiting])
         done, truncated = self._done[lanes], self._done[lanes] & (self._steps[lanes] >= self._max_steps)
-        return self._stacks[lanes], rewards, done & ~truncated, truncated, self._info(lanes)
+        return self._stacks.planes[lanes], rewards, done & ~truncated, truncated, self._info(lanes)
 
     def send(self, actions: np.ndarray) -> None:
         """Steps all lanes, for :meth:`recv`."""
@@ -198,10 +197,8 @@ class AlePool:
 
     def _push(self, lanes: np.ndarray, fills: np.ndarray | None = None) -> None:
         """Adds the newest frames to stacks, or fills whole stacks with them."""
-        frames = shrink(self._screens[0, lanes])
-        self._stacks[lanes] = np.concatenate([self._stacks[lanes, 1:], frames[:, None]], axis=1)
-        if fills is not None:
-            self._stacks[lanes[fills]] = frames[fills, None]
+        fills = np.zeros(len(lanes), bool) if fills is None else fills
+        self._stacks.push(self._screens[:1, lanes].swapaxes(0, 1), fills, lanes)
 
 
 class _Noops:
@@ -222,49 +219,6 @@ class _Noops:
                 return product // 2**32 + 1 - is_fire_next
 
 
-class _Taps(NamedTuple):
-    """Which pixels each output pixel is the mean of along one axis, and their weights, ``[outputs, taps]``."""
-
-    pixels: np.ndarray
-    weights: np.ndarray
-
-
-@functools.cache
-def _taps(size: int, wanted: int) -> _Taps:
-    edges = np.arange(wanted + 1) * (size / wanted)
-    pixels = np.arange(size)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights = np.where(overlap > 1e-3, overlap, 0) / (size / wanted)
-    most = int((weights > 0).sum(axis=1).max())
-    first = (weights > 0).argmax(axis=1)
-    taken = np.minimum(first[:, None] + np.arange(most), size - 1)
-    kept = np.take_along_axis(weights, taken, axis=1)
-    # At the far edge the last pixel is taken once.
-    kept[np.diff(taken, axis=1, prepend=-1) == 0] = 0
-    return _Taps(taken, kept.astype(np.float32))
-
-
-def shrink(screens: np.ndarray) -> np.ndarray:
-    """Screens uint8 ``[L, 210, 160]`` as frames uint8 ``[L, 84, 84]``: means over areas, as OpenCV's ``INTER_AREA``.
-
-    Added up in float32 in OpenCV's order, along rows and then down, so that halves fall as they do there.
-    """
-    rows, columns = (_taps(size, wanted) for size, wanted in zip(_SCREEN, ATARI_FRAME_SHAPE, strict=True))
-    narrow = _add_up(screens.astype(np.float32).swapaxes(1, 2), columns)
-    return np.rint(_add_up(narrow.swapaxes(1, 2), rows)).astype(np.uint8)
-
-
-def _add_up(values: np.ndarray, taps: _Taps) -> np.ndarray:
-    """Weighted sums along the second axis, tap by tap."""
-    parts = (
-        values[:, pixels] * weights[:, None] for pixels, weights in zip(taps.pixels.T, taps.weights.T, strict=True)
-    )
-    total = next(parts)
-    for part in parts:
-        total = total + part
-    return total
-
-
 @functools.cache
 def _fire_of(task: Task) -> int | None:
     """The index of FIRE in the game's action set, if it has one; raises if the game is another than EnvPool's."""
@@ -274,7 +228,7 @@ def _fire_of(task: Task) -> int | None:
     console = ale_py.ALEInterface()
     console.loadROM(ale_py.roms.get_rom_path(task.name))
     actions = console.getMinimalActionSet()
-    if len(actions) != task.num_actions or console.getScreenDims() != _SCREEN:
+    if len(actions) != task.num_actions or console.getScreenDims() != SCREEN_SHAPE:
         raise UserError(
             f"env.backend: ale-py's {task.name} has {len(actions)} actions and a screen of "
             f"{'x'.join(map(str, console.getScreenDims()))}, EnvPool's {task.num_actions} and 210x160"
@@ -293,8 +247,8 @@ def _open(game: str, sticky_action_probability: float) -> Any:
         frameskip=1,
         maxpool=False,
         stack_num=1,
-        img_height=_SCREEN[0],
-        img_width=_SCREEN[1],
+        img_height=SCREEN_SHAPE[0],
+        img_width=SCREEN_SHAPE[1],
         noop_max=0,
         use_fire_reset=False,
         reward_clipping=False,
