@@ -102,11 +102,13 @@ class PartitionedTorso(AtariTorso):
 
     def convolutions(self, observations: Array) -> Array:
         """As those of the torso, in groups of parts."""
-        count, sizes = len(observations), self.sizes
         if self.parts is not None:
             return self._in_parts(observations, self.parts)
-        smallest = min(sizes.convolution, sizes.inference, _LEAST_PART)
-        if count <= smallest or formulation_on(target_platform(), self.method) != "matmul":
+        # First of all: a batch that is exported has a name instead of a number.
+        if formulation_on(target_platform(), self.method) != "matmul":
+            return super().convolutions(observations)
+        count, sizes = len(observations), self.sizes
+        if count <= min(sizes.convolution, sizes.inference, _LEAST_PART):
             return super().convolutions(observations)
         is_narrow = self.spec.channels[0] <= _NARROW_CHANNELS
         part, least = (sizes.narrow, sizes.narrow) if is_narrow else (sizes.inference, _LEAST_PART)

@@ -35,7 +35,7 @@ class ResidualTorso(nn.Module):
         x = observations.astype(self.dtype) / 255.0
         for index, channels in enumerate(RESIDUAL_CHANNELS):
             x = _Block(channels, self.pooling, self.dtype, name=f"block{index + 1}")(x)
-        x = nn.relu(x).reshape(len(x), -1)
+        x = nn.relu(x).reshape(x.shape[0], -1)
         return nn.relu(nn.Dense(RESIDUAL_HIDDEN, dtype=self.dtype, name="fc1")(x))
 
 

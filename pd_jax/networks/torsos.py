@@ -76,7 +76,7 @@ class AtariTorso(nn.Module):
         x = self._activate(self.conv1(observations), self.norm1)
         x = self._activate(self.conv2(x), self.norm2)
         x = self._activate(self.conv3(x), self.norm3)
-        return x.reshape(len(x), math.prod(x.shape[1:]))
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
     def _activate(self, x: Array, norm: nn.LayerNorm) -> Array:
         return nn.relu(norm(x) if self.layer_norm else x)
