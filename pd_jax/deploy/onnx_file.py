@@ -1,0 +1,213 @@
+"""A policy's layers as an ONNX model: a few common operations of opset 17, which every later one has as well."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pd_jax.deploy.layers import (
+    NORM_EPSILON,
+    Activation,
+    Convolution,
+    Dense,
+    Expectation,
+    Flatten,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    Normalise,
+    Residual,
+)
+from pd_jax.deploy.runtime import METADATA_KEY, seal
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.version import __version__
+
+
+def check_available() -> None:
+    """Raises a UserError unless the packages of the format are installed."""
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"format: onnx needs {package}, which is not installed: pip install 'pd-jax[export]'")
+
+
+def onnx_bytes(layers: Sequence[Layer], task: Task, metadata: dict[str, Any], opset: int = 17) -> bytes:
+    """An ONNX file: ``observations`` in, ``outputs`` float32 ``[N, actions]`` and greedy ``actions`` int64 ``[N]`` out.
+
+    Args:
+      layers: of the policy, see `pd_jax.deploy.layers.layers_of`.
+      task: what it plays.
+      metadata: goes into the file as JSON.
+      opset: 17 to 21.
+
+    Returns:
+      the bytes, which `pd_jax.deploy.runtime.Policy.load` takes as a file. Equal arguments give equal bytes.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = _Graph()
+    if task.observation_dtype != "float32":
+        graph.add("Cast", to=TensorProto.FLOAT)
+    if task.kind == "atari":
+        graph.to_channels_first()
+    for layer in layers:
+        graph.write(layer)
+    graph.nodes[-1].output[0] = "outputs"
+    graph.nodes.append(helper.make_node("ArgMax", ["outputs"], ["actions"], axis=1, keepdims=0))
+    element = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[task.observation_dtype]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            task.name,
+            [helper.make_tensor_value_info("observations", element, ["N", *task.observation_shape])],
+            [
+                helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["N", task.num_actions]),
+                helper.make_tensor_value_info("actions", TensorProto.INT64, ["N"]),
+            ],
+            graph.weights,
+        ),
+        producer_name="pd_jax",
+        producer_version=__version__,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=helper.find_min_ir_version_for([helper.make_opsetid("", opset)]),
+    )
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, allow_nan=False, sort_keys=True)})
+    onnx.checker.check_model(model, full_check=True)
+    return seal(model.SerializeToString(deterministic=True))
+
+
+class _Graph:
+    """Nodes one after another, each taking what the one before made.
+
+    Images go through with channels in front, as ONNX has them. Where features are normalised they are turned for that.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        self.current = "observations"
+        # Height and width of images with channels in front, None for anything else.
+        self._image: tuple[int, int] | None = None
+
+    def add(self, operation: str, *inputs: str, **attributes: Any) -> None:
+        """An operation on the current tensor and others."""
+        from onnx import helper
+
+        name = f"{operation.lower()}{len(self.nodes) + 1}"
+        self.nodes.append(helper.make_node(operation, [self.current, *inputs], [name], **attributes))
+        self.current = name
+
+    def weight(self, value: Any, dtype: Any = np.float32) -> str:
+        """The name of a constant tensor."""
+        from onnx import numpy_helper
+
+        name = f"weight{len(self.weights) + 1}"
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
+        return name
+
+    def to_channels_first(self) -> None:
+        """Turns frames ``[N, 84, 84, 4]`` as ONNX's convolutions want them."""
+        self.add("Transpose", perm=[0, 3, 1, 2])
+        self._image = (84, 84)
+
+    @functools.singledispatchmethod
+    def write(self, layer: Any) -> None:
+        """Adds a layer."""
+        raise TypeError(f"{type(layer).__name__} is no layer")
+
+    @write.register
+    def _(self, layer: Convolution) -> None:
+        assert self._image is not None
+        size, around = layer.kernel.shape[0], 2 * layer.padding
+        kernel, bias = self.weight(layer.kernel.transpose(3, 2, 0, 1)), self.weight(layer.bias)
+        self.add("Conv", kernel, bias, strides=[layer.stride] * 2, pads=[layer.padding] * 4, kernel_shape=[size] * 2)
+        height, width = ((length + around - size) // layer.stride + 1 for length in self._image)
+        self._image = (height, width)
+
+    @write.register
+    def _(self, layer: MaxPool) -> None:
+        assert self._image is not None
+        height, width = (-(-length // layer.stride) for length in self._image)
+        # Windows reach as far past the end as the last place needs.
+        after = [
+            max(0, (places - 1) * layer.stride + layer.size - length - layer.before)
+            for places, length in zip((height, width), self._image, strict=True)
+        ]
+        pads = [layer.before, layer.before, *after]
+        self.add("MaxPool", kernel_shape=[layer.size] * 2, strides=[layer.stride] * 2, pads=pads)
+        self._image = (height, width)
+
+    @write.register
+    def _(self, layer: Residual) -> None:
+        before = self.current
+        for inner in layer.layers:
+            self.write(inner)
+        self.add("Add", before)
+
+    @write.register
+    def _(self, layer: LayerNorm) -> None:
+        image = self._image is not None
+        if image:
+            self.add("Transpose", perm=[0, 2, 3, 1])
+        scale, bias = self.weight(layer.scale), self.weight(layer.bias)
+        self.add("LayerNormalization", scale, bias, axis=-1, epsilon=NORM_EPSILON)
+        if image:
+            self.add("Transpose", perm=[0, 3, 1, 2])
+
+    @write.register
+    def _(self, layer: Activation) -> None:
+        before = self.current
+        match layer.name:
+            case "silu":
+                self.add("Sigmoid")
+                self.add("Mul", before)
+            case "gelu":
+                self.add("Mul", self.weight(np.sqrt(0.5)))
+                self.add("Erf")
+                self.add("Add", self.weight(1.0))
+                self.add("Mul", before)
+                self.add("Mul", self.weight(0.5))
+            case name:
+                attributes: dict[str, Any] = {"elu": {"alpha": 1.0}, "leaky_relu": {"alpha": 0.01}}.get(name, {})
+                operation = {"relu": "Relu", "tanh": "Tanh", "elu": "Elu", "leaky_relu": "LeakyRelu"}[name]
+                self.add(operation, **attributes)
+
+    @write.register
+    def _(self, layer: Flatten) -> None:
+        # The next kernel is turned instead of the features: that costs nothing when a decision is made.
+        self.add("Flatten", axis=1)
+
+    @write.register
+    def _(self, layer: Dense) -> None:
+        kernel = layer.kernel
+        if self._image is not None:
+            height, width = self._image
+            kernel = kernel.reshape(height, width, -1, kernel.shape[1]).transpose(2, 0, 1, 3).reshape(kernel.shape)
+            self._image = None
+        self.add("Gemm", self.weight(kernel), self.weight(layer.bias))
+
+    @write.register
+    def _(self, layer: Normalise) -> None:
+        self.add("Sub", self.weight(layer.mean))
+        self.add("Sub", self.weight(layer.mean_rest))
+        self.add("Div", self.weight(layer.deviation))
+        if layer.clip is not None:
+            self.add("Clip", self.weight(-layer.clip), self.weight(layer.clip))
+
+    @write.register
+    def _(self, layer: Expectation) -> None:
+        atoms = len(layer.support)
+        last = self.nodes[-1]
+        # The head's own size says how many actions there are.
+        assert last.op_type == "Gemm"
+        actions = next(weight.dims[0] for weight in self.weights if weight.name == last.input[2]) // atoms
+        self.add("Reshape", self.weight([-1, actions, atoms], np.int64))
+        self.add("Softmax", axis=-1)
+        self.add("Mul", self.weight(layer.support))
+        self.add("ReduceSum", self.weight([2], np.int64), keepdims=0)

@@ -1,0 +1,197 @@
+"""An exported policy at work: NumPy and ONNX Runtime are all that it needs.
+
+``pd-jax export`` writes this module beside the policy as one file, ``pd_jax_runtime.py``, so that the machine it is put
+to work on needs neither pd_jax nor JAX.
+
+Example:
+  Eight games side by side::
+
+    policy = Policy.load("exports/pong/pong.onnx")
+    state = policy.initial_state(8)
+    actions, state = policy.act(frames, state)  # uint8 [8, 84, 84, 4] to int32 [8]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from pd_jax.environments.screens import FrameStack, shrink
+
+__all__ = ["AlteredPolicyError", "FrameStack", "FramesError", "NotAPolicyError", "Policy", "PolicyError", "shrink"]
+
+FORMAT_VERSION = 1
+METADATA_KEY = "pd_jax"
+_SEAL_KEY = b"pd_jax.sha256"
+
+
+class PolicyError(Exception):
+    """A file that cannot be put to work; the message is one line."""
+
+
+class NotAPolicyError(PolicyError):
+    """The file is none that ``pd-jax export`` wrote, or a newer version did."""
+
+
+class AlteredPolicyError(PolicyError):
+    """The file was cut short, or a byte of it is not what was written."""
+
+
+class FramesError(PolicyError, ValueError):
+    """Frames, or vectors, of another shape or dtype than the policy's."""
+
+
+class Policy:
+    """A policy read from a file; made by :meth:`load`.
+
+    Attributes:
+      path: of the file.
+      metadata: all that the file says of the policy: game, rule of the frames, scores, hashes, versions.
+      game: name of the game.
+      action_names: one for each action, in the order of their numbers.
+    """
+
+    def __init__(self, path: str, metadata: dict[str, Any], session: Any) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.game: str = metadata["game"]
+        self.action_names: tuple[str, ...] = tuple(metadata["action_names"])
+        self._shape = tuple(metadata["observation"]["shape"])
+        self._dtype = np.dtype(metadata["observation"]["dtype"])
+        self._session = session
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, num_threads: int = 1) -> Policy:
+        """Reads a policy and checks its hash; nothing of the file is used before that.
+
+        The hash tells damage. It does not tell who wrote a file: take files from whom you trust.
+
+        Args:
+          path: a ``.onnx`` file of ``pd-jax export``.
+          num_threads: that one decision is computed by. One is the fastest for single decisions of small networks.
+
+        Returns:
+          the policy.
+
+        Raises:
+          NotAPolicyError: it is another file, or of a newer version.
+          AlteredPolicyError: it was cut short or altered.
+          OSError: it cannot be read.
+        """
+        path = os.fspath(path)
+        data = read_sealed(path)
+        # Late: a file that is none is said to be so without it.
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        return cls(path, checked_metadata(text, path), session)
+
+    def initial_state(self, num_lanes: int) -> None:
+        """What the first :meth:`act` of an episode takes: None, as the policy has no memory."""
+        return None
+
+    def act(self, frames: np.ndarray, state: None = None) -> tuple[np.ndarray, None]:
+        """The greedy actions: of equals the first.
+
+        Args:
+          frames: uint8 ``[N, 84, 84, 4]``, oldest frame first, or float32 ``[N, D]``.
+          state: what :meth:`initial_state` or the call before gave.
+
+        Returns:
+          int32 ``[N]``, and the state for the next call.
+
+        Raises:
+          FramesError: another shape or dtype.
+        """
+        return self.decide(frames)[1], state
+
+    def outputs(self, frames: np.ndarray) -> np.ndarray:
+        """Float32 ``[N, actions]``: the Q-values or logits that actions are chosen by.
+
+        Args:
+          frames: as for :meth:`act`.
+
+        Raises:
+          FramesError: another shape or dtype.
+        """
+        return self.decide(frames)[0]
+
+    def decide(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What :meth:`outputs` gives, and the actions of :meth:`act`.
+
+        Args:
+          frames: as for :meth:`act`.
+
+        Raises:
+          FramesError: another shape or dtype.
+        """
+        outputs, actions = self._session.run(["outputs", "actions"], {"observations": self._checked(frames)})
+        return outputs, actions.astype(np.int32)
+
+    def _checked(self, frames: np.ndarray) -> np.ndarray:
+        wanted = f"{self.game} takes {self._dtype} [{', '.join(map(str, ('N', *self._shape)))}], N at least 1"
+        if not isinstance(frames, np.ndarray):
+            raise FramesError(f"{type(frames).__name__} is no array of NumPy; {wanted}")
+        if frames.dtype != self._dtype or frames.shape[1:] != self._shape or frames.shape[:1] in ((), (0,)):
+            single = "; one observation is a batch of one: frames[None]" if frames.shape == self._shape else ""
+            raise FramesError(f"frames are {frames.dtype} {list(frames.shape)}; {wanted}{single}")
+        return np.ascontiguousarray(frames)
+
+
+def seal(model: bytes) -> bytes:
+    """A serialised ONNX model with its SHA-256 as its last piece of metadata.
+
+    A message of protocol buffers may be followed by another, whose lists are added to those before: so the sealed file
+    is an ONNX file like any other.
+    """
+    return model + _seal_of(model)
+
+
+def read_sealed(path: str) -> bytes:
+    """The bytes of a sealed file, if they are those that were written.
+
+    Raises:
+      NotAPolicyError, AlteredPolicyError, OSError: as :meth:`Policy.load`.
+    """
+    # A pipe would be waited for.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise NotAPolicyError(f"{path}: is not a file")
+    with open(path, "rb") as file:
+        data = file.read()
+    # An ONNX file begins with the version of its representation, one byte, and with what made it.
+    if data[:1] + data[2:10] != b"\x08\x12\x06pd_jax":
+        raise NotAPolicyError(f"{path}: is no policy that pd-jax export wrote")
+    size = len(_seal_of(b""))
+    if data[-size:] != _seal_of(data[:-size]):
+        raise AlteredPolicyError(f"{path}: was cut short or altered after pd-jax export wrote it; take another copy")
+    return data
+
+
+def checked_metadata(text: str | None, path: str) -> dict[str, Any]:
+    """What a file says of its policy.
+
+    Raises:
+      NotAPolicyError: it says nothing, or in a newer format.
+    """
+    metadata = json.loads(text or "{}")
+    version = metadata.get("format_version")
+    if not isinstance(version, int):
+        raise NotAPolicyError(f"{path}: says nothing of its policy")
+    if version > FORMAT_VERSION:
+        raise NotAPolicyError(f"{path}: is in format {version}, newer than the format {FORMAT_VERSION} read here")
+    return dict(metadata)
+
+
+def _seal_of(model: bytes) -> bytes:
+    """The model's hash as ONNX's ``metadata_props`` (field 14) with a key (1) and a value (2)."""
+    digest = hashlib.sha256(model).hexdigest().encode()
+    entry = b"".join([b"\x0a", bytes([len(_SEAL_KEY)]), _SEAL_KEY, b"\x12", bytes([len(digest)]), digest])
+    return b"".join([b"\x72", bytes([len(entry)]), entry])
