@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     from pd_jax.config.collect import CollectConfig
     from pd_jax.config.distill import DistillConfig
     from pd_jax.config.evaluate import EvaluateConfig
+    from pd_jax.config.export import ExportConfig
     from pd_jax.config.online import OnlineConfig
     from pd_jax.config.report import ReportConfig
     from pd_jax.config.sweep import SweepConfig
     from pd_jax.config.train_teacher import TrainTeacherConfig
+    from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import load_student
     from pd_jax.deploy.scoring import run_evaluate
     from pd_jax.distill.collect import collect as run_collect
@@ -66,6 +68,7 @@ __all__ = [
     "CollectConfig",
     "DistillConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "OnlineConfig",
     "ReportConfig",
     "SweepConfig",
@@ -97,6 +100,7 @@ __all__ = [
     "run_collect",
     "run_distill",
     "run_evaluate",
+    "run_export",
     "run_online",
     "run_report",
     "run_sweep",
@@ -115,10 +119,12 @@ if not TYPE_CHECKING:
             "config.collect": ["CollectConfig"],
             "config.distill": ["DistillConfig"],
             "config.evaluate": ["EvaluateConfig"],
+            "config.export": ["ExportConfig"],
             "config.online": ["OnlineConfig"],
             "config.report": ["ReportConfig"],
             "config.sweep": ["SweepConfig"],
             "config.train_teacher": ["TrainTeacherConfig"],
+            "deploy.export": ["run_export"],
             "deploy.policy": ["load_student"],
             "deploy.scoring": ["run_evaluate"],
             "distill.collect": ["collect as run_collect"],

@@ -148,6 +148,6 @@ def _command_words(argv: Sequence[str]) -> Sequence[str]:
 def _is_resumable(argv: Sequence[str]) -> bool:
     """Whether what the command line asks for leaves anything to go on from; an evaluation need not, a report never."""
     entry = TABLE.get(argv[0]) if argv else None
-    if not isinstance(entry, Command) or not entry.computes:
+    if not isinstance(entry, Command) or not (entry.computes and entry.resumes):
         return False
     return argv[0] != "evaluate" or any(argument.split("=")[0] in ("--out", "--config") for argument in argv)

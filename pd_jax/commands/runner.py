@@ -35,7 +35,7 @@ def run_command(words: Sequence[str], command: Command, config: Any) -> None:
     warnings.filterwarnings("ignore", message=".*precision lowered by casting.*")
     with _nothing_collected():
         if command.computes:
-            _prepare(" ".join(words), config)
+            _prepare(" ".join(words), command, config)
             if not isinstance(config, PlanConfig):
                 # A plan has something to say to JAX before it is imported.
                 _check_variables()
@@ -79,13 +79,15 @@ def _check_variables() -> None:
         raise UserError(f"JAX reads its variables (JAX_...): {error}") from None
 
 
-def _prepare(name: str, config: Any) -> None:
+def _prepare(name: str, command: Command, config: Any) -> None:
     """To be called before JAX is imported."""
     import_few()
     compilation_cache.turn_on()
     if isinstance(config, DistillConfig):
         # Before anything of JAX's is touched.
         hosts.join(config.hosts)
+    if not command.resumes:
+        return
     if config.resume and config.out is not None and not os.path.exists(os.path.join(config.out, "config.yaml")):
         # No error: a job that is restarted from outside needs one command.
         print(f"pd-jax {name}: {config.out}: nothing to resume; begins afresh", file=sys.stderr)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pd_jax.config.commands import COMMANDS
     from pd_jax.config.distill import DistillConfig
     from pd_jax.config.evaluate import EvaluateConfig
+    from pd_jax.config.export import ExportConfig, ExportEvaluationConfig, ProofConfig
     from pd_jax.config.loading import from_mapping, load_config, read_config, to_mapping, to_yaml
     from pd_jax.config.online import OnlineConfig
     from pd_jax.config.report import ReportConfig
@@ -52,6 +53,8 @@ __all__ = [
     "EnvConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "ExportConfig",
+    "ExportEvaluationConfig",
     "GridConfig",
     "HostsConfig",
     "LearnerConfig",
@@ -60,6 +63,7 @@ __all__ = [
     "OnlineConfig",
     "PQNConfig",
     "ProfiledConfig",
+    "ProofConfig",
     "QLearningConfig",
     "ReplayConfig",
     "ReportConfig",
@@ -88,6 +92,7 @@ if not TYPE_CHECKING:
             "commands": ["COMMANDS"],
             "distill": ["DistillConfig"],
             "evaluate": ["EvaluateConfig"],
+            "export": ["ExportConfig", "ExportEvaluationConfig", "ProofConfig"],
             "loading": ["from_mapping", "load_config", "read_config", "to_mapping", "to_yaml"],
             "online": ["OnlineConfig"],
             "report": ["ReportConfig"],

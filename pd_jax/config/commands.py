@@ -23,13 +23,14 @@ class Command:
     Attributes:
       about: what it does, in the words of ``--help``.
       settings_name: module (of this package) and class of its settings.
-      computes: whether it plays or learns for long: what JAX compiles is kept for the next time, and a run that was
-        stopped can be gone on with.
+      computes: whether it plays or learns for long: what JAX compiles is kept for the next time.
+      resumes: whether one that computes can be gone on with after it was stopped.
     """
 
     about: str
     settings_name: str
     computes: bool = True
+    resumes: bool = True
 
     @property
     def settings(self) -> type[Settings]:
@@ -79,6 +80,11 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
         "online": Command("distil a teacher into a student while the teacher is still learning", "online.OnlineConfig"),
         "sweep": Command("distil a grid of students, and compare them in one table", "sweep.SweepConfig"),
         "evaluate": Command("score a teacher, a run's student, or one against the other", "evaluate.EvaluateConfig"),
+        "export": Command(
+            "write a policy as files that run without JAX, and prove that they are it",
+            "export.ExportConfig",
+            resumes=False,
+        ),
         "plan": Command(
             "say what a distillation takes, and how fast it can be, on devices that need not be there",
             "plan.PlanConfig",

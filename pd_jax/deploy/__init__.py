@@ -1,4 +1,4 @@
-"""A finished student at work: as a policy, and scored against its teachers."""
+"""A finished student at work: as a policy, scored against its teachers, and as files that run without JAX."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import Policy, StudentPolicy, load_student
     from pd_jax.deploy.scoring import run_evaluate
+    from pd_jax.deploy.stablehlo import StableHloPolicy
     from pd_jax.deploy.student import TrainedStudent, load_trained
 
 __all__ = [
     "Policy",
+    "StableHloPolicy",
     "StudentPolicy",
     "TrainedStudent",
     "load_student",
     "load_trained",
     "run_evaluate",
+    "run_export",
 ]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "export": ["run_export"],
             "policy": ["Policy", "StudentPolicy", "load_student"],
             "scoring": ["run_evaluate"],
+            "stablehlo": ["StableHloPolicy"],
             "student": ["TrainedStudent", "load_trained"],
         },
     )

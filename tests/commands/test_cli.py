@@ -158,7 +158,7 @@ GAMES = (
         pytest.param(
             ["distil"],
             "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
-            "sweep, evaluate, plan, report, teachers)",
+            "sweep, evaluate, export, plan, report, teachers)",
             id="command",
         ),
         pytest.param(

@@ -17,6 +17,7 @@ from pd_jax.config.collect import CollectConfig
 from pd_jax.config.commands import COMMANDS
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.evaluate import EvaluateConfig
+from pd_jax.config.export import ExportConfig
 from pd_jax.config.loading import load_config
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.report import ReportConfig
@@ -122,7 +123,7 @@ def memory_of(config: CommandConfig) -> MemoryEstimate:
         case CollectConfig():
             teacher = load(config.teacher, config.game)
             return collection_memory(config, teacher.task, (teacher.network.apply, teacher.variables))
-        case EvaluateConfig():
+        case EvaluateConfig() | ExportConfig():
             teacher = load("pong")
             return evaluation_memory(config.evaluation, [(teacher.network.apply, teacher.variables)], [teacher.task])
         case _:

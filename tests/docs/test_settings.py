@@ -31,6 +31,7 @@ REQUIRED: dict[str, Any] = {
 # What a command cannot do without, though it has a default.
 ALSO_NEEDED: dict[str, dict[str, Any]] = {
     "evaluate": {"teacher": "pong"},
+    "export": {"teacher": "pong"},
     "online": {"game": "pong"},
     "plan": {"game": "pong"},
     "teachers import": {"out": "teacher.safetensors"},

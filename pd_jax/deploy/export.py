@@ -1,0 +1,424 @@
+"""``pd-jax export``: a policy as files that run without JAX, proven to be it before they are left."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pd_jax.config.export import ExportConfig
+from pd_jax.config.loading import to_mapping
+from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.deploy import onnx_file, runtime, stablehlo
+from pd_jax.deploy.layers import layers_of
+from pd_jax.deploy.policy import StudentPolicy
+from pd_jax.deploy.proof import Agreement, ExportedPolicy, compare, file_apply, games_fault, own_play, recorded_play
+from pd_jax.deploy.stablehlo import StableHloPolicy, stablehlo_bytes
+from pd_jax.deploy.student import load_trained
+from pd_jax.environments import screens
+from pd_jax.environments.ale import check_backend
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.evaluation.games import heeding, play_games
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.scores import Score
+from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.resources.parts import evaluation_memory
+from pd_jax.runs.directory import read_run
+from pd_jax.runs.students import load_teacher
+from pd_jax.system.computing import computing
+from pd_jax.system.files import to_json, write_atomically
+from pd_jax.system.interrupts import Interrupts, stoppable
+from pd_jax.system.progress import Progress
+from pd_jax.teachers import Teacher
+from pd_jax.teachers.files import fingerprint, params_fingerprint
+from pd_jax.teachers.tasks import check_named_protocol, check_protocol, task_of
+from pd_jax.types import PolicyApply
+from pd_jax.version import __version__
+
+RUNTIME_NAME = "pd_jax_runtime.py"
+"""What `pd_jax.deploy.runtime` is called beside the policies."""
+REPORT_NAME = "export.json"
+_OWN_PLAY_SEED_OFFSET = 2_000_000
+
+
+class Format(NamedTuple):
+    """A format of files: another one is another row of :data:`FORMATS`.
+
+    Attributes:
+      suffix: of its files.
+      check: raises a UserError where a package is missing, or the policy cannot be written so.
+      write: the bytes of a file with its metadata.
+      read: the file as what plays.
+      apply: what plays games by the file that was read.
+    """
+
+    suffix: str
+    check: Callable[[GreedyPolicy], object]
+    write: Callable[[GreedyPolicy, dict[str, Any], ExportConfig], bytes]
+    read: Callable[[str], ExportedPolicy]
+    apply: Callable[[Any, Task], PolicyApply]
+
+
+def _check_onnx(policy: GreedyPolicy) -> None:
+    onnx_file.check_available()
+    layers_of(policy)
+
+
+FORMATS: Mapping[str, Format] = {
+    "onnx": Format(
+        ".onnx",
+        _check_onnx,
+        lambda policy, metadata, config: onnx_file.onnx_bytes(layers_of(policy), policy.task, metadata, config.opset),
+        runtime.Policy.load,
+        file_apply,
+    ),
+    "stablehlo": Format(
+        ".stablehlo",
+        lambda policy: stablehlo.check_available(),
+        lambda policy, metadata, config: stablehlo_bytes(policy, metadata),
+        StableHloPolicy,
+        lambda file, task: file.apply,
+    ),
+}
+
+
+@stoppable
+@computing()
+def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> dict[str, Any]:
+    """Writes a policy as files, one for each game and format, and proves each of them.
+
+    Args:
+      config: which policy, which formats, and what the files have to stand.
+      stop: ends it as SIGTERM does once it is set, which another thread may do.
+
+    Returns:
+      what ``export.json`` holds.
+
+    Raises:
+      UserError: there is no such policy, it cannot be exported, or a file is not within the bounds. Nothing is left.
+      Interrupted: a signal came, or ``stop`` was set. Nothing is left.
+    """
+    out = Path(config.out)
+    _check_out(config)
+    policies = _load(config)
+    for policy in policies:
+        check_backend(config.env.backend, policy.task)
+        for name in config.format:
+            FORMATS[name].check(policy)
+    players = [(policy.apply, policy.variables) for policy in policies]
+    # All lanes play, also where there are fewer games.
+    played = dataclasses.replace(config.evaluation, episodes=config.evaluation.num_lanes)
+    memory = evaluation_memory(played, players, [policy.task for policy in policies])
+    memory.check()
+    memory.tell()
+    title = ", ".join(policy.task.name for policy in policies)
+    with (
+        _left_if_whole(out, replaces=config.resume) as directory,
+        Interrupts() as interrupts,
+        Progress(f"export {title}") as progress,
+    ):
+        games = {policy.task.name: _export(config, policy, directory, interrupts, progress) for policy in policies}
+        report: dict[str, Any] = {
+            "format_version": runtime.FORMAT_VERSION,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "pd_jax_version": __version__,
+            "settings": _settings(config),
+            "games": games,
+        }
+        if "onnx" in config.format:
+            source = runtime_source()
+            write_atomically(directory / RUNTIME_NAME, source)
+            report["runtime"] = {"file": RUNTIME_NAME, "sha256": hashlib.sha256(source.encode()).hexdigest()}
+        report = to_json(report)
+        write_atomically(directory / REPORT_NAME, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def _load(config: ExportConfig) -> list[GreedyPolicy]:
+    """The policies that are exported, one for each game."""
+    if config.run is None:
+        assert config.teacher is not None
+        teacher = load_teacher(config.teacher, config.game[0] if config.game else None)
+        if config.game:
+            task_of(config.game[0], teacher)
+        check_protocol(teacher, config)
+        return [teacher]
+    trained = load_trained(config.run, checkpoint=config.checkpoint)
+    check_named_protocol(config.run, trained.config.protocol, config)
+    student = StudentPolicy(trained, config.run, read_run(config.run).read_summary())
+    return [student.for_game(game) for game in config.game or student.games]
+
+
+def _export(
+    config: ExportConfig, policy: GreedyPolicy, directory: Path, interrupts: Interrupts, progress: Progress
+) -> dict[str, Any]:
+    """Writes and proves the files of one game; what the report says of it."""
+    task, protocol = policy.task, Protocol.of(config, policy.task)
+    policy_score = None
+    if config.evaluation.episodes:
+        meter = progress.add(f"{task.name}: the policy's games", protocol.episodes)
+        played = play_games(policy.apply, policy.variables, task, protocol, on_progress=heeding(interrupts, meter))
+        policy_score = Score.of(played.returns)
+    metadata = to_json(_metadata(config, policy, policy_score, protocol))
+    files: dict[str, ExportedPolicy] = {}
+    entries: dict[str, Any] = {}
+    for name in config.format:
+        path = directory / f"{task.name}{FORMATS[name].suffix}"
+        data = FORMATS[name].write(policy, metadata, config)
+        path.write_bytes(data)
+        files[path.name] = FORMATS[name].read(str(path))
+        entries[name] = {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        if name == "onnx":
+            entries[name]["opset"] = config.opset
+        interrupts.check()
+    agreements = _compare(config, policy, files, protocol, interrupts, progress)
+    for name in config.format:
+        entry = entries[name]
+        agreement = agreements[entry["file"]]
+        entry["frames"] = agreement.to_json()
+        if fault := agreement.fault(config.proof):
+            raise UserError(f"{entry['file']}: {fault}; nothing is left in {config.out}")
+        if policy_score is not None:
+            meter = progress.add(f"{entry['file']}: its games", protocol.episodes)
+            played = play_games(
+                FORMATS[name].apply(files[entry["file"]], task),
+                {},
+                task,
+                protocol,
+                on_progress=heeding(interrupts, meter),
+            )
+            score = Score.of(played.returns)
+            entry["games"] = score.to_json()
+            if fault := games_fault(score, policy_score, config.proof.max_loss):
+                raise UserError(f"{entry['file']}: {fault}; nothing is left in {config.out}")
+    return {
+        "policy": metadata,
+        "policy_games": None if policy_score is None else policy_score.to_json(),
+        "protocol": _rules(task, protocol),
+        "frames_from": config.data or "the policy's own play",
+        "files": entries,
+    }
+
+
+def _compare(
+    config: ExportConfig,
+    policy: GreedyPolicy,
+    files: dict[str, ExportedPolicy],
+    protocol: Protocol,
+    interrupts: Interrupts,
+    progress: Progress,
+) -> dict[str, Agreement]:
+    if config.data is not None:
+        batches = recorded_play(config.data, policy.task)
+    else:
+        batches = own_play(policy, protocol, config.seed + _OWN_PLAY_SEED_OFFSET)
+    meter = progress.add(f"{policy.task.name}: frames", config.proof.frames)
+
+    def on_progress(shown: int) -> None:
+        meter.set(shown)
+        interrupts.check()
+
+    return compare(policy, files, batches, config.proof.frames, on_progress)
+
+
+def _metadata(config: ExportConfig, policy: GreedyPolicy, score: Score | None, protocol: Protocol) -> dict[str, Any]:
+    """What a file says of its policy."""
+    task = policy.task
+    observation: dict[str, Any] = {
+        "kind": task.kind,
+        "shape": list(task.observation_shape),
+        "dtype": task.observation_dtype,
+    }
+    if task.kind == "atari":
+        observation["rule"] = {
+            "screens": "grey 210x160, as ALE's getScreenGrayscale gives them",
+            "frame_skip": 4,
+            "maximum_of": 2,
+            "resized": "INTER_AREA to 84x84",
+            "stack": 4,
+            "order": "oldest first; four copies of its first frame open a game",
+            "scaling": "1/255, inside the file",
+        }
+    measured = None
+    if score is not None:
+        measured = {"policy": score.to_json(), "protocol": _rules(task, protocol), "by": "JAX, when it was exported"}
+    return {
+        "format_version": runtime.FORMAT_VERSION,
+        "game": task.name,
+        "env_id": task.env_id,
+        "action_names": list(task.action_names),
+        "observation": observation,
+        "output": "logits" if policy.gives_logits else "q",
+        "parameters": policy.num_params,
+        **(_of_student(policy) if isinstance(policy, StudentPolicy) else _of_teacher(policy)),
+        "measured": measured,
+        "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
+    }
+
+
+def _rules(task: Task, protocol: Protocol) -> dict[str, Any]:
+    """A protocol with its name, which games of Atari have."""
+    return {"name": protocol.name if task.kind == "atari" else None} | protocol.to_json()
+
+
+def _of_student(policy: StudentPolicy) -> dict[str, Any]:
+    trained, task = policy.trained, policy.task
+    place, scored = trained.names.index(task.name), {}
+    told: Any = None if policy.summary is None else policy.summary.get("temperature")
+    temperature = told[place] if isinstance(told, list) else told
+    if policy.summary is not None and task.name in policy.summary.games:
+        entry = policy.summary.games[task.name]
+        own = entry.teacher if isinstance(trained.config, TrainTeacherConfig) else entry.student
+        scored = {
+            "policy": None if own is None else own.to_json(),
+            "teacher": None if entry.teacher is None else entry.teacher.to_json(),
+            "protocol": _rules(task, Protocol.of(trained.config, task)),
+            "of": f"the end of the run, after {policy.summary.updates} updates",
+        }
+    return {
+        "name": f"{task.name}-{trained.network}-student",
+        "network": trained.network,
+        "temperature": temperature,
+        "scores": scored or None,
+        "source": {"run": os.path.basename(os.path.abspath(policy.source)), "updates": trained.counters.updates},
+        "hashes": {
+            "parameters": params_fingerprint(policy.variables["params"]),
+            "run_config": fingerprint(read_run(policy.source).config_path),
+        },
+        "licence": "that of its teachers",
+    }
+
+
+def _of_teacher(policy: GreedyPolicy) -> dict[str, Any]:
+    assert isinstance(policy, Teacher)
+    metadata = policy.metadata
+    return {
+        "name": metadata.name,
+        "network": metadata.network,
+        "temperature": None,
+        "scores": metadata.evaluation or None,
+        "source": {"teacher": os.path.basename(policy.source), "how_made": metadata.how_made},
+        "hashes": {
+            "parameters": params_fingerprint(policy.variables["params"]),
+            "teacher_file": policy.sha256,
+        },
+        "licence": metadata.licence,
+    }
+
+
+def _settings(config: ExportConfig) -> dict[str, Any]:
+    """What an export is of; where it is, and whether it was made again, is no part of that."""
+    settings = to_mapping(config)
+    return {key: value for key, value in settings.items() if key not in ("out", "resume")}
+
+
+def _check_out(config: ExportConfig) -> None:
+    """Raises a UserError unless the directory is empty, not there, or holds this export, which is to be made again."""
+    out = Path(config.out)
+    if ":/" in config.out:
+        raise UserError(f"{out}: is an address; an export goes into a local directory")
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir():
+        raise UserError(f"{out}: is a file; --out takes a directory")
+    names = set(os.listdir(out))
+    if not names:
+        return
+    try:
+        there = json.loads((out / REPORT_NAME).read_text(encoding="utf-8"))
+        own = {entry["file"] for game in there["games"].values() for entry in game["files"].values()}
+        settings = there["settings"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{out}: is not empty ({min(names)}); choose another --out") from None
+    if foreign := names - own - {REPORT_NAME, RUNTIME_NAME}:
+        raise UserError(f"{out}: holds more than an export ({min(foreign)}); choose another --out")
+    if settings != to_json(_settings(config)):
+        raise UserError(f"{out}: holds an export of other settings; choose another --out")
+    if not config.resume:
+        raise UserError(f"{out}: holds this export; add --resume to make it again, or choose another --out")
+
+
+@contextlib.contextmanager
+def _left_if_whole(out: Path, *, replaces: bool) -> Iterator[Path]:
+    """A directory that becomes ``out`` at the end of the context, and is gone if it ends by an exception.
+
+    Args:
+      out: empty or not there; or else what is there is replaced, if so wanted.
+      replaces: whether it is.
+    """
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.unfinished-") as unfinished:
+            # Of its own, with the permissions that any new directory has.
+            directory = Path(unfinished) / "export"
+            directory.mkdir()
+            yield directory
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if replaces and out.exists():
+                os.replace(out, Path(unfinished) / "before")
+            # Whatever was put there meanwhile stays: only an empty directory is replaced.
+            os.replace(directory, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def runtime_source() -> str:
+    """`pd_jax.deploy.runtime` as one file that imports nothing of pd_jax."""
+    parts = [_parts(screens), _parts(runtime)]
+    imports = sorted({line for part in parts for line in part.imports if "pd_jax" not in line})
+    plain = [line for line in imports if "numpy" not in line and "__future__" not in line]
+    return "\n".join(
+        [
+            f"# Written by pd-jax export {__version__}. Apache-2.0. Needs numpy and onnxruntime.",
+            parts[1].docstring,
+            "",
+            "from __future__ import annotations",
+            "",
+            *[line for line in plain if line.startswith("import")],
+            *[line for line in plain if line.startswith("from")],
+            "",
+            "import numpy as np",
+            "",
+            parts[0].body.strip("\n"),
+            "",
+            "",
+            parts[1].body.strip("\n"),
+            "",
+        ]
+    )
+
+
+class _Parts(NamedTuple):
+    docstring: str
+    imports: Sequence[str]
+    body: str
+
+
+def _parts(module: Any) -> _Parts:
+    """A module's source, taken apart; its imports are single lines before everything else."""
+    source = inspect.getsource(module)
+    lines, statements = source.splitlines(), ast.parse(source).body
+    docstring, *rest = statements
+    imports = [node for node in rest if isinstance(node, ast.Import | ast.ImportFrom)]
+    last = imports[-1].end_lineno or 0
+    return _Parts(
+        "\n".join(lines[: docstring.end_lineno]),
+        [lines[node.lineno - 1] for node in imports],
+        "\n".join(lines[last:]),
+    )

@@ -1,0 +1,212 @@
+"""Whether an exported file is the policy: its outputs against JAX's, and whole games that the file plays itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pd_jax.config.export import ProofConfig
+from pd_jax.environments.envpool import Environment
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.evaluation.protocol import Protocol as ScoreProtocol
+from pd_jax.evaluation.scores import Score
+from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.replay.recordings import Dataset
+from pd_jax.types import PolicyApply
+
+_RECORDED_STEPS = 32
+
+
+class ExportedPolicy(Protocol):
+    """A file that was read back: `pd_jax.deploy.runtime.Policy` and its likes."""
+
+    def act(self, frames: np.ndarray, state: None = None) -> tuple[np.ndarray, None]:
+        """Greedy actions int32 ``[N]``."""
+        ...
+
+    def decide(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs float32 ``[N, actions]``, and the greedy actions."""
+        ...
+
+
+@dataclasses.dataclass
+class Agreement:
+    """How far a file's answers are from JAX's.
+
+    Attributes:
+      frames: observations that both were shown; none is one that nothing was decided on.
+      largest_difference: between two outputs, anywhere.
+      largest_relative_difference: the same, as a share of the largest output for that observation where that is
+        above 1: this is what the bound is for.
+      equal_actions: observations for which both choose the same.
+    """
+
+    frames: int = 0
+    largest_difference: float = 0.0
+    largest_relative_difference: float = 0.0
+    equal_actions: int = 0
+
+    @property
+    def share_of_equal_actions(self) -> float:
+        """Between 0 and 1."""
+        return self.equal_actions / self.frames
+
+    def add(self, ours: np.ndarray, theirs: np.ndarray, actions: np.ndarray) -> None:
+        """Takes in a batch.
+
+        Args:
+          ours, theirs: float32 ``[N, actions]``, JAX's outputs and the file's.
+          actions: int ``[N]``, the file's.
+        """
+        if not len(ours):
+            return
+        # NaN is no difference that a comparison would find.
+        differences = np.nan_to_num(np.abs(ours.astype(np.float64) - theirs), nan=np.inf).max(axis=1)
+        scales = np.maximum(1.0, np.abs(ours).max(axis=1))
+        self.frames += len(ours)
+        self.largest_difference = max(self.largest_difference, float(differences.max()))
+        self.largest_relative_difference = max(self.largest_relative_difference, float((differences / scales).max()))
+        self.equal_actions += int((ours.argmax(axis=1) == actions).sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """As in ``export.json``."""
+        return dataclasses.asdict(self) | {"share_of_equal_actions": self.share_of_equal_actions}
+
+    def fault(self, bounds: ProofConfig) -> str:
+        """What is not within the bounds, in words; ``""`` if all is."""
+        # Not "above": a difference may be NaN.
+        if not self.largest_relative_difference <= bounds.max_difference:
+            return (
+                f"outputs differ by up to {self.largest_relative_difference:.2g} on {self.frames:,} frames, more than "
+                f"proof.max_difference {bounds.max_difference:g}"
+            )
+        if self.share_of_equal_actions < bounds.min_equal_actions:
+            return (
+                f"{100 * self.share_of_equal_actions:.3f} % of the actions are equal on {self.frames:,} frames, less "
+                f"than proof.min_equal_actions {bounds.min_equal_actions:g}"
+            )
+        return ""
+
+
+def games_fault(file: Score, policy: Score, max_loss: float) -> str:
+    """Why the score of a file is not its policy's; ``""`` if it is.
+
+    It may be as low as the policy's 95 % interval on the same starts, or as ``max_loss`` allows: where hundreds of
+    actions follow from one that fell otherwise, games differ. One game has no interval, and says nothing.
+
+    Args:
+      file, policy: of games from the same starts.
+      max_loss: share of the policy's score.
+    """
+    if policy.low is None or file.mean >= min(policy.low, policy.mean - max_loss * abs(policy.mean)):
+        return ""
+    return (
+        f"scores {file.mean:,.1f} over {file.episodes} games, and the policy {policy.mean:,.1f} from the same starts "
+        f"(95 % interval from {policy.low:,.1f}; proof.max_loss {max_loss:g})"
+    )
+
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""Observations ``[L, ...]`` and bool ``[L]``: which of them are decided on."""
+
+
+def own_play(policy: GreedyPolicy, protocol: ScoreProtocol, seed: int) -> Iterator[Batch]:
+    """What a policy sees when it plays, step by step without end, epsilon-greedy as its games are."""
+    task, generator = policy.task, np.random.default_rng(seed)
+    environment = Environment(task, protocol.num_lanes, seed, stepping="host", **protocol.environment_options)
+    try:
+        _, timestep = environment.reset()
+        is_last = np.zeros(protocol.num_lanes, bool)
+        while True:
+            observations = np.ascontiguousarray(timestep.observations)
+            yield observations, ~is_last
+            actions = np.asarray(policy.outputs(observations)).argmax(axis=1)
+            explores = generator.random(len(actions)) < protocol.epsilon
+            actions = np.where(explores, generator.integers(task.num_actions, size=len(actions)), actions)
+            timestep = environment.step_host(actions, is_last)
+            is_last = np.asarray(timestep.is_last)
+    finally:
+        environment.close()
+
+
+def recorded_play(path: str, task: Task) -> Iterator[Batch]:
+    """What a recording shows, step by step, its stacks rebuilt.
+
+    Raises:
+      UserError: there is none, or it is of another game.
+    """
+    dataset = Dataset.open(path)
+    dataset.check_matches(task.name, task.num_actions)
+    stacks: np.ndarray | None = None
+    for trajectory in dataset.trajectories(_RECORDED_STEPS):
+        for observations, is_first, is_decision in zip(
+            np.asarray(trajectory.observations), trajectory.is_first, trajectory.is_decision, strict=True
+        ):
+            if task.kind == "atari":
+                filled = np.repeat(observations[..., None], 4, axis=-1)
+                moved = filled if stacks is None else np.concatenate([stacks[..., 1:], observations[..., None]], -1)
+                observations = stacks = np.where(np.asarray(is_first)[:, None, None, None], filled, moved)
+            yield np.ascontiguousarray(observations), np.asarray(is_decision)
+
+
+def compare(
+    policy: GreedyPolicy,
+    files: dict[str, ExportedPolicy],
+    batches: Iterator[Batch],
+    frames: int,
+    on_progress: Callable[[int], None],
+) -> dict[str, Agreement]:
+    """Shows files and their policy the same observations.
+
+    Args:
+      policy: as JAX computes it, in full float32.
+      files: by name.
+      batches: of observations; all of them where they end before.
+      frames: wanted, at least 1.
+      on_progress: called with the observations so far.
+
+    Returns:
+      by the files' names.
+
+    Raises:
+      UserError: there was nothing to compare, or a file answers one observation otherwise than the same one in a batch.
+    """
+    found = {name: Agreement() for name in files}
+    shown = 0
+    # Accelerators round products otherwise.
+    with jax.default_matmul_precision("float32"):
+        for observations, is_decided in batches:
+            ours = np.asarray(policy.outputs(observations))
+            is_decided = is_decided & (is_decided.cumsum() <= frames - shown)
+            for name, file in files.items():
+                theirs, actions = file.decide(observations)
+                if shown == 0 and not np.allclose(file.decide(observations[:1])[0], theirs[:1], rtol=1e-3, atol=1e-3):
+                    raise UserError(f"{name}: answers one observation otherwise than the same one among others")
+                found[name].add(ours[is_decided], theirs[is_decided], actions[is_decided])
+            shown += int(is_decided.sum())
+            on_progress(shown)
+            if shown >= frames:
+                break
+    if not shown:
+        raise UserError("data: the recording has no decision in it")
+    return found
+
+
+def file_apply(file: ExportedPolicy, task: Task) -> PolicyApply:
+    """What plays games by a file: one-hot outputs of the file's own actions, called back from compiled code."""
+
+    def act(observations: Any) -> np.ndarray:
+        actions, _ = file.act(np.array(observations))
+        return np.eye(task.num_actions, dtype=np.float32)[actions]
+
+    def apply(variables: Any, observations: Any) -> Any:
+        shape = jax.ShapeDtypeStruct((observations.shape[0], task.num_actions), jnp.float32)
+        return jax.pure_callback(act, shape, observations, vmap_method="sequential")
+
+    return apply
