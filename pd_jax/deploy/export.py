@@ -28,6 +28,7 @@ from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.proof import Agreement, ExportedPolicy, compare, file_apply, games_fault, own_play, recorded_play
 from pd_jax.deploy.stablehlo import StableHloPolicy, stablehlo_bytes
 from pd_jax.deploy.student import load_trained
+from pd_jax.distill.counters import GameCounters
 from pd_jax.environments import screens
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.tasks import Task
@@ -124,13 +125,13 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
     played = dataclasses.replace(config.evaluation, episodes=config.evaluation.num_lanes)
     memory = evaluation_memory(played, players, [policy.task for policy in policies])
     memory.check()
-    memory.tell()
     title = ", ".join(policy.task.name for policy in policies)
     with (
         _left_if_whole(out, replaces=config.resume) as directory,
         Interrupts() as interrupts,
         Progress(f"export {title}") as progress,
     ):
+        memory.tell()
         games = {policy.task.name: _export(config, policy, directory, interrupts, progress) for policy in policies}
         report: dict[str, Any] = {
             "format_version": runtime.FORMAT_VERSION,
@@ -278,6 +279,7 @@ def _rules(task: Task, protocol: Protocol) -> dict[str, Any]:
 def _of_student(policy: StudentPolicy) -> dict[str, Any]:
     trained, task = policy.trained, policy.task
     place, scored = trained.names.index(task.name), {}
+    learnt_from = trained.counters.games[place] if place < len(trained.counters.games) else GameCounters()
     told: Any = None if policy.summary is None else policy.summary.get("temperature")
     temperature = told[place] if isinstance(told, list) else told
     if policy.summary is not None and task.name in policy.summary.games:
@@ -298,6 +300,8 @@ def _of_student(policy: StudentPolicy) -> dict[str, Any]:
         "hashes": {
             "parameters": params_fingerprint(policy.variables["params"]),
             "run_config": fingerprint(read_run(policy.source).config_path),
+            "teacher": learnt_from.teacher_sha256 or None,
+            "recording": learnt_from.recording or None,
         },
         "licence": "that of its teachers",
     }
@@ -305,12 +309,16 @@ def _of_student(policy: StudentPolicy) -> dict[str, Any]:
 
 def _of_teacher(policy: GreedyPolicy) -> dict[str, Any]:
     assert isinstance(policy, Teacher)
-    metadata = policy.metadata
+    metadata, scores = policy.metadata, None
+    if evaluation := metadata.evaluation:
+        own = ("mean", "standard_error", "ci95", "episodes")
+        rules = {"name": metadata.protocol} | {key: value for key, value in evaluation.items() if key not in own}
+        scores = {"policy": {key: evaluation.get(key) for key in own}, "protocol": rules, "of": "the teacher's file"}
     return {
         "name": metadata.name,
         "network": metadata.network,
         "temperature": None,
-        "scores": metadata.evaluation or None,
+        "scores": scores,
         "source": {"teacher": os.path.basename(policy.source), "how_made": metadata.how_made},
         "hashes": {
             "parameters": params_fingerprint(policy.variables["params"]),
@@ -381,8 +389,8 @@ def _left_if_whole(out: Path, *, replaces: bool) -> Iterator[Path]:
 def runtime_source() -> str:
     """`pd_jax.deploy.runtime` as one file that imports nothing of pd_jax."""
     parts = [_parts(screens), _parts(runtime)]
-    imports = sorted({line for part in parts for line in part.imports if "pd_jax" not in line})
-    plain = [line for line in imports if "numpy" not in line and "__future__" not in line]
+    modules = {name for part in parts for name in part.modules} - {"numpy"}
+    names = {name for part in parts for name in part.names}
     return "\n".join(
         [
             f"# Written by pd-jax export {__version__}. Apache-2.0. Needs numpy and onnxruntime.",
@@ -390,8 +398,8 @@ def runtime_source() -> str:
             "",
             "from __future__ import annotations",
             "",
-            *[line for line in plain if line.startswith("import")],
-            *[line for line in plain if line.startswith("from")],
+            *[f"import {module}" for module in sorted(modules)],
+            f"from typing import {', '.join(sorted(names))}",
             "",
             "import numpy as np",
             "",
@@ -405,20 +413,33 @@ def runtime_source() -> str:
 
 
 class _Parts(NamedTuple):
+    """A module's source, taken apart.
+
+    Attributes:
+      docstring: with its quotes.
+      modules: that it imports whole.
+      names: that it takes from typing.
+      body: all that comes after the imports.
+    """
+
     docstring: str
-    imports: Sequence[str]
+    modules: Sequence[str]
+    names: Sequence[str]
     body: str
 
 
 def _parts(module: Any) -> _Parts:
-    """A module's source, taken apart; its imports are single lines before everything else."""
     source = inspect.getsource(module)
-    lines, statements = source.splitlines(), ast.parse(source).body
-    docstring, *rest = statements
+    lines, (docstring, *rest) = source.splitlines(), ast.parse(source).body
     imports = [node for node in rest if isinstance(node, ast.Import | ast.ImportFrom)]
-    last = imports[-1].end_lineno or 0
     return _Parts(
         "\n".join(lines[: docstring.end_lineno]),
-        [lines[node.lineno - 1] for node in imports],
-        "\n".join(lines[last:]),
+        [alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names],
+        [
+            alias.name
+            for node in imports
+            if isinstance(node, ast.ImportFrom) and node.module == "typing"
+            for alias in node.names
+        ],
+        "\n".join(lines[imports[-1].end_lineno :]),
     )

@@ -80,6 +80,7 @@ class Policy:
         Raises:
           NotAPolicyError: it is another file, or of a newer version.
           AlteredPolicyError: it was cut short or altered.
+          PolicyError: this version of ONNX Runtime cannot run it.
           OSError: it cannot be read.
         """
         path = os.fspath(path)
@@ -90,7 +91,11 @@ class Policy:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise PolicyError(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it: {reason}") from error
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         return cls(path, checked_metadata(text, path), session)
 
@@ -181,13 +186,20 @@ def checked_metadata(text: str | None, path: str) -> dict[str, Any]:
     Raises:
       NotAPolicyError: it says nothing, or in a newer format.
     """
-    metadata = json.loads(text or "{}")
-    version = metadata.get("format_version")
-    if not isinstance(version, int):
-        raise NotAPolicyError(f"{path}: says nothing of its policy")
-    if version > FORMAT_VERSION:
-        raise NotAPolicyError(f"{path}: is in format {version}, newer than the format {FORMAT_VERSION} read here")
-    return dict(metadata)
+    try:
+        metadata: dict[str, Any] = json.loads(text or "")
+        version = int(metadata["format_version"])
+        if version > FORMAT_VERSION:
+            raise NotAPolicyError(f"{path}: is in format {version}, newer than the format {FORMAT_VERSION} read here")
+        observation = metadata["observation"]
+        sizes = [int(size) for size in observation["shape"]]
+        is_whole = observation["dtype"] in ("uint8", "float32") and len(sizes) in (1, 3)
+        names = [metadata["game"], *metadata["action_names"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        is_whole, names = False, []
+    if not is_whole or not all(isinstance(name, str) for name in names):
+        raise NotAPolicyError(f"{path}: does not say what its policy is")
+    return metadata
 
 
 def _seal_of(model: bytes) -> bytes:

@@ -159,6 +159,6 @@ def _read(path: str) -> tuple[bytes, str]:
         raise AlteredPolicyError(f"{path}: was altered after pd-jax export wrote it; take another copy")
     length = int.from_bytes(body[-_LENGTH_BYTES:], "big")
     if not 0 < length <= min(_MOST_METADATA, len(body) - _LENGTH_BYTES):
-        raise NotAPolicyError(f"{path}: says nothing of its policy")
+        raise NotAPolicyError(f"{path}: does not say what its policy is")
     start = len(body) - _LENGTH_BYTES - length
     return body[:start], body[start:-_LENGTH_BYTES].decode()

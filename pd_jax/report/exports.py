@@ -24,7 +24,7 @@ def exports_table(report: Mapping[str, Any]) -> Table:
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("file", no_wrap=True)
-    for name in ("size", "frames", "largest\ndifference", "equal\nactions", "score of\nthe file", "of JAX", "games"):
+    for name in ("size", "frames", "largest\ndifference", "equal\nactions", "score of\nthe file", "of JAX"):
         table.add_column(name, justify="right", no_wrap=True)
     for game in report["games"].values():
         policy = game["policy_games"]
@@ -35,10 +35,9 @@ def exports_table(report: Mapping[str, Any]) -> Table:
                 Text(entry["file"]),
                 spell_bytes(entry["bytes"]),
                 f"{frames['frames']:,}",
-                f"{frames['largest_difference']:.1e}",
+                f"{frames['largest_relative_difference']:.1e}",
                 f"{100 * frames['share_of_equal_actions']:.2f} %",
                 *scores,
-                f"{games['episodes']:,}" if games else "–",
             )
     return table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import pd_jax
 from pd_jax.cli import main
 from pd_jax.config.export import ExportConfig, ExportEvaluationConfig, ProofConfig
+from pd_jax.config.sections import StudentConfig
 from pd_jax.deploy import export as export_module
 from pd_jax.deploy.layers import Dense, layers_of
 from pd_jax.deploy.onnx_file import onnx_bytes
@@ -23,8 +25,9 @@ from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.evaluator import evaluate
 from pd_jax.replay.recordings import Dataset
-from support.commands import QUICK_EVALUATION, contents, options, refusal, succeed
-from support.made_runs import write_distillation
+from pd_jax.system.interrupts import Interrupted
+from support.commands import contents, options, refusal, succeed
+from support.made_runs import write_distillation, write_student_run
 from support.policies import random_observations
 
 FEW = {"proof.frames": 50, "evaluation.episodes": 0, "evaluation.num-lanes": 4}
@@ -32,27 +35,9 @@ FEW = {"proof.frames": 50, "evaluation.episodes": 0, "evaluation.num-lanes": 4}
 
 @pytest.fixture(scope="module")
 def two_game_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A distillation of two games of unlike observations and actions. Not to be written to."""
-    path = tmp_path_factory.mktemp("two") / "run"
-    succeed(
-        "distill",
-        QUICK_EVALUATION
-        | {
-            "teacher": ["cartpole", "acrobot"],
-            "student.network": "mlp",
-            "student.mlp-hidden": 16,
-            "student.head-hidden": 8,
-            "env.num-lanes": 4,
-            "learner.updates-per-call": 10,
-            "replay.capacity": 512,
-            "schedule.rounds": 1,
-            "schedule.rollout-length": 16,
-            "schedule.steps-per-round": 128,
-            "schedule.updates-per-round": 20,
-            "out": path,
-        },
-    )
-    return path
+    """A run of two games of unlike observations and actions. Not to be written to."""
+    student = StudentConfig(network="mlp", mlp_hidden=(16,), head_hidden=8)
+    return write_student_run(tmp_path_factory.mktemp("two") / "run", ("cartpole", "acrobot"), student)
 
 
 def test_a_student_of_two_games_becomes_a_proven_file_for_each_and_the_runtime_beside(
@@ -87,7 +72,9 @@ def test_a_student_of_two_games_becomes_a_proven_file_for_each_and_the_runtime_b
         assert said["game"] == game and said["action_names"] == list(task.action_names)
         assert said["output"] == "logits" and said["parameters"] == student.num_params
         assert said["temperature"] == 0.01 and set(said["versions"]) == {"pd_jax", "jax", "numpy"}
-        assert said["scores"]["policy"]["mean"] == student.summary["games"][game]["student_score"]  # type: ignore[index]
+        assert said["scores"]["policy"]["mean"] == (11.0 if game == "cartpole" else 12.0)
+        assert said["scores"]["protocol"]["episodes"] == 30 and said["scores"]["of"].endswith("after 100 updates")
+        assert said["hashes"]["teacher"] == str(student.games.index(game)) * 64
         protocol = {**report["games"][game]["protocol"]}
         assert protocol["episodes"] == 4 and protocol["epsilon"] == 0.05 and protocol["max_episode_steps"] == 60
         scored = evaluate(
@@ -130,7 +117,10 @@ def test_a_teacher_of_frames_is_exported_with_the_rule_of_its_frames(tmp_path: P
     rule = file.metadata["observation"]["rule"]
     assert (rule["frame_skip"], rule["maximum_of"], rule["stack"]) == (4, 2, 4)
     assert file.metadata["hashes"]["teacher_file"] == pd_jax.load_teacher("pong").sha256
-    assert file.metadata["scores"] == json.loads(json.dumps(pd_jax.load_teacher("pong").metadata.evaluation))
+    evaluation = pd_jax.load_teacher("pong").metadata.evaluation
+    assert file.metadata["scores"]["policy"]["mean"] == evaluation["mean"]
+    assert file.metadata["scores"]["protocol"]["max_noops"] == evaluation["max_noops"]
+    assert file.metadata["scores"]["protocol"]["name"] == "classic"
 
 
 def test_an_export_is_made_again_for_the_same_settings_alone_and_replaced_when_it_is_whole(
@@ -172,6 +162,14 @@ def test_a_file_that_is_not_within_the_bounds_is_not_left(tmp_path: Path, capfd:
     assert left_nothing(tmp_path)
 
 
+def test_a_signal_leaves_nothing(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        pd_jax.run_export(ExportConfig(teacher="cartpole", out=str(tmp_path / "out")), stop=stop)
+    assert left_nothing(tmp_path)
+
+
 def test_a_file_that_plays_worse_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def upside_down(policy: Any, metadata: dict[str, Any], config: ExportConfig) -> bytes:
         *layers, last = layers_of(policy)
@@ -203,6 +201,8 @@ def test_a_directory_that_holds_something_is_left_as_it_is(tmp_path: Path, capfd
     (tmp_path / "file").write_text("mine")
     error = refusal(capfd, "export", "--teacher", "cartpole", "--out", str(tmp_path / "file"))
     assert error.endswith("is a file; --out takes a directory")
+    error = refusal(capfd, "export", "--teacher", "cartpole", "--out", "/proc/nowhere/out")
+    assert error.startswith("pd-jax export: /proc/nowhere/out: cannot be written: ")
     assert "is an address" in refusal(capfd, "export", "--teacher", "cartpole", "--out", "gs://bucket/out")
     assert set(contents(tmp_path)) == {"notes/notes.txt", "export/export.json", "file"}
     assert set(contents(tmp_path).values()) == {b"mine"}

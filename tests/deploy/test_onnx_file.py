@@ -31,7 +31,6 @@ NORMALISED = {
 }
 ATARI: dict[str, dict[str, Any]] = {
     "dqn": {"network": "dqn"},
-    "net1": {"network": "net1"},
     "net2": {"network": "net2"},
     "net3, normalised": {"network": "net3", "layer_norm": True},
     "multi3": {"network": "multi3", **SMALL, "head_hidden": 8},

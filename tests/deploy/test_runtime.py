@@ -110,11 +110,26 @@ def test_a_file_of_a_newer_version_says_so(tmp_path: Path) -> None:
     path = tmp_path / "cartpole.onnx"
     for metadata, why in (
         ({"format_version": 2}, "is in format 2, newer than the format 1 read here"),
-        ({}, "says nothing of its policy"),
+        ({}, "does not say what its policy is"),
+        ({"format_version": 1, "game": "pong"}, "does not say what its policy is"),
+        (metadata_of(policy.task) | {"observation": {"shape": [4], "dtype": "object"}}, "does not say what its policy"),
+        (metadata_of(policy.task) | {"action_names": [1, 2]}, "does not say what its policy is"),
     ):
         path.write_bytes(onnx_bytes(layers_of(policy), policy.task, metadata))
         with pytest.raises(NotAPolicyError, match=why):
             Policy.load(path)
+
+
+def test_what_onnx_runtime_cannot_run_is_one_line(file: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(file))
+    model.graph.node[0].op_type = "NoSuchOperation"
+    path = tmp_path / "other.onnx"
+    path.write_bytes(seal(model.SerializeToString()))
+    with pytest.raises(
+        PolicyError, match=r"other\.onnx: ONNX Runtime [0-9.]+ cannot run it: .*NoSuchOperation"
+    ) as error:
+        Policy.load(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.sections import EvaluationConfig, LossConfig, StudentConfig
+from pd_jax.distill.counters import DistillCounters, GameCounters
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.protocol import Rules
 from pd_jax.evaluation.scores import Score
+from pd_jax.learner.learner import learner_template
+from pd_jax.networks.student import make_student
 from pd_jax.report.groups import Report, build_report
 from pd_jax.report.results import Recipe, Result, find_runs, read_results
+from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.students import network_label
 from support.summaries import summary_of
 
 PARAMETERS = {"dqn": 1_693_362, "net1": 427_874, "net2": 113_346, "net3": 61_954, "mlp": 386}
@@ -151,3 +159,35 @@ def result(
         env_steps=1000,
         updates=100,
     )
+
+
+def write_student_run(path: Path, games: Sequence[str], student: StudentConfig, *, updates: int = 100) -> Path:
+    """A run of ``distill`` that ended, with a checkpoint of a student that nobody trained."""
+    config = DistillConfig(teacher=tuple(games), game=tuple(games), out=str(path), student=student)
+    template = learner_template(make_student(student, [get_task(game) for game in games]), config.learner)
+    generator = np.random.default_rng(0)
+    # The PRNG key is the only leaf that is no plain array.
+    state = jax.tree.map(
+        lambda leaf: (
+            jax.random.key(0)
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            else generator.standard_normal(leaf.shape).astype(leaf.dtype)
+        ),
+        template,
+    )
+    counters = DistillCounters(
+        updates=updates,
+        network=network_label(student, [get_task(game) for game in games]),
+        games=[
+            GameCounters(name=game, env_steps=1000, teacher_sha256=f"{index}" * 64) for index, game in enumerate(games)
+        ],
+    )
+    returns = {game: (10.0 + index, 12.0 + index) for index, game in enumerate(games)}
+    summary = summary_of(
+        returns, returns, student_parameters=1, teacher_parameters=2, updates=updates, temperature=0.01
+    )
+    with RunDirectory.create(path, "distill", to_mapping(config)) as run:
+        with Checkpointer(run.checkpoints) as checkpointer:
+            checkpointer.save(updates, state, counters.to_metadata())
+        run.write_summary(summary.to_json())
+    return path
