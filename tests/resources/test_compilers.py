@@ -15,9 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import export
+from jax.sharding import SingleDeviceSharding
 
 from pd_jax.config.loading import from_mapping
 from pd_jax.config.plan import PlanConfig
+from pd_jax.deploy.stablehlo import stablehlo_bytes
 from pd_jax.distill.memory import distillation_parts
 from pd_jax.environments.tasks import ATARI_57, get_task
 from pd_jax.replay import transitions
@@ -28,6 +31,7 @@ from pd_jax.resources.plan.plan import make_plan, report_program
 from pd_jax.resources.plan.programs import Program, Run, programs_of
 from pd_jax.resources.plan.summary import ProgramReport
 from pd_jax.system.devices import tracing_for
+from support.policies import metadata_of, random_teacher
 
 HAS_TPU = importlib.util.find_spec("libtpu") is not None
 HAS_CUDA = importlib.util.find_spec("jax_cuda13_plugin") is not None
@@ -95,6 +99,21 @@ def test_an_update_has_one_all_reduce_and_copies_no_ring(topology: str) -> None:
     estimate = sum(part.num_bytes for part in parts if part.name in ("replay", "student", "activations"))
     assert update.argument_bytes is not None
     assert estimate >= run.devices.size * (update.argument_bytes + update.temporary_bytes)
+
+
+@pytest.mark.parametrize("topology", BOTH)
+def test_a_policy_that_a_cpu_exported_compiles_to_the_platforms_own_convolutions(topology: str) -> None:
+    policy = random_teacher("pong", network="net2")
+    program = export.deserialize(bytearray(stablehlo_bytes(policy, metadata_of(policy.task))))
+    here = SingleDeviceSharding(devices_of(parse_topology(topology, read_kinds())).devices[0])
+    observations = jax.ShapeDtypeStruct((8, 84, 84, 4), jnp.uint8, sharding=here)
+    text = jax.jit(program.call, out_shardings=here).lower(observations).compile().as_text()
+    assert text is not None
+    if topology == "v5e:2x2":
+        # A TPU's dense layers are convolutions, too. Without it, it would round all factors to bfloat16.
+        assert text.count("operand_precision={highest,highest}") == len(re.findall(r" convolution\(", text)) == 5
+    else:
+        assert len(re.findall(r"__cudnn\$conv|[ _]convolution\(", text)) >= 3
 
 
 @pytest.mark.parametrize("topology", BOTH)
