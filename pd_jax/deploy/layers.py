@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pd_jax.deploy.policy import StudentPolicy
-from pd_jax.environments.tasks import Task
+from pd_jax.environments.tasks import ATARI_FRAME_SHAPE, Task
 from pd_jax.errors import UserError
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.heads import CategoricalHead, DeepHead, MultiGameHead, SingleHead
 from pd_jax.networks.joint import GameNetwork
+from pd_jax.networks.padded import PaddedTorso, same_margin
 from pd_jax.networks.partition import PartitionedTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
 from pd_jax.networks.residual import RESIDUAL_CHANNELS, ResidualTorso
@@ -42,12 +43,15 @@ class Normalise:
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """A 2-D convolution: ``kernel`` ``[size, size, in, out]``, ``bias`` ``[out]``, zeros around the image."""
+    """A 2-D convolution: ``kernel`` ``[size, size, in, out]``, ``bias`` ``[out]``.
+
+    ``padding`` is the number of zeros before and after, in either direction.
+    """
 
     kernel: np.ndarray
     bias: np.ndarray
     stride: int = 1
-    padding: int = 0
+    padding: tuple[int, int] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +164,8 @@ def _network_of(policy: GreedyPolicy) -> tuple[PolicyNetwork | MultiGameNetwork,
 def _torso(policy: GreedyPolicy, torso: Any, params: Mapping[str, Any]) -> tuple[Layer, ...]:
     if type(torso) in (AtariTorso, PartitionedTorso):
         return _atari(params, torso.layer_norm)
+    if type(torso) is PaddedTorso:
+        return _atari(params, layer_norm=False, padded=True)
     if type(torso) is ResidualTorso:
         return _residual(params, torso.pooling)
     if type(torso) is MLPTorso:
@@ -167,23 +173,27 @@ def _torso(policy: GreedyPolicy, torso: Any, params: Mapping[str, Any]) -> tuple
     raise _refused(policy, f"its torso {type(torso).__name__!r} is none of known layers")
 
 
-def _atari(params: Mapping[str, Any], layer_norm: bool) -> tuple[Layer, ...]:
+def _atari(params: Mapping[str, Any], layer_norm: bool, padded: bool = False) -> tuple[Layer, ...]:
     layers: list[Layer] = []
+    places = ATARI_FRAME_SHAPE[0]
     for index, stride in enumerate((4, 2, 1), start=1):
         convolution = params[f"conv{index}"]
         # As the network itself does, in float32.
         scale = np.float32(1.0 / 255.0 if index == 1 else 1.0)
-        layers.append(Convolution(convolution["kernel"] * scale, convolution["bias"], stride))
+        kernel = convolution["kernel"] * scale
+        padding = same_margin(places, len(kernel), stride) if padded else (0, 0)
+        layers.append(Convolution(kernel, convolution["bias"], stride, padding))
+        places = -(-places // stride)
         layers += [*_norm(params, f"norm{index}", layer_norm), RELU]
     return (*layers, Flatten(), _dense(params["fc1"]), *_norm(params, "norm4", layer_norm), RELU)
 
 
 def _residual(params: Mapping[str, Any], pooling: str) -> tuple[Layer, ...]:
     def convolution(block: Mapping[str, Any], name: str, scale: float = 1.0) -> Layer:
-        return Convolution(block[name]["kernel"] * np.float32(scale), block[name]["bias"], padding=1)
+        return Convolution(block[name]["kernel"] * np.float32(scale), block[name]["bias"], padding=(1, 1))
 
     layers: list[Layer] = []
-    size = 84
+    size = ATARI_FRAME_SHAPE[0]
     for index in range(len(RESIDUAL_CHANNELS)):
         block = params[f"block{index + 1}"]
         layers.append(convolution(block, "conv", 1.0 / 255.0 if index == 0 else 1.0))

@@ -24,7 +24,7 @@ from pd_jax.deploy.layers import (
     Residual,
 )
 from pd_jax.deploy.runtime import METADATA_KEY, seal
-from pd_jax.environments.tasks import Task
+from pd_jax.environments.tasks import ATARI_FRAME_SHAPE, Task
 from pd_jax.errors import UserError
 from pd_jax.version import __version__
 
@@ -114,7 +114,7 @@ class _Graph:
     def to_channels_first(self) -> None:
         """Turns frames ``[N, 84, 84, 4]`` as ONNX's convolutions want them."""
         self.add("Transpose", perm=[0, 3, 1, 2])
-        self._image = (84, 84)
+        self._image = ATARI_FRAME_SHAPE
 
     @functools.singledispatchmethod
     def write(self, layer: Any) -> None:
@@ -124,10 +124,10 @@ class _Graph:
     @write.register
     def _(self, layer: Convolution) -> None:
         assert self._image is not None
-        size, around = layer.kernel.shape[0], 2 * layer.padding
+        size, pads = len(layer.kernel), [side for side in layer.padding for _ in range(2)]
         kernel, bias = self.weight(layer.kernel.transpose(3, 2, 0, 1)), self.weight(layer.bias)
-        self.add("Conv", kernel, bias, strides=[layer.stride] * 2, pads=[layer.padding] * 4, kernel_shape=[size] * 2)
-        height, width = ((length + around - size) // layer.stride + 1 for length in self._image)
+        self.add("Conv", kernel, bias, strides=[layer.stride] * 2, pads=pads, kernel_shape=[size] * 2)
+        height, width = ((length + sum(layer.padding) - size) // layer.stride + 1 for length in self._image)
         self._image = (height, width)
 
     @write.register

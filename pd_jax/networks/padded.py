@@ -34,15 +34,15 @@ class PaddedTorso(nn.Module):
         x = observations
         for index, (channels, size, stride) in enumerate(_LAYERS):
             scale = 1.0 / 255.0 if index == 0 else 1.0
-            margins = [(0, 0), *(_margin(places, size, stride) for places in x.shape[1:3]), (0, 0)]
+            margins = [(0, 0), *(same_margin(places, size, stride) for places in x.shape[1:3]), (0, 0)]
             convolution = Convolution(
                 channels, size, stride, scale, method=self.method, dtype=self.dtype, name=f"conv{index + 1}"
             )
             x = nn.relu(convolution(jnp.pad(x, margins)))
-        return nn.relu(nn.Dense(PADDED_HIDDEN, dtype=self.dtype, name="fc1")(x.reshape(len(x), -1)))
+        return nn.relu(nn.Dense(PADDED_HIDDEN, dtype=self.dtype, name="fc1")(x.reshape(x.shape[0], -1)))
 
 
-def _margin(places: int, size: int, stride: int) -> tuple[int, int]:
+def same_margin(places: int, size: int, stride: int) -> tuple[int, int]:
     """Zeros before and after: as many as give ``places / stride`` windows, rounded up, the odd one after."""
     total = max((-(-places // stride) - 1) * stride + size - places, 0)
     return total // 2, total - total // 2

@@ -34,8 +34,8 @@ ATARI: dict[str, dict[str, Any]] = {
     "net2": {"network": "net2"},
     "net3, normalised": {"network": "net3", "layer_norm": True},
     "multi3": {"network": "multi3", **SMALL, "head_hidden": 8},
-    "categorical": {"network": "net3", "support": (-10.0, -2.5, 0.0, 1.0, 7.0)},
     "deep head": {"network": "net2", "head_sizes": (16, 8), "activation": "tanh"},
+    "dqn_same, categorical": {"network": "dqn_same", "support": (-10.0, -2.5, 0.0, 1.0, 7.0)},
     "impala_torch": {"network": "impala_torch"},
     "impala_flax": {"network": "impala_flax"},
 }

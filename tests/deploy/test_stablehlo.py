@@ -27,7 +27,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["net2", "impala_flax"])
+@pytest.mark.parametrize("name", ["net2", "dqn_same"])
 def test_it_answers_as_jax_does_and_holds_nothing_of_the_exporting_machine(name: str, tmp_path: Path) -> None:
     policy, path = random_teacher("pong", network=name, layer_norm=name == "net2"), tmp_path / "pong.stablehlo"
     path.write_bytes(stablehlo_bytes(policy, metadata_of(policy.task)))
@@ -48,6 +48,13 @@ def test_it_answers_as_jax_does_and_holds_nothing_of_the_exporting_machine(name:
     if name == "net2":
         assert kernels == {"8x8x4x16", "4x4x16x16", "3x3x16x16", "784x128", "128x6"}
     assert str(Path(__file__).parents[2]) not in text and sys.prefix not in text
+
+
+def test_residual_networks_take_any_batch_too() -> None:
+    policy = random_teacher("pong", network="impala_flax")
+    program = export.deserialize(bytearray(stablehlo_bytes(policy, metadata_of(policy.task))))
+    assert [str(size) for size in program.in_avals[0].shape] == ["N", "84", "84", "4"]
+    assert [str(size) for size in program.out_avals[0].shape] == ["N", "6"]
 
 
 def test_each_game_of_a_student_is_a_program_of_its_own(tmp_path: Path) -> None:
