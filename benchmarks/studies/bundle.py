@@ -4,8 +4,9 @@
 
 Both play whole games from the same starts, which chose the weights of neither: the new one with its weights rounded to
 float16, as they would be stored. It is bundled if its game has no teacher yet, or if it is better by more than the
-standard error of the difference. Its file then tells this score. Where its training went on from the bundled weights,
-steps and learning curve go on from theirs. A bundle over its size is refused, before anything is played.
+standard error of the difference. The exit code is 1 if it is no better, and 2 where something is refused. The file then
+tells this score. Where its training went on from the bundled weights, steps and learning curve go on from theirs. A
+bundle over its size is refused, before anything is played.
 """
 
 from __future__ import annotations
@@ -66,9 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compares, prints, and bundles what is better; 2 where something is refused, 1 where it is no better."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a teacher that pd-jax train-teacher left")
-    parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--lanes", type=int, default=20, help="games side by side")
-    parser.add_argument("--zoo", type=Path, default=next(iter(bundled_files().values())).parent, help="of the bundle")
+    parser.add_argument("--episodes", type=_count, default=100, help="whole games of each (default: 100)")
+    parser.add_argument("--lanes", type=_count, default=20, help="games side by side (default: 20)")
+    parser.add_argument(
+        "--zoo", type=Path, default=next(iter(bundled_files().values())).parent, help="directory of the bundle"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only compare")
     options = parser.parse_args(argv)
     try:
@@ -78,9 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{value} say nothing of a standard error; at least 2")
+    return value
+
+
 @computing()
 def bundle(options: argparse.Namespace) -> int:
     """What `main` does, with parsed options; raises a UserError where something is refused."""
+    if not options.zoo.is_dir():
+        raise UserError(f"{options.zoo}: no such directory")
     params, metadata = read_teacher(options.file)
     if metadata.games or metadata.source_format or metadata.observation["kind"] != "atari":
         raise UserError(f"{options.file}: is not a teacher of one Atari game that was trained here")

@@ -25,7 +25,16 @@ from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy import onnx_file, runtime, stablehlo
 from pd_jax.deploy.layers import layers_of
 from pd_jax.deploy.policy import StudentPolicy
-from pd_jax.deploy.proof import Agreement, ExportedPolicy, compare, file_apply, games_fault, own_play, recorded_play
+from pd_jax.deploy.proof import (
+    Agreement,
+    ExportedPolicy,
+    check_recording,
+    compare,
+    file_apply,
+    games_fault,
+    own_play,
+    recorded_play,
+)
 from pd_jax.deploy.stablehlo import StableHloPolicy, stablehlo_bytes
 from pd_jax.deploy.student import load_trained
 from pd_jax.distill.counters import GameCounters
@@ -120,6 +129,8 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
         check_backend(config.env.backend, policy.task)
         for name in config.format:
             FORMATS[name].check(policy)
+        if config.data is not None:
+            check_recording(config.data, policy.task)
     players = [(policy.apply, policy.variables) for policy in policies]
     # All lanes play, also where there are fewer games.
     played = dataclasses.replace(config.evaluation, episodes=config.evaluation.num_lanes)

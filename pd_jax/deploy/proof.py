@@ -135,6 +135,13 @@ def own_play(policy: GreedyPolicy, protocol: ScoreProtocol, seed: int) -> Iterat
         environment.close()
 
 
+def check_recording(path: str, task: Task) -> None:
+    """Raises a UserError unless there is a recording, and it is of the task."""
+    header = Dataset.open(path).header
+    if (header.task, header.num_actions) != (task.name, task.num_actions):
+        raise UserError(f"data: {path} is a recording of {header.task}, and the policy plays {task.name}")
+
+
 def recorded_play(path: str, task: Task) -> Iterator[Batch]:
     """What a recording shows, step by step, its stacks rebuilt.
 

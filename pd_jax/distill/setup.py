@@ -298,12 +298,13 @@ def _check_recorded_protocol(dataset: Dataset, config: DistillConfig) -> None:
     """Raises a UserError where a protocol is named that the recording does not have, or the other way about."""
     played = dataset.header.protocol
     if config.protocol in PROTOCOLS and played not in (None, config.protocol):
+        own = f"say --protocol {played}" if played in PROTOCOLS else "leave it out"
         raise UserError(
-            f"{dataset.path}: was recorded under protocol {played!r}, and protocol is {config.protocol!r}; leave it "
-            f"out, or say --protocol {CUSTOM} and what env is to be, to score by other rules than were played"
+            f"{dataset.path}: was recorded under protocol {played!r}, and protocol is {config.protocol!r}; {own}, or "
+            f"--protocol {CUSTOM} and what env is to be, to score by other rules than were played"
         )
     if dataset.header.named_protocol == played:
-        check_named_protocol(dataset.path, played, config)
+        check_named_protocol(dataset.path, played, config, f"{CUSTOM} to score by other rules than were played")
 
 
 def warn_of_other_play(dataset: Dataset, task: Task, config: DistillConfig) -> None:
@@ -315,7 +316,7 @@ def warn_of_other_play(dataset: Dataset, task: Task, config: DistillConfig) -> N
         usual = True if key == "fire_reset" else None
         played, scored = dataset.header.environment.get(key, usual), getattr(config.env, key)
         if played is not None and played != scored:
-            print_warning(f"env.{key}: {scored} in scores, {show(played)} in the play that {dataset.path} holds")
+            print_warning(f"env.{key}: {show(scored)} in scores, {show(played)} in the play that {dataset.path} holds")
 
 
 def warn_of_slow_dtype(config: StudentConfig, devices: DeviceGroup) -> None:

@@ -27,6 +27,9 @@ class FrameStack:
     Attributes:
       planes: uint8 ``[num_lanes, 4, 84, 84]``, oldest frame first; zeros before the first screens.
 
+    Raises:
+      ValueError: no lanes.
+
     Example:
       One game. ``screens`` are grey, as ALE's ``getScreenGrayscale`` gives them: the one that the game opens with, then
       the last two of the four that an action is held for::
@@ -37,7 +40,10 @@ class FrameStack:
     """
 
     def __init__(self, num_lanes: int = 1) -> None:
+        if num_lanes < 1:
+            raise ValueError(f"{num_lanes} lanes; at least 1")
         self.planes = np.zeros((num_lanes, STACK, *FRAME_SHAPE), np.uint8)
+        self._is_open = np.zeros(num_lanes, bool)
 
     def push(self, screens: np.ndarray, is_first: np.ndarray, lanes: np.ndarray | None = None) -> np.ndarray:
         """Adds a frame to stacks, the maximum of some screens, or fills them with it where a game opens.
@@ -51,7 +57,7 @@ class FrameStack:
           their stacks, uint8 ``[n, 84, 84, 4]``, oldest frame first, as policies see them.
 
         Raises:
-          ValueError: screens of another shape or dtype, or not one for each lane.
+          ValueError: screens of another shape or dtype, or not one for each lane; or a lane has not been opened yet.
         """
         lanes = np.arange(len(self.planes)) if lanes is None else np.asarray(lanes)
         screens, is_first = np.asarray(screens), np.asarray(is_first)
@@ -61,6 +67,9 @@ class FrameStack:
             raise ValueError(
                 f"{len(screens)} screens and is_first {is_first.dtype} {list(is_first.shape)} for {len(lanes)} lanes"
             )
+        if not (is_first | self._is_open[lanes]).all():
+            raise ValueError("a lane that no game has opened yet: its first screens take is_first")
+        self._is_open[lanes] = True
         frames = shrink(screens.max(axis=1))
         self.planes[lanes] = np.concatenate([self.planes[lanes, 1:], frames[:, None]], axis=1)
         self.planes[lanes[is_first]] = frames[is_first, None]

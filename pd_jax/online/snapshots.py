@@ -81,9 +81,10 @@ def read_snapshots(sources: Sequence[str], game: str | None) -> Snapshots:
       UserError: there is only one, or one cannot be read, plays another game, has another network or other outputs than
         the first, or does not come after the one before it.
     """
+    # A file that is not there is said to be so, also where a pattern has matched none.
+    first = load_teacher(sources[0], game)
     if len(sources) < 2:
         raise UserError("teacher_snapshots: 1 file is a teacher that stays as it is: pd-jax distill --teacher FILE")
-    first = load_teacher(sources[0], game)
     task_of(game, first)
     found: list[tuple[str, TeacherMetadata]] = [(first.sha256, first.metadata)]
     for source in sources[1:]:

@@ -151,7 +151,7 @@ def interference_grid(section: Section) -> Grid:
         _column("updates", rows, lambda row: _updates(row.together, row.alone), dispensable=2),
         _column("% of its own", rows, lambda row: format_percent(row.raw.value)),
         _column("above random", rows, lambda row: format_percent(row.normalised.value)),
-        _column("interval", rows, lambda row: _percent_interval(row.normalised), dispensable=1),
+        _column("interval of that", rows, lambda row: _percent_interval(row.normalised), dispensable=1),
     ]
     notes = [
         "the student of several games, in percent of one of the same network and loss that has this game to itself: "

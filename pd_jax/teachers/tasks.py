@@ -37,10 +37,13 @@ def check_protocol(teacher: Teacher, settings: ProtocolSettings) -> None:
     check_named_protocol(f"teacher {teacher.source}", teacher.metadata.named_protocol, settings)
 
 
-def check_named_protocol(who: str, named: str | None, settings: ProtocolSettings) -> None:
-    """As :func:`check_protocol`, of whoever names one of `PROTOCOLS`, or another, or none."""
+def check_named_protocol(
+    who: str, named: str | None, settings: ProtocolSettings, otherwise: str = "another one to mix them"
+) -> None:
+    """As :func:`check_protocol`, of whoever names one of `PROTOCOLS`, or another, or none; ``otherwise`` is what else
+    the user may say."""
     if settings.protocol is None and named in PROTOCOLS and named != settings.protocol_name:
         raise UserError(
             f"{who}: is of protocol {named!r}, and these settings are {settings.protocol_name!r}; say "
-            f"--protocol {named}, or another one to mix them"
+            f"--protocol {named}, or {otherwise}"
         )

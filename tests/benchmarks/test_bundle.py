@@ -66,6 +66,17 @@ def test_what_was_not_trained_here_is_refused(tmp_path: Path, capsys: pytest.Cap
         assert "is not a teacher of one Atari game that was trained here" in capsys.readouterr().err
 
 
+def test_what_cannot_be_is_refused_before_anything_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(bundled_files()["freeway"])
+    for option in ("--episodes", "--lanes"):
+        with pytest.raises(SystemExit) as ended:
+            bundle.main([file, "--zoo", str(tmp_path), option, "1"])
+        assert ended.value.code == 2
+        assert "1 say nothing of a standard error; at least 2" in capsys.readouterr().err
+    assert bundle.main([file, "--zoo", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"bundle: {tmp_path / 'none'}: no such directory\n"
+
+
 @pytest.mark.slow
 def test_a_teacher_is_no_better_than_itself_and_fills_an_empty_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

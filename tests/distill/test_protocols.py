@@ -96,12 +96,13 @@ def test_a_protocol_that_a_recording_does_not_have_is_refused_with_exit_code_2(t
     argv += [f"--{name}={value}" for name, value in SMALL.items()]
     message = refusal(capfd, *argv, "--data", str(classic), "--protocol", "modern")
     assert message.startswith(
-        f"pd-jax distill: {classic}: was recorded under protocol 'classic', and protocol is 'modern'; leave it out, or "
+        f"pd-jax distill: {classic}: was recorded under protocol 'classic', and protocol is 'modern'; say --protocol "
+        "classic, or --protocol custom "
     )
     message = refusal(capfd, *argv, "--data", str(modern))
     assert message == (
         f"pd-jax distill: {modern}: is of protocol 'modern', and these settings are 'classic'; say --protocol modern, "
-        "or another one to mix them"
+        "or custom to score by other rules than were played"
     )
     assert contents(tmp_path) == before and not out.exists()
 

@@ -99,3 +99,14 @@ def test_other_screens_are_refused_and_nothing_is_stacked(screens: np.ndarray) -
     with pytest.raises(ValueError, match="is_first int64"):
         stack.push(np.ones((1, 2, 210, 160), np.uint8), np.array([1]))
     assert not stack.planes.any()
+
+
+def test_a_lane_is_opened_before_it_goes_on() -> None:
+    stack, screens = FrameStack(2), np.ones((2, 1, *SCREEN_SHAPE), np.uint8)
+    with pytest.raises(ValueError, match="no game has opened yet: its first screens take is_first"):
+        stack.push(screens, np.array([True, False]))
+    assert not stack.planes.any()
+    stack.push(screens, np.ones(2, bool))
+    stack.push(screens, np.zeros(2, bool))
+    with pytest.raises(ValueError, match="0 lanes; at least 1"):
+        FrameStack(0)

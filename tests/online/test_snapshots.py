@@ -242,6 +242,7 @@ def test_a_run_goes_on_with_more_rounds_and_more_snapshots_and_not_with_others(
             {"teacher-snapshots": ["{0}"]},
             "teacher_snapshots: 1 file is a teacher that stays as it is: pd-jax distill",
         ),
+        ({"teacher-snapshots": ["no-such-*.safetensors"]}, "no-such-*.safetensors: no such file"),
         ({"schedule.rounds": 2}, "--teacher-snapshots: 3 files, and each is to teach in one of schedule.rounds (2) at"),
         ({"teacher-snapshots": ["{1}", "{0}"]}, "1000.safetensors has 1,000 steps behind it, and "),
         ({"teacher-snapshots": ["{0}", "{0}"]}, "1000.safetensors is "),
