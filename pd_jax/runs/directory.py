@@ -36,6 +36,7 @@ wait for others. That a run is traced, or by how many processes, makes it no oth
 _ADDED = {
     "data_order": "recorded",
     "env.fire_reset": True,
+    "pqn.optimizer": "radam",
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""
