@@ -43,6 +43,7 @@ from pd_jax.teachers.importers.conversion import (
     Pair,
     channels_last,
     check_actions,
+    check_layers,
     checked_pair,
     describe,
     from_torch,
@@ -336,12 +337,7 @@ def _ordered(layers: dict[str, Any], task: Task) -> tuple[list[Pair], list[Pair]
     frames = task.kind == "atari"
     convolutions = [f"Conv_{index}" for index in range(len(NATURE_CONVOLUTIONS))] if frames else []
     dense = [f"Dense_{index}" for index in range(2 if frames else max(1, len(layers)))]
-    for name in (*convolutions, *dense):
-        if name not in layers:
-            raise Malformed(f"layer {name!r} is missing; the network holds {listed(layers)}; {_READABLE}")
-    for name in layers:
-        if name not in (*convolutions, *dense):
-            raise Malformed(f"layer {name[:80]!r} does not belong to the network; {_READABLE}")
+    check_layers(layers, (*convolutions, *dense), _READABLE)
     # Of vectors there are no convolutions, and so no shapes.
     kernels = [_pair(name, layers[name], shape) for name, shape in zip(convolutions, NATURE_CONVOLUTIONS, strict=False)]
     width = math.prod(NATURE_FLAT) if frames else task.observation_shape[0]

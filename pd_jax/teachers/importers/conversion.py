@@ -91,6 +91,16 @@ def check_actions(found: int, task: Task) -> None:
         raise Malformed(f"has {found} actions, {task.name} has {task.num_actions}{full}")
 
 
+def check_layers(layers: Mapping[str, Any], wanted: Sequence[str], readable: str) -> None:
+    """Raises a Malformed unless a network has just the wanted layers; ``readable`` says which agents are read."""
+    for name in wanted:
+        if name not in layers:
+            raise Malformed(f"layer {name!r} is missing; the network holds {listed(layers)}; {readable}")
+    for name in layers:
+        if name not in wanted:
+            raise Malformed(f"layer {name[:80]!r} does not belong to the network; {readable}")
+
+
 def describe(
     task: Task,
     *,

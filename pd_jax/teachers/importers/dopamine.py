@@ -41,6 +41,7 @@ from pd_jax.teachers.importers.conversion import (
     NATURE_CONVOLUTIONS,
     Pair,
     check_actions,
+    check_layers,
     checked_pair,
     describe,
     layer,
@@ -157,12 +158,7 @@ def _checked(layers: dict[str, Any]) -> tuple[list[Pair], bool]:
     is_dueling = f"{kind}_2" in layers
     convolutions = [f"Conv_{index}" for index in range(len(NATURE_CONVOLUTIONS))]
     dense = [f"{kind}_{index}" for index in range(3 if is_dueling else 2)]
-    for name in (*convolutions, *dense):
-        if name not in layers:
-            raise Malformed(f"layer {name!r} is missing; the network holds {listed(layers)}; {_READABLE}")
-    for name in layers:
-        if name not in (*convolutions, *dense):
-            raise Malformed(f"layer {name[:80]!r} does not belong to the network; {_READABLE}")
+    check_layers(layers, (*convolutions, *dense), _READABLE)
     shapes: list[Sequence[int | None]] = [*NATURE_CONVOLUTIONS, (math.prod(PADDED_FLAT), PADDED_HIDDEN)]
     shapes += [(PADDED_HIDDEN, None)] * (len(dense) - 1)
     named = zip((*convolutions, *dense), shapes, strict=True)
