@@ -43,6 +43,9 @@ class DistillationSettings(ProtocolSettings, ProfiledConfig):
     """Go on with the run that is in the directory, or begin it if there is none; auto says the same."""
     accept_other_teacher: bool = False
     """Let a run that is resumed go on with another teacher file than it was begun with."""
+    init_from: PathText | None = None
+    """What the student starts from: the directory of a distill run, of which the newest student is taken, or a teacher
+    file of such a network and these games; None starts from scratch."""
     game: Words | None = None
     """Names or EnvPool ids of the games, in the teachers' order; None is what the teachers play."""
     data: Paths | None = None

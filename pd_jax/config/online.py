@@ -63,6 +63,9 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
     """Directory of the run."""
     resume: bool = False
     """Go on with the run that is in the directory."""
+    init_from: PathText | None = None
+    """What the student starts from: the directory of a distill run, of which the newest student is taken, or a teacher
+    file of such a network and this game; None starts from scratch."""
     game: Words | None = None
     """Name or EnvPool id of the game; None is what the teacher plays."""
     teacher: Paths | None = None
@@ -128,6 +131,7 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
             out=self.out,
             resume=self.resume,
             seed=self.seed,
+            init_from=self.init_from,
             game=self.game,
             protocol=self.protocol,
             epsilon=self.epsilon,

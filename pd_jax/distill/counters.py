@@ -87,7 +87,8 @@ class DistillCounters(StudentCounters):
             if dataset is not None:
                 game.recording, game.recorded_steps = dataset.header.identity, dataset.num_steps
             games.append(game)
-        return cls(network=setup.network, parts=dict(vars(setup.config.parts)), games=games)
+        start = None if setup.start is None else setup.start.to_json()
+        return cls(network=setup.network, parts=dict(vars(setup.config.parts)), games=games, init_from=start)
 
     def check_goes_on(self, setup: DistillSetup, path: Path) -> None:
         """Checks that a run can go on as it was begun.

@@ -206,10 +206,18 @@ class DistillSession(StudentSession[DistillCounters]):
     def _restore_or_init(self) -> None:
         self.counters = DistillCounters.begin(self.setup)
         state = self.restore(self.learner.template, self.setup.network, lambda counters: f"update {counters.updates:,}")
-        if state is None:
-            self._wait_for_new = self.learner.init_ahead(jax.random.key(self.config.seed))
-        else:
+        if state is not None:
             self._state = self.setup.devices.replicate(state)
+            return
+        wait, start = self.learner.init_ahead(jax.random.key(self.config.seed)), self.setup.start
+        if start is None:
+            self._wait_for_new = wait
+            return
+        self.progress.print(start.describe())
+        # Every optimizer begins at zeros, whatever the parameters.
+        self._wait_for_new = lambda: dataclasses.replace(
+            wait(), variables=self.setup.devices.replicate(start.variables)
+        )
 
     def check_restored(self, step: int | None) -> None:
         """Of several processes all begin where process 0 does; and what the run learns from is what it was."""

@@ -31,6 +31,7 @@ from pd_jax.replay.recordings import Dataset
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote
 from pd_jax.runs.parts import settle
+from pd_jax.runs.start import Start, goes_on, load_start
 from pd_jax.runs.students import load_teacher, network_label
 from pd_jax.system import hosts
 from pd_jax.system.devices import DeviceGroup
@@ -56,6 +57,7 @@ class DistillSetup:
       memory: what the run takes, which there is.
       teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
       actors: devices that only play; none if the play shares the devices of the updates.
+      start: what the student starts from; None is from scratch, or from a checkpoint of the run's own.
     """
 
     config: DistillConfig
@@ -67,6 +69,7 @@ class DistillSetup:
     memory: MemoryEstimate
     teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
     actors: tuple[jax.Device, ...] = ()
+    start: Start | None = None
 
     def actor(self, game: int) -> jax.Device | None:
         """The device that plays a game: games are dealt out over the actors. None is the default device."""
@@ -195,6 +198,7 @@ def make_setup(
     check_stacks_fit(config, tasks)
     warn_of_slow_dtype(config.student, devices)
     student = make_student(config.student, tasks).with_sizes(sizes)
+    start = start_of(config, student)
     policies = [(player.network.apply, player.variables) for player in teachers]
     own = _share_of_process(config, devices.num_processes)
     memory = MemoryEstimate(distillation_parts(own, student, policies, devices.here), devices.here)
@@ -203,7 +207,18 @@ def make_setup(
     for task, player in zip(tasks, teachers, strict=True):
         if task.name in scores:
             scores[task.name].check_fits(Protocol.of(config, task), task, player)
-    return DistillSetup(config, teachers, tasks, datasets, devices, student, memory, scores, actors)
+    return DistillSetup(config, teachers, tasks, datasets, devices, student, memory, scores, actors, start)
+
+
+def start_of(config: DistillConfig, student: Student) -> Start | None:
+    """What a run's student starts from; nothing is looked for where the run goes on from a checkpoint of its own.
+
+    Raises:
+      UserError: it is not there, or is another student.
+    """
+    if config.init_from is None or goes_on(config.out, resume=config.resume):
+        return None
+    return load_start(config.init_from, config.student.network, student)
 
 
 def _share_of_process(config: DistillConfig, count: int) -> DistillConfig:
@@ -332,10 +347,13 @@ def warn_of_slow_dtype(config: StudentConfig, devices: DeviceGroup) -> None:
 _warn_once = functools.cache(print_warning)
 
 
-_MAY_CHANGE = frozenset({"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data"})
+_MAY_CHANGE = frozenset(
+    {"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data", "init_from"}
+)
 """What a resumed run may set anew: how long it goes on, how it is scored, on which devices and how far ahead it plays,
-and where its teachers and recordings lie. That they are the same ones is checked by their fingerprints."""
-_OF_A_HOST = ("teacher", "data", "env.num_threads", "env.stepping")
+and where its teachers and recordings lie. That they are the same ones is checked by their fingerprints. What it has
+started from does not matter any more."""
+_OF_A_HOST = ("teacher", "data", "init_from", "env.num_threads", "env.stepping")
 """What processes of one run need not have alike; that teachers and recordings are is seen from their fingerprints."""
 _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")
 
@@ -367,6 +385,7 @@ def _check_alike(among: hosts.Hosts, setup: DistillSetup) -> None:
     for name, teacher, dataset in zip(setup.names, setup.teachers, setup.datasets, strict=True):
         own[f"the fingerprint of {name}'s teacher"] = teacher.sha256
         own[f"the identity of {name}'s recording"] = dataset and [dataset.header.identity, dataset.num_steps]
+    own["the fingerprint of init_from"] = setup.start and setup.start.sha256
     own = json.loads(json.dumps(own))
     for key, first, here in differences(json.loads(among.from_primary("settings", json.dumps(own))), own):
         if key not in _OF_A_HOST:

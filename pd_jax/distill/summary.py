@@ -63,6 +63,7 @@ def summarise_distillation(
         "loss": config.loss.kind,
         "temperature": one_or_list(temperatures(config.loss, setup.gives_logits)) if config.loss.kind == "kl" else None,
         "behaviour": config.behaviour.policy,
+        **({} if counters.init_from is None else {"init_from": counters.init_from}),
         "evaluation_epsilon": config.evaluation.epsilon,
         "max_noops": config.env.max_noops,
         **({"protocol": config.protocol_name} if any(task.kind == "atari" for task in setup.tasks) else {}),

@@ -7,6 +7,7 @@ distil online). Composes the modules; owns files and time.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Generator, Mapping
@@ -81,6 +82,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
         first = setup.snapshots.env_steps[0] if setup.snapshots is not None else 0
         counters = OnlineCounters(
             network=setup.label,
+            init_from=None if student_setup.start is None else student_setup.start.to_json(),
             parts=dict(vars(config.parts)),
             play=GameCounters(name=setup.task.name),
             teacher_env_steps=first,
@@ -134,6 +136,9 @@ class OnlineSession(StudentSession[OnlineCounters]):
         teacher = self.setup.init_teacher() if self.setup.snapshots is None else None
         # Not the teacher's key: the two networks may be alike.
         student = self.learner.init_single(jax.random.fold_in(jax.random.key(self.config.seed), 1))
+        if (start := self.setup.student_setup.start) is not None:
+            # Every optimizer begins at zeros, whatever the parameters.
+            student = dataclasses.replace(student, variables=jax.tree.map(jnp.asarray, start.variables))
         if teacher is None:
             fresh = OnlineState(jnp.int32(0), student, jnp.int32(0))
         else:
@@ -146,6 +151,8 @@ class OnlineSession(StudentSession[OnlineCounters]):
                 "the teacher plays on with fresh episodes"
             ),
         )
+        if restored is None and start is not None:
+            self.progress.print(start.describe())
         return fresh if restored is None else restored
 
     def _train(self) -> None:

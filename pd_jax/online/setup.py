@@ -11,7 +11,7 @@ from pd_jax.config.distill import check_devices
 from pd_jax.config.games import check_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.online import OnlineConfig
-from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit, warn_of_slow_dtype
+from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit, start_of, warn_of_slow_dtype
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
@@ -34,8 +34,8 @@ from pd_jax.trainers.teacher_writer import TeacherWriter
 
 _MAY_CHANGE = frozenset(
     {"schedule.rounds", "evaluation", "learner.num_devices", "pqn.total_steps", "pqn.learning_rate", "pqn.epsilon_end"}
-    # Where they lie; what they hold is compared.
-    | {"teacher_snapshots"}
+    # Where they lie; what they hold is compared, or does not matter any more.
+    | {"teacher_snapshots", "init_from"}
 )
 """What a resumed run may set anew: how long it goes on, how it is scored, how fast the teacher learns."""
 
@@ -139,10 +139,11 @@ def _student_setup(config: OnlineConfig, task: Task, metadata: TeacherMetadata, 
     sizes = part_sizes(config.parts)
     student = make_student(config.student, (task,)).with_sizes(sizes)
     network = with_sizes(network, sizes)
+    start = start_of(distillation, student)
     memory = online_memory(config, student, network, devices)
     memory.check()
     target = Teacher(metadata, {}, f"(the {config.target} snapshot)", "", network)
-    return DistillSetup(distillation, (target,), (task,), (None,), devices, student, memory)
+    return DistillSetup(distillation, (target,), (task,), (None,), devices, student, memory, start=start)
 
 
 def open_online_run(setup: OnlineSetup) -> RunDirectory:

@@ -37,6 +37,7 @@ def summarise_online(
         "teacher_network": network,
         "teacher": f"{task.name}-{network}, {config.target}",
         "started_from": config.only_teacher,
+        **({} if counters.init_from is None else {"init_from": counters.init_from}),
         "loss": config.loss.kind,
         "target": config.target,
         "target_changes": counters.target_changes,

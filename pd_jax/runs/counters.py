@@ -53,9 +53,11 @@ class StudentCounters(Counters):
 
     Attributes:
       updates: of the student, done so far.
+      init_from: what it has started from, as `pd_jax.runs.start.Start.to_json` says it; None is from scratch.
     """
 
     updates: int = 0
+    init_from: dict[str, Any] | None = None
 
     @property
     @abc.abstractmethod

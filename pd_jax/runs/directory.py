@@ -35,6 +35,7 @@ wait for others. That a run is traced, or by how many processes, makes it no oth
 
 _ADDED = {
     "data_order": "recorded",
+    "init_from": None,
     "env.fire_reset": True,
     "pqn.optimizer": "radam",
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},

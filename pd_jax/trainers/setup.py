@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +27,7 @@ from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import checkpoint_part, programs_part
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.parts import settle
+from pd_jax.runs.start import goes_on, saved_steps
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
@@ -179,16 +179,11 @@ def open_training_run(config: TrainTeacherConfig) -> RunDirectory:
 def _check_goes_on(config: TrainTeacherConfig, there: Mapping[str, Any]) -> None:
     """Raises a UserError if a run that is resumed has done more than it is now to do."""
     key, wanted = f"{config.algorithm}.total_steps", config.learning.total_steps
-    done = max(_saved_steps(config.out), default=0)
+    done = max(saved_steps(config.out), default=0)
     planned = there.get(config.algorithm, {}).get("total_steps", wanted)
     # The last iteration may go beyond what was planned.
     if wanted < planned and wanted < done:
         raise UserError(f"{key}: {wanted:,} is less than the {done:,} steps that the run in {config.out} has behind it")
-
-
-def _saved_steps(out: str) -> list[int]:
-    directory = Path(out) / "checkpoints"
-    return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
 
 
 def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any | None:
@@ -204,7 +199,7 @@ def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any | None:
     Raises:
       UserError: there is no such teacher, or training cannot go on from its weights.
     """
-    if config.init_from is None or (config.resume and _saved_steps(config.out)):
+    if config.init_from is None or goes_on(config.out, resume=config.resume):
         return None
     # A file of several games is the same weights for each of them.
     teacher = load_teacher(config.init_from, tasks[0].name)

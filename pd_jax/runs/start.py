@@ -1,0 +1,154 @@
+"""Another student's parameters, which a student starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pd_jax.errors import UserError
+from pd_jax.networks.student import Student
+from pd_jax.runs.directory import read_run
+from pd_jax.runs.students import load_teacher, read_distilled
+from pd_jax.system.files import expand_home
+from pd_jax.teachers.files import check_params, params_fingerprint
+from pd_jax.teachers.metadata import TeacherMetadata
+
+_UPDATES = re.compile(r"after ([0-9]{1,12}) updates")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """What a student starts from.
+
+    Attributes:
+      source: the run's directory, or the file, as the user named it.
+      network: its network's name.
+      games: that it plays.
+      updates: that it has had; None where its file does not say.
+      sha256: of its parameters, as `pd_jax.teachers.files.params_fingerprint` has it.
+      variables: NumPy arrays in the shapes of the student that starts.
+    """
+
+    source: str
+    network: str
+    games: tuple[str, ...]
+    updates: int | None
+    sha256: str
+    variables: Any
+
+    def describe(self) -> str:
+        """A line for the terminal."""
+        updates = "" if self.updates is None else f" after {self.updates:,} updates"
+        return (
+            f"starts from {self.source}: {self.network} of {', '.join(self.games)}{updates} "
+            f"(parameters {self.sha256[:12]})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What checkpoints and summaries say of it; where it lies on this machine is no part of that."""
+        return {
+            "source": os.path.basename(os.path.abspath(self.source)),
+            "network": self.network,
+            "games": list(self.games),
+            "updates": self.updates,
+            "parameters_sha256": self.sha256,
+        }
+
+
+def saved_steps(out: str | os.PathLike[str]) -> list[int]:
+    """The steps of the checkpoints in a run's directory, by their names; none where there is no run."""
+    directory = Path(out) / "checkpoints"
+    return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
+
+
+def goes_on(out: str | os.PathLike[str], *, resume: bool) -> bool:
+    """Whether a run goes on from a checkpoint of its own, so that what it was to start from does not matter."""
+    return resume and bool(saved_steps(out))
+
+
+def load_start(init_from: str, network: str, student: Student) -> Start:
+    """Reads what a student is to start from, and checks that it is such a student.
+
+    Args:
+      init_from: the directory of a ``distill`` run, whose newest intact checkpoint is meant, or a teacher: its name, or
+        its file.
+      network: the name of the student's network.
+      student: that starts. Of several games it may have some of those that are there, in any order.
+
+    Raises:
+      UserError: there is no such run or file, no intact checkpoint in it, or it is of other games, another network or
+        other sizes, or a weight is not finite.
+    """
+    path = expand_home(init_from)
+    wanted = tuple(task.name for task in student.tasks)
+    found = _of_run(path) if _is_run(path) else _of_teacher(path, wanted[0])
+    fits = found.network == network and (found.games == wanted or (len(wanted) > 1 and {*wanted} <= {*found.games}))
+    if not fits:
+        raise UserError(
+            f"init_from: {init_from} is a {found.network} for {', '.join(found.games)}, and the run wants a "
+            f"{network} for {', '.join(wanted)}"
+        )
+    params = found.variables["params"]
+    if found.games != wanted:
+        params = _of_games(params, [found.games.index(game) for game in wanted])
+    shapes = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(student.init, jax.random.key(0))["params"])
+    check_params(params, shapes, f"init_from: {init_from}")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise UserError(f"init_from: {init_from}: a weight is NaN or infinite")
+    return dataclasses.replace(found, source=init_from, variables={"params": params})
+
+
+def _is_run(path: str) -> bool:
+    """Whether it is a run's directory, and its own student is meant: that of online is not its teacher's file."""
+    if not os.path.isfile(os.path.join(path, "config.yaml")):
+        return False
+    command = read_run(path).command
+    if command == "train-teacher":
+        return False
+    if command != "distill":
+        raise UserError(f"init_from: {path} is a run of pd-jax {command}; give a run of pd-jax distill, or a file")
+    return True
+
+
+def _of_run(path: str) -> Start:
+    found = read_distilled(read_run(path))
+    params = jax.tree.map(np.asarray, found.variables["params"])
+    games = tuple(task.name for task in found.student.tasks)
+    updates = int(found.metadata["updates"])
+    return Start(path, found.config.student.network, games, updates, params_fingerprint(params), {"params": params})
+
+
+def _of_teacher(path: str, game: str) -> Start:
+    # A file of several games is the same weights for each of them.
+    teacher = load_teacher(path, game)
+    metadata = teacher.metadata
+    if metadata.layer_norm:
+        raise UserError(f"init_from: {path} has layer_norm, and students have none")
+    # Students may have layers of other widths, which are seen from the weights.
+    if what := dataclasses.replace(metadata, channels=None, hidden=None, head_hidden=None).untrainable:
+        raise UserError(f"init_from: {path} has {what}; students are plain networks with relu")
+    params = jax.tree.map(np.asarray, teacher.variables["params"])
+    games = tuple(metadata.games) or (metadata.game,)
+    return Start(path, metadata.network, games, _updates(metadata), params_fingerprint(params), {"params": params})
+
+
+def _updates(metadata: TeacherMetadata) -> int | None:
+    """That a student's file says."""
+    said = _UPDATES.search(metadata.how_made) if metadata.algorithm == "policy-distillation" else None
+    return None if said is None else int(said[1])
+
+
+def _of_games(params: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """The parameters of a network of several games for some of them: the torso as it is, and their heads."""
+    head = params["head"]
+    stacked = {name: layer for name, layer in head.items() if not name.startswith("output")}
+    own = jax.tree.map(lambda leaf: leaf[list(places)], stacked)
+    own |= {f"output{index}": head[f"output{place}"] for index, place in enumerate(places)}
+    return {**params, "head": own}
