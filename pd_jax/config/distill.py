@@ -97,7 +97,25 @@ class DistillConfig(DistillationSettings):
         if self.data is not None and self.checkpoint.replay:
             yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         yield from games_conflicts(self.game or (), self.student.network)
+        yield from _quantisation_conflicts(self)
         yield from protocol_conflicts(self)
+
+
+def _quantisation_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
+    """Yields, as `CommandConfig.conflicts` does, why a student cannot learn with quantisation."""
+    if config.student.quantisation == "none":
+        return
+    if config.init_from is None:
+        yield (
+            "student.quantisation",
+            f"{config.student.quantisation!r} goes on from a student that has learnt; give it as --init-from RUN",
+        )
+    if config.student.compute_dtype != "float32":
+        yield (
+            "student.quantisation",
+            f"{config.student.quantisation!r} learns in float32, and student.compute_dtype is "
+            f"{config.student.compute_dtype!r}",
+        )
 
 
 def check_devices(config: DistillConfig, num_devices: int) -> None:

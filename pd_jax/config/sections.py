@@ -128,6 +128,8 @@ class StudentConfig:
     """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
     compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
     """Type of the activations; parameters and losses are float32 always."""
+    quantisation: Annotated[Literal["none", "int8"], Choice("a quantisation")] = "none"
+    """Int8 goes on from the student of init_from and learns as 8-bit integers compute, which export then writes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.sections import StudentConfig
+from pd_jax.distill.calibration import calibrated
 from pd_jax.distill.memory import distillation_parts
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.protocols import CUSTOM, PROTOCOLS
@@ -218,7 +219,8 @@ def start_of(config: DistillConfig, student: Student) -> Start | None:
     """
     if config.init_from is None or goes_on(config.out, resume=config.resume):
         return None
-    return load_start(config.init_from, config.student.network, student)
+    start = load_start(config.init_from, config.student.network, student)
+    return start if config.student.quantisation == "none" else calibrated(start, student, config)
 
 
 def _share_of_process(config: DistillConfig, count: int) -> DistillConfig:
@@ -386,6 +388,7 @@ def _check_alike(among: hosts.Hosts, setup: DistillSetup) -> None:
         own[f"the fingerprint of {name}'s teacher"] = teacher.sha256
         own[f"the identity of {name}'s recording"] = dataset and [dataset.header.identity, dataset.num_steps]
     own["the fingerprint of init_from"] = setup.start and setup.start.sha256
+    own["the calibration of init_from"] = setup.start and setup.start.calibration
     own = json.loads(json.dumps(own))
     for key, first, here in differences(json.loads(among.from_primary("settings", json.dumps(own))), own):
         if key not in _OF_A_HOST:

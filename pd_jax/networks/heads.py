@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pd_jax.networks.quantisation import dense, range_of, round_inputs, round_weights
 from pd_jax.networks.torsos import ACTIVATIONS
 
 _NORM_EPSILON = 1e-6
@@ -25,23 +27,37 @@ def action_mask(num_actions: Sequence[int]) -> np.ndarray:
 
 
 class SingleHead(nn.Module):
-    """One game's output layer, behind a hidden layer (``fc2``) if ``hidden`` is not 0."""
+    """One game's output layer, behind a hidden layer (``fc2``) if ``hidden`` is not 0.
+
+    Attributes:
+      num_actions: outputs.
+      hidden: units of ``fc2``.
+      layer_norm: normalise ``fc2`` before its ReLU.
+      dtype: of the computation; parameters and outputs are float32.
+      quantised: compute as 8-bit integers will, see `pd_jax.networks.quantisation`.
+      signed: whether features may be negative, which matters to integers.
+    """
 
     num_actions: int
     hidden: int = 0
     layer_norm: bool = False
     dtype: Any = jnp.float32
+    quantised: bool = False
+    signed: bool = False
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Maps ``[N, hidden]`` to float32 Q-values or logits ``[N, num_actions]``."""
-        x = features
+        x, options = features, {"quantised": self.quantised, "dtype": self.dtype}
         if self.hidden:
-            x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name="fc2")(x)
+            he_normal = nn.initializers.he_normal()
+            x = dense(self.hidden, signed=self.signed, kernel_init=he_normal, name="fc2", **options)(x)
             if self.layer_norm:
                 x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
             x = nn.relu(x)
-        return nn.Dense(self.num_actions, dtype=self.dtype, name="output")(x).astype(jnp.float32)
+        signed = self.signed and not self.hidden
+        outputs: Array = dense(self.num_actions, signed=signed, name="output", **options)(x)
+        return outputs.astype(jnp.float32)
 
 
 class DeepHead(nn.Module):
@@ -97,12 +113,15 @@ class MultiGameHead(nn.Module):
       hidden: units of ``fc2``; 0 leaves it out.
       layer_norm: normalise ``fc2`` before its ReLU, with a scale and a bias for every game.
       dtype: of the computation; parameters and outputs are float32.
+      quantised, signed: as of :class:`SingleHead`; each game has ranges of its own.
     """
 
     num_actions: tuple[int, ...]
     hidden: int = 128
     layer_norm: bool = False
     dtype: Any = jnp.float32
+    quantised: bool = False
+    signed: bool = False
 
     @nn.compact
     def __call__(self, features: Array, game: int | Array | None = None) -> Array:
@@ -117,16 +136,25 @@ class MultiGameHead(nn.Module):
         """
         x = features
         if self.hidden:
-            x = _StackedDense(len(self.num_actions), self.hidden, self.dtype, name="fc2")(x, game)
+            stacked = _StackedDense(
+                len(self.num_actions), self.hidden, self.dtype, self.quantised, self.signed, name="fc2"
+            )
+            x = stacked(x, game)
             if self.layer_norm:
                 x = _StackedLayerNorm(len(self.num_actions), self.dtype, name="norm")(x, game)
             x = nn.relu(x)
         width = max(self.num_actions)
-        kernels, biases = [], []
+        kernels, biases, ranges = [], [], []
         for index, actions in enumerate(self.num_actions):
-            kernel, bias = _OutputParameters(actions, name=f"output{index}")(x.shape[-1])
+            layer = _OutputParameters(actions, self.quantised, name=f"output{index}")
+            own = x[index] if self.quantised and game is None else x
+            kernel, bias, own_range = layer(own, told=game is None)
             kernels.append(jnp.pad(kernel, ((0, 0), (0, width - actions))))
             biases.append(jnp.pad(bias, (0, width - actions)))
+            if own_range is not None:
+                ranges.append(own_range)
+        if self.quantised:
+            x = _rounded(x, jnp.stack(ranges), game, signed=self.signed and not self.hidden)
         outputs = _affine(x, jnp.stack(kernels), jnp.stack(biases), game, self.dtype).astype(jnp.float32)
         mask = _of_game(jnp.asarray(action_mask(self.num_actions)), game)
         return jnp.where(mask[..., None, :], outputs, -jnp.inf)
@@ -138,12 +166,18 @@ class _StackedDense(nn.Module):
     num_games: int
     features: int
     dtype: Any
+    quantised: bool
+    signed: bool
 
     @nn.compact
     def __call__(self, x: Array, game: int | Array | None) -> Array:
         shape = (self.num_games, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(batch_axis=0), shape, jnp.float32)
+        kernel: Array = self.param("kernel", nn.initializers.he_normal(batch_axis=0), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.num_games, self.features), jnp.float32)
+        if self.quantised:
+            # Inputs of one game say nothing of those of others.
+            input_range = range_of(self, x, (self.num_games,), (1, 2) if game is None else ())
+            x, kernel = _rounded(x, input_range, game, signed=self.signed), jax.vmap(round_weights)(kernel)
         return _affine(x, kernel, bias, game, self.dtype)
 
 
@@ -169,18 +203,27 @@ class _OutputParameters(nn.Module):
     """One game's output layer as ``nn.Dense`` has it: ``kernel`` ``[in, actions]``, ``bias`` ``[actions]``."""
 
     num_actions: int
+    quantised: bool
 
     @nn.compact
-    def __call__(self, in_features: int) -> tuple[Array, Array]:
-        shape = (in_features, self.num_actions)
+    def __call__(self, x: Array, told: bool) -> tuple[Array, Array, Array | None]:
+        """The kernel, rounded if so wanted, the bias, and the range of the inputs ``x``, if it is ``told`` of them."""
+        shape = (x.shape[-1], self.num_actions)
         kernel: Array = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         bias: Array = self.param("bias", nn.initializers.zeros_init(), (self.num_actions,), jnp.float32)
-        return kernel, bias
+        if not self.quantised:
+            return kernel, bias, None
+        return round_weights(kernel), bias, range_of(self, x, axes=None if told else ())
 
 
 def _of_game(stacked: Array, game: int | Array | None) -> Array:
     """``stacked[game]``, or all of it."""
     return stacked if game is None else stacked[game]
+
+
+def _rounded(x: Array, input_range: Array, game: int | Array | None, *, signed: bool) -> Array:
+    """Inputs ``[G, B, in]`` by every game's range ``[G]``, or ``[B, in]`` by that of one."""
+    return round_inputs(x, _of_game(input_range, game)[..., None, None], signed=signed)
 
 
 def _affine(x: Array, kernel: Array, bias: Array, game: int | Array | None, dtype: Any) -> Array:

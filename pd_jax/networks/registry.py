@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -39,6 +39,10 @@ NETWORK_NAMES = (*_TORSOS, "mlp")
 """Those that are always there; :func:`register_network` adds others."""
 
 
+Quantisation = Literal["none", "int8"]
+"""Whether a network learns as 8-bit integers will compute."""
+
+
 class NetworkOptions(TypedDict, total=False):
     """What :func:`make_network` takes by keyword."""
 
@@ -51,6 +55,7 @@ class NetworkOptions(TypedDict, total=False):
     channels: Sequence[int] | None
     hidden: int | None
     head_hidden: int
+    quantisation: Quantisation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +65,7 @@ class TorsoOptions:
     Attributes:
       layer_norm, hidden_sizes, activation, convolution, channels, hidden: as given there.
       dtype: of the computation, from ``compute_dtype``.
+      quantised: whether layers compute as 8-bit integers will, from ``quantisation``.
     """
 
     layer_norm: bool
@@ -69,6 +75,7 @@ class TorsoOptions:
     channels: tuple[int, ...] | None
     hidden: int | None
     dtype: Any
+    quantised: bool = False
 
 
 TorsoBuilder = Callable[[TorsoOptions], nn.Module]
@@ -132,6 +139,7 @@ def make_network(
     channels: Sequence[int] | None = None,
     hidden: int | None = None,
     head_hidden: int = 128,
+    quantisation: Quantisation = "none",
 ) -> PolicyNetwork | MultiGameNetwork:
     """Builds one of the paper's networks (Rusu et al. 2016, appendix A, table 4) or an MLP, for one game or several.
 
@@ -151,6 +159,8 @@ def make_network(
       hidden: units of the torso's dense layer, instead of those that the name stands for.
       head_hidden: units of the hidden layer (``fc2``) of each head, in networks of several games and in ``multi3`` and
         ``multi10``; 0 leaves it out. Other networks of a single game have none.
+      quantisation: ``int8`` learns as 8-bit integers will compute, see `pd_jax.networks.quantisation`; for the networks
+        of ``NETWORK_NAMES``, in float32.
 
     Returns:
       a linen module with ``init(key, observations)`` and ``apply(variables, observations)``.
@@ -168,6 +178,10 @@ def make_network(
     if activation not in ACTIVATIONS or (name in _TORSOS and activation != "relu"):
         choices = "relu" if name in _TORSOS else ", ".join(ACTIVATIONS)
         raise UserError(f"activation: {activation!r} is not one of those of {name} ({choices})")
+    quantised = quantisation != "none"
+    if quantised and (compute_dtype != "float32" or support or name not in NETWORK_NAMES):
+        why = f"{name!r} has no such layers" if name not in NETWORK_NAMES else "it is for plain outputs in float32"
+        raise UserError(f"quantisation: {quantisation}: {why}")
     dtype = jnp.dtype(compute_dtype)
     options = TorsoOptions(
         layer_norm=layer_norm,
@@ -177,14 +191,22 @@ def make_network(
         channels=None if channels is None else tuple(channels),
         hidden=hidden,
         dtype=dtype,
+        quantised=quantised,
     )
+    # The features of a torso of convolutions follow a ReLU.
+    signed = name == "mlp" and (activation != "relu" or not options.hidden_sizes)
     torso = _make_torso(name, options)
     if isinstance(num_actions, Sequence):
         if support:
             raise UserError("a categorical head is for a single game")
-        return MultiGameNetwork(torso, MultiGameHead(sizes, head_hidden, layer_norm, dtype))
+        return MultiGameNetwork(torso, MultiGameHead(sizes, head_hidden, layer_norm, dtype, quantised, signed))
     head: nn.Module = SingleHead(
-        num_actions, head_hidden if name in _MULTI_GAME_NAMES else 0, layer_norm=layer_norm, dtype=dtype
+        num_actions,
+        head_hidden if name in _MULTI_GAME_NAMES else 0,
+        layer_norm=layer_norm,
+        dtype=dtype,
+        quantised=quantised,
+        signed=signed,
     )
     if support:
         head = CategoricalHead(num_actions, tuple(support), dtype=dtype)
@@ -197,7 +219,9 @@ def _make_torso(name: str, options: TorsoOptions) -> nn.Module:
     if name == "mlp":
         if options.channels is not None or options.hidden is not None:
             raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
-        return MLPTorso(options.hidden_sizes, options.layer_norm, options.activation, options.dtype)
+        return MLPTorso(
+            options.hidden_sizes, options.layer_norm, options.activation, options.dtype, quantised=options.quantised
+        )
     if name in _RESIDUAL or name == _PADDED:
         if options.layer_norm or options.channels is not None or options.hidden is not None:
             raise UserError(f"layer_norm, channels and hidden are not for {name!r}")
@@ -207,7 +231,11 @@ def _make_torso(name: str, options: TorsoOptions) -> nn.Module:
     if name not in _TORSOS:
         raise UserError(f"{name!r} is not a network{nearest(name, network_names())} ({', '.join(network_names())})")
     return PartitionedTorso(
-        _with_widths(_TORSOS[name], options), options.layer_norm, method=options.convolution, dtype=options.dtype
+        _with_widths(_TORSOS[name], options),
+        options.layer_norm,
+        method=options.convolution,
+        dtype=options.dtype,
+        quantised=options.quantised,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.networks.heads import action_mask
-from pd_jax.networks.partition import PartSizes, with_sizes
+from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
+from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
 from pd_jax.networks.registry import make_network
 
 
@@ -109,6 +110,30 @@ class Student:
         """The same student, whose large batches a CPU divides into parts of other sizes."""
         return dataclasses.replace(self, network=with_sizes(self.network, sizes))
 
+    def calibrated(self, variables: Any, batches: Iterable[Sequence[np.ndarray]]) -> Any:
+        """The variables of a student with quantisation, from those of the same student without.
+
+        Args:
+          variables: NumPy arrays or arrays; ranges that are there already stay, and nothing is looked for.
+          batches: at least one, each with every game's own observations ``[B, ...]``, equally many; the ranges of all
+            layers' inputs are the largest that are seen. Only looked at if there are no ranges yet.
+
+        Returns:
+          NumPy arrays, of the shapes that :meth:`init` gives.
+        """
+        params = variables["params"]
+        if is_quantised(params):
+            return variables
+        template = jax.eval_shape(self.init, jax.random.key(0))["params"]
+        network = in_one_part(self.network)
+        shown = (self._joined(observations) for observations in batches)
+        return calibrate(network, {**variables, "params": with_ranges(params, template)}, shown)
+
+    def _joined(self, observations: Sequence[np.ndarray]) -> Array:
+        """Every game's own observations as the network takes them."""
+        padded = [self.pad(jnp.asarray(own)) for own in observations]
+        return jnp.stack(padded) if self._has_game_axis else padded[0]
+
     def policy(self, game: int) -> GamePolicy:
         """What plays one of the games; policies of the same student and game are equal."""
         return GamePolicy(self, game)
@@ -163,5 +188,6 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         channels=config.channels,
         hidden=config.hidden,
         head_hidden=config.head_hidden,
+        quantisation=config.quantisation,
     )
     return Student(network, tuple(tasks))

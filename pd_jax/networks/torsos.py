@@ -19,6 +19,7 @@ from jax import Array
 
 from pd_jax.networks.convolutions import ConvolutionMethod, convolve
 from pd_jax.networks.normalisation import Normalisation
+from pd_jax.networks.quantisation import dense, range_of, round_inputs, round_weights
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
     {
@@ -50,20 +51,24 @@ class AtariTorso(nn.Module):
       layer_norm: normalise each layer over its features before the ReLU, as PQN trains (Gallici et al. 2024).
       method: formulation of the convolutions.
       dtype: of the computation; parameters are float32.
+      quantised: compute as 8-bit integers will, see `pd_jax.networks.quantisation`.
     """
 
     spec: TorsoSpec
     layer_norm: bool = False
     method: ConvolutionMethod = "auto"
     dtype: Any = jnp.float32
+    quantised: bool = False
 
     def setup(self) -> None:
         """Names the layers; ``norm1`` to ``norm4`` have parameters only where they are used."""
-        channels, options = self.spec.channels, {"method": self.method, "dtype": self.dtype}
+        channels = self.spec.channels
+        options = {"method": self.method, "dtype": self.dtype, "quantised": self.quantised}
         self.conv1 = Convolution(channels[0], size=8, stride=4, input_scale=1.0 / 255.0, **options)
         self.conv2 = Convolution(channels[1], size=4, stride=2, **options)
         self.conv3 = Convolution(channels[2], size=3, stride=1, **options)
-        self.fc1 = nn.Dense(self.spec.hidden, dtype=self.dtype, kernel_init=nn.initializers.he_normal())
+        he_normal = nn.initializers.he_normal()
+        self.fc1 = dense(self.spec.hidden, quantised=self.quantised, dtype=self.dtype, kernel_init=he_normal)
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(dtype=self.dtype) for _ in range(4))
 
     def __call__(self, observations: Array) -> Array:
@@ -83,7 +88,10 @@ class AtariTorso(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A VALID 2-D convolution whose formulation follows the platform; its parameters do not."""
+    """A VALID 2-D convolution whose formulation follows the platform; its parameters do not.
+
+    Where it is ``quantised``, it computes as 8-bit integers will. Its inputs are frames, or follow a ReLU.
+    """
 
     features: int
     size: int
@@ -91,6 +99,7 @@ class Convolution(nn.Module):
     input_scale: float = 1.0
     method: ConvolutionMethod = "auto"
     dtype: Any = jnp.float32
+    quantised: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -100,6 +109,10 @@ class Convolution(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         # Scaling the kernel instead of the frames saves a pass over 28,224 pixels a sample.
         kernel = (kernel * self.input_scale).astype(self.dtype)
+        if self.quantised:
+            kernel = round_weights(kernel)
+            if x.dtype != jnp.uint8:
+                x = round_inputs(x, range_of(self, x), signed=False)
         return convolve(x, kernel, self.stride, self.method) + bias.astype(self.dtype)
 
 
@@ -112,6 +125,7 @@ class MLPTorso(nn.Module):
       activation: one of `ACTIVATIONS`.
       dtype: of the computation; parameters are float32.
       normalisation: of the observations, before the first layer; None takes them as they are.
+      quantised: compute as 8-bit integers will, see `pd_jax.networks.quantisation`.
     """
 
     hidden_sizes: tuple[int, ...] = (128, 128)
@@ -119,6 +133,7 @@ class MLPTorso(nn.Module):
     activation: str = "relu"
     dtype: Any = jnp.float32
     normalisation: Normalisation | None = None
+    quantised: bool = False
 
     @nn.compact
     def __call__(self, observations: Array) -> Array:
@@ -126,7 +141,17 @@ class MLPTorso(nn.Module):
         x = observations if self.normalisation is None else self.normalisation(observations)
         x = x.astype(self.dtype)
         for index, features in enumerate(self.hidden_sizes):
-            x = nn.Dense(features, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"fc{index + 1}")(x)
+            layer = dense(
+                features,
+                quantised=self.quantised,
+                dtype=self.dtype,
+                # Each feature of an observation has its own unit; later layers follow an activation.
+                by_feature=index == 0,
+                signed=index == 0 or self.activation != "relu",
+                kernel_init=nn.initializers.he_normal(),
+                name=f"fc{index + 1}",
+            )
+            x = layer(x)
             if self.layer_norm:
                 x = nn.LayerNorm(dtype=self.dtype, name=f"norm{index + 1}")(x)
             x = ACTIVATIONS[self.activation](x)

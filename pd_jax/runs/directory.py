@@ -38,6 +38,7 @@ _ADDED = {
     "init_from": None,
     "env.fire_reset": True,
     "pqn.optimizer": "radam",
+    "student.quantisation": "none",
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""

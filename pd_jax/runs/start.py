@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from pd_jax.errors import UserError
+from pd_jax.networks.quantisation import is_quantised, without_ranges
 from pd_jax.networks.student import Student
 from pd_jax.runs.directory import read_run
 from pd_jax.runs.students import load_teacher, read_distilled
@@ -34,6 +35,8 @@ class Start:
       updates: that it has had; None where its file does not say.
       sha256: of its parameters, as `pd_jax.teachers.files.params_fingerprint` has it.
       variables: NumPy arrays in the shapes of the student that starts.
+      calibration: for a student with quantisation, over how many ``observations`` of each game the ranges of its inputs
+        were found, and the ``sha256`` of the parameters with them; None if they were there, or there are none.
     """
 
     source: str
@@ -42,13 +45,17 @@ class Start:
     updates: int | None
     sha256: str
     variables: Any
+    calibration: dict[str, Any] | None = None
 
     def describe(self) -> str:
         """A line for the terminal."""
         updates = "" if self.updates is None else f" after {self.updates:,} updates"
+        seen = (
+            "" if self.calibration is None else f"; calibrated over {self.calibration['observations']:,} observations"
+        )
         return (
             f"starts from {self.source}: {self.network} of {', '.join(self.games)}{updates} "
-            f"(parameters {self.sha256[:12]})"
+            f"(parameters {self.sha256[:12]}){seen}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +66,7 @@ class Start:
             "games": list(self.games),
             "updates": self.updates,
             "parameters_sha256": self.sha256,
+            **({} if self.calibration is None else {"calibration": self.calibration}),
         }
 
 
@@ -80,7 +88,8 @@ def load_start(init_from: str, network: str, student: Student) -> Start:
       init_from: the directory of a ``distill`` run, whose newest intact checkpoint is meant, or a teacher: its name, or
         its file.
       network: the name of the student's network.
-      student: that starts. Of several games it may have some of those that are there, in any order.
+      student: that starts. Of several games it may have some of those that are there, in any order. One with
+        quantisation may start from one without; the ranges of its inputs are still to be found then.
 
     Raises:
       UserError: there is no such run or file, no intact checkpoint in it, or it is of other games, another network or
@@ -98,7 +107,12 @@ def load_start(init_from: str, network: str, student: Student) -> Start:
     params = found.variables["params"]
     if found.games != wanted:
         params = _of_games(params, [found.games.index(game) for game in wanted])
-    shapes = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(student.init, jax.random.key(0))["params"])
+    template = jax.eval_shape(student.init, jax.random.key(0))["params"]
+    if is_quantised(params) and not is_quantised(template):
+        raise UserError(f"init_from: {init_from} has quantisation; give --student.quantisation int8")
+    if not is_quantised(params):
+        template = without_ranges(template)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, template)
     check_params(params, shapes, f"init_from: {init_from}")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
         raise UserError(f"init_from: {init_from}: a weight is NaN or infinite")

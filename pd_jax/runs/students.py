@@ -152,6 +152,8 @@ def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
 def student_metadata(path: str, student: Student, config: DistillConfig, updates: int) -> list[TeacherMetadata]:
     """What a teacher file of a run's student says of it, for each of its games.
 
+    A student with quantisation is no teacher: it is refused.
+
     Args:
       path: the run's directory.
       student: the network and its games.
@@ -161,7 +163,12 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
     Returns:
       as `pd_jax.teachers.save_teacher` takes it. A student that was to match Q-values (MSE) gives these, others the
       logits of a policy.
+
+    Raises:
+      UserError: the student has quantisation.
     """
+    if config.student.quantisation != "none":
+        raise UserError(f"{path}: its student has quantisation {config.student.quantisation}; pd-jax export writes it")
     widths: dict[str, Any] = {name: getattr(config.student, name) for name in ("channels", "hidden")}
     if len(student.tasks) > 1 or config.student.network in ("multi3", "multi10"):
         widths["head_hidden"] = config.student.head_hidden
