@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
+from pd_jax.report.aggregates import aggregates_of
 from pd_jax.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION, save_figure
 from pd_jax.report.groups import Mean, Section
 from pd_jax.report.paper import COMPRESSION_FACTORS, PaperFigure
@@ -115,6 +116,43 @@ def plot_compression(section: Section, out_png: str | os.PathLike[str]) -> bool:
             _draw_line(axes, name, line, section, index, shift=1.025 ** (index - (len(lines) - 1) / 2))
         axes.set_ylim(*_limits([section.measured(mean) for mean in means], _figures(section)))
         _name_sizes(axes, means)
+        labels = axes.get_legend_handles_labels()[1]
+        figure.legend(loc="outside lower center", ncols=_columns(figure, labels), fontsize=8)
+        save_figure(figure, out_png, section.rules.describe())
+    return True
+
+
+def plot_profiles(section: Section, out_png: str | os.PathLike[str]) -> bool:
+    """Draws the share of runs that are above each score, against the teachers, for designs with several seeds.
+
+    Args:
+      section: whose aggregates are drawn.
+      out_png: the file to write.
+
+    Returns:
+      Whether there was anything to draw.
+    """
+    shown = [own for own in aggregates_of(section) if own.reference == "teacher"]
+    if not shown:
+        return False
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.8, 3.8), dpi=160, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.set(
+            title="Performance profiles (95 % bands)",
+            xlabel="score above random, % of the teacher's",
+            ylabel="runs above it, %",
+            ylim=(-2, 102),
+        )
+        axes.axvline(100, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
+        for index, own in enumerate(shown):
+            name = describe_design(own.design, [other.design for other in shown])
+            thresholds, share, (low, high) = own.profile()
+            colour, style = _COLOURS[index % len(_COLOURS)], ("-", "--", "-.")[index // len(_COLOURS) % 3]
+            axes.plot(thresholds, 100 * share, color=colour, linestyle=style, label=name, drawstyle="steps-post")
+            axes.fill_between(thresholds, 100 * low, 100 * high, color=colour, alpha=0.18, step="post", linewidth=0)
+        axes.set_xlim(0, max(own.profile()[0][-1] for own in shown))
         labels = axes.get_legend_handles_labels()[1]
         figure.legend(loc="outside lower center", ncols=_columns(figure, labels), fontsize=8)
         save_figure(figure, out_png, section.rules.describe())

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from pd_jax.evaluation.statistics import FLOOR_PERCENT
+from pd_jax.report.aggregates import Aggregates, Improvement, aggregates_of, improvements_of
 from pd_jax.report.groups import Cell, Design, Interference, Mean, Report, Section
 from pd_jax.report.paper import PaperFigure
 from pd_jax.report.results import Result
@@ -19,7 +20,8 @@ def report_json(report: Report) -> dict[str, Any]:
 
     Returns:
       ``sections`` (each with its ``protocol``, ``scores`` per game and design, ``geometric_means`` per design, the
-      ``interference`` between games and the ``measure`` to compare by), ``teachers``, ``runs`` and ``warnings``. What
+      ``interference`` between games, ``aggregates`` and ``probabilities_of_improvement`` of designs with several seeds,
+      and the ``measure`` to compare by), ``teachers``, ``runs`` and ``warnings``. What
       is undefined or unknown is None.
     """
     return {
@@ -39,6 +41,31 @@ def _section(section: Section) -> dict[str, Any]:
         "scores": [_cell(cell) for cell in section.cells],
         "geometric_means": [_mean(mean) for mean in section.means],
         "interference": [_interference(pair) for pair in section.interference],
+        "aggregates": [_aggregates(own) for own in aggregates_of(section)],
+        "probabilities_of_improvement": [_improvement(pair) for pair in improvements_of(section)],
+    }
+
+
+def _aggregates(own: Aggregates) -> dict[str, Any]:
+    return {
+        **_design(own.design),
+        "reference": own.reference,
+        "games": list(own.games),
+        "seeds": own.seeds,
+        "interquartile_mean": dataclasses.asdict(own.iqm),
+        "median": dataclasses.asdict(own.median),
+        "mean": dataclasses.asdict(own.mean),
+        "optimality_gap": dataclasses.asdict(own.optimality_gap),
+        "scores": own.scores.tolist(),
+    }
+
+
+def _improvement(pair: Improvement) -> dict[str, Any]:
+    return {
+        **_design(pair.design),
+        "over": _design(pair.other),
+        "games": list(pair.games),
+        "percent": dataclasses.asdict(pair.probability),
     }
 
 

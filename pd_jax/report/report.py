@@ -10,7 +10,7 @@ from typing import Any
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.report import ReportConfig
 from pd_jax.errors import UserError
-from pd_jax.report.comparisons import plot_compression, plot_scores
+from pd_jax.report.comparisons import plot_compression, plot_profiles, plot_scores
 from pd_jax.report.groups import Report, build_report
 from pd_jax.report.numbers import report_json
 from pd_jax.report.results import Result, find_runs, read_results
@@ -101,6 +101,7 @@ def _write(report: Report, out: Path) -> list[str]:
         drawings = (
             (plot_scores, f"scores{suffix}.png", "students' scores against their teachers'"),
             (plot_compression, f"compression{suffix}.png", "scores over compression"),
+            (plot_profiles, f"profiles{suffix}.png", "the share of runs above each score"),
         )
         for plot, name, about in drawings:
             # What an earlier report of other runs drew there is no longer so.

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import FLOOR_PERCENT, floor_note
+from pd_jax.report.aggregates import Aggregates, Improvement, aggregates_of, improvements_of
 from pd_jax.report.groups import Cell, Design, Mean, Report, Section
 from pd_jax.report.paper import PaperFigure
 from pd_jax.report.results import Result
@@ -66,6 +67,7 @@ def report_grids(report: Report) -> list[tuple[Section | None, list[Grid]]]:
                 scores_grid(section),
                 means_grid(section),
                 *([interference_grid(section)] if section.interference else []),
+                *aggregate_grids(section),
             ],
         )
         for section in report.sections
@@ -166,6 +168,54 @@ def interference_grid(section: Section) -> Grid:
             whose = f"{describe_design(design)}: " if len(designs) > 1 else ""
             notes.append(f"{whose}geometric mean above random: {format_percent(mean.value)}")
     return Grid(f"Interference between games ({section.rules.describe()})", _used(columns), tuple(notes))
+
+
+def aggregate_grids(section: Section) -> list[Grid]:
+    """What the seeds and games of designs say together, and which design is likely the better one, if anything."""
+    aggregates, improvements = aggregates_of(section), improvements_of(section)
+    grids = [_aggregates_grid(section, aggregates)] if aggregates else []
+    return [*grids, *([_improvements_grid(section, improvements)] if improvements else [])]
+
+
+def _aggregates_grid(section: Section, rows: Sequence[Aggregates]) -> Grid:
+    """A row per design and reference."""
+    columns = [
+        *_design_columns(rows, lambda row: row.design),
+        _column("100 % is", rows, lambda row: "the teacher" if row.reference == "teacher" else "a human", "left"),
+        _column("runs", rows, lambda row: f"{row.seeds} seeds x {len(row.games)}", "left", 3),
+        _column("IQM", rows, lambda row: format_percent(row.iqm.value)),
+        _column("95 % of IQM", rows, lambda row: _percent_interval(row.iqm), dispensable=1),
+        _column("median", rows, lambda row: format_percent(row.median.value)),
+        _column("95 % of median", rows, lambda row: _percent_interval(row.median), dispensable=5),
+        _column("mean", rows, lambda row: format_percent(row.mean.value)),
+        _column("95 % of mean", rows, lambda row: _percent_interval(row.mean), dispensable=4),
+        _column("optimality gap", rows, lambda row: format_percent(row.optimality_gap.value)),
+        _column("95 % of gap", rows, lambda row: _percent_interval(row.optimality_gap), dispensable=2),
+    ]
+    notes = (
+        "of scores above random, in percent of the reference's; the definitions are those of Agarwal et al. (2021)",
+        "IQM: the mean of the middle half of all runs; median: over games, of the means over seeds",
+        "optimality gap: how far runs fall short of 100 % in the mean; what is above makes up for nothing",
+        "intervals: bootstrap over seeds, in each game apart; of few seeds they are too narrow",
+    )
+    return Grid(f"Seeds and games together ({section.rules.describe()})", _used(columns), notes)
+
+
+def _improvements_grid(section: Section, rows: Sequence[Improvement]) -> Grid:
+    """A row per pair of designs: how likely a run of the one is better."""
+    names = [describe_design(mean.design, [mean.design for mean in section.means]) for mean in section.means]
+    name_of = dict(zip((mean.design for mean in section.means), names, strict=True))
+    columns = [
+        _column("design", rows, lambda row: name_of[row.design], "left"),
+        _column("better than", rows, lambda row: name_of[row.other], "left"),
+        _column(
+            "in", rows, lambda row: ", ".join(row.games) if len(row.games) <= 3 else f"{len(row.games)} games", "left"
+        ),
+        _column("probability", rows, lambda row: format_percent(row.probability.value)),
+        _column("95 % interval", rows, lambda row: _percent_interval(row.probability)),
+    ]
+    notes = ("that a run of the one has a higher score than a run of the other; 50 % is an even chance",)
+    return Grid(f"Probability of improvement ({section.rules.describe()})", _used(columns), notes)
 
 
 def teachers_grid(teachers: Sequence[Result]) -> Grid:
