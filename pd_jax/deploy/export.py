@@ -22,8 +22,8 @@ import numpy as np
 from pd_jax.config.export import ExportConfig
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.train_teacher import TrainTeacherConfig
-from pd_jax.deploy import onnx_file, runtime, stablehlo
-from pd_jax.deploy.layers import layers_of
+from pd_jax.deploy import c_file, onnx_file, runtime, stablehlo
+from pd_jax.deploy.layers import Layer, layers_of
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.proof import (
     Agreement,
@@ -32,9 +32,11 @@ from pd_jax.deploy.proof import (
     compare,
     file_apply,
     games_fault,
+    other_observations,
     own_play,
     recorded_play,
 )
+from pd_jax.deploy.quantised import QuantisedNetwork, calibrated, check_quantisable, is_trained, quantised
 from pd_jax.deploy.stablehlo import StableHloPolicy, stablehlo_bytes
 from pd_jax.deploy.student import load_trained
 from pd_jax.distill.counters import GameCounters
@@ -63,24 +65,52 @@ RUNTIME_NAME = "pd_jax_runtime.py"
 """What `pd_jax.deploy.runtime` is called beside the policies."""
 REPORT_NAME = "export.json"
 _OWN_PLAY_SEED_OFFSET = 2_000_000
+_CALIBRATION_SEED_OFFSET = 2_100_000
+_TEST_SEED_OFFSET = 2_200_000
+# Frames are 28 KB each.
+_TEST_FRAMES, _TEST_VECTORS = 8, 64
+_MOST_TRIED = 8
 
 
 class Format(NamedTuple):
     """A format of files: another one is another row of :data:`FORMATS`.
 
     Attributes:
-      suffix: of its files.
-      check: raises a UserError where a package is missing, or the policy cannot be written so.
-      write: the bytes of a file with its metadata.
+      suffixes: of its files, by precision: ``float32``, and ``int8`` if it has integers.
+      check: raises a UserError where a program is missing, or the policy cannot be written so.
+      write: the bytes of a file in float32 with its metadata.
       read: the file as what plays.
       apply: what plays games by the file that was read.
+      write_int8: the bytes of a file in integers.
+      test: name and text of a program beside a file, of its name, observations ``[N, ...]`` and the outputs for them.
     """
 
-    suffix: str
+    suffixes: Mapping[str, str]
     check: Callable[[GreedyPolicy], object]
     write: Callable[[GreedyPolicy, dict[str, Any], ExportConfig], bytes]
     read: Callable[[str], ExportedPolicy]
     apply: Callable[[Any, Task], PolicyApply]
+    write_int8: Callable[[QuantisedNetwork, Task, dict[str, Any], ExportConfig], bytes] | None = None
+    test: Callable[[str, Task, np.ndarray, np.ndarray], tuple[str, str]] | None = None
+
+
+class _File(NamedTuple):
+    """A file that is to be written.
+
+    Attributes:
+      format: its row of :data:`FORMATS`.
+      precision: ``"float32"`` or ``"int8"``.
+      name: of the file.
+    """
+
+    format: str
+    precision: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What the report calls it."""
+        return self.format if self.precision == "float32" else f"{self.format}_{self.precision}"
 
 
 def _check_onnx(policy: GreedyPolicy) -> None:
@@ -88,20 +118,35 @@ def _check_onnx(policy: GreedyPolicy) -> None:
     layers_of(policy)
 
 
+def _check_c(policy: GreedyPolicy) -> None:
+    c_file.compiler()
+    layers_of(policy)
+
+
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(
-        ".onnx",
+        {"float32": ".onnx", "int8": ".int8.onnx"},
         _check_onnx,
         lambda policy, metadata, config: onnx_file.onnx_bytes(layers_of(policy), policy.task, metadata, config.opset),
         runtime.Policy.load,
         file_apply,
+        lambda network, task, metadata, config: onnx_file.onnx_bytes(network, task, metadata, config.opset),
     ),
     "stablehlo": Format(
-        ".stablehlo",
+        {"float32": ".stablehlo"},
         lambda policy: stablehlo.check_available(),
         lambda policy, metadata, config: stablehlo_bytes(policy, metadata),
         StableHloPolicy,
         lambda file, task: file.apply,
+    ),
+    "c": Format(
+        {"float32": ".h", "int8": "_int8.h"},
+        _check_c,
+        lambda policy, metadata, config: c_file.header_text(layers_of(policy), policy.task, metadata).encode(),
+        c_file.CPolicy,
+        file_apply,
+        lambda network, task, metadata, config: c_file.header_text(network, task, metadata).encode(),
+        c_file.test_program,
     ),
 }
 
@@ -129,8 +174,10 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
         check_backend(config.env.backend, policy.task)
         for name in config.format:
             FORMATS[name].check(policy)
+        _check_precision(policy, config)
         if config.data is not None:
             check_recording(config.data, policy.task)
+    _check_names([file for policy in policies for file in _files(config, policy.task)])
     players = [(policy.apply, policy.variables) for policy in policies]
     # All lanes play, also where there are fewer games.
     played = dataclasses.replace(config.evaluation, episodes=config.evaluation.num_lanes)
@@ -186,28 +233,42 @@ def _export(
         played = play_games(policy.apply, policy.variables, task, protocol, on_progress=heeding(interrupts, meter))
         policy_score = Score.of(played.returns)
     metadata = to_json(_metadata(config, policy, policy_score, protocol))
+    wanted = _files(config, task)
+    network, said = None, None
+    if "int8" in config.precision:
+        network, said = _quantised(config, policy, protocol)
     files: dict[str, ExportedPolicy] = {}
     entries: dict[str, Any] = {}
-    for name in config.format:
-        path = directory / f"{task.name}{FORMATS[name].suffix}"
-        data = FORMATS[name].write(policy, metadata, config)
+    for file in wanted:
+        path, rules = directory / file.name, FORMATS[file.format]
+        if file.precision == "float32":
+            data = rules.write(policy, metadata, config)
+        else:
+            assert network is not None and rules.write_int8 is not None
+            data = rules.write_int8(network, task, metadata | {"quantisation": said}, config)
         path.write_bytes(data)
-        files[path.name] = FORMATS[name].read(str(path))
-        entries[name] = {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        if name == "onnx":
-            entries[name]["opset"] = config.opset
+        files[file.name] = rules.read(str(path))
+        entry = {"file": file.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        entries[file.key] = entry | {"precision": file.precision}
+        if file.format == "onnx":
+            entries[file.key]["opset"] = config.opset
+        if file.precision == "int8":
+            entries[file.key]["quantisation"] = said
+        if rules.test is not None:
+            entries[file.key]["test"] = _write_test(config, policy, file, network, protocol, directory)
         interrupts.check()
     agreements = _compare(config, policy, files, protocol, interrupts, progress)
-    for name in config.format:
-        entry = entries[name]
-        agreement = agreements[entry["file"]]
+    for file in wanted:
+        entry = entries[file.key]
+        agreement = agreements[file.name]
         entry["frames"] = agreement.to_json()
-        if fault := agreement.fault(config.proof):
-            raise UserError(f"{entry['file']}: {fault}; nothing is left in {config.out}")
+        # Integers are not near: what they are for is to play as well.
+        if file.precision == "float32" and (fault := agreement.fault(config.proof)):
+            raise UserError(f"{file.name}: {fault}; nothing is left in {config.out}")
         if policy_score is not None:
-            meter = progress.add(f"{entry['file']}: its games", protocol.episodes)
+            meter = progress.add(f"{file.name}: its games", protocol.episodes)
             played = play_games(
-                FORMATS[name].apply(files[entry["file"]], task),
+                FORMATS[file.format].apply(files[file.name], task),
                 {},
                 task,
                 protocol,
@@ -216,7 +277,7 @@ def _export(
             score = Score.of(played.returns)
             entry["games"] = score.to_json()
             if fault := games_fault(score, policy_score, config.proof.max_loss):
-                raise UserError(f"{entry['file']}: {fault}; nothing is left in {config.out}")
+                raise UserError(f"{file.name}: {fault}; nothing is left in {config.out}")
     return {
         "policy": metadata,
         "policy_games": None if policy_score is None else policy_score.to_json(),
@@ -224,6 +285,96 @@ def _export(
         "frames_from": config.data or "the policy's own play",
         "files": entries,
     }
+
+
+def _files(config: ExportConfig, task: Task) -> list[_File]:
+    """Those of a game: of each format, in each precision that is wanted and that it has."""
+    return [
+        _File(name, precision, f"{task.name}{FORMATS[name].suffixes[precision]}")
+        for name in config.format
+        for precision in config.precision
+        if precision in FORMATS[name].suffixes
+    ]
+
+
+def _check_names(files: Sequence[_File]) -> None:
+    """Raises a UserError if two files of an export, or the names inside two headers, would be the same."""
+    names = [file.name for file in files]
+    # In C names of headers become names of functions.
+    prefixes = [c_file.prefix_of(file.name.removesuffix(".h")) for file in files if file.format == "c"]
+    for found in (names, prefixes):
+        if repeated := sorted({name for name in found if found.count(name) > 1}):
+            raise UserError(f"game: files of two games would be called {repeated[0]}; export one of them alone")
+
+
+def _check_precision(policy: GreedyPolicy, config: ExportConfig) -> None:
+    """Raises a UserError if the policy's layers cannot be written in a precision that is wanted."""
+    if all("int8" not in FORMATS[name].suffixes for name in config.format):
+        return
+    layers = layers_of(policy)
+    if "float32" in config.precision and is_trained(layers):
+        raise UserError(
+            f"precision: {policy.name} was trained with fake quantisation, and in float32 it would play otherwise; "
+            "give --precision int8"
+        )
+    if "int8" in config.precision:
+        check_quantisable(layers, policy.task)
+
+
+def _quantised(
+    config: ExportConfig, policy: GreedyPolicy, protocol: Protocol
+) -> tuple[QuantisedNetwork, dict[str, Any]]:
+    """The policy in integers, and what its files say of that."""
+    layers: Sequence[Layer] = layers_of(policy)
+    said: dict[str, Any] = {"bits": 8, "by": "training"}
+    if not is_trained(layers):
+        shown, source = _others(config, policy, protocol, config.calibration.frames, _CALIBRATION_SEED_OFFSET)
+        layers = calibrated(layers, policy.task, shown, config.calibration.percentile)
+        percentile = config.calibration.percentile
+        said |= {"by": "calibration", "frames": len(shown), "frames_from": source, "percentile": percentile}
+    network = quantised(layers, policy.task)
+    return network, to_json(said | {"ranges": network.ranges})
+
+
+def _write_test(
+    config: ExportConfig,
+    policy: GreedyPolicy,
+    file: _File,
+    network: QuantisedNetwork | None,
+    protocol: Protocol,
+    directory: Path,
+) -> dict[str, Any]:
+    """Writes the program that tests a file on observations of play; what the report says of it."""
+    test = FORMATS[file.format].test
+    assert test is not None
+    wanted = _TEST_FRAMES if policy.task.kind == "atari" else _TEST_VECTORS
+    shown, _ = _others(config, policy, protocol, _MOST_TRIED * wanted, _TEST_SEED_OFFSET)
+    if file.precision == "float32":
+        # Accelerators round products otherwise.
+        with jax.default_matmul_precision("float32"):
+            outputs = np.asarray(policy.outputs(shown))
+    else:
+        assert network is not None
+        outputs = network.outputs(shown)
+    # All through the play; where two actions are as good, another order of sums may choose the other one.
+    clear = np.flatnonzero(c_file.clear_ones(outputs))
+    if not len(clear):
+        clear = np.arange(len(shown))
+    chosen = clear[np.unique(np.linspace(0, len(clear) - 1, wanted).astype(int))]
+    name, text = test(file.name, policy.task, shown[chosen], outputs[chosen])
+    write_atomically(directory / name, text)
+    return {"file": name, "sha256": hashlib.sha256(text.encode()).hexdigest(), "vectors": len(chosen)}
+
+
+def _others(
+    config: ExportConfig, policy: GreedyPolicy, protocol: Protocol, count: int, seed_offset: int
+) -> tuple[np.ndarray, str]:
+    """Observations that are not compared, and where they come from: the recording behind those, or own play."""
+    if config.data is not None:
+        shown = other_observations(recorded_play(config.data, policy.task), count, skip=config.proof.frames)
+        if len(shown) == count:
+            return shown, config.data
+    return other_observations(own_play(policy, protocol, config.seed + seed_offset), count), "the policy's own play"
 
 
 def _compare(
@@ -359,7 +510,8 @@ def _check_out(config: ExportConfig) -> None:
         return
     try:
         there = json.loads((out / REPORT_NAME).read_text(encoding="utf-8"))
-        own = {entry["file"] for game in there["games"].values() for entry in game["files"].values()}
+        entries = [entry for game in there["games"].values() for entry in game["files"].values()]
+        own = {entry["file"] for entry in entries} | {entry["test"]["file"] for entry in entries if "test" in entry}
         settings = there["settings"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{out}: is not empty ({min(names)}); choose another --out") from None

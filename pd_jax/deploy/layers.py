@@ -45,13 +45,14 @@ class Normalise:
 class Convolution:
     """A 2-D convolution: ``kernel`` ``[size, size, in, out]``, ``bias`` ``[out]``.
 
-    ``padding`` is the number of zeros before and after, in either direction.
+    ``padding`` is the number of zeros before and after, in either direction. ``input_range`` is as `Dense` has it.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     stride: int = 1
     padding: tuple[int, int] = (0, 0)
+    input_range: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +86,15 @@ class Flatten:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """``x @ kernel + bias``: ``[in, out]`` and ``[out]``."""
+    """``x @ kernel + bias``: ``[in, out]`` and ``[out]``.
+
+    ``input_range`` is the largest absolute value of ``x`` that integers can say, float32 ``[]``, or ``[in]`` where each
+    feature has its own; None where it is not known, or where ``x`` are bytes.
+    """
 
     kernel: np.ndarray
     bias: np.ndarray
+    input_range: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +119,8 @@ def layers_of(policy: GreedyPolicy) -> tuple[Layer, ...]:
     """The layers of a teacher or a student, from its observations as they come to outputs ``[N, actions]``.
 
     Frames are uint8 ``[N, 84, 84, 4]``, to be taken as the numbers 0 to 255: the scaling to 1 is in the first kernel.
-    Of a student of several games these are the layers of the one that the policy plays.
+    Of a student of several games these are the layers of the one that the policy plays. A student that was trained with
+    fake quantisation has ranges of the inputs of its layers, ``input_range`` among a layer's parameters.
 
     Args:
       policy: one that plays a single game.
@@ -141,7 +148,9 @@ def _narrowed(layers: Sequence[Layer], task: Task) -> tuple[Layer, ...]:
     (length,) = task.observation_shape
     first = next(index for index, layer in enumerate(layers) if isinstance(layer, Dense))
     dense: Any = layers[first]
-    return (*layers[:first], Dense(dense.kernel[:length], dense.bias), *layers[first + 1 :])
+    known = dense.input_range
+    dense = Dense(dense.kernel[:length], dense.bias, known[:length] if np.ndim(known) else known)
+    return (*layers[:first], dense, *layers[first + 1 :])
 
 
 def _refused(policy: GreedyPolicy, why: str) -> UserError:
@@ -182,7 +191,7 @@ def _atari(params: Mapping[str, Any], layer_norm: bool, padded: bool = False) ->
         scale = np.float32(1.0 / 255.0 if index == 1 else 1.0)
         kernel = convolution["kernel"] * scale
         padding = same_margin(places, len(kernel), stride) if padded else (0, 0)
-        layers.append(Convolution(kernel, convolution["bias"], stride, padding))
+        layers.append(Convolution(kernel, convolution["bias"], stride, padding, convolution.get("input_range")))
         places = -(-places // stride)
         layers += [*_norm(params, f"norm{index}", layer_norm), RELU]
     return (*layers, Flatten(), _dense(params["fc1"]), *_norm(params, "norm4", layer_norm), RELU)
@@ -221,7 +230,12 @@ def _mlp(torso: MLPTorso, params: Mapping[str, Any]) -> tuple[Layer, ...]:
 
 def _head(policy: GreedyPolicy, head: Any, params: Mapping[str, Any], game: int) -> tuple[Layer, ...]:
     if type(head) is MultiGameHead:
-        own = {name: jax.tree.map(lambda leaf: leaf[game], params[name]) for name in ("fc2", "norm") if name in params}
+        # Ranges are one for all games.
+        own = {
+            name: {key: leaf[game] if leaf.ndim else leaf for key, leaf in params[name].items()}
+            for name in ("fc2", "norm")
+            if name in params
+        }
         return (*_hidden(own, head.hidden, head.layer_norm), _dense(params[f"output{game}"]))
     if type(head) is SingleHead:
         return (*_hidden(params, head.hidden, head.layer_norm), _dense(params["output"]))
@@ -238,7 +252,7 @@ def _hidden(params: Mapping[str, Any], units: int, layer_norm: bool) -> tuple[La
 
 
 def _dense(params: Mapping[str, Any]) -> Dense:
-    return Dense(params["kernel"], params["bias"])
+    return Dense(params["kernel"], params["bias"], params.get("input_range"))
 
 
 def _norm(params: Mapping[str, Any], name: str, layer_norm: bool) -> tuple[Layer, ...]:

@@ -162,6 +162,28 @@ def recorded_play(path: str, task: Task) -> Iterator[Batch]:
             yield np.ascontiguousarray(observations), np.asarray(is_decision)
 
 
+def other_observations(batches: Iterator[Batch], count: int, *, skip: int = 0) -> np.ndarray:
+    """Observations on which something is decided, in the order in which they are shown.
+
+    Args:
+      batches: of observations.
+      count: wanted; there may be fewer.
+      skip: so many decisions are passed over first.
+
+    Returns:
+      ``[count, ...]``.
+    """
+    found: list[np.ndarray] = []
+    seen = 0
+    for observations, is_decided in batches:
+        decided = observations[is_decided]
+        found.append(decided[max(0, skip - seen) :])
+        seen += len(decided)
+        if seen >= skip + count:
+            break
+    return np.concatenate(found)[:count] if found else np.empty((0,))
+
+
 def compare(
     policy: GreedyPolicy,
     files: dict[str, ExportedPolicy],
