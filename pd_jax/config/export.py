@@ -44,7 +44,7 @@ class ProofConfig:
 class CalibrationConfig:
     """Where the ranges of int8 come from, unless the student was trained with its own."""
 
-    frames: Count = 1_024
+    frames: Annotated[int, Bounds(1, 16_384)] = 1_024
     """Observations of play, others than those that are compared."""
     percentile: Annotated[float, Bounds(50.0, 100.0)] = 100.0
     """Percentile of a layer's inputs that is their range; 100 is the largest."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pd_jax.deploy.c_file import CPolicy
     from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import Policy, StudentPolicy, load_student
     from pd_jax.deploy.scoring import run_evaluate
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pd_jax.deploy.student import TrainedStudent, load_trained
 
 __all__ = [
+    "CPolicy",
     "Policy",
     "StableHloPolicy",
     "StudentPolicy",
@@ -28,6 +30,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "c_file": ["CPolicy"],
             "export": ["run_export"],
             "policy": ["Policy", "StudentPolicy", "load_student"],
             "scoring": ["run_evaluate"],

@@ -373,7 +373,8 @@ def _others(
     if config.data is not None:
         shown = other_observations(recorded_play(config.data, policy.task), count, skip=config.proof.frames)
         if len(shown) == count:
-            return shown, config.data
+            # A path would be the exporting machine's own.
+            return shown, os.path.basename(os.path.abspath(config.data))
     return other_observations(own_play(policy, protocol, config.seed + seed_offset), count), "the policy's own play"
 
 

@@ -50,9 +50,8 @@ VECTOR: dict[str, dict[str, Any]] = {
     "no layers": {"hidden_sizes": ()},
 }
 FRAMES: dict[str, dict[str, Any]] = {
-    "net3": {"network": "net3"},
     "net3, normalised": {"network": "net3", "layer_norm": True},
-    "net2, deep head": {"network": "net2", "head_sizes": (16, 8), "activation": "tanh"},
+    "net3, deep head": {"network": "net3", "head_sizes": (16, 8), "activation": "tanh"},
 }
 
 
@@ -87,7 +86,7 @@ def test_frames_are_answered_as_jax_answers_them(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["dqn", "dqn_same", "impala_torch", "impala_flax"])
+@pytest.mark.parametrize("network", ["net2", "dqn", "dqn_same", "impala_torch", "impala_flax"])
 def test_larger_networks_are_answered_as_jax_answers_them(network: str, tmp_path: Path) -> None:
     support = {"support": (-10.0, -2.5, 0.0, 1.0, 7.0)} if network == "dqn_same" else {}
     policy = random_teacher("pong", network=network, **support)

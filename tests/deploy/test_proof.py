@@ -11,7 +11,7 @@ import pytest
 
 from pd_jax.config.export import ProofConfig
 from pd_jax.deploy import proof
-from pd_jax.deploy.proof import Agreement, compare, games_fault, recorded_play
+from pd_jax.deploy.proof import Agreement, compare, games_fault, other_observations, recorded_play
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.scores import Score
@@ -88,6 +88,17 @@ def test_as_many_decisions_are_compared_as_are_wanted_and_no_more() -> None:
     assert found["same"].largest_difference == 0.0
     # All of a recording that is shorter.
     assert compare(policy, {"same": AsJax(policy)}, batches((3, [True] * 3)), 99, counted.append)["same"].frames == 3
+
+
+def test_observations_of_calibration_are_those_behind_the_compared_ones() -> None:
+    def play() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for begin, decided in ((0, [True, False, True]), (3, [True, True, True]), (6, [False, True, True])):
+            yield np.arange(begin, begin + 3, dtype=np.float32)[:, None], np.array(decided)
+
+    assert other_observations(play(), 3).ravel().tolist() == [0, 2, 3]
+    assert other_observations(play(), 2, skip=3).ravel().tolist() == [4, 5]
+    assert other_observations(play(), 9, skip=5).ravel().tolist() == [7, 8], "all that there are"
+    assert len(other_observations(iter(()), 9)) == 0
 
 
 def test_a_recording_without_a_decision_and_a_file_of_one_batch_alone_are_refused() -> None:

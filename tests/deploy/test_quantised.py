@@ -124,7 +124,7 @@ def test_what_was_never_seen_and_weights_of_nothing_divide_by_no_zero() -> None:
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "net3": ("pong", {"network": "net3"}),
     "net3, normalised": ("pong", {"network": "net3", "layer_norm": True}),
-    "net2, deep head": ("pong", {"network": "net2", "head_sizes": (16, 8), "activation": "tanh"}),
+    "net3, deep head, tanh": ("pong", {"network": "net3", "head_sizes": (16, 8), "activation": "tanh"}),
     "mlp": ("cartpole", {"network": "mlp", "hidden_sizes": (16, 16)}),
     "mlp, normalised": ("cartpole", {"network": "mlp", "hidden_sizes": (9, 5), "layer_norm": True}),
     "mlp, tanh": ("cartpole", {"network": "mlp", "hidden_sizes": (9, 5), "activation": "tanh"}),
