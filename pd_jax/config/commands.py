@@ -85,6 +85,11 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "export.ExportConfig",
             resumes=False,
         ),
+        "lineage": Command(
+            "show what a run, a recording or an export came from, and verify each file of it",
+            "lineage.LineageConfig",
+            computes=False,
+        ),
         "plan": Command(
             "say what a distillation takes, and how fast it can be, on devices that need not be there",
             "plan.PlanConfig",

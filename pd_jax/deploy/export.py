@@ -50,6 +50,7 @@ from pd_jax.evaluation.scores import Score
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.resources.parts import evaluation_memory
 from pd_jax.runs.directory import read_run
+from pd_jax.runs.lineage import LINEAGE_NAME, Parent, parent_at, teacher_parent, write_lineage
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.computing import computing
 from pd_jax.system.files import to_json, write_atomically
@@ -204,6 +205,7 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
             report["runtime"] = {"file": RUNTIME_NAME, "sha256": hashlib.sha256(source.encode()).hexdigest()}
         report = to_json(report)
         write_atomically(directory / REPORT_NAME, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_lineage(directory, "export", _parents(config, policies), name=out.absolute().name)
     return report
 
 
@@ -491,6 +493,21 @@ def _of_teacher(policy: GreedyPolicy) -> dict[str, Any]:
     }
 
 
+def _parents(config: ExportConfig, policies: Sequence[GreedyPolicy]) -> list[Parent]:
+    """What the files are of, for their lineage."""
+    (policy, *_) = policies
+    if config.run is None:
+        assert isinstance(policy, Teacher)
+        return [teacher_parent(policy.source, config.out, game=policy.task.name, sha256=policy.sha256)]
+    assert isinstance(policy, StudentPolicy)
+    about = {
+        "checkpoint": config.checkpoint,
+        "updates": policy.trained.counters.updates,
+        "parameters_sha256": params_fingerprint(policy.variables["params"]),
+    }
+    return [parent_at("run", config.run, config.out, about)]
+
+
 def _settings(config: ExportConfig) -> dict[str, Any]:
     """What an export is of; where it is, and whether it was made again, is no part of that."""
     settings = to_mapping(config)
@@ -516,7 +533,7 @@ def _check_out(config: ExportConfig) -> None:
         settings = there["settings"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{out}: is not empty ({min(names)}); choose another --out") from None
-    if foreign := names - own - {REPORT_NAME, RUNTIME_NAME}:
+    if foreign := names - own - {REPORT_NAME, RUNTIME_NAME, LINEAGE_NAME}:
         raise UserError(f"{out}: holds more than an export ({min(foreign)}); choose another --out")
     if settings != to_json(_settings(config)):
         raise UserError(f"{out}: holds an export of other settings; choose another --out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.resources.parts import collection_memory
 from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.lineage import LINEAGE_NAME, leave_lineage, teacher_parent
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
@@ -65,7 +67,8 @@ def collect(
     memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))
     memory.check()
     header = _header(config, task, teacher)
-    if "://" not in config.out:
+    is_local = "://" not in config.out
+    if is_local:
         _check_not_shorter(config, header)
         # Refuses what is not this recording, and keeps its settings beside it. The lock is the same file as the
         # writer's, so it has to be let go.
@@ -79,8 +82,16 @@ def collect(
     ):
         if tells_memory:
             memory.tell()
+        if is_local and not writer.header.complete:
+            # It says what is recorded so far.
+            (Path(config.out) / LINEAGE_NAME).unlink(missing_ok=True)
         _record(config, task, teacher, writer, progress, interrupts)
-        return writer.header
+        header = writer.header
+        if is_local and not (Path(config.out) / LINEAGE_NAME).exists():
+            parent = teacher_parent(teacher.source, config.out, game=task.name, sha256=teacher.sha256)
+            about = {"game": task.name, "identity": header.identity, "steps": header.steps * header.num_lanes}
+            leave_lineage(config.out, "recording", [parent], about)
+        return header
 
 
 def _check_not_shorter(config: CollectConfig, header: DatasetHeader) -> None:

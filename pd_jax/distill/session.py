@@ -24,6 +24,7 @@ from pd_jax.distill.experience import (
     PlayRound,
     Refill,
 )
+from pd_jax.distill.lineage import write_distillation_lineage
 from pd_jax.distill.replay_checkpoint import ReplaySaver
 from pd_jax.distill.scorer import Scorer
 from pd_jax.distill.setup import DistillSetup, make_setup, open_distill_run
@@ -190,6 +191,8 @@ class DistillSession(StudentSession[DistillCounters]):
         summary = summary.with_about(**self.ledger.summarise())
         self.run_directory.write_summary(summary)
         draw_distillation(self.run_directory, self.setup.title, summary)
+        self.checkpointer.wait()
+        write_distillation_lineage(self.setup, self.counters, self.run_directory.path, variables)
         return summary
 
     @property

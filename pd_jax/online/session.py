@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.experience import Experience
+from pd_jax.distill.lineage import start_parent
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.learner.divergence import check_weights
 from pd_jax.learner.learner import LearnerState
@@ -31,6 +32,7 @@ from pd_jax.online.target import Target
 from pd_jax.report.online_figure import online_score_values, plot_online
 from pd_jax.report.page import write_report
 from pd_jax.resources.ledger import TEACHER
+from pd_jax.runs.lineage import leave_lineage, teacher_parent
 from pd_jax.runs.requests import Dispatched, Update, drive
 from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
@@ -38,6 +40,7 @@ from pd_jax.runs.tools import Tools, open_tools
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import stoppable
 from pd_jax.system.progress import warn_if_unwritable
+from pd_jax.teachers.files import params_fingerprint
 from pd_jax.trainers.learning_teacher import LearningTeacher, snapshot
 
 
@@ -118,7 +121,29 @@ class OnlineSession(StudentSession[OnlineCounters]):
         with warn_if_unwritable(run.report_path):
             title = f"{task.name} into {self.config.student.network}, online"
             write_report(run.report_path, title, summary, picture=run.plot_path, config=run.config_path)
+        self.checkpointer.wait()
+        self._write_lineage()
         return summary
+
+    def _write_lineage(self) -> None:
+        config, directory, game = self.config, self.run_directory.path, self.setup.task.name
+        sources = [config.only_teacher] if config.only_teacher is not None else []
+        parents = [teacher_parent(source, directory, game=game, role="learning teacher") for source in sources]
+        if (snapshots := self.setup.snapshots) is not None:
+            parents += [
+                teacher_parent(source, directory, game=game, sha256=sha256)
+                for source, sha256 in zip(snapshots.sources, snapshots.sha256, strict=True)
+            ]
+        if self.counters.init_from is not None:
+            parents.append(start_parent(config.init_from, self.counters.init_from, directory))
+        variables = self.devices.first(self.student.variables)
+        about = {
+            "games": [game],
+            "network": config.student.network,
+            "updates": self.counters.updates,
+            "parameters_sha256": params_fingerprint(variables["params"]),
+        }
+        leave_lineage(directory, "online", parents, about)
 
     def check_restored(self, step: int | None) -> None:
         """The snapshots that have taught come first again."""

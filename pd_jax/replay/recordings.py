@@ -35,7 +35,7 @@ _GROUP = b"zarr.json"
 # Frames of a chunk. On Pong (64 steps, zstd level 3) 0.5, 1.8 and 3.6 MB compress 198, 226 and 235 times.
 _CHUNK_BYTES = 2 * 2**20
 # What ``pd-jax collect`` writes beside its recording, and what it leaves when it is killed: no reason to refuse.
-_HARMLESS = re.compile(r"config\.yaml(\.\d+(-.+)?\.unfinished)?|\.lock|dataset\.json\.__lock")
+_HARMLESS = re.compile(r"(config\.yaml|lineage\.json)(\.\d+(-.+)?\.unfinished)?|\.lock|dataset\.json\.__lock")
 
 PathLike = str | os.PathLike[str]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pd_jax.config.yaml import read_yaml, write_yaml
 from pd_jax.errors import UserError
+from pd_jax.runs.lineage import LINEAGE_NAME
 from pd_jax.runs.summary import Summary
 from pd_jax.system.files import _UNFINISHED, expand_home, to_json, to_plain, write_atomically
 from pd_jax.system.text import printable, show
@@ -58,7 +59,8 @@ class RunDirectory:
       path: the directory.
       command: the ``pd-jax`` subcommand that made it.
       config: the resolved configuration, plain YAML values.
-      config_path, metrics_path, summary_path, report_path, plot_path: files in it, whether they exist yet or not.
+      config_path, metrics_path, summary_path, report_path, plot_path, lineage_path: files in it, whether they exist yet
+        or not.
       checkpoints, tensorboard: directories in it, made by whoever writes there.
     """
 
@@ -78,6 +80,7 @@ class RunDirectory:
         self.summary_path = self.path / "summary.json"
         self.report_path = self.path / "report.html"
         self.plot_path = self.path / "progress.png"
+        self.lineage_path = self.path / LINEAGE_NAME
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tb"
         self._lock: int | None = None
@@ -131,6 +134,7 @@ class RunDirectory:
                 check(read_run(path).config)
             text = f"# pd-jax {command}\n{write_yaml(config)}"
             if not run.config_path.exists() or run.config_path.read_text(encoding="utf-8") != text:
+                run.lineage_path.unlink(missing_ok=True)
                 write_atomically(run.config_path, text)
         except OSError as error:
             run.close()
@@ -151,6 +155,8 @@ class RunDirectory:
         Args:
           summary: a :class:`pd_jax.runs.summary.Summary`, or what else a command leaves, of plain values.
         """
+        # Written anew once all is.
+        self.lineage_path.unlink(missing_ok=True)
         write_atomically(self.summary_path, json.dumps(to_json(summary), indent=2, ensure_ascii=False) + "\n")
 
     def read_summary(self) -> Summary | None:
@@ -180,8 +186,8 @@ class RunDirectory:
         return summary
 
     def remove_results(self) -> None:
-        """Removes summary, page and picture: of a run that is taken further they are no longer the results."""
-        for path in (self.summary_path, self.report_path, self.plot_path):
+        """Removes summary, page, picture and lineage: of a run that is taken further they are no longer the results."""
+        for path in (self.lineage_path, self.summary_path, self.report_path, self.plot_path):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

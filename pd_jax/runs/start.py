@@ -34,6 +34,7 @@ class Start:
       games: that it plays.
       updates: that it has had; None where its file does not say.
       sha256: of its parameters, as `pd_jax.teachers.files.params_fingerprint` has it.
+      file_sha256: of its file; None of a run.
       variables: NumPy arrays in the shapes of the student that starts.
       calibration: for a student with quantisation, over how many ``observations`` of each game the ranges of its inputs
         were found, and the ``sha256`` of the parameters with them; None if they were there, or there are none.
@@ -44,6 +45,7 @@ class Start:
     games: tuple[str, ...]
     updates: int | None
     sha256: str
+    file_sha256: str | None
     variables: Any
     calibration: dict[str, Any] | None = None
 
@@ -67,6 +69,7 @@ class Start:
             "updates": self.updates,
             "parameters_sha256": self.sha256,
             **({} if self.calibration is None else {"calibration": self.calibration}),
+            "file_sha256": self.file_sha256,
         }
 
 
@@ -136,7 +139,8 @@ def _of_run(path: str) -> Start:
     params = jax.tree.map(np.asarray, found.variables["params"])
     games = tuple(task.name for task in found.student.tasks)
     updates = int(found.metadata["updates"])
-    return Start(path, found.config.student.network, games, updates, params_fingerprint(params), {"params": params})
+    sha256 = params_fingerprint(params)
+    return Start(path, found.config.student.network, games, updates, sha256, None, {"params": params})
 
 
 def _of_teacher(path: str, game: str) -> Start:
@@ -150,7 +154,8 @@ def _of_teacher(path: str, game: str) -> Start:
         raise UserError(f"init_from: {path} has {what}; students are plain networks with relu")
     params = jax.tree.map(np.asarray, teacher.variables["params"])
     games = tuple(metadata.games) or (metadata.game,)
-    return Start(path, metadata.network, games, _updates(metadata), params_fingerprint(params), {"params": params})
+    sha256 = params_fingerprint(params)
+    return Start(path, metadata.network, games, _updates(metadata), sha256, teacher.sha256, {"params": params})
 
 
 def _updates(metadata: TeacherMetadata) -> int | None:

@@ -14,6 +14,7 @@ from pd_jax.environments.seeds import fresh_seed
 from pd_jax.learner.divergence import check_loss, check_weights
 from pd_jax.networks.policy import count_params
 from pd_jax.resources.pace import Pace
+from pd_jax.runs.lineage import leave_lineage, teacher_parent
 from pd_jax.runs.session import Session
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.timer import SaveTimer
@@ -52,6 +53,12 @@ def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = 
         memory.tell()
         summary = session.run()
         run.write_summary(summary)
+        session.checkpointer.wait()
+        parents = []
+        if config.init_from is not None:
+            parents.append(teacher_parent(config.init_from, run.path, role="start"))
+        about = {"games": list(config.game), "network": config.network, "env_steps": session.counters.env_steps}
+        leave_lineage(run.path, "train-teacher", parents, about)
     return summary
 
 

@@ -47,7 +47,7 @@ def test_a_student_of_two_games_becomes_a_proven_file_for_each_and_the_runtime_b
     games = {"evaluation.episodes": 4, "evaluation.max-episode-steps": 60}
     succeed("export", FEW | games | {"run": two_game_run, "format": ["onnx", "stablehlo"], "out": out})
     names = {f"{game}.{suffix}" for game in ("acrobot", "cartpole") for suffix in ("onnx", "stablehlo")}
-    assert {path.name for path in out.iterdir()} == names | {"pd_jax_runtime.py", "export.json"}
+    assert {path.name for path in out.iterdir()} == names | {"pd_jax_runtime.py", "export.json", "lineage.json"}
     assert [path.name for path in out.parent.iterdir()] == ["exports"]
     report = json.loads((out / "export.json").read_text())
     printed = capsys.readouterr().out

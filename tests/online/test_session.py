@@ -100,6 +100,7 @@ def scores_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_finished_run_holds_what_it_should(short_run: Path) -> None:
     files = {"config.yaml", "metrics.jsonl", "summary.json", "progress.png", "report.html", "teacher.safetensors"}
+    files |= {"lineage.json"}
     assert {path.name for path in short_run.iterdir()} - {".lock"} == files | {"checkpoints", "tb"}
     assert (short_run / "progress.png").read_bytes().startswith(b"\x89PNG")
     config = read_yaml(short_run / "config.yaml")

@@ -96,7 +96,7 @@ def test_a_teacher_file_says_all_about_itself(short_run: Path) -> None:
 
 def test_a_run_holds_what_it_should(short_run: Path) -> None:
     names = {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "learning_curve.png"}
-    assert {path.name for path in short_run.iterdir()} - {".lock"} == names | {"teacher.safetensors"}
+    assert {path.name for path in short_run.iterdir()} - {".lock"} == names | {"teacher.safetensors", "lineage.json"}
     assert checkpoint_steps(short_run)[-3:] == [2048, 3072, 4096]
     lines = read_lines(short_run)
     assert [line["step"] for line in lines if "loss" in line] == list(range(256, 4097, 256))

@@ -78,7 +78,7 @@ def test_cartpole_and_acrobot_are_learnt_at_once(tmp_path: Path, capfd: pytest.C
 
 def test_a_run_tells_of_every_game_and_of_all_together(short_run: Path) -> None:
     names = {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "learning_curve.png"}
-    assert {path.name for path in short_run.iterdir()} - {".lock"} == names | {"teacher.safetensors"}
+    assert {path.name for path in short_run.iterdir()} - {".lock"} == names | {"teacher.safetensors", "lineage.json"}
     summary = json.loads((short_run / "summary.json").read_text())
     assert list(summary["games"]) == GAMES
     assert (summary["algorithm"], summary["env_steps"], summary["network"]) == ("dqn", 4096, "mlp")
