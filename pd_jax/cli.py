@@ -41,7 +41,8 @@ def run() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 2 for a user's error, 128 + n after signal n."""
+    """Runs one command and returns the exit code: 0, 2 for a user's error, 3 for something to look at, 128 + n after
+    signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
     forget_interrupts()
     # Before the commands install handlers of their own, there is nothing to save.
@@ -120,10 +121,10 @@ def _run(words: Sequence[str], command: Command, options: Sequence[str]) -> int:
     out = getattr(config, "out", None)
     if out is not None:
         streams.outlast("stdout")
-    run_command(words, command, config)
+    code = run_command(words, command, config)
     if (fault := streams.fault_in("stdout")) is not None and not isinstance(fault, BrokenPipeError):
         print_warning(f"standard output: {fault.strerror}; what was made is in {out}")
-    return 0
+    return code
 
 
 def _stopped(argv: Sequence[str], interrupt: Interrupted) -> int:

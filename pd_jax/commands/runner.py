@@ -19,13 +19,16 @@ from pd_jax.errors import UserError
 from pd_jax.system import compilation_cache, hosts
 
 
-def run_command(words: Sequence[str], command: Command, config: Any) -> None:
+def run_command(words: Sequence[str], command: Command, config: Any) -> int:
     """Runs a command.
 
     Args:
       words: its name, and before it that of its group.
       command: the command.
       config: its settings.
+
+    Returns:
+      the exit code: 0, or what the command says of what it found.
 
     Raises:
       UserError: something the user gave does not fit.
@@ -40,7 +43,7 @@ def run_command(words: Sequence[str], command: Command, config: Any) -> None:
                 # A plan has something to say to JAX before it is imported.
                 _check_variables()
         function = find_function(words)
-    function(config)
+    return function(config) or 0
 
 
 @contextlib.contextmanager
@@ -59,11 +62,11 @@ def _nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
-def find_function(words: Sequence[str]) -> Callable[[Any], None]:
+def find_function(words: Sequence[str]) -> Callable[[Any], int | None]:
     """``pd_jax.commands.train_teacher.run`` for ``train-teacher``, ``pd_jax.commands.teachers.run_list`` for ``teachers
     list``; imported only now."""
     module, *own = (word.replace("-", "_") for word in words)
-    function: Callable[[Any], None] = getattr(
+    function: Callable[[Any], int | None] = getattr(
         importlib.import_module(f"pd_jax.commands.{module}"), "_".join(["run", *own])
     )
     return function

@@ -85,6 +85,10 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "export.ExportConfig",
             resumes=False,
         ),
+        "renew": Command(
+            "distil an exported student anew from its own weights, and replace the export if that is not worse",
+            "renew.RenewConfig",
+        ),
         "lineage": Command(
             "show what a run, a recording or an export came from, and verify each file of it",
             "lineage.LineageConfig",

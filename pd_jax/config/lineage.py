@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from pd_jax.config.base import CommandConfig
+from pd_jax.config.base import Settings
 from pd_jax.config.fields import FilePath
 from pd_jax.config.sections import Paths
 
@@ -15,7 +15,7 @@ Directory = tyro.conf.Positional[Annotated[str, FilePath(), tyro.conf.arg(metava
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LineageConfig(CommandConfig):
+class LineageConfig(Settings):
     """Show what a run, a recording or an export came from, and verify each file of it."""
 
     directory: Directory

@@ -186,10 +186,16 @@ def read_lineage(directory: str | os.PathLike[str]) -> Lineage | None:
 
 
 def product_files(directory: Path) -> list[str]:
-    """The files of a product, by their paths in its directory, sorted; links are not followed."""
+    """The files of a product, by their paths in its directory, sorted; links are not followed.
+
+    A directory in it that has a lineage of its own is another product.
+    """
     found = []
     for place, directories, files in os.walk(directory):
         here = Path(place).relative_to(directory)
+        if here != Path() and LINEAGE_NAME in files:
+            directories.clear()
+            continue
         directories[:] = [name for name in directories if not (here == Path() and name in _NO_PART)]
         for name in files:
             is_part = not (name.startswith(".lock") or name.endswith((_UNFINISHED, ".__lock")))
