@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         trainers,
         types,
     )
+    from pd_jax.config.audit import AuditConfig
     from pd_jax.config.collect import CollectConfig
     from pd_jax.config.distill import DistillConfig
     from pd_jax.config.evaluate import EvaluateConfig
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from pd_jax.config.report import ReportConfig
     from pd_jax.config.sweep import SweepConfig
     from pd_jax.config.train_teacher import TrainTeacherConfig
+    from pd_jax.deploy.audit.audit import run_audit
     from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import load_student
     from pd_jax.deploy.scoring import run_evaluate
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 from pd_jax.version import __version__
 
 __all__ = [
+    "AuditConfig",
     "CollectConfig",
     "DistillConfig",
     "EvaluateConfig",
@@ -97,6 +100,7 @@ __all__ = [
     "replay",
     "report",
     "resources",
+    "run_audit",
     "run_collect",
     "run_distill",
     "run_evaluate",
@@ -116,6 +120,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "config.audit": ["AuditConfig"],
             "config.collect": ["CollectConfig"],
             "config.distill": ["DistillConfig"],
             "config.evaluate": ["EvaluateConfig"],
@@ -124,6 +129,7 @@ if not TYPE_CHECKING:
             "config.report": ["ReportConfig"],
             "config.sweep": ["SweepConfig"],
             "config.train_teacher": ["TrainTeacherConfig"],
+            "deploy.audit.audit": ["run_audit"],
             "deploy.export": ["run_export"],
             "deploy.policy": ["load_student"],
             "deploy.scoring": ["run_evaluate"],

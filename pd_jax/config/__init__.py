@@ -8,6 +8,7 @@ from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pd_jax.config.algorithms import DQNConfig, PQNConfig, QLearningConfig
+    from pd_jax.config.audit import AuditConfig, AuditEvaluationConfig, BoundsConfig, OutsideConfig
     from pd_jax.config.base import CommandConfig, ProfiledConfig, Settings
     from pd_jax.config.collect import CollectConfig
     from pd_jax.config.commands import COMMANDS
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "ActorsConfig",
+    "AuditConfig",
+    "AuditEvaluationConfig",
     "BehaviourConfig",
+    "BoundsConfig",
     "CheckpointConfig",
     "CollectConfig",
     "CommandConfig",
@@ -61,6 +65,7 @@ __all__ = [
     "LossConfig",
     "OneGameEnvConfig",
     "OnlineConfig",
+    "OutsideConfig",
     "PQNConfig",
     "ProfiledConfig",
     "ProofConfig",
@@ -87,6 +92,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "algorithms": ["DQNConfig", "PQNConfig", "QLearningConfig"],
+            "audit": ["AuditConfig", "AuditEvaluationConfig", "BoundsConfig", "OutsideConfig"],
             "base": ["CommandConfig", "ProfiledConfig", "Settings"],
             "collect": ["CollectConfig"],
             "commands": ["COMMANDS"],

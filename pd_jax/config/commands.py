@@ -94,6 +94,11 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "lineage.LineageConfig",
             computes=False,
         ),
+        "audit": Command(
+            "find out what a student has inherited from its teacher, and leave a page and a policy card",
+            "audit.AuditConfig",
+            resumes=False,
+        ),
         "plan": Command(
             "say what a distillation takes, and how fast it can be, on devices that need not be there",
             "plan.PlanConfig",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pd_jax.deploy.audit.audit import run_audit
     from pd_jax.deploy.c_file import CPolicy
     from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import Policy, StudentPolicy, load_student
@@ -22,6 +23,7 @@ __all__ = [
     "TrainedStudent",
     "load_student",
     "load_trained",
+    "run_audit",
     "run_evaluate",
     "run_export",
 ]
@@ -30,6 +32,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "audit.audit": ["run_audit"],
             "c_file": ["CPolicy"],
             "export": ["run_export"],
             "policy": ["Policy", "StudentPolicy", "load_student"],

@@ -20,6 +20,7 @@ from jax import Array
 from pd_jax.environments.ale import AlePool
 from pd_jax.environments.in_jit import InJit
 from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
 from pd_jax.system.cores import is_confined, usable_cores
 from pd_jax.system.devices import target_platform
 from pd_jax.types import LaneRange
@@ -122,6 +123,8 @@ class Environment:
       fire_reset: whether FIRE opens an Atari game that has this action. Without, it opens as the others do.
       num_threads: EnvPool's worker threads, of each group; 0 leaves the choice to EnvPool, or is one
         for each core where this process may not use all of the machine's. ale-py has one for each lane.
+      mode, difficulty: of an Atari game, as the emulator numbers them; None is the game's own, which is all that
+        ale-py's vector environment has.
       backend: ``"envpool"``, or ``"ale"`` for `pd_jax.environments.ale`: the same play by another build of the
         emulator, of Atari games and from the host.
       stepping: ``"jit"`` or ``"host"``: how those who play it are to step it.
@@ -131,11 +134,13 @@ class Environment:
     Attributes:
       groups: the lanes of each group.
       handle: what :meth:`step` is given first, as :meth:`reset` gives it.
+      lives: int ``[lanes]``, after :meth:`reset` or :meth:`step_host`, of the lanes that it was about; None of a task
+        that has none.
 
     Raises:
       ValueError: ``num_lanes``, ``max_noops`` or ``num_groups`` is below 1, ``stepping`` or ``backend`` is neither, or
         there are several groups, or ale-py, in jit.
-      UserError: ale-py is wanted, and is not installed or has no such game.
+      UserError: ale-py is wanted, and is not installed or has no such game; or the game has no such mode or difficulty.
     """
 
     def __init__(
@@ -150,6 +155,8 @@ class Environment:
         sticky_action_probability: float = 0.0,
         fire_reset: bool = True,
         num_threads: int = 0,
+        mode: int | None = None,
+        difficulty: int | None = None,
         backend: Literal["envpool", "ale"] = "envpool",
         stepping: Literal["jit", "host"] = "jit",
         num_groups: int = 1,
@@ -182,6 +189,13 @@ class Environment:
                 "full_action_space": False,
                 "use_fire_reset": fire_reset,
             }
+            variant = {"mode": mode, "difficulty": difficulty}
+            variant = {name: value for name, value in variant.items() if value is not None}
+            if variant and backend == "ale":
+                raise UserError("env.backend: ale-py's vector environment has the game's own mode and difficulty alone")
+            options |= variant
+        elif mode is not None or difficulty is not None:
+            raise UserError(f"env.mode: {task.name} is no game of Atari, and has no modes or difficulties")
 
         def pool_of(lanes: LaneRange) -> Any:
             count, own_seed = lanes.stop - lanes.start, seed + lanes.start
@@ -196,15 +210,22 @@ class Environment:
                     episodic_life=episodic_life,
                     fire_reset=fire_reset,
                 )
-            return envpool.make(
-                task.env_id,
-                env_type="gymnasium",
-                num_envs=count,
-                batch_size=count,
-                seed=own_seed,
-                num_threads=num_threads or _own_threads(),
-                **options,
-            )
+            try:
+                return envpool.make(
+                    task.env_id,
+                    env_type="gymnasium",
+                    num_envs=count,
+                    batch_size=count,
+                    seed=own_seed,
+                    num_threads=num_threads or _own_threads(),
+                    **options,
+                )
+            except RuntimeError as error:
+                # "Invalid game mode requested", "Invalid difficulty requested".
+                if (mode, difficulty) == (None, None) or "nvalid" not in str(error):
+                    raise
+                wrong = "difficulty" if "difficulty" in str(error) else "mode"
+                raise UserError(f"env.{wrong}: {task.name} has none of number {options[wrong]}") from None
 
         self._pools = [pool_of(lanes) for lanes in self.groups]
         with warnings.catch_warnings():
@@ -213,6 +234,7 @@ class Environment:
             for pool in self._pools:
                 _ = pool.observation_space
         self.handle: Any = np.zeros(0, np.uint8)
+        self.lives: np.ndarray | None = None
         self._in_jit: InJit | None = None
         self._in_jit_elsewhere: Any = None
         if stepping == "jit":
@@ -225,7 +247,10 @@ class Environment:
 
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
-        observations = np.concatenate([pool.reset()[0] for pool in self._pools])
+        shown = [pool.reset() for pool in self._pools]
+        observations = np.concatenate([seen for seen, _ in shown])
+        lives = [info["lives"] for _, info in shown if "lives" in info]
+        self.lives = np.concatenate(lives) if lives else None
         # One array for each field: callers may donate them all. Made by NumPy: JAX would compile each of them.
         count = self.num_lanes
         fields: dict[str, Any] = {
@@ -296,7 +321,9 @@ class Environment:
         """
         lanes = None if lanes is None else np.asarray(lanes, np.int32)
         (pool,) = self._pools
-        return self._timestep(*pool.step(np.asarray(actions, np.int32), lanes), is_first=is_first)
+        received = pool.step(np.asarray(actions, np.int32), lanes)
+        self.lives = received[-1].get("lives")
+        return self._timestep(*received, is_first=is_first)
 
     def close(self) -> None:
         """Ends the emulators and their threads.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pd_jax.errors import UserError
 
 _UNFINISHED = ".unfinished"
 
@@ -28,6 +32,35 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def left_if_whole(out: Path, *, replaces: bool) -> Iterator[Path]:
+    """A directory that becomes ``out`` at the end of the context, and is gone if it ends by an exception.
+
+    Args:
+      out: empty or not there; or else what is there is replaced, if so wanted.
+      replaces: whether it is.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.unfinished-") as unfinished:
+            # Of its own, with the permissions that any new directory has.
+            directory = Path(unfinished) / "whole"
+            directory.mkdir()
+            yield directory
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if replaces and out.exists():
+                os.replace(out, Path(unfinished) / "before")
+            # Whatever was put there meanwhile stays: only an empty directory is replaced.
+            os.replace(directory, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
 def expand_home(path: str) -> str:

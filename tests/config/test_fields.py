@@ -36,13 +36,14 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "sweep": {"teacher": "pong", "out": "x"},
     "evaluate": {"teacher": "pong"},
     "export": {"run": "x", "out": "x"},
+    "audit": {"run": "x", "out": "x"},
     "plan": {"topology": "v5e:2x2", "game": "pong"},
     "report": {"runs": ["x"]},
     "teachers show": {"name_or_file": "pong"},
     "teachers import": {"file": "x", "game": "pong", "out": "x.safetensors"},
 }
 # What is given in the place of another.
-INSTEAD = {("export", "teacher", "run")}
+INSTEAD = {("export", "teacher", "run"), ("audit", "policy", "run")}
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ REQUIRED: dict[str, Any] = {
 ALSO_NEEDED: dict[str, dict[str, Any]] = {
     "evaluate": {"teacher": "pong"},
     "export": {"teacher": "pong"},
+    "audit": {"policy": "pong", "teacher": "pong"},
     "online": {"game": "pong"},
     "plan": {"game": "pong"},
     "teachers import": {"out": "teacher.safetensors"},

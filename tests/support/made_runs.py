@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,8 +162,10 @@ def result(
     )
 
 
-def write_student_run(path: Path, games: Sequence[str], student: StudentConfig, *, updates: int = 100) -> Path:
-    """A run of ``distill`` that ended, with a checkpoint of a student that nobody trained."""
+def write_student_run(
+    path: Path, games: Sequence[str], student: StudentConfig, *, updates: int = 100, params: Any = None
+) -> Path:
+    """A run of ``distill`` that ended, with a checkpoint of a student that nobody trained, or of these parameters."""
     config = DistillConfig(teacher=tuple(games), game=tuple(games), out=str(path), student=student)
     template = learner_template(make_student(student, [get_task(game) for game in games]), config.learner)
     generator = np.random.default_rng(0)
@@ -175,6 +178,8 @@ def write_student_run(path: Path, games: Sequence[str], student: StudentConfig, 
         ),
         template,
     )
+    if params is not None:
+        state = dataclasses.replace(state, variables={"params": params})
     counters = DistillCounters(
         updates=updates,
         network=network_label(student, [get_task(game) for game in games]),

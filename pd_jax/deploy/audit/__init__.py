@@ -1,0 +1,1 @@
+"""What a student has inherited from its teacher, and what it has not."""

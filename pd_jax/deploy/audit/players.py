@@ -1,0 +1,217 @@
+"""Who is audited, and by whom: a run's student and its teacher, checked against the game, and what is known of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from typing import Any
+
+from pd_jax.config.audit import AuditConfig
+from pd_jax.config.sections import LossConfig
+from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.deploy.audit.states import Reading
+from pd_jax.deploy.policy import StudentPolicy
+from pd_jax.deploy.student import load_trained
+from pd_jax.environments.tasks import Task, get_task
+from pd_jax.errors import UserError
+from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.replay.recordings import Dataset
+from pd_jax.runs.directory import read_run
+from pd_jax.runs.students import load_teacher
+from pd_jax.system.text import show
+from pd_jax.teachers import Teacher
+from pd_jax.teachers.files import params_fingerprint
+from pd_jax.teachers.tasks import check_named_protocol, check_protocol, check_teacher_plays
+
+_MOST_BYTES = 2**20
+_DISCOUNT = 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """What a teacher's values stand for.
+
+    Attributes:
+      discount: of later rewards.
+      clips_rewards: whether rewards count as clipped to [-1, 1].
+      ends_with_life: whether nothing counts after a lost life.
+      source: where that is known from.
+    """
+
+    discount: float
+    clips_rewards: bool
+    ends_with_life: bool
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Players:
+    """Everyone in an audit.
+
+    Attributes:
+      task: the game.
+      student: who is audited.
+      teacher: with whom it is compared.
+      reference: with whom the teacher is compared; None if with nobody.
+      reading: how their outputs become policies.
+      taught_by: whether the teacher is the one that the student learnt from: None where that is not known.
+    """
+
+    task: Task
+    student: GreedyPolicy
+    teacher: Teacher
+    reference: Teacher | None
+    reading: Reading
+    taught_by: bool | None
+
+    @property
+    def policies(self) -> dict[str, GreedyPolicy]:
+        """By the names that outputs have."""
+        found: dict[str, GreedyPolicy] = {"student": self.student, "teacher": self.teacher}
+        return found if self.reference is None else found | {"reference": self.reference}
+
+
+def load_players(config: AuditConfig, teacher: Teacher | None = None) -> Players:
+    """Everyone whom the settings name.
+
+    Args:
+      config: of the audit.
+      teacher: in the place of the one that they name.
+
+    Raises:
+      UserError: somebody is not there, not whole, or of another game.
+    """
+    student, named = _student(config)
+    task = student.task
+    if teacher is None:
+        if named is None:
+            raise UserError(f"{config.run}: names no teacher; give --teacher NAME_OR_FILE")
+        try:
+            teacher = load_teacher(named, task.name)
+        except UserError as error:
+            hint = "" if config.teacher else "; give --teacher NAME_OR_FILE"
+            raise UserError(f"teacher: {error}{hint}") from None
+    check_teacher_plays(teacher, task)
+    check_protocol(teacher, config)
+    reference = None if config.reference is None else load_teacher(config.reference, task.name)
+    if reference is not None:
+        check_teacher_plays(reference, task)
+    if config.data is not None:
+        header = Dataset.open(config.data).header
+        if (header.task, header.num_actions) != (task.name, task.num_actions):
+            raise UserError(f"data: {config.data} is a recording of {header.task}, and the student plays {task.name}")
+    return Players(task, student, teacher, reference, _reading(student, teacher), _taught_by(student, teacher))
+
+
+def _student(config: AuditConfig) -> tuple[GreedyPolicy, str | None]:
+    """The student, and what its teacher is called."""
+    if config.run is None:
+        assert config.policy is not None
+        policy = load_teacher(config.policy, config.game)
+        if config.game is not None:
+            check_teacher_plays(policy, get_task(config.game))
+        return policy, config.teacher
+    trained = load_trained(config.run, checkpoint=config.checkpoint)
+    check_named_protocol(config.run, trained.config.protocol, config)
+    run = read_run(config.run)
+    student = StudentPolicy(trained, config.run, run.read_summary())
+    if config.game is None and len(student.games) > 1:
+        raise UserError(f"{config.run}: its student plays {', '.join(student.games)}; choose one with --game")
+    student = student.for_game(config.game or student.games[0])
+    if config.teacher is not None:
+        return student, config.teacher
+    names = getattr(trained.config, "teacher", None)
+    if isinstance(trained.config, TrainTeacherConfig):
+        return student, None
+    if run.command == "online":
+        return student, config.run
+    return student, names[trained.names.index(student.task.name)] if names else None
+
+
+def _reading(student: GreedyPolicy, teacher: Teacher) -> Reading:
+    """The run's temperature, and that of a student that gives Q-values itself."""
+    temperature = LossConfig().temperature_for(teacher_gives_logits=teacher.gives_logits)
+    if isinstance(student, StudentPolicy) and not isinstance(student.trained.config, TrainTeacherConfig):
+        loss, place = student.trained.config.loss, student.trained.names.index(student.task.name)
+        if loss.kind == "kl":
+            temperature = loss.temperature_for(place, teacher_gives_logits=teacher.gives_logits)
+    return Reading(temperature, 1.0 if student.gives_logits else temperature)
+
+
+def _taught_by(student: GreedyPolicy, teacher: Teacher) -> bool | None:
+    if not isinstance(student, StudentPolicy):
+        return None
+    place = student.trained.names.index(student.task.name)
+    games = student.trained.counters.games
+    told = games[place].teacher_sha256 if place < len(games) else ""
+    return told == teacher.sha256 if told else None
+
+
+def learning_of(teacher: Teacher, task: Task, discount: float | None) -> Learning:
+    """What a teacher's file says of its training, or what is usual for its kind of games."""
+    training = teacher.metadata.training_config
+    section = training.get(str(training.get("algorithm")), {})
+    if not isinstance(section, dict):
+        section = {}
+    told = [section.get("gamma"), section.get("clip_rewards"), section.get("episodic_life")]
+    gamma: Any = told[0]
+    is_told = isinstance(gamma, int | float) and 0 <= gamma <= 1
+    return Learning(
+        discount if discount is not None else float(gamma) if is_told else _DISCOUNT,
+        told[1] if isinstance(told[1], bool) else task.kind == "atari",
+        told[2] if isinstance(told[2], bool) else task.kind == "atari",
+        "the settings" if discount is not None else "the teacher's file" if is_told else "assumed",
+    )
+
+
+def describe_player(policy: GreedyPolicy) -> dict[str, Any]:
+    """What is known of a student or teacher: name, network, hashes and licence."""
+    about: dict[str, Any] = {
+        "parameters": policy.num_params,
+        "outputs": "logits" if policy.gives_logits else "q",
+        "parameters_sha256": params_fingerprint(policy.variables["params"]),
+    }
+    if isinstance(policy, Teacher):
+        metadata = policy.metadata
+        return about | {
+            "name": metadata.name,
+            "source": os.path.basename(policy.source.rstrip("/")),
+            "network": metadata.network,
+            "file_sha256": policy.sha256,
+            "licence": metadata.licence,
+            "how_made": metadata.how_made,
+        }
+    assert isinstance(policy, StudentPolicy)
+    trained, place = policy.trained, policy.trained.names.index(policy.task.name)
+    games = trained.counters.games
+    return about | {
+        "name": f"{policy.task.name}-{trained.network}-student",
+        "source": os.path.basename(os.path.abspath(policy.source)),
+        "network": trained.network,
+        "updates": trained.counters.updates,
+        "taught_by_sha256": (games[place].teacher_sha256 or None) if place < len(games) else None,
+        "recording": (games[place].recording or None) if place < len(games) else None,
+        "licence": "that of its teachers",
+    }
+
+
+def read_thresholds(path: str) -> dict[str, Any]:
+    """What a file of the monitor's says, its name and SHA-256.
+
+    Raises:
+      UserError: there is no such file, or it is no JSON object.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"thresholds: {path}: {error.strerror or error}") from None
+    try:
+        content = json.loads(data) if len(data) <= _MOST_BYTES else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"thresholds: {show(path)} holds no thresholds, which are an object of JSON")
+    return {"file": os.path.basename(path), "sha256": hashlib.sha256(data).hexdigest(), "content": content}
