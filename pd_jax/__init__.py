@@ -44,12 +44,14 @@ if TYPE_CHECKING:
     from pd_jax.config.evaluate import EvaluateConfig
     from pd_jax.config.export import ExportConfig
     from pd_jax.config.online import OnlineConfig
+    from pd_jax.config.renew import RenewConfig
     from pd_jax.config.report import ReportConfig
     from pd_jax.config.sweep import SweepConfig
     from pd_jax.config.train_teacher import TrainTeacherConfig
     from pd_jax.deploy.audit.audit import run_audit
     from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import load_student
+    from pd_jax.deploy.renewal import run_renew
     from pd_jax.deploy.scoring import run_evaluate
     from pd_jax.distill.collect import collect as run_collect
     from pd_jax.distill.session import distill as run_distill
@@ -73,6 +75,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "OnlineConfig",
+    "RenewConfig",
     "ReportConfig",
     "SweepConfig",
     "TrainTeacherConfig",
@@ -106,6 +109,7 @@ __all__ = [
     "run_evaluate",
     "run_export",
     "run_online",
+    "run_renew",
     "run_report",
     "run_sweep",
     "run_train_teacher",
@@ -126,12 +130,14 @@ if not TYPE_CHECKING:
             "config.evaluate": ["EvaluateConfig"],
             "config.export": ["ExportConfig"],
             "config.online": ["OnlineConfig"],
+            "config.renew": ["RenewConfig"],
             "config.report": ["ReportConfig"],
             "config.sweep": ["SweepConfig"],
             "config.train_teacher": ["TrainTeacherConfig"],
             "deploy.audit.audit": ["run_audit"],
             "deploy.export": ["run_export"],
             "deploy.policy": ["load_student"],
+            "deploy.renewal": ["run_renew"],
             "deploy.scoring": ["run_evaluate"],
             "distill.collect": ["collect as run_collect"],
             "distill.session": ["distill as run_distill"],

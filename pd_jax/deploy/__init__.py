@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from pd_jax.deploy.audit.audit import run_audit
     from pd_jax.deploy.c_file import CPolicy
     from pd_jax.deploy.export import run_export
+    from pd_jax.deploy.lineage import Verified, verify_lineage
     from pd_jax.deploy.policy import Policy, StudentPolicy, load_student
+    from pd_jax.deploy.renewal import run_renew
     from pd_jax.deploy.scoring import run_evaluate
     from pd_jax.deploy.stablehlo import StableHloPolicy
     from pd_jax.deploy.student import TrainedStudent, load_trained
@@ -21,11 +23,14 @@ __all__ = [
     "StableHloPolicy",
     "StudentPolicy",
     "TrainedStudent",
+    "Verified",
     "load_student",
     "load_trained",
     "run_audit",
     "run_evaluate",
     "run_export",
+    "run_renew",
+    "verify_lineage",
 ]
 
 if not TYPE_CHECKING:
@@ -35,7 +40,9 @@ if not TYPE_CHECKING:
             "audit.audit": ["run_audit"],
             "c_file": ["CPolicy"],
             "export": ["run_export"],
+            "lineage": ["Verified", "verify_lineage"],
             "policy": ["Policy", "StudentPolicy", "load_student"],
+            "renewal": ["run_renew"],
             "scoring": ["run_evaluate"],
             "stablehlo": ["StableHloPolicy"],
             "student": ["TrainedStudent", "load_trained"],

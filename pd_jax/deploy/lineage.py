@@ -82,11 +82,11 @@ def _verify_product(title: str, lineage: Lineage, directory: Path, search: Seque
         state += f", {spell_count(len(faults), 'file')} not"
     if more := sorted(there - lineage.files.keys()):
         state += f"; {spell_count(len(more), 'file')} more that it does not know ({printable(more[0])})"
-    parents = tuple(_verify_parent(parent, directory, search) for parent in lineage.parents)
+    parents = _parents_as_told(lineage, directory, search)
     return Verified(title=title, state=state, faults=tuple(faults), parents=parents)
 
 
-def _verify_parent(parent: Parent, beside: Path | None, search: Sequence[Path]) -> Verified:
+def _verify_parent(parent: Parent, beside: Path | None, search: Sequence[Path], *, by_this_code: bool) -> Verified:
     """A parent of the product that is, or was, in the directory ``beside``; None is not known."""
     place = None if beside is None or parent.at is None else Path(os.path.normpath(beside / parent.at))
     path, title = _locate(parent, place, search), _title_of_parent(parent)
@@ -94,7 +94,10 @@ def _verify_parent(parent: Parent, beside: Path | None, search: Sequence[Path]) 
         inner = None if place is None else (place.parent if parent.sha256 is not None else place)
         return Verified(title=title, state="not at hand", parents=_parents_as_told(parent.lineage, inner, search))
     faults: list[str] = []
-    if parent.sha256 is not None and (fault := _fault_of(path, parent.sha256)):
+    fault = "" if parent.sha256 is None else _fault_of(path, parent.sha256)
+    if fault and parent.about.get("bundled") is True and not by_this_code:
+        return Verified(title=title, state="not at hand: this pd_jax comes with another of this name")
+    if fault:
         faults.append(f"{printable(str(path))}: {fault}")
     directory = path if path.is_dir() else path.parent
     told, state = parent.lineage, "altered" if faults else "intact"
@@ -126,8 +129,11 @@ def _verify_parent(parent: Parent, beside: Path | None, search: Sequence[Path]) 
 
 
 def _parents_as_told(lineage: Lineage | None, beside: Path | None, search: Sequence[Path]) -> tuple[Verified, ...]:
-    """The parents of what is not at hand, by the lineage that it had."""
-    return tuple(_verify_parent(parent, beside, search) for parent in ([] if lineage is None else lineage.parents))
+    """The parents of a product, by its lineage; None has none."""
+    if lineage is None:
+        return ()
+    by_this_code = lineage.code.get("source_sha256") == code()["source_sha256"]
+    return tuple(_verify_parent(parent, beside, search, by_this_code=by_this_code) for parent in lineage.parents)
 
 
 def _locate(parent: Parent, place: Path | None, search: Sequence[Path]) -> Path | None:

@@ -29,7 +29,7 @@ from pd_jax.version import __version__
 
 LINEAGE_NAME = "lineage.json"
 FORMAT_VERSION = 1
-_NO_PART = frozenset({LINEAGE_NAME, "tb", "replay", "profile", "diverged"})
+_NO_PART = frozenset({LINEAGE_NAME, "tb", "replay", "profile", "diverged", "logs"})
 """What lies in a run's directory and is none of its results; nor are locks."""
 _HEX = re.compile(r"[0-9a-f]{40,64}")
 _MOST_BYTES = 64 * 2**20
@@ -260,8 +260,10 @@ def teacher_parent(
     about = {} if game is None else {"game": game}
     bundled = bundled_files().get(source.lower())
     if bundled is not None:
-        digest = sha256 or fingerprint(bundled)
-        return Parent(role=role, name=source.lower(), sha256=digest, about=about | {"bundled": True})
+        own = fingerprint(bundled)
+        # A run's directory may be called so.
+        if sha256 in (None, own):
+            return Parent(role=role, name=source.lower(), sha256=own, about=about | {"bundled": True})
     if source.startswith(HUB_SCHEME) or not os.path.exists(source):
         name = source if source.startswith(HUB_SCHEME) else os.path.basename(os.path.normpath(source))
         return Parent(role=role, name=name, sha256=sha256, about=about)

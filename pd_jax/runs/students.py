@@ -23,6 +23,7 @@ from pd_jax.system.computing import computing
 from pd_jax.system.files import expand_home
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers import Teacher, load
+from pd_jax.teachers.catalogue import bundled_files
 from pd_jax.teachers.files import params_fingerprint
 from pd_jax.teachers.formats import is_run_of_students
 from pd_jax.teachers.metadata import TeacherMetadata
@@ -65,7 +66,8 @@ def load_teacher(name_or_path: str | os.PathLike[str], game: str | None = None) 
         games, and none of them is given.
     """
     text = expand_home(os.fspath(name_or_path))
-    if not is_run_of_students(text):
+    # A bundled name is that teacher, also where a run's directory is called so.
+    if text.lower() in bundled_files() or not is_run_of_students(text):
         return load(name_or_path, game)
     run = read_run(text)
     if run.command != "distill":

@@ -27,6 +27,9 @@ REQUIRED: dict[str, Any] = {
     "runs": ["somewhere"],
     "name_or_file": "pong",
     "file": "agent.zip",
+    "directory": "somewhere",
+    "run": "somewhere",
+    "export": "somewhere",
 }
 # What a command cannot do without, though it has a default.
 ALSO_NEEDED: dict[str, dict[str, Any]] = {
