@@ -72,12 +72,20 @@ class Export:
         """That it plays."""
         return tuple(self.report["games"])
 
-    def play(self, game: str) -> tuple[str, Any, Task]:
-        """What plays one of its games: a format's name, and what `pd_jax.evaluation.games.play_games` takes."""
-        files = self.report["games"][game]["files"]
-        name = next(name for name in files if name in FORMATS)
-        task = get_task(game)
-        return name, FORMATS[name].apply(FORMATS[name].read(str(self.path / files[name]["file"])), task), task
+    def players(self, game: str) -> dict[str, str]:
+        """The files that play one of its games in a comparison, by precision: the first of each.
+
+        Others of the same precision have stood the proof that they are the same policy.
+        """
+        players: dict[str, str] = {}
+        for name, entry in self.report["games"][game]["files"].items():
+            players.setdefault(entry.get("precision", "float32"), name)
+        return players
+
+    def play(self, game: str, name: str) -> tuple[Any, Task]:
+        """What plays a game by one of its files, as `pd_jax.evaluation.games.play_games` takes it."""
+        rules, task = FORMATS[_format_of(name)], get_task(game)
+        return rules.apply(rules.read(str(self.path / self.report["games"][game]["files"][name]["file"])), task), task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,9 +168,6 @@ def _make_plan(config: RenewConfig) -> _Plan:
         ExportConfig, settings | {"resume": True}, f"{Path(config.export) / REPORT_NAME}: settings."
     )
     for game in champion.games:
-        for name in challenger.format:
-            if name not in FORMATS:
-                raise UserError(f"export: {config.export} has files of format {name}, which this pd_jax cannot make")
         if challenger.data is not None:
             # Not after hours of training.
             check_recording(challenger.data, get_task(game))
@@ -184,11 +189,9 @@ def read_export(path: str | os.PathLike[str]) -> Export:
     try:
         data = (directory / REPORT_NAME).read_bytes()
         report = json.loads(data)
-        own = {
-            str(entry["file"]): str(entry["sha256"])
-            for game in report["games"].values()
-            for entry in game["files"].values()
-        }
+        files = [entry for game in report["games"].values() for entry in game["files"].values()]
+        files += [entry["test"] for entry in files if "test" in entry]
+        own = {str(entry["file"]): str(entry["sha256"]) for entry in files}
         if "runtime" in report:
             own[RUNTIME_NAME] = report["runtime"]["sha256"]
         hashes = [game["policy"]["hashes"]["parameters"] for game in report["games"].values()]
@@ -292,16 +295,17 @@ def _compare(plan: _Plan, challenger: Export) -> dict[str, Any]:
     config, champion, games = plan.config, plan.champion, {}
     scored = _Scored(plan.distillation.seed, config.evaluation, plan.challenger.env)
     with Interrupts() as interrupts, Progress(f"renew {', '.join(champion.games)}") as progress:
-        for game in champion.games:
-            protocol = Protocol.of(scored, get_task(game))
-            returns, formats = {}, {}
+        players = [(game, *one) for game in champion.games for one in champion.players(game).items()]
+        for game, precision, name in players:
+            protocol, title = Protocol.of(scored, get_task(game)), _title(champion, game, precision)
+            returns = {}
             for who, export in (("champion", champion), ("challenger", challenger)):
-                formats[who], apply, task = export.play(game)
-                meter = progress.add(f"{game}: the {who}'s games", protocol.episodes)
+                apply, task = export.play(game, name)
+                meter = progress.add(f"{title}: the {who}'s games", protocol.episodes)
                 played = play_games(apply, {}, task, protocol, on_progress=heeding(interrupts, meter))
                 returns[who] = played.returns
             entry = compare_games(config, returns["champion"], returns["challenger"], get_task(game).random_score)
-            games[game] = {"format": formats["champion"], **entry, "protocol": protocol.to_json()}
+            games[title] = {"game": game, "file": name, **entry, "protocol": protocol.to_json()}
     worse = [game for game, entry in games.items() if entry["fault"] is not None]
     report: dict[str, Any] = to_json(
         {
@@ -321,6 +325,16 @@ def _compare(plan: _Plan, challenger: Export) -> dict[str, Any]:
         }
     )
     return report
+
+
+def _format_of(name: str) -> str:
+    """The row of `FORMATS` that a file is of, by its name in a report, such as ``onnx`` or ``onnx_int8``."""
+    return name.removesuffix("_int8")
+
+
+def _title(export: Export, game: str, precision: str) -> str:
+    """What a comparison is called: by its game, and by its precision where there are two."""
+    return game if len(export.players(game)) == 1 else f"{game} ({precision})"
 
 
 def compare_games(

@@ -144,13 +144,21 @@ def test_what_a_damaged_teacher_teaches_is_kept_out(
     assert verify_lineage(values["out"]).all_faults == ()
 
 
-def test_both_play_from_the_same_starts(values: dict[str, Any]) -> None:
-    # At this rate nothing changes, so that all games are the same but for their starts and for what is random.
-    limits = {"evaluation.max-episode-steps": 500, "evaluation.episodes": 4, "evaluation.epsilon": 0.6}
-    report = run_renew(load_config(RenewConfig, options(values | limits | {"learner.learning-rate": 1e-12}), "renew"))
+def test_both_play_from_the_same_starts(finished_run: Path, champion: Path) -> None:
+    # The champion against itself; so many random actions that games differ.
+    games = {"evaluation.episodes": 4, "evaluation.num-lanes": 4, "evaluation.epsilon": 0.6}
+    export, own = read_export(champion), {"run": finished_run, "export": champion, "out": "out"}
+    plan = renewal._Plan(
+        load_config(RenewConfig, options(games | own), "renew"),
+        export,
+        DistillConfig(teacher="cartpole", out="out/run", seed=5),
+        ExportConfig(run=str(finished_run), out="out/export"),
+    )
+    report = renewal._compare(plan, export)
     entry = report["games"]["cartpole"]
     assert entry["champion"]["standard_error"] > 0, "games differ"
     assert entry["difference"]["ci95"] == [0, 0], "pairs of them do not"
+    assert entry["protocol"]["seed"] == 3_000_005
 
 
 def test_the_rule_is_that_of_pairs(values: dict[str, Any]) -> None:
@@ -200,6 +208,32 @@ def test_one_game_that_is_worse_blocks_the_others(tmp_path: Path, monkeypatch: p
         report = renewal._compare(plan, both)
         assert report["decision"] == ("keep" if worse else "replace")
         assert [game for game, entry in report["games"].items() if entry["fault"]] == sorted(worse, reverse=True)
+
+
+def test_files_of_both_precisions_are_compared(finished_run: Path, tmp_path: Path) -> None:
+    games = {"evaluation.episodes": 2, "evaluation.max-episode-steps": 20}
+    kinds = {"format": ["c", "onnx"], "precision": ["float32", "int8"]}
+    succeed("export", FEW | games | kinds | {"run": finished_run, "out": tmp_path / "export"})
+    (tmp_path / "export" / "lineage.json").unlink()
+    export = read_export(tmp_path / "export")
+    assert export.players("cartpole") == {"float32": "c", "int8": "c_int8"}, "as good as those of ONNX"
+    own = {"run": finished_run, "export": tmp_path / "export", "out": tmp_path / "out", "evaluation.episodes": 2}
+    plan = renewal._Plan(
+        load_config(RenewConfig, options(own), "renew"),
+        export,
+        DistillConfig(teacher="cartpole", out=str(tmp_path / "out" / "run")),
+        ExportConfig(run=str(finished_run), out=str(tmp_path / "out" / "export")),
+    )
+    report = renewal._compare(plan, export)
+    assert {title: entry["file"] for title, entry in report["games"].items()} == {
+        "cartpole (float32)": "c",
+        "cartpole (int8)": "c_int8",
+    }
+    assert all(entry["difference"]["ci95"] == [0, 0] for entry in report["games"].values())
+    header = tmp_path / "export" / "cartpole_int8.h"
+    header.write_text(header.read_text() + " ")
+    with pytest.raises(UserError, match=r"cartpole_int8\.h: was altered after pd-jax export wrote it"):
+        read_export(tmp_path / "export")
 
 
 def test_a_renewal_that_is_stopped_goes_on(values: dict[str, Any], champion: Path) -> None:
