@@ -13,10 +13,12 @@ import pytest
 
 import pd_jax
 from pd_jax.cli import main
+from pd_jax.deploy import lineage as verification
 from pd_jax.deploy.lineage import verify_lineage
 from pd_jax.runs import lineage as lineage_module
 from pd_jax.runs.directory import RunDirectory, read_run
-from pd_jax.runs.lineage import code, parent_at, read_lineage, write_lineage
+from pd_jax.runs.lineage import code, parent_at, read_lineage, teacher_parent, write_lineage
+from pd_jax.runs.students import load_teacher
 from pd_jax.teachers.files import params_fingerprint
 from support.commands import QUICK_EVALUATION, checkpoint_steps, options, succeed, write_teacher
 
@@ -272,6 +274,35 @@ def test_a_bundled_teacher_is_known_by_its_name(finished_run: Path) -> None:
     assert recording.about["steps"] == 1024
     lines = list(verify_lineage(finished_run).lines())
     assert "teacher of cartpole cartpole (" in lines[1] and lines[1].endswith(", bundled): intact")
+
+
+def test_a_bundled_teacher_that_is_another_is_altered_only_where_the_code_is_the_same(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = Path(pd_jax.__file__).parent / "teachers" / "zoo" / "cartpole.safetensors"
+    other = Path(shutil.copy(zoo, tmp_path))
+    flip(other)
+    monkeypatch.setattr(verification, "bundled_files", lambda: {"cartpole": other})
+    found = verify_lineage(finished_run)
+    assert found.parents[0].faults == (f"{other}: altered",)
+    monkeypatch.setattr(verification, "code", lambda: code() | {"source_sha256": "another"})
+    found = verify_lineage(finished_run)
+    assert found.all_faults == ()
+    assert found.parents[0].state == "not at hand: this pd_jax comes with another of this name"
+
+
+def test_a_bundled_name_is_that_teacher_also_where_a_run_is_called_so(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "cartpole")
+    monkeypatch.chdir(tmp_path)
+    zoo = Path(pd_jax.__file__).parent / "teachers" / "zoo" / "cartpole.safetensors"
+    assert load_teacher("cartpole").sha256 == hashlib.sha256(zoo.read_bytes()).hexdigest()
+    own = params_fingerprint(pd_jax.load_student("cartpole").variables["params"])
+    assert load_teacher("./cartpole").sha256 == own
+    parent = teacher_parent("./cartpole", tmp_path / "next", sha256=own)
+    assert (parent.at, parent.about["parameters_sha256"]) == ("../cartpole", own)
+    assert parent.lineage is not None and parent.lineage.kind == "distill"
 
 
 def test_what_has_no_lineage_is_said_to_have_none(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:

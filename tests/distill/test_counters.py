@@ -20,7 +20,8 @@ def setup_of(*names: str, sha256: str = "a" * 64) -> Any:
     teachers = [types.SimpleNamespace(sha256=sha256) for _ in names]
     config = types.SimpleNamespace(accept_other_teacher=False, parts=PartsConfig(most=8))
     recordings = [None] * len(names)
-    return types.SimpleNamespace(names=names, teachers=teachers, datasets=recordings, network="net2", config=config)
+    about = {"network": "net2", "start": None}
+    return types.SimpleNamespace(names=names, teachers=teachers, datasets=recordings, config=config, **about)
 
 
 def test_counters_are_read_back_from_their_metadata() -> None:

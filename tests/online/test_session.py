@@ -22,6 +22,7 @@ from pd_jax.config.loading import read_config
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.sections import EvaluationConfig
 from pd_jax.config.yaml import read_yaml
+from pd_jax.deploy.lineage import verify_lineage
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.evaluator import EpisodeScores
 from pd_jax.evaluation.protocol import Protocol
@@ -101,6 +102,8 @@ def scores_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_finished_run_holds_what_it_should(short_run: Path) -> None:
     files = {"config.yaml", "metrics.jsonl", "summary.json", "progress.png", "report.html", "teacher.safetensors"}
     files |= {"lineage.json"}
+    verified = verify_lineage(short_run)
+    assert (verified.all_faults, verified.title.split()[:2]) == ((), ["online", "run"])
     assert {path.name for path in short_run.iterdir()} - {".lock"} == files | {"checkpoints", "tb"}
     assert (short_run / "progress.png").read_bytes().startswith(b"\x89PNG")
     config = read_yaml(short_run / "config.yaml")

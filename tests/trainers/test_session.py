@@ -18,6 +18,7 @@ from pd_jax.cli import main
 from pd_jax.config.loading import load_config
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.config.yaml import read_yaml
+from pd_jax.deploy.lineage import verify_lineage
 from pd_jax.errors import UserError
 from pd_jax.online.snapshots import read_snapshots
 from pd_jax.teachers.files import read_teacher, save_teacher
@@ -97,6 +98,8 @@ def test_a_teacher_file_says_all_about_itself(short_run: Path) -> None:
 def test_a_run_holds_what_it_should(short_run: Path) -> None:
     names = {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "learning_curve.png"}
     assert {path.name for path in short_run.iterdir()} - {".lock"} == names | {"teacher.safetensors", "lineage.json"}
+    verified = verify_lineage(short_run)
+    assert (verified.all_faults, verified.title.split()[0]) == ((), "train-teacher")
     assert checkpoint_steps(short_run)[-3:] == [2048, 3072, 4096]
     lines = read_lines(short_run)
     assert [line["step"] for line in lines if "loss" in line] == list(range(256, 4097, 256))
