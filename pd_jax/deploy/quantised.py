@@ -144,7 +144,7 @@ def calibrated(layers: Sequence[Layer], task: Task, observations: np.ndarray, pe
         if isinstance(layer, Convolution | Dense):
             if is_first and task.kind == "vector":
                 ranges = np.max([np.abs(part).max(axis=0) for part in parts], axis=0)
-                layer = dataclasses.replace(layer, input_range=ranges.astype(np.float32))
+                layer = dataclasses.replace(layer, input_range=_positive(ranges))
             elif not is_first:
                 values = np.concatenate([np.abs(part).reshape(-1) for part in parts])
                 layer = dataclasses.replace(
@@ -255,13 +255,20 @@ def _parts(observations: np.ndarray) -> Iterable[np.ndarray]:
 
 
 def _range(given: Any, is_first: bool, features: int, number: int) -> np.ndarray:
-    """Positive float32: a range of 0, of what was never seen to be anything else, stands for 1."""
+    """Positive float32 ``[]``, or ``[features]`` of the first layer of a vector's network."""
     high = None if given is None else np.asarray(given, np.float32)
+    if high is not None and is_first and not high.ndim:
+        high = np.full(features, high)
     shape = (features,) if is_first else ()
-    if high is None or high.shape != shape or not (np.isfinite(high) & (high >= 0)).all():
+    if high is None or high.shape != shape or not (np.isfinite(high) & (high > 0)).all():
         said = "missing" if high is None else f"{high.tolist()!r}"
         raise UserError(f"precision: int8: the range of the inputs of layer {number} is {said[:100]}")
-    return np.where(high > 0, high, np.float32(1.0))
+    return high
+
+
+def _positive(high: Any) -> np.ndarray:
+    """Ranges as float32; what was never seen to be anything but 0 is taken to be up to 1."""
+    return np.where(np.asarray(high) > 0, high, 1.0).astype(np.float32)
 
 
 def _signed(layers: Sequence[Layer], place: int) -> bool:

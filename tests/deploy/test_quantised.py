@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -111,13 +112,16 @@ def test_a_convolution_in_integers_is_the_sum_over_its_window() -> None:
 
 
 def test_what_was_never_seen_and_weights_of_nothing_divide_by_no_zero() -> None:
-    first = Dense(float32([0, 0, 1], [0, 0, 0]), float32(3, 0, 1e6), input_range=float32(0.0, 2.0))
-    second = Dense(float32([1, 1, 0.5], [0, 0, 0], [0, 0, 1e-9]), float32(0, 7, -2), input_range=range_of(0.0))
+    first = Dense(float32([0, 0, 1], [0, 0, 0]), float32(3, 0, 1e6))
+    second = Dense(float32([1, 1, 0.5], [0, 0, 0], [0, 0, 1e-9]), float32(0, 7, -2))
+    third = Dense(float32([1], [1], [1]), float32(0))
     task = get_task("cartpole")
-    network = quantised([first, RELU, second], task)
+    layers = calibrated([first, RELU, second, third], task, float32([0, 2], [0, -2]), 100.0)
+    assert [np.asarray(layer.input_range).tolist() for layer in layers if isinstance(layer, Dense)][:2] == [[1, 2], 1e6]
+    network = quantised([layers[0], RELU, Dense(second.kernel, second.bias, range_of(1.0))], task)
     outputs = network.outputs(float32([0.5, -1], [1e30, np.nan]))
     assert np.isfinite(outputs).all()
-    # The range of nothing is 1: 3, 0 and a million are 1, 0 and 1 there.
+    # 3, 0 and a million are 1, 0 and 1 in a range of 1.
     np.testing.assert_allclose(outputs[0], [1.0, 8.0, -1.5], atol=0.02)
 
 
@@ -252,6 +256,36 @@ def with_ranges(student: Any, ranges: dict[str, Any]) -> Any:
     return student
 
 
+@pytest.mark.parametrize(
+    ("games", "options"),
+    [
+        (("pong",), {"network": "net3"}),
+        (("breakout", "freeway"), {"network": "multi10", **SMALL, "head_hidden": 8}),
+        (("cartpole", "acrobot"), {"network": "mlp", "mlp_hidden": (9, 5), "head_hidden": 0}),
+        (("cartpole",), {"network": "mlp", "mlp_hidden": (16, 16)}),
+    ],
+)
+def test_integers_are_what_a_student_of_fake_quantisation_computes(
+    games: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    student = random_student(games, **options, quantisation="int8")
+    variables, seen = student.variables, {game: random_observations(get_task(game), 24) for game in games}
+    # Ranges that cut off some of what is seen.
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.full_like(leaf, 1.5) if path[-1].key == "input_range" else leaf, variables["params"]
+    )
+    student.variables = {**variables, "params": params}
+    for game in games:
+        policy = student.for_game(game) if len(games) > 1 else student
+        network = quantised(layers_of(policy), policy.task)
+        wanted = np.asarray(policy.outputs(seen[game]))
+        found = network.outputs(seen[game])
+        # Sums in float32 may fall on the other side of a half: one unit of some input then.
+        assert (
+            np.abs(found - wanted).max() < 0.03 * wanted.std() and np.abs(found - wanted).mean() < 2e-3 * wanted.std()
+        )
+
+
 @needs_compiler
 def test_a_student_that_was_trained_with_ranges_keeps_them(tmp_path: Path) -> None:
     student = random_student(("cartpole",), network="mlp", mlp_hidden=(8, 6))
@@ -301,7 +335,12 @@ def test_what_integers_have_no_form_for_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="there is nothing to quantise"):
         quantised([RELU], task)
     dense = Dense(np.ones((4, 2), np.float32), np.ones(2, np.float32))
-    for given, said in ((None, "missing"), (float32(1, 2), r"\[1.0, 2.0\]"), (float32(1, 2, 3, np.nan), "nan")):
+    for given, said in (
+        (None, "missing"),
+        (float32(1, 2), r"\[1.0, 2.0\]"),
+        (float32(1, 2, 3, np.nan), "nan"),
+        (0.0, "0.0"),
+    ):
         with pytest.raises(UserError, match=f"the range of the inputs of layer 1 is .*{said}"):
             quantised([Dense(dense.kernel, dense.bias, given)], task)
     known = float32(1, 2, 3, 4)
