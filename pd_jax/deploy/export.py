@@ -251,7 +251,7 @@ def _export(
         path.write_bytes(data)
         files[file.name] = rules.read(str(path))
         entry = {"file": file.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        entries[file.key] = entry | {"precision": file.precision}
+        entries[file.key] = entry | {"format": file.format, "precision": file.precision}
         if file.format == "onnx":
             entries[file.key]["opset"] = config.opset
         if file.precision == "int8":

@@ -23,6 +23,7 @@ from pd_jax.deploy.quantised import (
     is_trained,
     quantised,
 )
+from pd_jax.deploy.renewal import read_export
 from pd_jax.deploy.runtime import Policy
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
@@ -404,13 +405,17 @@ def test_a_student_of_fake_quantisation_is_exported_in_integers_alone(
     ranges = {"torso/fc1": [2.4, 3.0, 0.3, 3.0], "torso/fc2": 5.0, "head/output": 5.0}
     student = with_ranges(random_student(("cartpole",), network="mlp", mlp_hidden=(8, 8)), ranges)
     monkeypatch.setattr(export, "_load", lambda config: [student])
-    monkeypatch.setattr(export, "_of_student", lambda policy: {"name": "trained"})
+    monkeypatch.setattr(export, "_of_student", lambda policy: {"name": "trained", "hashes": {"parameters": "0"}})
+    monkeypatch.setattr(export, "_parents", lambda config, policies: [])
     argv = {"run": "run", "out": tmp_path / "out", "proof.frames": 40}
     argv |= {"evaluation.episodes": 4, "evaluation.num-lanes": 4, "evaluation.max-episode-steps": 30}
     message = refusal(capfd, "export", *options(argv | {"precision": ["float32", "int8"]}))
     assert message.endswith("in float32 it would play otherwise; give --precision int8")
     assert contents(tmp_path) == {}
     succeed("export", argv | {"precision": ["int8"]})
+    # It is renewed as any other: by what plays its games.
+    name, _, task = read_export(tmp_path / "out").play("cartpole")
+    assert (name, task.name) == ("onnx", "cartpole")
     said = Policy.load(tmp_path / "out" / "cartpole.int8.onnx").metadata["quantisation"]
     assert said == {
         "bits": 8,
