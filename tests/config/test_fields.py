@@ -36,7 +36,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "sweep": {"teacher": "pong", "out": "x"},
     "evaluate": {"teacher": "pong"},
     "export": {"run": "x", "out": "x"},
-    "audit": {"run": "x", "out": "x"},
+    "audit": {"run": "x", "teacher": "pong", "out": "x"},
     "plan": {"topology": "v5e:2x2", "game": "pong"},
     "report": {"runs": ["x"]},
     "teachers show": {"name_or_file": "pong"},

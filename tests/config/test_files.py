@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from pd_jax.cli import main
+from pd_jax.config.audit import AuditConfig
 from pd_jax.config.base import CommandConfig
 from pd_jax.config.collect import CollectConfig
 from pd_jax.config.commands import COMMANDS
@@ -123,7 +124,7 @@ def memory_of(config: CommandConfig) -> MemoryEstimate:
         case CollectConfig():
             teacher = load(config.teacher, config.game)
             return collection_memory(config, teacher.task, (teacher.network.apply, teacher.variables))
-        case EvaluateConfig() | ExportConfig():
+        case EvaluateConfig() | ExportConfig() | AuditConfig():
             teacher = load("pong")
             return evaluation_memory(config.evaluation, [(teacher.network.apply, teacher.variables)], [teacher.task])
         case _:

@@ -83,7 +83,7 @@ def _head(report: Mapping[str, Any], title: str) -> str:
         ("agrees with its teacher", _share(agreement["agreement"])),
         ("score", _score(report["scores"]["student"])),
         ("teacher's score", _score(report["scores"]["teacher"])),
-        ("size", f"{student['parameters']:,} of {teacher['parameters']:,}"),
+        (f"parameters; its teacher has {teacher['parameters']:,}", f"{student['parameters']:,}"),
     ]
     cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in tiles)
     return (
@@ -378,7 +378,7 @@ def _value(value: float | None) -> str:
         return _NOTHING
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.3g}"
 
 
 def _between(ends: Sequence[float | None]) -> str:

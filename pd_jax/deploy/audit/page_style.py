@@ -39,9 +39,9 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 }
 .about td { text-align: left; overflow-wrap: anywhere }
 .about td:first-child { color: var(--quiet); white-space: nowrap; vertical-align: top }
 .kinds { table-layout: fixed; min-width: 38rem }
-.kinds :is(th, td):nth-child(1) { width: 34% } .kinds :is(th, td):nth-child(2) { width: 10% }
-.kinds :is(th, td):nth-child(3) { width: 20% } .kinds :is(th, td):nth-child(4) { width: 18% }
-.kinds :is(th, td):nth-child(n + 5) { width: 9% }
+.kinds :is(th, td):nth-child(1) { width: 30% } .kinds :is(th, td):nth-child(2) { width: 10% }
+.kinds :is(th, td):nth-child(3) { width: 19% } .kinds :is(th, td):nth-child(4) { width: 19% }
+.kinds :is(th, td):nth-child(n + 5) { width: 11% }
 .bar { display: block; width: 100%; height: .7rem; margin: .2rem 0 }
 .rail { fill: var(--rail) } .fill { fill: var(--fill) } .mark { fill: var(--bad) } .interval { fill: var(--ink) }
 .confusion { width: auto; min-width: 50% }
@@ -71,6 +71,7 @@ i.taught { background: var(--taught) } i.own { background: var(--own) }
 span.taught::before, span.own::before { content: ""; display: inline-block; width: .7rem; height: .7rem;
   border-radius: .15rem; margin-right: .3rem }
 span.taught::before { background: var(--taught) } span.own::before { background: var(--own) }
+figcaption span { margin-right: .6rem }
 .legend { margin-bottom: .6rem } .legend span { margin-right: .8rem }
 .numbers { font-variant-numeric: tabular-nums; margin: 0; overflow-wrap: anywhere }
 @media (max-width: 42rem) { .kinds { min-width: 0 }
