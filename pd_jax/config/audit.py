@@ -39,7 +39,7 @@ class AuditEvaluationConfig(EvaluationConfig):
 class OutsideConfig:
     """Play outside what was taught, by student and teacher from the same starts."""
 
-    episodes: CountOrZero = 10
+    episodes: CountOrZero = 6
     """Whole games of each in each of these; 0 plays none."""
     sticky_action_probability: Probability = 0.25
     """Chance that a frame repeats the action before it (Atari only); 0 leaves it out."""
@@ -49,10 +49,10 @@ class OutsideConfig:
     """Modes of the game (Atari only); None takes the next one after its own, if it has another."""
     difficulties: tuple[Setting, ...] | None = None
     """Difficulties of the game (Atari only); None takes the next one after its own, if it has another."""
-    noise: Probability = 0.05
+    noise: Probability = 0.02
     """Standard deviation of noise: a share of the grey levels (255) in each pixel of each frame, or of each number's
     standard deviation in play; 0 leaves it out."""
-    occlusion: Probability = 0.05
+    occlusion: Probability = 0.02
     """Share of the frame under a black square, at another place in each game (Atari only); 0 leaves it out."""
 
 

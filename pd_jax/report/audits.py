@@ -50,5 +50,8 @@ def print_audit(report: Mapping[str, Any], out: str, *, file: TextIO | None = No
         console.print(Text(f"{place}. {finding['sentence']}"), soft_wrap=True)
     if not report["findings"]:
         console.print("Nothing stands out: no measure is beyond its bound.")
+    if report["inherited"]:
+        alike = f"Student and teacher alike lose half or more with {', '.join(report['inherited'])}."
+        console.print(Text(alike), soft_wrap=True)
     console.print("  ± is one standard error of the mean", style="dim", soft_wrap=True)
     console.print(Text(f"{out}: audit.html, audit.json, policy_card.json"), soft_wrap=True)

@@ -170,6 +170,7 @@ def _audit(
         "protocol": {"name": protocol.name if task.kind == "atari" else None} | protocol.to_json(),
         "temperature": {"teacher": reading.temperature, "student": reading.student_temperature},
         "findings": [each.to_json() for each in found.ordered(all_findings)],
+        "inherited": found.inherited(rows),
         "scores": scores,
         "states": {
             "of": "its own play" if config.data is None else "a recording",

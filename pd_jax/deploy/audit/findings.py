@@ -19,6 +19,7 @@ _REGIONS = ("cluster", "number", "loss", "action")
 _REGIONS_BEFORE = ("cluster", "number", "action")
 _MOST_OF_A_KIND = 3
 _LEAST_STATES = 30
+_LOST = 0.5
 _RANKS = ("bias", "disagreement", "teacher_return", "teacher_reference", "score", "tail", "outside")
 _CAUSES = _RANKS[:4]
 
@@ -273,6 +274,13 @@ def outside_findings(rows: Sequence[Mapping[str, Any]], bounds: BoundsConfig) ->
         )
         found.append(Finding("outside", sentence, more["value"], own, taught, bounds.outside, "bounds.outside"))
     return found
+
+
+def inherited(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the play outside in which student and teacher alike lose half of their score above random play, or more:
+    no fault of the distillation, and nothing that either is good for."""
+    both = ("student_lost", "teacher_lost")
+    return [row["name"] for row in rows if all(row[who] and row[who]["value"] >= _LOST for who in both)]
 
 
 def _of_scores(kind: str, sentence: str, severity: float, own: float, taught: float, bound: float) -> Finding:

@@ -94,11 +94,16 @@ def _head(report: Mapping[str, Any], title: str) -> str:
 
 
 def _findings(report: Mapping[str, Any], pictures: Pictures) -> str:
-    found = report["findings"]
+    found, inherited = report["findings"], ""
+    if report["inherited"]:
+        inherited = (
+            '<p class="note">Inherited: student and teacher alike lose half of their score above random play, or more, '
+            f"with {_held(', '.join(report['inherited']))}.</p>"
+        )
     if not found:
         return (
             '<section class="findings none"><h2>Findings</h2><p class="headline">Nothing stands out: no measure is '
-            "beyond its bound.</p></section>"
+            f"beyond its bound.</p>{inherited}</section>"
         )
     items = []
     for place, finding in enumerate(found):
@@ -116,7 +121,7 @@ def _findings(report: Mapping[str, Any], pictures: Pictures) -> str:
     return (
         f'<section class="findings"><h2>{count}</h2>\n<ol>{"".join(items)}</ol>\n'
         '<p class="note">Causes stand first, by the share of all states that they are about; then what may follow from '
-        "them, by the share of the score.</p></section>"
+        f"them, by the share of the score.</p>{inherited}</section>"
     )
 
 

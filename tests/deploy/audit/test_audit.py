@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from pd_jax.config.audit import AuditConfig
 from pd_jax.config.sections import StudentConfig
 from pd_jax.deploy.audit.card import policy_card
 from pd_jax.system.interrupts import Interrupted
+from pd_jax.teachers.files import save_teacher
 from support.cartpole_players import GATE, UNITS, cartpole_params, write_cartpole_teacher
 from support.commands import contents, options, refusal, succeed, write_teacher
 from support.made_runs import write_distillation, write_student_run
@@ -267,3 +269,21 @@ def test_what_cannot_be_audited_is_refused_in_one_line_and_nothing_is_made(
         error = refusal(capfd, "audit", *argv)
         assert error.startswith("pd-jax audit: ") and message in error, error
         assert contents(tmp_path) == before, argv
+
+
+@pytest.mark.slow
+def test_a_raised_bias_of_a_pong_player_is_named_first_and_without_it_nothing_is(tmp_path: Path) -> None:
+    teacher = pd_jax.load_teacher("pong")
+    params = jax.tree.map(np.array, teacher.variables["params"])
+    reports = {}
+    for name, raised in (("same", 0.0), ("raised", 0.01)):
+        params["head"]["output"]["bias"][4] += raised
+        save_teacher(tmp_path / f"{name}.safetensors", params, teacher.metadata)
+        quick = {"steps": 4000, "outside.episodes": 0, "policy": tmp_path / f"{name}.safetensors", "teacher": "pong"}
+        succeed("audit", quick | {"out": tmp_path / name})
+        reports[name] = json.loads((tmp_path / name / "audit.json").read_text())
+        page = (tmp_path / name / "audit.html").read_text()
+        assert len(reports[name]["worst"]) == (20 if raised else 0) and page.count("data:image/png") >= 4 * 12
+    assert reports["same"]["findings"] == []
+    assert reports["raised"]["agreement"]["overall"]["agreement"]["value"] > 0.6
+    assert first_finding(tmp_path / "raised").startswith("Chooses RIGHTFIRE in ")

@@ -14,6 +14,7 @@ from pd_jax.deploy.audit.agreement import agreement_table, confusion
 from pd_jax.deploy.audit.findings import (
     biases,
     disagreements,
+    inherited,
     ordered,
     outside_findings,
     score_findings,
@@ -161,6 +162,7 @@ def test_outside_is_a_finding_where_the_student_loses_more_than_its_teacher() ->
         }
 
     assert outside_findings([row(5.0, 5.0), row(18.0, 20.0)], BOUNDS) == []
+    assert inherited([row(5.0, 5.0), row(18.0, 20.0), row(5.0, 19.0)]) == ["mode 1"]
     (finding,) = outside_findings([row(5.0, 19.0)], BOUNDS)
     assert finding.sentence.startswith("With mode 1 loses 7") and finding.kind == "outside"
 
