@@ -127,7 +127,7 @@ def _audit(
             protocol,
             steps=config.steps,
             keeps_frames=True,
-            on_progress=watching(f"{actor}'s games"),
+            on_progress=watching(f"{actor}'s {'games' if config.steps is None else 'states'}"),
         )
         for actor in ("student", "teacher")
     }

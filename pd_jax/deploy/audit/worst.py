@@ -9,6 +9,9 @@ import numpy as np
 from pd_jax.deploy.audit.play import Play
 from pd_jax.deploy.audit.states import Reading, cost, divergence, log_probabilities
 
+# Nats. Less is how sums were rounded.
+_LEAST = 1e-6
+
 
 def worst_states(play: Play, reading: Reading, count: int, apart: int) -> list[int]:
     """The decisions with the largest KL from the teacher's policy to the student's.
@@ -27,7 +30,7 @@ def worst_states(play: Play, reading: Reading, count: int, apart: int) -> list[i
     chosen: list[int] = []
     seen: set[bytes] = set()
     for index in np.argsort(-kl, kind="stable").tolist():
-        if len(chosen) == count or kl[index] <= 0:
+        if len(chosen) == count or kl[index] <= _LEAST:
             break
         if any(
             play.games[index] == play.games[other] and abs(int(play.ages[index]) - int(play.ages[other])) < apart
