@@ -173,7 +173,7 @@ def about_file(path: Path) -> str:
 
 def command_of(path: Path) -> str:
     """The command that a settings file is for, as its first line has it; empty for a launch script."""
-    match = re.match(r"# (pd-jax [a-z-]+)", path.read_text(encoding="utf-8"))
+    match = re.match(r"# (pd-jax [a-z][a-z-]*(?: [a-z][a-z-]*)?) -", path.read_text(encoding="utf-8"))
     return f"`{match[1]}`" if match else ""
 
 

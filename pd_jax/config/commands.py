@@ -72,6 +72,20 @@ TEACHERS = CommandGroup(
     ),
     default="list",
 )
+MONITOR = CommandGroup(
+    "watch a policy at work, and raise an alarm when its play changes",
+    MappingProxyType(
+        {
+            "fit": Command("work out thresholds from healthy play", "monitor.FitMonitorConfig", resumes=False),
+            "watch": Command(
+                "compare play with thresholds (the default); exit code 3 after an alarm",
+                "monitor.WatchMonitorConfig",
+                resumes=False,
+            ),
+        }
+    ),
+    default="watch",
+)
 TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
     {
         "train-teacher": Command("train a teacher with PQN or DQN", "train_teacher.TrainTeacherConfig"),
@@ -99,6 +113,7 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "audit.AuditConfig",
             resumes=False,
         ),
+        "monitor": MONITOR,
         "plan": Command(
             "say what a distillation takes, and how fast it can be, on devices that need not be there",
             "plan.PlanConfig",

@@ -13,7 +13,7 @@ from pathlib import Path
 from pd_jax.errors import UserError, nearest
 from pd_jax.system.text import printable
 
-_HEADER = re.compile(r"# pd-jax ([a-z-]+)")
+_HEADER = re.compile(r"# pd-jax ([a-z][a-z-]*(?: [a-z][a-z-]*)?)")
 _NAME = re.compile(r"(?:configs/)?([A-Za-z0-9][A-Za-z0-9_/-]{0,99}?)(?:\.ya?ml)?")
 # A plan is of a distillation, whose settings it takes.
 _ALSO_TAKES: Mapping[str, tuple[str, ...]] = {"plan": ("distill",)}
@@ -80,7 +80,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _command_of(file: Path) -> str:
-    """The command in the first line of a file."""
+    """The command in the first line of a file; of a group, with the group's name."""
     with file.open(encoding="utf-8") as lines:
         match = _HEADER.match(lines.readline())
     return match[1] if match else ""

@@ -11,17 +11,23 @@ if TYPE_CHECKING:
     from pd_jax.deploy.c_file import CPolicy
     from pd_jax.deploy.export import run_export
     from pd_jax.deploy.lineage import Verified, verify_lineage
+    from pd_jax.deploy.monitor import Alarm, Monitor
     from pd_jax.deploy.policy import Policy, StudentPolicy, load_student
     from pd_jax.deploy.renewal import run_renew
     from pd_jax.deploy.scoring import run_evaluate
     from pd_jax.deploy.stablehlo import StableHloPolicy
     from pd_jax.deploy.student import TrainedStudent, load_trained
+    from pd_jax.deploy.thresholds import Thresholds
+    from pd_jax.deploy.watching import run_monitor_fit, run_monitor_watch
 
 __all__ = [
+    "Alarm",
     "CPolicy",
+    "Monitor",
     "Policy",
     "StableHloPolicy",
     "StudentPolicy",
+    "Thresholds",
     "TrainedStudent",
     "Verified",
     "load_student",
@@ -29,6 +35,8 @@ __all__ = [
     "run_audit",
     "run_evaluate",
     "run_export",
+    "run_monitor_fit",
+    "run_monitor_watch",
     "run_renew",
     "verify_lineage",
 ]
@@ -41,10 +49,13 @@ if not TYPE_CHECKING:
             "c_file": ["CPolicy"],
             "export": ["run_export"],
             "lineage": ["Verified", "verify_lineage"],
+            "monitor": ["Alarm", "Monitor"],
             "policy": ["Policy", "StudentPolicy", "load_student"],
             "renewal": ["run_renew"],
             "scoring": ["run_evaluate"],
             "stablehlo": ["StableHloPolicy"],
             "student": ["TrainedStudent", "load_trained"],
+            "thresholds": ["Thresholds"],
+            "watching": ["run_monitor_fit", "run_monitor_watch"],
         },
     )

@@ -159,7 +159,7 @@ GAMES = (
         pytest.param(
             ["distil"],
             "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
-            "sweep, evaluate, export, audit, plan, report, teachers)",
+            "sweep, evaluate, export, renew, lineage, audit, monitor, plan, report, teachers)",
             id="command",
         ),
         pytest.param(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pd_jax.config.commands import COMMANDS, TEACHERS
+from pd_jax.config.commands import COMMANDS, TABLE, TEACHERS
 from pd_jax.config.fields import fields
 from pd_jax.config.loading import load_config, to_mapping, to_yaml
 from pd_jax.config.yaml import parse_scalar, write_yaml
@@ -215,14 +215,17 @@ def test_a_run_that_began_with_such_an_option_goes_on_and_is_warned(capsys: pyte
 def test_our_own_files_have_no_setting_without_effect(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = file.read_text().split()[2]
+    command = file.read_text().splitlines()[0].partition(" --")[0].removeprefix("# pd-jax ")
+    group, _, own = command.partition(" ")
+    entry: Any = TABLE[group]
+    config_class = entry.commands[own].settings if own else entry.settings
     required = ["--run", "runs/x"] if command == "evaluate" else []
-    config: Any = load_config(COMMANDS[command], ["--config", str(file), *required], command)
+    config: Any = load_config(config_class, ["--config", str(file), *required], command)
     assert capsys.readouterr().err == ""
     # Nor has what a run writes of itself, which has all settings.
     whole = tmp_path / "config.yaml"
     whole.write_text(to_yaml(config))
-    load_config(COMMANDS[command], ["--config", str(whole)], command)
+    load_config(config_class, ["--config", str(whole)], command)
     assert capsys.readouterr().err == ""
 
 

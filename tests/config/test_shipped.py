@@ -24,7 +24,7 @@ FILES = sorted(path.relative_to(ROOT / "configs") for path in (ROOT / "configs")
 
 
 def command_of(file: Path) -> str:
-    return (ROOT / "configs" / file).read_text().split()[2]
+    return (ROOT / "configs" / file).read_text().splitlines()[0].partition(" --")[0].removeprefix("# pd-jax ")
 
 
 @pytest.fixture(autouse=True)
