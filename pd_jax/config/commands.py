@@ -99,6 +99,12 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "export.ExportConfig",
             resumes=False,
         ),
+        "audit": Command(
+            "find out what a student has inherited from its teacher, and leave a page and a policy card",
+            "audit.AuditConfig",
+            resumes=False,
+        ),
+        "monitor": MONITOR,
         "renew": Command(
             "distil an exported student anew from its own weights, and replace the export if that is not worse",
             "renew.RenewConfig",
@@ -108,12 +114,6 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "lineage.LineageConfig",
             computes=False,
         ),
-        "audit": Command(
-            "find out what a student has inherited from its teacher, and leave a page and a policy card",
-            "audit.AuditConfig",
-            resumes=False,
-        ),
-        "monitor": MONITOR,
         "plan": Command(
             "say what a distillation takes, and how fast it can be, on devices that need not be there",
             "plan.PlanConfig",
