@@ -73,7 +73,7 @@ def run_audit(
     players = load_players(config, teacher)
     task = players.task
     check_backend(config.env.backend, task)
-    thresholds = None if config.thresholds is None else read_thresholds(config.thresholds)
+    thresholds = None if config.thresholds is None else read_thresholds(config.thresholds, players.student)
     chosen_settings(config, task)
     policies = players.policies
     memory = evaluation_memory(

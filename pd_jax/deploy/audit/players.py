@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from typing import Any
 
@@ -14,18 +12,17 @@ from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.audit.states import Reading
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.student import load_trained
+from pd_jax.deploy.thresholds import Thresholds
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.replay.recordings import Dataset
 from pd_jax.runs.directory import read_run
 from pd_jax.runs.students import load_teacher
-from pd_jax.system.text import show
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.files import params_fingerprint
+from pd_jax.teachers.files import fingerprint, params_fingerprint
 from pd_jax.teachers.tasks import check_named_protocol, check_protocol, check_teacher_plays
 
-_MOST_BYTES = 2**20
 _DISCOUNT = 0.99
 
 
@@ -197,21 +194,19 @@ def describe_player(policy: GreedyPolicy) -> dict[str, Any]:
     }
 
 
-def read_thresholds(path: str) -> dict[str, Any]:
-    """What a file of the monitor's says, its name and SHA-256.
+def read_thresholds(path: str, student: GreedyPolicy) -> dict[str, Any]:
+    """What a file of the monitor's says of its alarms, its name and SHA-256.
 
     Raises:
-      UserError: there is no such file, or it is no JSON object.
+      UserError: there is no such file, it is no such thresholds, or they are of another policy.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"thresholds: {path}: {error.strerror or error}") from None
-    try:
-        content = json.loads(data) if len(data) <= _MOST_BYTES else None
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"thresholds: {show(path)} holds no thresholds, which are an object of JSON")
-    return {"file": os.path.basename(path), "sha256": hashlib.sha256(data).hexdigest(), "content": content}
+    thresholds = Thresholds.load(path)
+    thresholds.check_policy(params_fingerprint(student.variables["params"]), student.name, path)
+    told = thresholds.to_json()
+    return {
+        "file": os.path.basename(path),
+        "sha256": fingerprint(path),
+        "false_alarms_per_million": thresholds.false_alarms_per_million,
+        "block_size": thresholds.block_size,
+        "signals": told["signals"],
+    }

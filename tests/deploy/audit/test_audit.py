@@ -19,8 +19,11 @@ from pd_jax.cli import main
 from pd_jax.config.audit import AuditConfig
 from pd_jax.config.sections import StudentConfig
 from pd_jax.deploy.audit.card import policy_card
+from pd_jax.deploy.policy import StudentPolicy
+from pd_jax.deploy.signals import Decisions
+from pd_jax.deploy.thresholds import fit_thresholds
 from pd_jax.system.interrupts import Interrupted
-from pd_jax.teachers.files import save_teacher
+from pd_jax.teachers.files import params_fingerprint, save_teacher
 from support.cartpole_players import GATE, UNITS, cartpole_params, write_cartpole_teacher
 from support.commands import contents, options, refusal, succeed, write_teacher
 from support.made_runs import write_distillation, write_student_run
@@ -185,14 +188,30 @@ def test_the_card_says_what_the_documents_say_that_it_does(healthy: Path, made: 
     assert report["teacher"]["taught_the_student"] is False
 
 
+def made_thresholds(student: StudentPolicy, path: Path) -> Path:
+    """Thresholds of the monitor's, of play that nobody played."""
+    generator = np.random.default_rng(0)
+    outputs = generator.normal(size=(400, 4, 2)).astype(np.float32)
+    sights = generator.normal(size=(400, 4, 3)).astype(np.float32)
+    is_first = np.zeros((400, 4), bool)
+    is_first[::40] = True
+    play = Decisions(outputs, outputs.argmax(-1), is_first, np.ones((400, 4), bool), np.tanh(sights), sights)
+    policy = {"name": "made", "game": "cartpole", "parameters": params_fingerprint(student.variables["params"])}
+    fit_thresholds(play, action_names=("LEFT", "RIGHT"), temperature=1.0, policy=policy, about={}, block_size=32).save(
+        path
+    )
+    return path
+
+
 def test_thresholds_and_a_recording_become_part_of_it(made: Path, recording: Path, tmp_path: Path) -> None:
-    (tmp_path / "thresholds.json").write_text('{"entropy": 0.3}')
+    thresholds = made_thresholds(pd_jax.load_student(made / "right"), tmp_path / "thresholds.json")
     report = audit(
         made, "right", "right", tmp_path / "out", data=recording, thresholds=tmp_path / "thresholds.json", steps=300
     )
     assert report["states"]["of"] == "a recording" and 300 <= report["states"]["count"] < 308
     card = json.loads((tmp_path / "out" / "policy_card.json").read_text())
-    assert card["monitoring"]["thresholds"]["content"] == {"entropy": 0.3}
+    signals = json.loads(thresholds.read_text())["signals"]
+    assert card["monitoring"]["thresholds"]["signals"] == signals and signals
     digest = hashlib.sha256((tmp_path / "thresholds.json").read_bytes()).hexdigest()
     assert card["monitoring"]["thresholds"]["sha256"] == digest
     assert card["provenance"]["audited_on_recording"]["identity"] == report["states"]["recording"]["identity"]
@@ -242,6 +261,7 @@ def test_what_cannot_be_audited_is_refused_in_one_line_and_nothing_is_made(
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "text.json").write_text("text")
+    made_thresholds(pd_jax.load_student(made / "biased"), tmp_path / "another.json")
     run, right = ["--run", str(made / "right")], ["--teacher", str(made / "right.safetensors")]
     before, out = contents(tmp_path), ["--out", str(tmp_path / "out")]
     for argv, message in (
@@ -258,8 +278,9 @@ def test_what_cannot_be_audited_is_refused_in_one_line_and_nothing_is_made(
         ([*run, *right, "--out", str(acrobot)], "is a file; --out takes a directory"),
         ([*run, *right, "--out", "gs://bucket/out"], "is an address"),
         ([*run, *right, *out, "--thresholds", str(tmp_path / "none.json")], "No such file"),
-        ([*run, *right, *out, "--thresholds", str(tmp_path / "list.json")], "holds no thresholds"),
-        ([*run, *right, *out, "--thresholds", str(tmp_path / "text.json")], "holds no thresholds"),
+        ([*run, *right, *out, "--thresholds", str(tmp_path / "another.json")], "thresholds of another policy, made"),
+        ([*run, *right, *out, "--thresholds", str(tmp_path / "list.json")], "no thresholds of pd-jax monitor"),
+        ([*run, *right, *out, "--thresholds", str(tmp_path / "text.json")], "no thresholds of pd-jax monitor"),
         (["--policy", str(pong), "--teacher", str(pong), *out, "--outside.modes", "7"], "pong has no mode 7 (0, 1)"),
         (["--policy", str(pong), "--teacher", str(pong), *out, "--outside.difficulties", "9"], "has no difficulty 9"),
         ([*right, *out], "give one of --run DIR and --policy NAME_OR_FILE"),
