@@ -414,8 +414,9 @@ def test_a_student_of_fake_quantisation_is_exported_in_integers_alone(
     assert contents(tmp_path) == {}
     succeed("export", argv | {"precision": ["int8"]})
     # It is renewed as any other: by what plays its games.
-    name, _, task = read_export(tmp_path / "out").play("cartpole")
-    assert (name, task.name) == ("onnx", "cartpole")
+    export_left = read_export(tmp_path / "out")
+    assert export_left.players("cartpole") == {"int8": "onnx_int8"}
+    assert export_left.play("cartpole", "onnx_int8")[1].name == "cartpole"
     said = Policy.load(tmp_path / "out" / "cartpole.int8.onnx").metadata["quantisation"]
     assert said == {
         "bits": 8,
