@@ -110,7 +110,7 @@ class WatchMonitorConfig(MonitorConfig):
 
     thresholds: PathText
     """The file that pd-jax monitor fit wrote."""
-    log: str | None = None
+    log: PathText | None = None
     """Log of decisions, a JSON line for each; - is standard input."""
     play: bool = False
     """Have the policy play, to measure what is noticed."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import datetime
 import hashlib
 import inspect
 import json
 import os
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +51,7 @@ from pd_jax.runs.directory import read_run
 from pd_jax.runs.lineage import LINEAGE_NAME, Parent, parent_at, teacher_parent, write_lineage
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.computing import computing
-from pd_jax.system.files import to_json, write_atomically
+from pd_jax.system.files import left_if_whole, to_json, write_atomically
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher
@@ -186,7 +184,7 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
     memory.check()
     title = ", ".join(policy.task.name for policy in policies)
     with (
-        _left_if_whole(out, replaces=config.resume) as directory,
+        left_if_whole(out, replaces=config.resume) as directory,
         Interrupts() as interrupts,
         Progress(f"export {title}") as progress,
     ):
@@ -539,32 +537,6 @@ def _check_out(config: ExportConfig) -> None:
         raise UserError(f"{out}: holds an export of other settings; choose another --out")
     if not config.resume:
         raise UserError(f"{out}: holds this export; add --resume to make it again, or choose another --out")
-
-
-@contextlib.contextmanager
-def _left_if_whole(out: Path, *, replaces: bool) -> Iterator[Path]:
-    """A directory that becomes ``out`` at the end of the context, and is gone if it ends by an exception.
-
-    Args:
-      out: empty or not there; or else what is there is replaced, if so wanted.
-      replaces: whether it is.
-    """
-    parent = out.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.unfinished-") as unfinished:
-            # Of its own, with the permissions that any new directory has.
-            directory = Path(unfinished) / "export"
-            directory.mkdir()
-            yield directory
-            out.parent.mkdir(parents=True, exist_ok=True)
-            if replaces and out.exists():
-                os.replace(out, Path(unfinished) / "before")
-            # Whatever was put there meanwhile stays: only an empty directory is replaced.
-            os.replace(directory, out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
 def runtime_source() -> str:

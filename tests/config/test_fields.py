@@ -11,7 +11,7 @@ import yaml
 
 import pd_jax
 from pd_jax.config.collect import CollectConfig
-from pd_jax.config.commands import COMMANDS, TEACHERS
+from pd_jax.config.commands import COMMANDS, MONITOR, TEACHERS
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.fields import fields
 from pd_jax.config.loading import from_mapping, load_config, read_config
@@ -19,7 +19,11 @@ from pd_jax.config.report import ReportConfig
 from pd_jax.errors import UserError
 from pd_jax.teachers.catalogue import bundled_files, find
 
-ALL = {**COMMANDS, **{f"teachers {name}": command.settings for name, command in TEACHERS.commands.items()}}
+ALL = {
+    **COMMANDS,
+    **{f"teachers {name}": command.settings for name, command in TEACHERS.commands.items()},
+    **{f"monitor {name}": command.settings for name, command in MONITOR.commands.items()},
+}
 TEXTS = [
     (command, key)
     for command, settings in ALL.items()
@@ -37,13 +41,23 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "evaluate": {"teacher": "pong"},
     "export": {"run": "x", "out": "x"},
     "audit": {"run": "x", "teacher": "pong", "out": "x"},
+    "renew": {"run": "x", "export": "x", "out": "x"},
+    "lineage": {"directory": "x", "search": ["y"]},
+    "monitor fit": {"run": "x", "out": "x"},
+    "monitor watch": {"run": "x", "thresholds": "x", "data": "x"},
     "plan": {"topology": "v5e:2x2", "game": "pong"},
     "report": {"runs": ["x"]},
     "teachers show": {"name_or_file": "pong"},
     "teachers import": {"file": "x", "game": "pong", "out": "x.safetensors"},
 }
 # What is given in the place of another.
-INSTEAD = {("export", "teacher", "run"), ("audit", "policy", "run")}
+INSTEAD = {
+    ("export", "teacher", "run"),
+    ("audit", "policy", "run"),
+    ("monitor fit", "policy", "run"),
+    ("monitor watch", "policy", "run"),
+    ("monitor watch", "log", "data"),
+}
 
 
 @pytest.fixture
@@ -72,7 +86,7 @@ PATHS = [(command, key) for command, key in TEXTS if is_path(command, key) and (
 @pytest.mark.parametrize(("command", "key"), PATHS)
 def test_the_home_directory_stands_for_its_sign_in_every_path(home: Path, command: str, key: str) -> None:
     settings, field = ALL[command], fields(ALL[command])[key]
-    suffix = {"plot": ".png", "out": ".safetensors"}.get(key, "")
+    suffix = {"plot": ".png", "figure": ".png", "out": ".safetensors"}.get(key, "")
     written, expected = f"~/some place/x{suffix}", f"{home}/some place/x{suffix}"
     complete = {name: value for name, value in COMPLETE[command].items() if (command, key, name) not in INSTEAD}
     mapping = complete | {key: [written] if field.many else written}
