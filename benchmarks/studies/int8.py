@@ -6,8 +6,8 @@ Each directory is of a student that ``pd-jax distill`` left. For each seed:
 
 - It is exported as it is (``--precision int8``): its layers' ranges are calibrated on its own play. The float student
   plays as many games from the same starts.
-- It goes on learning from its teacher with ``--student.quantisation int8``, and is exported from there; and once more
-  without, for as many updates, to tell what integers cost from what longer learning brings.
+- It goes on learning from its teacher with ``--student.quantisation int8``, and is exported from there; and, for the
+  first seed, once more without, for as many updates, to tell what integers cost from what longer learning brings.
 
 Games are played by the ONNX file, those of the float students by JAX. Each seed has its own starts, the same for all.
 ``of the float student`` is the score above random play. What is there already in ``--out`` is not done again, and the
@@ -64,20 +64,22 @@ def _cell(options: argparse.Namespace, run: Path, seed: int) -> dict[str, Any]:
     cell: dict[str, Any] = {"game": game, "network": config.student.network, "seed": seed}
     directory = options.out / f"{game}-{config.student.network}-{seed}"
     trained, longer = directory / "trained", directory / "longer"
-    for out, quantisation in ((trained, "int8"), (longer, "none")):
-        _learn(options, run, seed, out, quantisation)
+    _learn(options, run, seed, trained, "int8")
     before = _export(options, run, seed, directory / "calibrated.export", game, "int8")
     after = _export(options, trained, seed, directory / "trained.export", game, "int8")
-    on = _export(options, longer, seed, directory / "longer.export", game, "float32")
     cell["float"] = before["policy_games"]
     cell["calibrated"], cell["trained"] = (_of_file(report, "int8") for report in (before, after))
-    cell["float, learning on"] = {"games": on["policy_games"]}
+    if seed == options.seeds[0]:
+        _learn(options, run, seed, longer, "none")
+        on = _export(options, longer, seed, directory / "longer.export", game, "float32")
+        cell["float, learning on"] = {"games": on["policy_games"]}
     random = get_task(game).random_score
     assert random is not None
     above = cell["float"]["mean"] - random
-    for kind in _KINDS:
+    there = [kind for kind in _KINDS if kind in cell]
+    for kind in there:
         cell[kind]["percent_of_float"] = 100 * (cell[kind]["games"]["mean"] - random) / above
-    shown = (f"{kind} {cell[kind]['percent_of_float']:.1f} %" for kind in _KINDS)
+    shown = (f"{kind} {cell[kind]['percent_of_float']:.1f} %" for kind in there)
     print(
         f"{game} {config.student.network} seed {seed}: float {cell['float']['mean']:.2f}, {', '.join(shown)}",
         flush=True,
@@ -128,7 +130,7 @@ def _table(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"game": game, "network": network, "seeds": len(own)}
         row["float"] = statistics.mean(cell["float"]["mean"] for cell in own)
         for kind in _KINDS:
-            percents = [cell[kind]["percent_of_float"] for cell in own]
+            percents = [cell[kind]["percent_of_float"] for cell in own if kind in cell]
             row[kind] = {"mean": statistics.mean(percents), "lowest": min(percents), "highest": max(percents)}
         for kind in _KINDS[:2]:
             row[kind]["equal_actions"] = statistics.mean(cell[kind]["frames"]["share_of_equal_actions"] for cell in own)
