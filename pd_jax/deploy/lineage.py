@@ -116,16 +116,28 @@ def _verify_parent(parent: Parent, beside: Path | None, search: Sequence[Path], 
     if own is None:
         parents = _parents_as_told(told, directory, search)
         return Verified(title=title, state="altered", faults=tuple(faults), parents=parents)
-    if own.sha256 != told.sha256:
+    is_scored_again = own.sha256 != told.sha256 and _has_same_student(told, own)
+    if own.sha256 != told.sha256 and not is_scored_again:
         parents = _parents_as_told(told, directory, search)
         state = (
             f"{state}, but its run is another by now" if parent.sha256 else "is another by now: it has gone on since"
         )
         return Verified(title=title, state=state, faults=tuple(faults), parents=parents)
     found = _verify_product(title, own, directory, search)
+    if is_scored_again:
+        found = dataclasses.replace(found, state=f"{found.state}; scored or reported again since, the same student")
     if parent.sha256 is not None:
         found = dataclasses.replace(found, state=f"{state}; its run: {found.state}")
     return dataclasses.replace(found, faults=(*faults, *found.faults))
+
+
+def _has_same_student(told: Lineage, own: Lineage) -> bool:
+    """Whether a run has the checkpoints that it had, so that nothing but its scores or its report is another."""
+    before, now = (
+        {name: digest for name, digest in lineage.files.items() if name.startswith("checkpoints/")}
+        for lineage in (told, own)
+    )
+    return bool(before) and before == now
 
 
 def _parents_as_told(lineage: Lineage | None, beside: Path | None, search: Sequence[Path]) -> tuple[Verified, ...]:

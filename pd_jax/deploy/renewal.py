@@ -136,6 +136,7 @@ def run_renew(config: RenewConfig, *, stop: threading.Event | None = None) -> di
     out = Path(config.out)
     # What was decided stands, whatever has become of run and export since.
     decided = _read_decision(out) if config.resume else None
+    _check_places(config)
     plan = None if decided is not None else _make_plan(config)
     with RunDirectory.create(out, "renew", to_mapping(config), resume=config.resume) as run:
         if plan is not None:
@@ -149,6 +150,17 @@ def run_renew(config: RenewConfig, *, stop: threading.Event | None = None) -> di
         if not run.lineage_path.exists():
             _leave_lineage(decided, Path(config.export), out)
     return decided
+
+
+def _check_places(config: RenewConfig) -> None:
+    """Raises a UserError if renewal, run and export would lie in one another, or the renewal is there already."""
+    out = os.path.realpath(config.out)
+    for key, other in (("export", config.export), ("run", config.run)):
+        place = os.path.realpath(other)
+        if os.path.commonpath([out, place]) in (out, place):
+            raise UserError(f"out: {config.out} and {key} ({other}) lie in one another; choose another --out")
+    if not config.resume and (Path(out) / RENEWAL_NAME).exists():
+        raise UserError(f"{config.out}: holds a renewal; add --resume to go on with it, or choose another --out")
 
 
 def _make_plan(config: RenewConfig) -> _Plan:

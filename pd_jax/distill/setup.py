@@ -30,7 +30,7 @@ from pd_jax.replay import rings
 from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset
 from pd_jax.resources.memory import MemoryEstimate
-from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote
+from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote, read_run
 from pd_jax.runs.parts import settle
 from pd_jax.runs.start import Start, goes_on, load_start
 from pd_jax.runs.students import load_teacher, network_label
@@ -215,9 +215,16 @@ def start_of(config: DistillConfig, student: Student) -> Start | None:
     """What a run's student starts from; nothing is looked for where the run goes on from a checkpoint of its own.
 
     Raises:
-      UserError: it is not there, or is another student.
+      UserError: it is not there, or is another student; or the run goes on, and has begun from scratch.
     """
-    if config.init_from is None or goes_on(config.out, resume=config.resume):
+    if config.init_from is None:
+        return None
+    if goes_on(config.out, resume=config.resume):
+        if read_run(config.out).config.get("init_from") is None:
+            raise UserError(
+                f"init_from: {config.init_from}: the run in {config.out} began from scratch, and goes on from its own "
+                "checkpoint; leave it out, or choose another --out"
+            )
         return None
     start = load_start(config.init_from, config.student.network, student)
     return start if config.student.quantisation == "none" else calibrated(start, student, config)

@@ -48,14 +48,14 @@ def print_export(report: Mapping[str, Any], out: str, *, file: TextIO | None = N
     # Where nobody looks on, all is told.
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum)
     console.print(table)
-    console.print(
-        "  both scores are from the same starts; ± is one standard error of the mean", style="dim", soft_wrap=True
-    )
     entries = [entry for game in report["games"].values() for entry in game["files"].values()]
+    if any(entry.get("games") for entry in entries):
+        told = "  both scores are from the same starts; ± is one standard error of the mean"
+        console.print(told, style="dim", soft_wrap=True)
     if any(entry.get("precision") == "int8" for entry in entries):
         told = "  int8 has to play as well, no more: its outputs and actions are told, and bind nothing"
         console.print(told, style="dim", soft_wrap=True)
     tests = [entry["test"]["file"] for entry in entries if "test" in entry]
     names = [*(entry["file"] for entry in entries), *tests]
     runtime = [report["runtime"]["file"]] if "runtime" in report else []
-    console.print(Text(f"{out}: {', '.join([*names, *runtime, 'export.json'])}"), soft_wrap=True)
+    console.print(Text(f"{out}: {', '.join([*names, *runtime, 'export.json', 'lineage.json'])}"), soft_wrap=True)

@@ -100,6 +100,10 @@ def load_start(init_from: str, network: str, student: Student) -> Start:
     """
     path = expand_home(init_from)
     wanted = tuple(task.name for task in student.tasks)
+    if os.path.isdir(path) and not any(
+        (Path(path) / name).is_file() for name in ("config.yaml", "teacher.safetensors")
+    ):
+        raise UserError(f"init_from: {init_from}: holds no run of pd-jax distill")
     found = _of_run(path) if _is_run(path) else _of_teacher(path, wanted[0])
     fits = found.network == network and (found.games == wanted or (len(wanted) > 1 and {*wanted} <= {*found.games}))
     if not fits:

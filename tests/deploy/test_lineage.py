@@ -232,6 +232,31 @@ def test_a_run_that_has_gone_on_is_another_and_has_a_lineage_of_its_own(
     assert line.endswith("is another by now: it has gone on since")
 
 
+def test_a_run_that_was_scored_again_is_the_same_and_its_files_are_still_verified(
+    copy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = copy / "runs" / "second"
+    before = read_lineage(run)
+    succeed(
+        "distill",
+        {
+            "config": run / "config.yaml", "out": run, "teacher": copy / "teachers" / "own.safetensors",
+            "data": copy / "play", "init-from": copy / "runs" / "first", "resume": True,
+        },
+    )  # fmt: skip
+    after = read_lineage(run)
+    assert before is not None and after is not None and before.sha256 != after.sha256
+    code, out, _ = lineage(capfd, copy / "exports" / "second")
+    (line,) = [line for line in out.splitlines() if "run second" in line]
+    assert code == 0 and line.endswith("scored or reported again since, the same student")
+    checkpoint = max(
+        (path for path in (run / "checkpoints").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+    flip(checkpoint)
+    code, _, err = lineage(capfd, copy / "exports" / "second")
+    assert code == 2 and checkpoint.name in err
+
+
 def test_a_run_that_is_taken_further_has_none_until_it_ends(copy: Path) -> None:
     path = copy / "runs" / "first"
     run, whole = read_run(path), (path / "lineage.json").read_bytes()

@@ -292,6 +292,13 @@ def test_another_export_that_was_put_there_meanwhile_stays(renewed: Path, export
     assert contents(export) == before
 
 
+def test_a_renewal_that_is_done_is_not_begun_again(
+    renewed: Path, values: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(capfd, "renew", *options(values | {"out": renewed / "renewal"}))
+    assert message.endswith(f"{renewed / 'renewal'}: holds a renewal; add --resume to go on with it, or choose another --out")
+
+
 def test_a_link_to_an_export_stays_a_link(renewed: Path, export: Path) -> None:
     decided = json.loads((renewed / "renewal" / "renewal.json").read_text())
     link = export.parents[1] / "current"
@@ -315,7 +322,8 @@ def test_bad_input_is_refused_and_nothing_is_written(
     assert told(run=tmp_path / "gone") == f"{tmp_path / 'gone'}: is not a run directory: there is no such directory"
     assert told(teacher="acrobot").endswith("teacher acrobot: plays acrobot with 3 actions; cartpole has 2")
     assert "teacher" in told(teacher=["cartpole", "acrobot"])
-    assert told(out=export).startswith(f"{export}: is not empty and holds no run")
+    for inside in (export, export / "x", export.parent, finished_run / "x"):
+        assert told(out=inside).endswith("lie in one another; choose another --out")
     assert told(evaluation__episodes=1).startswith("--evaluation.episodes: 1 episode says nothing")
     assert told(rule="nicer").startswith("--rule: 'nicer' is not a rule")
     assert contents(tmp_path) == before
@@ -353,6 +361,9 @@ def test_an_export_of_another_student_and_a_run_without_one_are_refused(
     message = refusal(capfd, "renew", *options(values | {"export": tmp_path / "teachers"}))
     assert message.endswith("is of a teacher; what is renewed is a student's")
     message = refusal(capfd, "renew", *options(values | {"out": finished_run}))
+    assert message.endswith("lie in one another; choose another --out")
+    elsewhere = shutil.copytree(finished_run, tmp_path / "elsewhere")
+    message = refusal(capfd, "renew", *options(values | {"out": elsewhere}))
     assert "holds a run of pd-jax distill, not renew" in message
     values["out"].mkdir()
     (values["out"] / "config.yaml").write_text("# pd-jax renew\n")

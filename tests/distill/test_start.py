@@ -141,6 +141,18 @@ def test_a_run_without_a_checkpoint_of_its_own_starts_anew_when_it_is_resumed(
     assert message == f"pd-jax distill: {tmp_path / 'gone'}: no such file"
 
 
+def test_a_run_from_scratch_that_goes_on_is_given_no_start(
+    finished_run: Path, recorded_run_options: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished_run, out)
+    before = contents(out)
+    values = recorded_run_options | QUICK_EVALUATION | {"out": out, "init-from": finished_run, "resume": True}
+    message = refusal(capfd, "distill", *options(values))
+    assert f"init_from: {finished_run}: the run in {out} began from scratch" in message
+    assert contents(out) == before
+
+
 def test_games_may_be_fewer_and_in_another_order(tmp_path: Path) -> None:
     games, mlp = ("cartpole", "acrobot", "lunarlander"), StudentConfig(network="mlp", mlp_hidden=(8,), head_hidden=4)
     source = write_student_run(tmp_path / "three", games, mlp)
@@ -239,7 +251,7 @@ def test_what_no_student_can_start_from_is_refused(
     data[-1] ^= 1
     (tmp_path / "flipped.safetensors").write_bytes(data)
     assert "damaged" in told(tmp_path / "flipped.safetensors")
-    assert told(tmp_path) == f"{tmp_path}: is a directory, not a file"
+    assert told(tmp_path) == f"init_from: {tmp_path}: holds no run of pd-jax distill"
     assert not (tmp_path / "run").exists()
 
 
