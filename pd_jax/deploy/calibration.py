@@ -227,7 +227,7 @@ def fit_limits(
 def _strands(blocks: Sequence[Block], block_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Values and weights ``[n, S]`` of each lane, in pieces where there are few lanes."""
     lanes = sorted({block.lane for block in blocks})
-    pieces = max(1, -(-_MIN_STRANDS // max(1, len(lanes))))
+    pieces = _pieces(len(lanes))
     strands = []
     for lane in lanes:
         own = [block for block in blocks if block.lane == lane]
@@ -236,12 +236,28 @@ def _strands(blocks: Sequence[Block], block_size: int) -> list[tuple[np.ndarray,
             if len(index) >= _MIN_STRAND_BLOCKS:
                 strands.append((values[index], weights[index]))
     if len(strands) < _MIN_STRANDS:
-        least = _MIN_STRANDS * _MIN_STRAND_BLOCKS
         raise UserError(
-            f"too little play: {len(blocks)} blocks of {block_size} decisions to calibrate on, and {least} are needed; "
-            "give more decisions, or smaller blocks"
+            f"too little play: {len(strands)} stretches of at least {_MIN_STRAND_BLOCKS} blocks of {block_size} "
+            f"decisions of one lane to calibrate on, and {_MIN_STRANDS} are needed; give more decisions, or smaller "
+            "blocks"
         )
     return strands
+
+
+def _pieces(lanes: int) -> int:
+    return max(1, -(-_MIN_STRANDS // max(1, lanes)))
+
+
+def blocks_needed(lanes: int) -> int:
+    """Blocks of each of so many lanes that are enough for `fit_limits`."""
+    return _MIN_STRAND_BLOCKS * _pieces(lanes)
+
+
+def are_enough(blocks: Sequence[int]) -> bool:
+    """Whether so many blocks, of each lane, are enough for `fit_limits`."""
+    pieces = _pieces(sum(1 for count in blocks if count))
+    lengths = [len(each) for count in blocks for each in np.array_split(np.arange(count), pieces)]
+    return sum(length >= _MIN_STRAND_BLOCKS for length in lengths) >= _MIN_STRANDS
 
 
 def _made_up(

@@ -62,7 +62,7 @@ def _decision(entry: Any, at: str, thresholds: Thresholds) -> Decisions:
     features = entry.get("features")
     default = int(np.nan_to_num(outputs).argmax())
     teacher = entry.get("teacher_action")
-    return Decisions(
+    decisions = Decisions(
         outputs,
         np.array([_whole(entry.get("action", default), "action")]),
         np.array([_truth(entry.get("is_first", False), "is_first")]),
@@ -71,6 +71,11 @@ def _decision(entry: Any, at: str, thresholds: Thresholds) -> Decisions:
         None,
         None if teacher is None else np.array([_whole(teacher, "teacher_action")]),
     )
+    try:
+        thresholds.model.check(decisions)
+    except UserError as error:
+        raise UserError(f"{at}: {error}") from None
+    return decisions
 
 
 def _vector(value: Any, name: str) -> np.ndarray:

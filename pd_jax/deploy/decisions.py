@@ -38,6 +38,7 @@ class Watched(NamedTuple):
       temperature: outputs are divided by it for their entropy.
       parameters: SHA-256 of its parameters.
       decide: observations to outputs ``[N, A]``, and features ``[N, F]`` or None.
+      quantisation: what an exported file in 8-bit integers says of it; None for others.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Watched(NamedTuple):
     temperature: float
     parameters: str
     decide: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+    quantisation: Any = None
 
 
 def watched_policy(policy: GreedyPolicy) -> Watched:
@@ -75,7 +77,13 @@ def watched_file(path: str) -> Watched:
     parameters = str(policy.metadata.get("hashes", {}).get("parameters", ""))
     temperature = _temperature(str(policy.metadata.get("output", "logits")))
     return Watched(
-        path, policy.game, policy.action_names, temperature, parameters, lambda frames: (policy.outputs(frames), None)
+        path,
+        policy.game,
+        policy.action_names,
+        temperature,
+        parameters,
+        lambda frames: (policy.outputs(frames), None),
+        policy.metadata.get("quantisation"),
     )
 
 

@@ -127,7 +127,8 @@ class Monitor:
             an exported one. None leaves it unchecked.
 
         Raises:
-          UserError: no such file, not ours, damaged, of a newer pd_jax or of another policy; or river is missing.
+          UserError: no such file, not ours, altered, damaged, of a newer pd_jax or of another policy; or there is no
+            river.
         """
         thresholds = Thresholds.load(path)
         if parameters is not None:
@@ -220,6 +221,7 @@ class Monitor:
         return {
             "decisions": self.decisions,
             "blocks": self.blocks,
+            "block_size": self.thresholds.block_size,
             "alarms": len(self.alarms),
             "first_alarm": self.alarms[0].to_json() if self.alarms else None,
             "signals": sorted({alarm.signal for alarm in self.alarms}),

@@ -353,9 +353,9 @@ class SignalModel:
             vectors = getattr(decisions, kind)
             if vectors is not None and vectors.shape[-1] != len(space.mean):
                 raise UserError(f"{kind} of {vectors.shape[-1]} numbers, and the thresholds are for {len(space.mean)}")
-        for actions in (decisions.actions, decisions.teacher_actions):
+        for name, actions in (("an action", decisions.actions), ("a teacher_action", decisions.teacher_actions)):
             if actions is not None and len(actions) and not 0 <= actions.min() <= actions.max() < self.num_actions:
-                raise UserError(f"an action that is not one of the {self.num_actions}, from 0 on")
+                raise UserError(f"{name} that is not one of the {self.num_actions}, from 0 on")
 
     def measure(self, decisions: Decisions, memory: _Memory | None) -> tuple[np.ndarray, np.ndarray, _Memory]:
         """The signals of one step.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pd_jax.deploy.calibration import Block, Blocks, Limits, Usual, fit_limits
+from pd_jax.deploy.calibration import Block, Blocks, Limits, Usual, are_enough, blocks_needed, fit_limits
 from pd_jax.deploy.signals import Decisions, SignalModel, pack, unpack
 from pd_jax.errors import UserError
 from pd_jax.system.files import to_json, write_atomically
@@ -36,7 +38,8 @@ class Thresholds:
       block_size: decisions of a block.
       slack, clip: of the test, in deviations of blocks.
       false_alarms_per_million: decisions, as stated: of all signals together.
-      policy: ``name``, ``game`` and the SHA-256 of its ``parameters``.
+      policy: ``name``, ``game``, the SHA-256 of its ``parameters``, and ``quantisation`` of an exported file in 8-bit
+        integers (None or missing in others).
       about: all else that the file says: ``protocol``, ``play``, ``decisions``, ``created``, ``versions``.
     """
 
@@ -61,6 +64,22 @@ class Thresholds:
                 f"{where}: thresholds of another policy, {self.policy['name']}, and this is {name}; "
                 "pd-jax monitor fit makes them"
             )
+
+    def check_quantisation(self, quantisation: Any, where: str) -> str | None:
+        """A warning where an integer file and its float policy, whose parameters are the same, are mixed up.
+
+        Args:
+          quantisation: of the policy that is watched: ``metadata["quantisation"]`` of an exported one, or None.
+          where: what messages call these thresholds.
+        """
+        ours = self.policy.get("quantisation")
+        if bool(ours) == bool(quantisation):
+            return None
+        kinds = ("the policy in floating point", "a file in 8-bit integers")
+        return (
+            f"{where}: thresholds of {kinds[bool(ours)]}, and this is {kinds[bool(quantisation)]}: "
+            "fit them on the file that is at work (pd-jax monitor fit --policy FILE)"
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file, in one step."""
@@ -89,15 +108,14 @@ class Thresholds:
             "explained": pack(usual.explained),
             "model": self.model.to_json(),
         }
-        plain: dict[str, Any] = to_json(entry)
-        return plain
+        return sealed(to_json(entry))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Thresholds:
         """Reads the file.
 
         Raises:
-          UserError: there is none, it is not ours, damaged, or of a newer pd_jax.
+          UserError: there is none, it is not ours, altered, damaged, or of a newer pd_jax.
         """
         where = printable(os.fspath(path))
         if os.path.exists(path) and not os.path.isfile(path):
@@ -117,10 +135,19 @@ class Thresholds:
         version = entry.get("format_version")
         if type(version) is int and version > FORMAT_VERSION:
             raise UserError(f"{where}: format {version}, and this pd_jax reads {FORMAT_VERSION}: upgrade pd_jax")
+        if "sha256" not in entry:
+            raise UserError(
+                f"{where}: has no sha256: was altered after pd-jax monitor fit wrote it, or is of an older pd_jax; "
+                "make it anew"
+            )
+        if entry["sha256"] != sealed(entry)["sha256"]:
+            raise UserError(f"{where}: was altered after pd-jax monitor fit wrote it; make it anew")
         try:
             return cls._from_json(entry)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UserError(f"{where}: damaged: {type(error).__name__} {str(error)[:80]!r}") from None
+        except KeyError as error:
+            raise UserError(f"{where}: damaged: has no {printable(str(error.args[0]))}") from None
+        except (ValueError, TypeError, AttributeError, IndexError, OverflowError):
+            raise UserError(f"{where}: damaged: what it says is no thresholds") from None
 
     @classmethod
     def _from_json(cls, entry: Mapping[str, Any]) -> Thresholds:
@@ -143,6 +170,7 @@ class Thresholds:
         own = {
             "format",
             "format_version",
+            "sha256",
             "policy",
             "block_size",
             "blocks",
@@ -162,6 +190,13 @@ class Thresholds:
             policy | {key: value for key, value in entry["policy"].items() if key not in policy},
             {key: value for key, value in entry.items() if key not in own | {"false_alarms_per_million"}},
         )
+
+
+def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of ``thresholds.json`` with the SHA-256 of all else in it: JSON without spaces, keys in order."""
+    rest = {key: value for key, value in entry.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return {**rest, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def fit_thresholds(
@@ -202,9 +237,8 @@ def fit_thresholds(
                 raise UserError(f"{name} that are not finite, in the play that thresholds are made from")
     steps, lanes = play.outputs.shape[:2]
     decided = int(sum(stretch.is_decided.sum() for stretch in (play, *further)))
-    check_enough(decided, block_size)
     if lanes > 1:
-        split = max(1, round(lanes * _MODEL_SHARE))
+        split = _model_lanes(lanes)
         learnt, rest = play.lanes(slice(None, split)), play.lanes(slice(split, None))
     else:
         split = round(steps * _MODEL_SHARE)
@@ -212,8 +246,14 @@ def fit_thresholds(
             Decisions(*(None if each is None else each[part] for each in play))  # type: ignore[arg-type]
             for part in (slice(None, split), slice(split, None))
         )
-    model = SignalModel.fit(learnt, action_names, temperature)
     calibrating = [rest, *further]
+    counts = np.concatenate([stretch.is_decided.sum(axis=0) for stretch in calibrating])
+    if decided < _LEAST_BLOCKS * block_size or not are_enough((counts // block_size).tolist()):
+        least = int(counts.min())
+        # With so many the shortest lane has enough, as unequal as they are; very little play says nothing of that.
+        scale = (blocks_needed(len(counts)) + 1) * block_size / least if least >= block_size else 0.0
+        raise _too_little(decided, block_size, lanes, math.ceil(decided * scale))
+    model = SignalModel.fit(learnt, action_names, temperature)
     blocks: list[Block] = []
     floors: list[np.ndarray] = []
     for stretch in calibrating:
@@ -239,11 +279,37 @@ def fit_thresholds(
     return Thresholds(model, limits, block_size, slack, clip, false_alarms_per_million, policy, about)
 
 
-def check_enough(decisions: int, block_size: int) -> None:
-    """Raises a UserError where there are not enough decisions to make thresholds from."""
-    least = _LEAST_BLOCKS * block_size
-    if decisions < least:
-        raise UserError(f"too little play: {decisions:,} decisions, and blocks of {block_size} need {least:,} at least")
+def enough_decisions(block_size: int, lanes: int, *, spare: int = 1) -> int:
+    """Decisions of so many lanes, all together, that are enough to make thresholds from.
+
+    Args:
+      block_size: decisions of a block.
+      lanes: number of them.
+      spare: blocks more for each lane: lanes decide in almost as many steps, but not in as many.
+    """
+    if lanes > 1:
+        blocks = lanes * (blocks_needed(lanes - _model_lanes(lanes)) + spare)
+    else:
+        blocks = math.ceil((blocks_needed(1) + spare) / (1 - _MODEL_SHARE))
+    return max(_LEAST_BLOCKS, blocks) * block_size
+
+
+def check_enough(decisions: int, block_size: int, lanes: int, *, spare: int = 1) -> None:
+    """Raises a UserError where there are not enough decisions to make thresholds from; as `enough_decisions`."""
+    if decisions < enough_decisions(block_size, lanes, spare=spare):
+        raise _too_little(decisions, block_size, lanes)
+
+
+def _too_little(decisions: int, block_size: int, lanes: int, least: int = 0) -> UserError:
+    enough = max(least, enough_decisions(block_size, lanes))
+    return UserError(
+        f"too little play: {decisions:,} decisions in {lanes} lane{'s' * (lanes != 1)}, and with blocks of "
+        f"{block_size:,} {enough:,} are enough; give as many, or smaller blocks"
+    )
+
+
+def _model_lanes(lanes: int) -> int:
+    return max(1, round(lanes * _MODEL_SHARE))
 
 
 def measured_blocks(model: SignalModel, play: Decisions, block_size: int) -> tuple[list[Block], np.ndarray]:

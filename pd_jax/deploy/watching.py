@@ -55,11 +55,14 @@ def run_monitor_fit(config: FitMonitorConfig, *, stop: threading.Event | None = 
       Interrupted: a signal came, or ``stop`` was set. Nothing was written.
     """
     _check_new("out", config.out)
-    check_enough(config.decisions, config.block)
+    if config.data is None:
+        check_enough(config.decisions, config.block, config.env.num_lanes)
     watched, task, teacher = _load(config)
     if config.data is not None:
         header = Dataset.open(config.data).header
-        check_enough(header.steps * header.num_lanes, config.block)
+        # Its lanes are as long as each other: whether they decide as often is seen in the end.
+        at_most = min(config.decisions, header.steps * header.num_lanes)
+        check_enough(at_most, config.block, header.num_lanes, spare=0)
     with Interrupts() as interrupts, Progress(f"monitor {task.name}") as progress:
         meter = progress.add("decisions", config.decisions)
         steps, total = [], 0
@@ -76,7 +79,12 @@ def run_monitor_fit(config: FitMonitorConfig, *, stop: threading.Event | None = 
             play,
             action_names=watched.action_names,
             temperature=watched.temperature,
-            policy={"name": watched.name, "game": watched.game, "parameters": watched.parameters},
+            policy={
+                "name": watched.name,
+                "game": watched.game,
+                "parameters": watched.parameters,
+                "quantisation": watched.quantisation,
+            },
             about=_about(config),
             block_size=config.block,
             false_alarms_per_million=config.false_alarms,
@@ -124,6 +132,8 @@ def run_monitor_watch(
             raise UserError(
                 f"{config.thresholds}: thresholds of {thresholds.game}, and the policy plays {watched.game}"
             )
+        if (warning := thresholds.check_quantisation(watched.quantisation, config.thresholds)) is not None:
+            print_warning(warning)
     with contextlib.ExitStack() as stack:
         limit, interrupts = None, None
         if config.log is not None:
@@ -149,6 +159,11 @@ def run_monitor_watch(
             print_warning(str(error))
     if not monitor.decisions:
         raise UserError(f"{config.log or config.data or 'play'}: no decision in it")
+    if not monitor.blocks:
+        print_warning(
+            f"{config.log or config.data or 'play'}: no block of {thresholds.block_size:,} decisions of a lane was "
+            "full, so nothing was tested"
+        )
     return monitor
 
 

@@ -21,25 +21,35 @@ def describe_thresholds(entry: Mapping[str, Any], path: str) -> list[str]:
     """Lines about a file of thresholds: what they are for, and what they were made from."""
     signals = entry["signals"]
     watched = [name for name, each in signals.items() if each["deviation"] > 0]
-    policy = entry["policy"]
+    policy, allowed = entry["policy"], entry["false_alarms_per_million"]
     return [
         f"{path}: thresholds of {policy['name']}, which plays {policy['game']}",
         f"  {entry['decisions']:,} decisions, of which {entry['calibrated_on']:,} in {entry['blocks']:,} blocks of "
         f"{entry['block_size']:,} calibrate {len(watched)} signals",
-        f"  {entry['false_alarms_per_million']:g} false alarms in a million decisions are allowed",
+        f"  {allowed:g} false alarm{'s' * (allowed != 1)} in a million decisions {'is' if allowed == 1 else 'are'} "
+        "allowed",
     ]
 
 
 def describe_summary(summary: Mapping[str, Any]) -> list[str]:
     """Lines about what a monitor has seen."""
     count, first = summary["alarms"], summary["first_alarm"]
-    told = "no alarm" if not count else f"{count:,} alarm{'s' * (count != 1)}, the first at {first['decision']:,}"
-    lines = [f"{summary['decisions']:,} decisions in {summary['blocks']:,} blocks: {told}"]
+    told = [f"{_counted(count, 'alarm')}, the first at {first['decision']:,}"] if count else []
+    if not summary["blocks"]:
+        # An alarm may still be of numbers that are none.
+        tested = "nothing else was tested" if count else "nothing was tested"
+        told.append(f"no block of {summary['block_size']:,} decisions of a lane was full, so {tested}")
+    seen = f"{_counted(summary['decisions'], 'decision')} in {_counted(summary['blocks'], 'block')}"
+    lines = [f"{seen}: {'; '.join(told) or 'no alarm'}"]
     if summary["signals"]:
         lines.append(f"  changed: {', '.join(summary['signals'])}")
     if summary["not_watched"]:
         lines.append(f"  not to be had here, and not watched: {', '.join(summary['not_watched'])}")
     return lines
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def plot_monitor(

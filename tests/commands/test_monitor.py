@@ -148,6 +148,43 @@ def test_a_log_that_ends_in_the_middle_of_a_line_is_taken_up_to_there(
     assert "standard input: line 20" in capsys.readouterr().err
 
 
+def test_a_log_of_less_than_a_block_is_a_warning(
+    thresholds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = log_of(tmp_path / "log.jsonl", 2)
+    assert watch(thresholds, "--log", str(log)) == 0
+    out, err = capsys.readouterr()
+    nothing = "no block of 16 decisions of a lane was full, so nothing was tested"
+    assert out.splitlines()[0] == f"2 decisions in 0 blocks: {nothing}"
+    assert err == f"warning: {log}: {nothing}\n"
+    assert watch(thresholds, "--log", str(log), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["blocks"] == 0
+
+
+def test_a_file_in_integers_with_thresholds_of_the_float_policy_is_a_warning(
+    thresholds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = log_of(tmp_path / "log.jsonl", 40)
+    teacher = pd_jax.load_teacher("cartpole")
+    metadata = metadata_of(teacher.task)
+    metadata |= {"output": "q", "hashes": {"parameters": params_fingerprint(teacher.variables["params"])}}
+    integer, own = tmp_path / "cartpole.int8.onnx", tmp_path / "own.json"
+    # What its metadata says is what counts.
+    integer.write_bytes(onnx_bytes(layers_of(teacher), teacher.task, metadata | {"quantisation": {"bits": 8}}))
+    assert watch(thresholds, "--log", str(log), "--policy", str(integer), "--json") == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith(f"warning: {thresholds}: thresholds of the policy in floating point")
+    assert "pd-jax monitor fit --policy FILE" in err
+    assert main(["monitor", "fit", *options(FIT | {"policy": integer, "decisions": 1000, "out": own})]) == 0
+    assert json.loads(own.read_text())["policy"]["quantisation"] == {"bits": 8}
+    assert json.loads(thresholds.read_text())["policy"]["quantisation"] is None
+    capsys.readouterr()
+    assert watch(own, "--log", str(log), "--policy", str(integer), "--json") in (0, 3)
+    assert capsys.readouterr().err == ""
+    assert watch(own, "--log", str(log), "--policy", "cartpole", "--json") in (0, 3)
+    assert "thresholds of a file in 8-bit integers" in capsys.readouterr().err
+
+
 def test_numbers_that_are_none_are_an_alarm(
     thresholds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +206,11 @@ def test_numbers_that_are_none_are_an_alarm(
         ('{"outputs": [true, 1]}', "outputs is no list of numbers"),
         ('{"outputs": [1, 2], "action": 1.5}', "action is no whole number"),
         ('{"outputs": [1, 2], "is_first": 3}', "is_first is neither true nor false"),
+        ('{"outputs": [0, 1], "action": 7}', "an action that is not one of the 2, from 0 on"),
+        ('{"outputs": [0, 1], "action": -1}', "an action that is not one of the 2, from 0 on"),
+        ('{"outputs": [0, 1], "teacher_action": 9}', "a teacher_action that is not one of the 2, from 0 on"),
+        ('{"outputs": [0, 1, 2]}', "outputs of 3 actions, and the thresholds are for 2"),
+        ('{"outputs": [0, 1], "features": [1, 2]}', "features of 2 numbers, and the thresholds are for 128"),
         ('{"outputs": [1, 2], "policy": "0"}', "thresholds of another policy, cartpole-mlp, and this is the log's"),
     ],
 )
@@ -204,9 +246,17 @@ def test_a_recording_is_watched_and_one_of_another_game_refused(
         (["fit", "--policy", "cartpole", "--out", "{thresholds}"], "out: {thresholds} exists; name another file"),
         (["fit", "--policy", "cartpole", "--out", "{new}/x"], "out: {new}/x: there is no directory {new}"),
         (["fit", "--policy", "cartpole", "--decisions", "900", "--out", "{new}"], "too little play: "),
+        (
+            ["fit", "--policy", "cartpole", "--decisions", "15000", "--out", "{new}"],
+            "too little play: 15,000 decisions in 16 lanes, and with blocks of 256 20,480 are enough",
+        ),
         (["fit", "--policy", "cartpol", "--out", "{new}"], "'cartpol' is neither a bundled teacher"),
         (["fit", "--policy", "x.onnx", "--out", "{new}"], "x.onnx: No such file"),
         (["fit", "--policy", "{thresholds}", "--out", "{new}"], "{thresholds}: "),
+        (
+            ["watch", "--thresholds", "{altered}", "--log", "-"],
+            "{altered}: was altered after pd-jax monitor fit wrote it",
+        ),
         (["watch", "--thresholds", "{thresholds}"], "data: none given; give one of --data, --log and --play"),
         (["watch", "--thresholds", "{thresholds}", "--play"], "run: missing, and policy too"),
         (["watch", "--thresholds", "{new}", "--log", "-"], "{new}: No such file"),
@@ -229,7 +279,9 @@ def test_a_recording_is_watched_and_one_of_another_game_refused(
 def test_what_is_wrong_is_one_line_and_nothing_is_written(
     thresholds: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], argv: list[str], message: str
 ) -> None:
-    names = {"new": str(tmp_path / "new"), "thresholds": str(thresholds)}
+    altered = thresholds.with_name("altered.json")
+    altered.write_text(thresholds.read_text().replace('"block_size": 16', '"block_size": 1000000000000'))
+    names = {"new": str(tmp_path / "new"), "thresholds": str(thresholds), "altered": str(altered)}
     before = thresholds.read_bytes()
     told = refusal(capfd, "monitor", *[each.format(**names) for each in argv])
     assert told.startswith(f"pd-jax monitor {argv[0]}: {message.format(**names)}"), told

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -19,8 +22,16 @@ from river.drift import PageHinkley
 from pd_jax.deploy.calibration import Block, Blocks, Limits, fit_limits, page_hinkley
 from pd_jax.deploy.monitor import NOT_FINITE, Alarm, Monitor
 from pd_jax.deploy.signals import Decisions, Response, SignalModel, Space, pack, sight_of, unpack
-from pd_jax.deploy.thresholds import FORMAT_VERSION, Thresholds, fit_thresholds
+from pd_jax.deploy.thresholds import (
+    FORMAT_VERSION,
+    Thresholds,
+    check_enough,
+    enough_decisions,
+    fit_thresholds,
+    sealed,
+)
 from pd_jax.errors import UserError
+from pd_jax.report.monitor import describe_summary, describe_thresholds
 
 ACTIONS = ("LEFT", "STAY", "RIGHT")
 POLICY = {"name": "walker", "game": "walk", "parameters": "a" * 64}
@@ -198,16 +209,113 @@ def test_a_file_of_thresholds_is_read_back_as_it_was(thresholds: Thresholds, fil
         (lambda entry: [entry], "no thresholds of pd-jax monitor"),
         (lambda entry: entry | {"signals": {}}, "damaged: "),
         (lambda entry: entry | {"explained": entry["model"]["spaces"]["sights"]["mean"]}, "damaged: "),
-        (lambda entry: {key: value for key, value in entry.items() if key != "policy"}, "damaged: KeyError"),
+        (lambda entry: entry | {"clip": []}, "damaged: what it says is no thresholds"),
+        (lambda entry: {key: value for key, value in entry.items() if key != "policy"}, "damaged: has no policy"),
         (lambda entry: entry | {"block_size": 0}, "damaged: "),
         (lambda entry: entry | {"model": entry["model"] | {"action_names": ["ONE"]}}, "damaged: "),
     ],
 )
 def test_what_are_no_thresholds_is_refused(file: Path, tmp_path: Path, change: Any, message: str) -> None:
     path = tmp_path / "other.json"
-    path.write_text(json.dumps(change(json.loads(file.read_text()))))
+    changed = change(json.loads(file.read_text()))
+    path.write_text(json.dumps(sealed(changed) if isinstance(changed, dict) else changed))
     with pytest.raises(UserError, match=f"^{re.escape(str(path))}: {re.escape(message)}"):
         Thresholds.load(path)
+
+
+def without(key: str) -> Any:
+    return lambda entry: {name: value for name, value in entry.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry | {"block_size": 10**12},
+        lambda entry: entry | {"policy": entry["policy"] | {"name": "another"}},
+        lambda entry: entry | {"signals": entry["signals"] | {"entropy": entry["signals"]["entropy"] | {"above": 1e9}}},
+        lambda entry: entry | {"sha256": "0" * 64},
+        lambda entry: entry | {"sha256": None},
+        lambda entry: entry | {"more": 1},
+        without("episodes"),
+        without("model"),
+        without("sha256"),
+    ],
+)
+def test_a_file_that_was_altered_is_refused(file: Path, tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(UserError, match=r"other\.json: .*was altered after pd-jax monitor fit wrote it"):
+        Thresholds.load(path)
+
+
+def test_the_hash_is_of_what_is_said_and_not_of_how_it_is_laid_out(file: Path, tmp_path: Path) -> None:
+    entry = json.loads(file.read_text())
+    rest = json.dumps(without("sha256")(entry), sort_keys=True, separators=(",", ":"))
+    assert entry["sha256"] == hashlib.sha256(rest.encode()).hexdigest()
+    (tmp_path / "laid_out.json").write_text(json.dumps(dict(reversed(entry.items())), indent=4))
+    assert Thresholds.load(tmp_path / "laid_out.json").to_json() == entry
+
+
+def test_an_integer_file_and_its_float_policy_have_thresholds_of_their_own(thresholds: Thresholds) -> None:
+    said = {"bits": 8, "by": "calibration"}
+    integer = dataclasses.replace(thresholds, policy=POLICY | {"quantisation": said})
+    assert thresholds.check_quantisation(None, "x.json") is None
+    assert integer.check_quantisation(said, "x.json") is None
+    told = thresholds.check_quantisation(said, "x.json")
+    assert told is not None and "\n" not in told
+    assert told.startswith("x.json: thresholds of the policy in floating point, and this is a file in 8-bit integers")
+    told = integer.check_quantisation(None, "x.json")
+    assert told is not None and "of a file in 8-bit integers, and this is the policy in floating point" in told
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 5, 10, 16])
+def test_the_number_of_decisions_that_is_named_is_enough(lanes: int) -> None:
+    size, enough = 16, enough_decisions(16, lanes)
+    check_enough(enough, size, lanes)
+    with pytest.raises(UserError, match=f"and with blocks of 16 {enough:,} are enough"):
+        check_enough(enough - 1, size, lanes)
+    fitted(walk(0, steps=-(-enough // lanes), lanes=lanes), block_size=size)
+    # And a quarter of them is not.
+    with pytest.raises(UserError, match=f"^too little play: .* {enough:,} are enough"):
+        fitted(walk(0, steps=enough // lanes // 4, lanes=lanes), block_size=size)
+
+
+def test_lanes_that_play_unequally_need_more_and_the_number_says_how_much_more() -> None:
+    play = walk(0, steps=160, lanes=4)
+    # Of the lanes to calibrate on, one decides in a step of four.
+    play.is_decided[:, 3] = np.arange(160) % 4 == 0
+    with pytest.raises(UserError) as refused:
+        fitted(play, block_size=8)
+    found = re.search(r"decisions in 4 lanes, and with blocks of 8 ([\d,]+) are enough", str(refused.value))
+    assert found is not None
+    steps = math.ceil(int(found[1].replace(",", "")) / 3.25)
+    longer = walk(0, steps=steps, lanes=4)
+    longer.is_decided[:, 3] = np.arange(steps) % 4 == 0
+    fitted(longer, block_size=8)
+
+
+def test_a_summary_says_where_nothing_was_tested(thresholds: Thresholds) -> None:
+    monitor, play = Monitor(thresholds), walk(6, steps=BLOCK, lanes=1)
+    for step in range(2):
+        monitor.take(play.step(step))
+    summary = monitor.summary()
+    assert (summary["blocks"], summary["block_size"]) == (0, BLOCK)
+    nothing = f"no block of {BLOCK} decisions of a lane was full, so nothing was tested"
+    assert describe_summary(summary)[0] == f"2 decisions in 0 blocks: {nothing}"
+    for step in range(2, BLOCK):
+        monitor.take(play.step(step))
+    assert describe_summary(monitor.summary())[0] == f"{BLOCK} decisions in 1 block: no alarm"
+    broken = Monitor(thresholds)
+    broken.update([np.nan, 0.0, 0.0])
+    told = describe_summary(broken.summary())[0]
+    assert told.startswith("1 decision in 0 blocks: 1 alarm, the first at 1; no block of 64")
+    assert told.endswith("so nothing else was tested")
+
+
+def test_one_false_alarm_is_one(thresholds: Thresholds) -> None:
+    for allowed, told in ((1.0, "1 false alarm in a million decisions is"), (0.5, "0.5 false alarms in a million")):
+        lines = describe_thresholds(dataclasses.replace(thresholds, false_alarms_per_million=allowed).to_json(), "x")
+        assert lines[-1].strip().startswith(told)
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"{", b"[" * 100_000])
@@ -227,9 +335,12 @@ def test_thresholds_of_another_policy_are_refused(file: Path) -> None:
 
 
 def test_too_little_play_or_play_that_is_none_makes_no_thresholds() -> None:
-    with pytest.raises(UserError, match=r"^too little play: 500 decisions, and blocks of 64 need 3,200 at least$"):
+    with pytest.raises(
+        UserError, match=r"^too little play: 500 decisions in 10 lanes, .* blocks of 64 3,200 are enough"
+    ):
         fitted(walk(0, steps=50))
-    with pytest.raises(UserError, match=r"^too little play: .* 32 are needed"):
+    # One of two lanes is left to calibrate on: it needs eight pieces of four blocks, and one to spare.
+    with pytest.raises(UserError, match=r"^too little play: 3,240 decisions in 2 lanes, .* 4,224 are enough"):
         fitted(walk(0, steps=1620, lanes=2), block_size=64)
     play = walk(0)
     play.outputs[3, 2, 1] = np.inf
