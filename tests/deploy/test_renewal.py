@@ -296,7 +296,8 @@ def test_a_renewal_that_is_done_is_not_begun_again(
     renewed: Path, values: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(capfd, "renew", *options(values | {"out": renewed / "renewal"}))
-    assert message.endswith(f"{renewed / 'renewal'}: holds a renewal; add --resume to go on with it, or choose another --out")
+    told = "holds a renewal; add --resume to go on with it, or choose another --out"
+    assert message.endswith(f"{renewed / 'renewal'}: {told}")
 
 
 def test_a_link_to_an_export_stays_a_link(renewed: Path, export: Path) -> None:
