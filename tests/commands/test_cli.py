@@ -159,7 +159,7 @@ GAMES = (
         pytest.param(
             ["distil"],
             "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
-            "sweep, evaluate, export, renew, lineage, audit, monitor, plan, report, teachers)",
+            "sweep, evaluate, export, audit, monitor, renew, lineage, plan, report, teachers)",
             id="command",
         ),
         pytest.param(

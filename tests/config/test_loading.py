@@ -407,7 +407,8 @@ NAMES = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=
 def possible(field: Field) -> st.SearchStrategy[Any]:
     if field.positional:
         # A name that begins with a dash is an option to tyro.
-        return st.lists(NAMES.filter(lambda name: not name.startswith(("-", "~"))), min_size=1, max_size=5).map(tuple)
+        names = NAMES.filter(lambda name: not name.startswith(("-", "~")))
+        return st.lists(names, min_size=1, max_size=5).map(tuple) if field.many else names
     if field.many:
         items = possible(dataclasses.replace(field, many=False, optional=False))
         # As above.
@@ -464,7 +465,7 @@ def as_argv(command: str, values: dict[str, Any]) -> Iterator[str]:
     for key, value in values.items():
         field = fields(COMMANDS[command])[key]
         if field.positional:
-            yield from value
+            yield from value if field.many else (value,)
             continue
         option = "--" + key.replace("_", "-")
         section, dot, name = option[2:].rpartition(".")
