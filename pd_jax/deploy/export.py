@@ -26,6 +26,7 @@ from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.proof import (
     Agreement,
     ExportedPolicy,
+    check_can_play,
     check_recording,
     compare,
     file_apply,
@@ -168,6 +169,8 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
     """
     out = Path(config.out)
     _check_out(config)
+    if config.evaluation.episodes:
+        check_can_play()
     policies = _load(config)
     for policy in policies:
         check_backend(config.env.backend, policy.task)

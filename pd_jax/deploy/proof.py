@@ -18,6 +18,7 @@ from pd_jax.evaluation.protocol import Protocol as ScoreProtocol
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.replay.recordings import Dataset
+from pd_jax.system.cores import xla_threads
 from pd_jax.types import PolicyApply
 
 _RECORDED_STEPS = 32
@@ -225,6 +226,18 @@ def compare(
     if not shown:
         raise UserError("data: the recording has no decision in it")
     return found
+
+
+def check_can_play() -> None:
+    """Raises a UserError where games that a file plays would never end.
+
+    A file is called back from a compiled program. What it is shown is made by another thread than the one that waits.
+    """
+    if xla_threads() < 2:
+        raise UserError(
+            "evaluation.episodes: games that a file plays take two threads of XLA, and this process has one core; set "
+            "PJRT_NPROC=2"
+        )
 
 
 def file_apply(file: ExportedPolicy, task: Task) -> PolicyApply:

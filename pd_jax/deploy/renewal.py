@@ -23,7 +23,7 @@ from pd_jax.config.loading import from_mapping, to_mapping
 from pd_jax.config.renew import RenewConfig
 from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.export import FORMATS, REPORT_NAME, RUNTIME_NAME, run_export
-from pd_jax.deploy.proof import check_recording
+from pd_jax.deploy.proof import check_can_play, check_recording
 from pd_jax.deploy.student import load_trained
 from pd_jax.distill.session import distill
 from pd_jax.distill.setup import make_setup
@@ -137,6 +137,8 @@ def run_renew(config: RenewConfig, *, stop: threading.Event | None = None) -> di
     # What was decided stands, whatever has become of run and export since.
     decided = _read_decision(out) if config.resume else None
     _check_places(config)
+    if decided is None:
+        check_can_play()
     plan = None if decided is not None else _make_plan(config)
     with RunDirectory.create(out, "renew", to_mapping(config), resume=config.resume) as run:
         if plan is not None:

@@ -134,3 +134,12 @@ def test_stacks_of_a_recording_are_the_last_four_frames_of_a_game(monkeypatch: p
             begin = max(at for at in range(step + 1) if is_first[at, lane])
             wanted = [frames[max(begin, at), lane] for at in range(step - 3, step + 1)]
             np.testing.assert_array_equal(stacks[lane], np.stack(wanted, axis=-1))
+
+
+def test_games_of_a_file_are_refused_where_they_would_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread would wait in the callback for what it has itself to make."""
+    monkeypatch.setattr(proof, "xla_threads", lambda: 1)
+    with pytest.raises(UserError, match="two threads of XLA"):
+        proof.check_can_play()
+    monkeypatch.setattr(proof, "xla_threads", lambda: 2)
+    proof.check_can_play()
