@@ -479,7 +479,7 @@ def as_argv(command: str, values: dict[str, Any]) -> Iterator[str]:
             yield f"{option}={value}"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(changes())
 def test_file_and_command_line_and_tyro_alone_give_the_same_settings(change: tuple[str, dict[str, Any]]) -> None:
     command, values = change
