@@ -19,6 +19,7 @@ from make_reference import prose
 
 from pd_jax.config.commands import TABLE, CommandGroup
 from pd_jax.config.fields import Field, fields, sections
+from pd_jax.config.shipped import read_about
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "docs" / "settings.md"
@@ -46,14 +47,29 @@ _ABOUT_CONFIGS = """
 Settings files, to be run as they are or changed by options:
 
 ```bash
-pd-jax distill --config configs/cartpole.yaml --out runs/mine --student.mlp-hidden 8 8
+pd-jax configs                                                     # all of them, in the terminal
+pd-jax distill --config cartpole --out runs/mine --student.mlp-hidden 8 8
+pd-jax configs cartpole --out mine.yaml                            # a copy, to be changed
+pd-jax distill --config mine.yaml
 ```
 
 They come with the package: without a clone, `--config configs/cartpole.yaml`, `--config cartpole` and
-`--config quick/multi3` find them too. A file that is there goes first.
+`--config quick/multi3` find them too. A file that is there goes first. Times are of two CPU cores without a GPU, and
+left out where they were not measured.
 
 [All settings](../docs/settings.md) are in one place. A run's own `config.yaml` is such a file too.
 """
+_PICTURES = {
+    "pong.yaml": ("benchmarks/results/pong_net2.png", "Loss and agreement while net2 learns Pong, and both scores"),
+    "quick/compression.yaml": (
+        "benchmarks/results/compression.png",
+        "What is left of the teacher by size of the student",
+    ),
+    "quick/online_pong.yaml": ("benchmarks/results/online_pong.png", "Both scores over the teacher's training"),
+    "train/pong_dqn.yaml": ("benchmarks/results/pong_dqn.png", "The learning curve of a Pong teacher"),
+    "audit.yaml": ("docs/pictures/audit.png", "The page of an audit"),
+}
+"""What comes out of some files, and what it shows."""
 _FOLDERS = {
     "": "First steps",
     "quick": "On two CPU cores",
@@ -64,8 +80,6 @@ _FOLDERS = {
     "train/atari": "Teachers on an accelerator",
     "launch": "Launching on other machines",
 }
-# Of "Rusu et al. (2016)" and "Ms. Pac-Man", no full stop ends a sentence.
-_END_OF_SENTENCE = re.compile(r"(?<!\bal)(?<!\bMs)\. (?=[A-Z-])")
 
 
 def commands() -> dict[str, type]:
@@ -158,38 +172,27 @@ def _cell(text: str) -> str:
     return re.sub(r"\]\((?=\w+\.md)", "](reference/", prose(text)).replace("|", "\\|")
 
 
-def about_file(path: Path) -> str:
-    """What a settings file or a launch script says of itself in its first comment, its first sentence."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comment: list[str] = []
-    for line in lines:
-        is_text = re.match(r"# (?!pd-jax )", line) is not None
-        if is_text:
-            comment.append(line.removeprefix("# "))
-        elif comment:
-            break
-    return _END_OF_SENTENCE.split(" ".join(comment))[0].removesuffix(".") + "."
-
-
-def command_of(path: Path) -> str:
-    """The command that a settings file is for, as its first line has it; empty for a launch script."""
-    match = re.match(r"# (pd-jax [a-z][a-z-]*(?: [a-z][a-z-]*)?) -", path.read_text(encoding="utf-8"))
-    return f"`{match[1]}`" if match else ""
-
-
 def configs_page() -> str:
     """``configs/README.md``."""
     blocks = [HEADER.format("the comments of the files"), "# Settings files", _ABOUT_CONFIGS.strip()]
     files = sorted(path for path in CONFIGS.parent.rglob("*") if path.is_file() and path.suffix != ".md")
     for folder, title in _FOLDERS.items():
-        inside = [path for path in files if path.parent == CONFIGS.parent / folder]
-        rows = [
-            f"| [`{path.name}`]({path.relative_to(CONFIGS.parent)}) | {command_of(path)} | {about_file(path)} |"
-            for path in inside
-        ]
+        rows = [_row_of(path) for path in files if path.parent == CONFIGS.parent / folder]
         where = f"`{folder}/`: " if folder else ""
-        blocks += [f"## {where}{title}", "\n".join(["| file | command | |", "|---|---|---|", *rows])]
+        table = ["| file | what it does | takes | command |", "|---|---|---|---|", *rows]
+        blocks += [f"## {where}{title}", "\n".join(table)]
+    blocks.append("## What comes out")
+    for name, (picture, shows) in _PICTURES.items():
+        line = read_about(CONFIGS.parent / name).line
+        blocks.append(f"**[`{name}`]({name})**: {shows}, by `{line}`.\n\n![{shows}](../{picture})")
     return "\n\n".join(blocks) + "\n"
+
+
+def _row_of(path: Path) -> str:
+    about = read_about(path)
+    command = f"`{about.line}`" if about.line else ""
+    name = path.relative_to(CONFIGS.parent)
+    return f"| [`{path.name}`]({name}) | {about.does} | {about.takes} | {command} |"
 
 
 def pages() -> Mapping[Path, str]:

@@ -119,8 +119,28 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "plan.PlanConfig",
             computes=False,
         ),
+        "explain": Command(
+            "say in plain words what a run has done, how good it is and what to try next",
+            "explain.ExplainConfig",
+            computes=False,
+        ),
         "report": Command("put the results of runs into the paper's tables", "report.ReportConfig", computes=False),
         "teachers": TEACHERS,
+        "configs": Command(
+            "list the settings files that come with pd-jax, print one, or copy it",
+            "configs.ConfigsConfig",
+            computes=False,
+        ),
+        "doctor": Command(
+            "say what is installed, which devices there are, what is wrong and what to do",
+            "doctor.DoctorConfig",
+            computes=False,
+        ),
+        "completion": Command(
+            "print what has bash, zsh or fish complete commands, options and names",
+            "completion.CompletionConfig",
+            computes=False,
+        ),
     }
 )
 """Every command, by its name on the command line."""

@@ -5,6 +5,7 @@ A wheel has them in ``pd_jax/configs``; a clone has them where everybody sees th
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,9 @@ from pd_jax.system.text import printable
 
 _HEADER = re.compile(r"# pd-jax ([a-z][a-z-]*(?: [a-z][a-z-]*)?)")
 _NAME = re.compile(r"(?:configs/)?([A-Za-z0-9][A-Za-z0-9_/-]{0,99}?)(?:\.ya?ml)?")
+_TAKES = "# Takes "
+# Of "Rusu et al. (2016)" and "Ms. Pac-Man", no full stop ends a sentence.
+_END_OF_SENTENCE = re.compile(r"(?<!\bal)(?<!\bMs)\. (?=[A-Z-])")
 # A plan is of a distillation, whose settings it takes.
 _ALSO_TAKES: Mapping[str, tuple[str, ...]] = {"plan": ("distill",)}
 
@@ -28,6 +32,75 @@ def shipped() -> dict[str, Path]:
         folder = package.parent / "configs"
     paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
     return dict(sorted(paths.items()))
+
+
+def names_for(command: str) -> tuple[str, ...]:
+    """The names of the files whose settings a command takes."""
+    taken = (command, *_ALSO_TAKES.get(command, ()))
+    return tuple(name for name, file in shipped().items() if _command_of(file) in taken)
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What the comment at the top of a settings file says.
+
+    Attributes:
+      command: that it is for, such as ``distill`` or ``monitor fit``; empty if it does not say.
+      line: the whole command line, such as ``pd-jax distill --config configs/pong.yaml``; likewise.
+      does: its first sentence.
+      takes: how long and on what, such as ``three minutes on two CPU cores``; empty where that was not measured.
+    """
+
+    command: str
+    line: str
+    does: str
+    takes: str
+
+    def as_json(self) -> dict[str, str | None]:
+        """For ``pd-jax configs --json``; what is not known is None."""
+        return {name: value or None for name, value in dataclasses.asdict(self).items()}
+
+
+def read_about(file: Path) -> About:
+    """What a settings file, or a script, says of itself."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    header = _HEADER.match(lines[0]) if lines else None
+    comment: list[str] = []
+    takes = ""
+    for line in lines:
+        if line.startswith(_TAKES):
+            takes = line.removeprefix(_TAKES).removesuffix(".")
+        elif line.startswith("# ") and not line.startswith("# pd-jax "):
+            comment.append(line.removeprefix("# "))
+        elif comment:
+            break
+    does = _END_OF_SENTENCE.split(" ".join(comment))[0].removesuffix(".") + "."
+    return About(header[1] if header else "", lines[0].removeprefix("# ") if header else "", does, takes)
+
+
+def find_named(given: str) -> tuple[str, Path]:
+    """One of our files by its name or the end of that, whatever command it is for.
+
+    Args:
+      given: such as ``pong``, ``quick/multi3``, ``multi3.yaml`` or ``configs/pong.yaml``.
+
+    Returns:
+      its name and the file.
+
+    Raises:
+      UserError: none of ours has that name, or several have.
+    """
+    match, files = _NAME.fullmatch(given), shipped()
+    name = match[1] if match else given
+    if name in files:
+        return name, files[name]
+    alike = [own for own in files if own.endswith(f"/{name}")]
+    if len(alike) > 1:
+        raise UserError(f"{printable(given)}: may be {' or '.join(alike)}; give one of these names")
+    if not alike:
+        hint = nearest(name[:100], [*files, *(own.rpartition("/")[2] for own in files)])
+        raise UserError(f"{printable(given)}: no such settings{hint}; pd-jax configs lists them")
+    return alike[0], files[alike[0]]
 
 
 def find_settings(given: str, command: str) -> Path:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import jax
 
 from pd_jax.errors import UserError
 from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.host_memory import CGROUP_LIMITS, container_limits, physical_bytes
 from pd_jax.system.progress import print_line
 
 _GIB = 2**30
 _MIB = 2**20
-# Where Linux says how much a container may take: control groups of version 2, and of version 1.
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_CGROUP_LIMITS = CGROUP_LIMITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,17 +165,7 @@ class MemoryEstimate:
 
 def host_memory_bytes() -> int:
     """This machine's physical memory, or what a container leaves of it."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([physical, *_container_limits()])
-
-
-def _container_limits() -> Iterable[int]:
-    for path in map(Path, _CGROUP_LIMITS):
-        try:
-            # Without a limit it is "max", or a number beyond any machine.
-            yield int(path.read_text())
-        except (OSError, ValueError):
-            continue
+    return min([physical_bytes(), *container_limits(_CGROUP_LIMITS)])
 
 
 def _device_memory_bytes(devices: DeviceGroup) -> int | None:

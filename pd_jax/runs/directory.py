@@ -149,6 +149,11 @@ class RunDirectory:
         """Whether the run has ended and was summarised."""
         return self.summary_path.exists()
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a process is at work on it."""
+        return self._in_use() is not None
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replaces ``summary.json`` as a whole; a reader sees the old file or the new one. NaN becomes null.
 

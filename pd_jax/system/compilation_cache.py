@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import platform
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from pd_jax.errors import UserError
@@ -26,6 +27,33 @@ JAX_VARIABLES = (_JAX_DIRECTORY, *_JAX_DEFAULTS)
 """JAX's own, which win if they are set."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where compiled programs are to be kept.
+
+    Attributes:
+      directory: None if nowhere.
+      is_ours: whether JAX has to be told; it may have been by the user.
+      is_wanted: whether the user named it.
+    """
+
+    directory: Path | None
+    is_ours: bool
+    is_wanted: bool
+
+
+def place(environment: Mapping[str, str]) -> Place:
+    """Where an environment has them kept; nothing is made."""
+    wanted = environment.get(VARIABLE, "")
+    if wanted.lower() in ("off", "0", "false", "no", "none"):
+        return Place(None, is_ours=False, is_wanted=True)
+    if _JAX_DIRECTORY in environment:
+        theirs = environment[_JAX_DIRECTORY]
+        return Place(Path(theirs) if theirs else None, is_ours=False, is_wanted=True)
+    directory = Path(wanted).expanduser() if wanted else _default_directory(environment) / _machine()
+    return Place(directory, is_ours=True, is_wanted=bool(wanted))
+
+
 def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
     """Has JAX keep compiled programs in a directory of the user's, unless it was told where to keep them.
 
@@ -43,12 +71,12 @@ def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
       UserError: the directory that the user wants cannot be written.
     """
     environment = os.environ if environment is None else environment
-    wanted = environment.get(VARIABLE, "")
-    if wanted.lower() in ("off", "0", "false", "no", "none") or _JAX_DIRECTORY in environment or "jax" in sys.modules:
+    found = place(environment)
+    directory = found.directory
+    if directory is None or not found.is_ours or "jax" in sys.modules:
         return None
-    directory = Path(wanted).expanduser() if wanted else _default_directory(environment) / _machine()
     if not _can_write(directory):
-        if wanted:
+        if found.is_wanted:
             raise UserError(f"{VARIABLE}: {directory} is no directory that can be written; off does without")
         return None
     environment[_JAX_DIRECTORY] = os.fspath(directory)
@@ -57,7 +85,7 @@ def turn_on(environment: MutableMapping[str, str] | None = None) -> Path | None:
     return directory
 
 
-def _default_directory(environment: MutableMapping[str, str]) -> Path:
+def _default_directory(environment: Mapping[str, str]) -> Path:
     home = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "pd_jax" / "compiled"
 

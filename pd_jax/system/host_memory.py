@@ -13,14 +13,34 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import sys
 import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux says how much a container may take: control groups of version 2, and of version 1."""
 _DONT_NEED = 4
 # Of JAX's events: a program was compiled, or was taken from the compilation cache.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _has_compiled = threading.Event()
+
+
+def physical_bytes() -> int:
+    """This machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def container_limits(paths: Sequence[str] = CGROUP_LIMITS) -> Iterable[int]:
+    """What a container may take of it, by each of the files that say so."""
+    for path in map(Path, paths):
+        try:
+            # Without a limit it is "max", or a number beyond any machine.
+            yield int(path.read_text())
+        except (OSError, ValueError):
+            continue
 
 
 def release_freed() -> None:

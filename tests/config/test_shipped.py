@@ -16,7 +16,7 @@ import pytest
 from pd_jax.config import shipped as shipped_module
 from pd_jax.config.commands import COMMANDS
 from pd_jax.config.loading import load_config
-from pd_jax.config.shipped import find_settings, shipped
+from pd_jax.config.shipped import find_named, find_settings, read_about, shipped
 from pd_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +106,31 @@ def test_folders_beside_an_installed_package_are_not_ours(tmp_path: Path, monkey
     shutil.copytree(ROOT / "configs" / "quick", tmp_path / "configs")
     monkeypatch.setattr(shipped_module, "__file__", str(tmp_path / "pd_jax" / "config" / "shipped.py"))
     assert shipped() == {}
+
+
+def test_what_a_file_does_is_its_first_sentence_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("# pd-jax distill --config a.yaml\n# Of Rusu et al. (2016) and\n# Ms. Pac-Man. More.\nteacher: x\n")
+    about = read_about(path)
+    assert about.does == "Of Rusu et al. (2016) and Ms. Pac-Man."
+    assert (about.command, about.line, about.takes) == ("distill", "pd-jax distill --config a.yaml", "")
+    path.write_text("# pd-jax monitor fit --config a.yaml\n# One.\n# Takes an hour on two CPU cores.\n\n# Takes 5 s.\n")
+    assert (about := read_about(path)).takes == "an hour on two CPU cores" and about.command == "monitor fit"
+    path.write_text("#!/bin/sh\n#SBATCH --nodes=1\n# A launch: all at once. Then more.\nexit\n")
+    assert read_about(path).does == "A launch: all at once." and read_about(path).line == ""
+
+
+def test_a_file_is_found_by_its_name_whatever_it_is_for() -> None:
+    assert find_named("pong") == ("pong", ROOT / "configs" / "pong.yaml")
+    for given in ("quick/multi3", "configs/quick/multi3.yaml"):
+        assert find_named(given) == ("quick/multi3", ROOT / "configs" / "quick" / "multi3.yaml")
+    assert find_named("dagger_net3")[0] == "quick/dagger_net3"
+    with pytest.raises(UserError, match=r"^multi3: may be paper/multi3 or quick/multi3; give one of these names$"):
+        find_named("multi3")
+    with pytest.raises(UserError, match=r"^lunarlandr: no such settings; did you mean 'lunarlander'\?; pd-jax conf"):
+        find_named("lunarlandr")
+    with pytest.raises(UserError, match=r"^'a\\x00b': no such settings"):
+        find_named("a\0b")
 
 
 @pytest.mark.skipif(

@@ -96,23 +96,23 @@ def test_what_a_setting_may_be_is_spelled_out() -> None:
     assert spell(Field(bool, many=True)) == "a list, each `true` or `false`"
 
 
-def test_every_settings_file_is_in_the_index_with_its_command() -> None:
+def test_every_settings_file_is_in_the_gallery_with_its_command_and_what_it_takes() -> None:
     text = make_settings.configs_page()
     files = [path for path in (ROOT / "configs").rglob("*") if path.is_file() and path.suffix != ".md"]
     assert len(files) > 40
     for path in files:
         (row,) = re.findall(rf"^\| \[`[^`]+`\]\({path.relative_to(ROOT / 'configs')}\) \|(.+)$", text, re.MULTILINE)
-        _, about = row.rsplit(" | ", 1)
-        assert len(about) > 20 and about.endswith(". |"), path
-        if path.suffix == ".yaml":
-            command = path.read_text().splitlines()[0].removeprefix("# ").split(" --config")[0]
-            assert command.removeprefix("pd-jax ") in COMMANDS and f"| `{command}` |" in f"|{row}"
+        does, takes, command = (cell.strip() for cell in row.rstrip("|").split(" | "))
+        assert len(does) > 20 and does.endswith("."), path
+        lines = path.read_text().splitlines()
+        assert [f"# Takes {takes}."] * bool(takes) == [line for line in lines if line.startswith("# Takes ")]
+        assert command == (f"`{lines[0].removeprefix('# ')}`" if path.suffix == ".yaml" else "")
 
 
-def test_the_first_sentence_is_a_whole_one(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml"
-    path.write_text("# pd-jax distill --config a.yaml\n# Of Rusu et al. (2016) and\n# Ms. Pac-Man. More.\nteacher: x\n")
-    assert make_settings.about_file(path) == "Of Rusu et al. (2016) and Ms. Pac-Man."
-    assert make_settings.command_of(path) == "`pd-jax distill`"
-    path.write_text("#!/bin/sh\n#SBATCH --nodes=1\n# A launch: all at once. Then more.\nexit\n")
-    assert make_settings.about_file(path) == "A launch: all at once." and make_settings.command_of(path) == ""
+def test_the_galleries_pictures_are_of_files_that_there_are() -> None:
+    pictures = re.findall(
+        r"^\*\*\[`(.+)`\]\((.+)\)\*\*: .+\n\n!\[.+\]\((.+)\)$", make_settings.configs_page(), re.MULTILINE
+    )
+    assert len(pictures) == len(make_settings._PICTURES) >= 5
+    for name, link, picture in pictures:
+        assert name == link and (ROOT / "configs" / name).is_file() and (ROOT / "configs" / picture).is_file()
