@@ -65,6 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`| head`); nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "pd_jax":
+            raise
+        # A package that is not there, or is broken: no fault of what was asked for.
+        if argv[:1] == ["doctor"]:
+            from pd_jax.resources.doctor.plain import print_diagnosis
+
+            return print_diagnosis(argv[1:])
+        return _fail(argv, f"{error}; pd-jax doctor says what is missing or broken", 2)
     except OSError as error:
         where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
         return _fail(argv, f"{where}{error.strerror or error}", 2)

@@ -19,6 +19,14 @@ from pd_jax.config.loading import load_config
 from support.commands import QUICK_EVALUATION, contents, options, refusal, run, virtual_devices, write_teacher
 
 MLP = ["--student.network", "mlp"]
+LOOKS = {
+    "lineage": ("config", "search"),
+    "explain": ("config", "run", "language"),
+    "configs": ("config", "out", "json"),
+    "doctor": ("config", "out", "timeout", "json"),
+    "completion": ("config",),
+}
+"""Options of the commands that leave no run."""
 
 
 def distill(out: Path, *more: str) -> list[str]:
@@ -34,8 +42,8 @@ def test_help_lists_every_option_and_needs_no_jax(command: str) -> None:
     assert ended.stdout.endswith("\nFalse\n"), "no JAX for a page of help"
     assert f"usage: pd-jax {command} " in ended.stdout
     own = {"collect": "env.num-lanes", "report": "out"}.get(command, "evaluation.episodes")
-    # What only looks has nothing to leave.
-    for name in ("config", "search") if command == "lineage" else ("config", "seed", "out", "resume", own):
+    # What only looks has nothing to go on with.
+    for name in LOOKS.get(command, ("config", "seed", "out", "resume", own)):
         assert f"--{name}" in ended.stdout
 
 
@@ -159,7 +167,8 @@ GAMES = (
         pytest.param(
             ["distil"],
             "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
-            "sweep, evaluate, export, audit, monitor, renew, lineage, plan, report, teachers)",
+            "sweep, evaluate, export, audit, monitor, renew, lineage, plan, explain, report, teachers, configs, "
+            "doctor, completion)",
             id="command",
         ),
         pytest.param(

@@ -30,7 +30,7 @@ TEXTS = [
     for key, field in fields(settings).items()
     if field.kind is str and not field.choices
 ]
-NO_PATHS = ("cells", "game", "hosts.coordinator", "topology")
+NO_PATHS = ("cells", "game", "hosts.coordinator", "name", "topology")
 # What makes settings complete, beside the path that is tried.
 COMPLETE: dict[str, dict[str, Any]] = {
     "train-teacher": {"game": "pong", "out": "x"},
@@ -46,7 +46,10 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "monitor fit": {"run": "x", "out": "x"},
     "monitor watch": {"run": "x", "thresholds": "x", "data": "x"},
     "plan": {"topology": "v5e:2x2", "game": "pong"},
+    "explain": {"run": "x", "language": "en"},
     "report": {"runs": ["x"]},
+    "configs": {"name": "x"},
+    "doctor": {"timeout": 60},
     "teachers show": {"name_or_file": "pong"},
     "teachers import": {"file": "x", "game": "pong", "out": "x.safetensors"},
 }

@@ -39,8 +39,8 @@ from pd_jax.environments.tasks import PAPER_GAMES, get_task
 from pd_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-LOOKS = {"lineage"}
-"""Commands that leave nothing, and draw nothing at random."""
+LOOKS = {"lineage", "explain", "configs", "doctor", "completion"}
+"""Commands that leave no run, and draw nothing at random."""
 CONFIG_FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
 
 
@@ -101,7 +101,9 @@ def test_every_command_takes_out_and_seed(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_default_is_a_possible_value_of_the_right_type(command: str) -> None:
     known = fields(COMMANDS[command])
-    required: dict[str, Any] = {key: "pong" for key, field in known.items() if field.required}
+    required: dict[str, Any] = {
+        key: field.choices[0] if field.choices else "pong" for key, field in known.items() if field.required
+    }
     for key, field in known.items():
         value: object = COMMANDS[command](**required)
         for name in key.split("."):

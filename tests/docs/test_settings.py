@@ -30,6 +30,7 @@ REQUIRED: dict[str, Any] = {
     "file": "agent.zip",
     "directory": "somewhere",
     "run": "somewhere",
+    "shell": "bash",
     "export": "somewhere",
 }
 # What a command cannot do without, though it has a default.

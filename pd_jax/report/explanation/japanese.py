@@ -72,9 +72,9 @@ SENTENCES = {
     "stopped_updates": "途中で停止しました。{planned}回の更新のうち{step}回（{percent}%）が終わっています。得点は最後に測ります。",
     "stopped_steps": "途中で停止しました。{planned}回の行動のうち{step}回（{percent}%）が終わっています。最終的な得点は最後に測ります。",
     "stopped_somewhere": "ステップ{step}で停止しました。",
-    "diverged_updates": "{planned}回の更新のうち{step}回目（{percent}%）で、数値が際限なく大きくなり、学習が破綻しました（発散）。",
-    "diverged_steps": "{planned}回の行動のうち{step}回目（{percent}%）で、数値が際限なく大きくなり、学習が破綻しました（発散）。",
-    "diverged_somewhere": "ステップ{step}で数値が際限なく大きくなり、学習が破綻しました（発散）。",
+    "diverged_updates": "{planned}回の更新のうち{step}回目（{percent}%）で、数値が際限なく大きくなり（発散）、学習が破綻しました。",
+    "diverged_steps": "{planned}回の行動のうち{step}回目（{percent}%）で、数値が際限なく大きくなり（発散）、学習が破綻しました。",
+    "diverged_somewhere": "ステップ{step}で数値が際限なく大きくなり（発散）、学習が破綻しました。",
     "agreement_rose": "ここまでの学習は順調です。学習に使った場面で教師と同じ行動を選んだ割合は、初めは{first}%、最近は{last}%です。",
     "agreement_stayed": "ここまでのところ、生徒は教師に近づいていません。学習に使った場面で教師と同じ行動を選んだ割合は、"
     "初めは{first}%、最近は{last}%です。",

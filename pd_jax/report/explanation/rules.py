@@ -26,7 +26,7 @@ and next to nothing learnt below the third."""
 UNCERTAIN = 0.1
 """Half the student's 95 % interval, as a share of what lies between random play and the teacher."""
 STILL_FALLING = 0.05
-"""By how much of itself the mean loss is lower in the last tenth of a run than in the tenth before, if it still falls."""
+"""By how much of itself the mean loss is lower in the last tenth of a run than in the one before, if it still falls."""
 NEVER_FELL = 0.1
 """By how much of itself the mean loss is lower in the last tenth than in the first, if it has fallen at all."""
 STILL_RISING = 0.05
@@ -227,7 +227,7 @@ def _after_divergence(facts: Facts) -> Iterator[Remark]:
     yield Remark("limits", "diverged")
     yield from _lower_rate(facts)
     if facts.command in ("distill", "online") and facts.setting("checkpoint.on_divergence", str) == "stop":
-        yield Remark("next", "roll_back", {}, _again(facts, "calm", "--checkpoint.on-divergence", "roll-back"))
+        yield Remark("next", "roll_back", {}, _again(facts, "calm", "--checkpoint.on-divergence", "roll_back"))
 
 
 def _lower_rate(facts: Facts) -> Iterator[Remark]:
@@ -552,7 +552,8 @@ def _of_sweep(facts: Facts) -> Iterator[Remark]:
 def _recipe(row: Mapping[str, Any]) -> str:
     """Such as ``net2, kl, τ = 0.01``."""
     texts = [str(row.get("network")), str(row.get("loss"))]
-    texts += [f"τ = {row['temperature']:g}"] * (type(row.get("temperature")) is float)
+    if isinstance(temperature := row.get("temperature"), int | float):
+        texts.append(f"τ = {temperature:g}")
     return ", ".join(texts)
 
 
