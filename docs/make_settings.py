@@ -49,8 +49,7 @@ Settings files, to be run as they are or changed by options:
 ```bash
 pd-jax configs                                                     # all of them, in the terminal
 pd-jax distill --config cartpole --out runs/mine --student.mlp-hidden 8 8
-pd-jax configs cartpole --out mine.yaml                            # a copy, to be changed
-pd-jax distill --config mine.yaml
+pd-jax configs cartpole --out mine.yaml                            # a copy, to be changed, for --config mine.yaml
 ```
 
 They come with the package: without a clone, `--config configs/cartpole.yaml`, `--config cartpole` and

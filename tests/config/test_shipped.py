@@ -133,6 +133,22 @@ def test_a_file_is_found_by_its_name_whatever_it_is_for() -> None:
         find_named("a\0b")
 
 
+def assert_is_readable_elsewhere(metadata: str) -> None:
+    """What a package index shows has the README's words, and no link or picture that leads into the repository."""
+    _, _, text = metadata.partition("\n\n")
+    readme = (ROOT / "README.md").read_text()
+    assert "Description-Content-Type: text/markdown\n" in metadata
+    assert text.startswith(readme.splitlines()[0]) and "```bash" in text
+    targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text)
+    assert targets and all(re.match("https?://", link or source) for link, source in targets)
+    # The words of links stay, and so does all code.
+    assert re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL) == re.findall(
+        r"^```.*?^```$", readme, re.MULTILINE | re.DOTALL
+    )
+    plain = re.sub(r"!\[.*?\]\(.*?\)|<img[^>]*>|\[|\]\([^)\s]+\)|\s", "", readme)
+    assert re.sub(r"\[|\]\([^)\s]+\)|\s", "", text) == plain
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("hatchling") is None, reason="hatchling, which builds the wheel, is not there"
 )
@@ -142,7 +158,10 @@ def test_a_wheel_has_them_where_there_is_no_clone(tmp_path: Path, elsewhere: Pat
     assert built.returncode == 0, built.stderr
     with zipfile.ZipFile(tmp_path / built.stdout.split()[-1]) as wheel:
         names = set(wheel.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        described = wheel.read(metadata).decode()
         wheel.extractall(tmp_path / "site")
+    assert_is_readable_elsewhere(described)
     assert {f"pd_jax/configs/{file}" for file in FILES} == {name for name in names if "/configs/" in name}
     # All else is as it was: the package and nothing beside it, its data with it.
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"pd_jax"}
