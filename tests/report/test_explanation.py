@@ -17,7 +17,13 @@ from pd_jax.config.commands import COMMANDS
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import load_config, to_mapping
 from pd_jax.config.online import OnlineConfig
-from pd_jax.config.sections import BehaviourConfig, DistillCheckpointConfig, ScheduleConfig, StudentConfig
+from pd_jax.config.sections import (
+    BehaviourConfig,
+    DistillCheckpointConfig,
+    EvaluationConfig,
+    ScheduleConfig,
+    StudentConfig,
+)
 from pd_jax.config.sweep import SweepConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.tasks import get_task
@@ -88,13 +94,21 @@ def several_games(count: int) -> Maker:
 
 
 def unfinished(
-    metrics: Sequence[Mapping[str, Any]], *, saved: int | None = None, teacher: bool = False, **settings: Any
+    metrics: Sequence[Mapping[str, Any]],
+    *,
+    saved: int | None = None,
+    teacher: bool = False,
+    games: Sequence[str] = ("pong",),
+    **settings: Any,
 ) -> Maker:
     """A run without a summary, of 24 rounds of 300 updates; or of a teacher's 10,000 steps."""
 
     def write(path: Path) -> Path:
         config: Any = DistillConfig(
-            teacher="pong", out=str(path), schedule=ScheduleConfig(rounds=24, updates_per_round=300), **settings
+            teacher=tuple(games),
+            out=str(path),
+            schedule=ScheduleConfig(rounds=24, updates_per_round=300),
+            **settings,
         )
         if teacher:
             config = TrainTeacherConfig(game="breakout", out=str(path))
@@ -212,15 +226,30 @@ CASES: dict[str, tuple[Maker, set[str], set[str]]] = {
         {"perhaps_too_small", "longer", "larger", "still_learns"},
     ),
     "few updates": (student(curve([1.0, 0.8]), student=BAD), {"still_learns", "longer"}, {"larger", "never_learnt"}),
+    "an uncertain score": (
+        student(student=[-20.0, 21.0] * 5 + [21.0] * 4, teacher=[19.0, 21.0] * 7),
+        {"uncertain", "more_games", "level_well_below"},
+        {"use_it", "few_games"},
+    ),
     "few games": (
         student(student=[-5.0, 21.0, 20.0], teacher=[20.0, 21.0, 19.0]),
-        {"level_unclear", "uncertain", "more_games"},
-        {"use_it"},
+        {"level_unclear", "few_games", "more_games"},
+        {"use_it", "uncertain"},
     ),
-    "one game": (student(student=[20.0], teacher=[20.0]), {"level_nearly"}, {"uncertain", "level_as_good"}),
+    "one game": (student(student=[20.0], teacher=[20.0]), {"level_unclear", "few_games"}, {"level_as_good", "use_it"}),
+    "games that are cut off": (
+        student(
+            student=[1.0, 1.2] * 10,
+            teacher=[1.0, 1.2] * 10,
+            game="freeway",
+            evaluation=EvaluationConfig(max_episode_steps=50),
+        ),
+        {"measured_cut_off"},
+        {"measured", "teacher_below_human"},
+    ),
     "a weak teacher": (
         student(student=[9.0, 11.0] * 5, teacher=[9.0, 11.0] * 5, game="breakout"),
-        {"level_as_good", "teacher_below_human"},
+        {"level_as_good", "teacher_below_human", "measured"},
         {"teacher_is_random"},
     ),
     "a teacher without skill": (
@@ -234,6 +263,7 @@ CASES: dict[str, tuple[Maker, set[str], set[str]]] = {
         {"wider", "level_well_below"},
         {"larger"},
     ),
+    "begun from another": (student(init_from="x"), {"started_from"}, set()),
     "a recording": (student(student=MIDDLE, data="x"), {"work_recorded"}, {"work_student", "dagger"}),
     **{
         f"bound by {name}": (
@@ -249,6 +279,11 @@ CASES: dict[str, tuple[Maker, set[str], set[str]]] = {
         {"time_updates"},
     ),
     "three games": (several_games(3), {"done_distill_several", "mean_of_games", "worst_game"}, {"done_distill"}),
+    "three games, stopped": (
+        unfinished(FALLING[:5], games=("pong", "breakout", "freeway")),
+        {"goal_distill_several"},
+        {"done_distill_several", "goal_distill"},
+    ),
     "six games": (several_games(6), {"mean_of_games"}, set()),
     "online": (learnt_online, {"done_online", "another_seed", "use_it"}, {"smaller", "done_distill"}),
     "evaluated": (evaluated, {"done_evaluate", "level_below"}, {"one_seed", "work_student"}),
@@ -339,7 +374,10 @@ def test_what_is_said_follows_from_the_figures(case: str, runs: dict[str, Path])
 
 
 RUNNING = {"running_updates", "running_begins", "running_steps", "no_result_running", "wait"}
-SELDOM = {"running_somewhere", "stopped_somewhere", "diverged_somewhere", "teacher_alone"}
+SELDOM = {
+    *("running_somewhere", "stopped_somewhere", "diverged_somewhere"),
+    *("teacher_alone", "goal_online", "goal_evaluate"),
+}
 
 
 def test_every_sentence_is_said_of_some_run_and_every_language_has_it(runs: dict[str, Path]) -> None:
@@ -409,7 +447,9 @@ def test_no_number_is_said_that_the_run_does_not_hold(case: str, language: str, 
         sentence = spell(remark, LANGUAGES[language])
         # Of the scale: zero to one hundred is said in digits in Japanese; and "1回だけ", "1つ".
         text = re.sub(
-            r"0、教師を100|1回だけ|1つの|分の1|net\d|multi10|Tetris-v5|「[^」]*」|mlp[^.]*at|τ = [\d.]+", "", sentence
+            r"0、教師を100|1回だけ|1つの|1ゲームは|分の1|net\d|multi10|Tetris-v5|「[^」]*」|mlp[^.]*at|τ = [\d.]+",
+            "",
+            sentence,
         )
         for spelled in re.findall(r"-?\d[\d,]*(?:\.\d+)?", re.sub(r"recipe: .*?(?= On|, at)", "", text)):
             value = float(spelled.replace(",", ""))
@@ -450,6 +490,17 @@ def test_of_many_games_the_best_and_the_worst_are_told(runs: dict[str, Path]) ->
     text = "\n".join(explain(runs["six games"]))
     told = re.findall(r"^- (\S+): the student scores", text, re.MULTILINE)
     assert told == ["Pong", "Breakout", "Seaquest", "Q*bert"]
+
+
+def test_of_a_long_run_the_beginning_and_the_end_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = unfinished(curve([1.0] * 300, [0.1] * 40 + [0.5] * 220 + [0.9] * 40))(tmp_path / "run")
+    size = (run / "metrics.jsonl").stat().st_size // 300
+    monkeypatch.setattr("pd_jax.report.explanation.facts._HEAD_BYTES", 10 * size)
+    monkeypatch.setattr("pd_jax.report.explanation.facts._TAIL_BYTES", 20 * size)
+    facts = read_facts(run)
+    steps = [line["step"] for line in facts.metrics]
+    assert steps == sorted(steps) and len(steps) < 32 and steps[0] == 50 and steps[-1] == 15_000
+    assert "in 10 % of the decisions that it learned from, and lately in 90 %" in "\n".join(explain(run))
 
 
 def test_settings_that_are_not_what_they_should_be_are_passed_over(tmp_path: Path) -> None:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-TITLES = {"done": "What was done", "result": "How good it is", "limits": "What limits it", "next": "What to try next"}
+TITLES = {
+    "goal": "What it is for",
+    "done": "What was done",
+    "result": "How good it is",
+    "limits": "What limits it",
+    "next": "What to try next",
+}
 AND, COMMA = " and ", ", "
 DURATIONS = {"seconds": "{} seconds", "minutes": "{} minutes", "hours": "{} hours"}
 
 SENTENCES = {
+    # What it is for.
+    "goal_distill": "A small network, the student, is to learn to play {games} by imitating one that plays it "
+    "already, the teacher.",
+    "goal_distill_several": "A small network, the student, is to learn to play {games} by imitating networks that "
+    "play them already, its teachers.",
+    "goal_online": "A teacher is to learn to play {games} from the score, and a smaller network, the student, to "
+    "imitate it meanwhile.",
+    "goal_teacher": "A network is to learn to play {games} by trial and error, from the points that it makes.",
+    "goal_evaluate": "Trained networks are to play {games}, to see how good they are.",
+    "goal_sweep": "Several students are to learn to play {games}, each by another recipe, so that the recipes can be "
+    "compared.",
     # What was done.
     "done_distill": "A small network, the student, learned to play {games} by imitating one that plays it already, "
     "the teacher. It was never told the score.",
@@ -25,6 +42,7 @@ SENTENCES = {
     "corrections (updates). All took {time}.",
     "work_teacher": "It made {steps} decisions and learned from them in {updates} small corrections (updates). All "
     "took {time}.",
+    "started_from": "It did not start from nothing, but from what another network had learned before.",
     "behaviour_mixture": "As it went on, the student played a part of the time itself, and the teacher said what it "
     "would have done: so the student also learned what to do after its own mistakes.",
     "behaviour_student": "The student played itself from the start, and the teacher only said what it would have done.",
@@ -33,8 +51,10 @@ SENTENCES = {
     "size_alike": "The student consists of {student} numbers (parameters), the teacher of {teacher}: it is no smaller.",
     "sweep_cells": "Students that have learned and were scored: {cells}.",
     # How good it is.
-    "measured": "Each played {episodes} whole games; a score is the average over them.",
-    "measured_alone": "It played {episodes} whole games; a score is the average over them.",
+    "measured": "Whole games that each of them played: {episodes}. A score is the average over these.",
+    "measured_cut_off": "Games that each played: {episodes}, cut off after {steps} decisions at the latest. A score "
+    "is the average over these.",
+    "measured_alone": "Whole games that it played: {episodes}. A score is the average over these.",
     "measured_by_chance": "In {percent} % of the decisions chance picked the action, so that no two games are the "
     "same.",
     "scores": "{game}: the student scores {student}, the teacher {teacher}.",
@@ -47,7 +67,7 @@ SENTENCES = {
     "level_nearly": "In {game} the student is nearly as good as its teacher. On a scale from random actions (zero) to "
     "the teacher (one hundred) it stands at {percent}.",
     "level_unclear": "In {game} the student stands at {percent} on a scale from random actions (zero) to the teacher "
-    "(one hundred), but too few games were played to say whether it is really worse.",
+    "(one hundred), but too few games were played to say how close it really is.",
     "level_below": "In {game} the student has learned much of what the teacher can do, and is clearly worse all the "
     "same. On a scale from random actions (zero) to the teacher (one hundred) it stands at {percent}.",
     "level_well_below": "In {game} the student has learned something, and is far from its teacher. On a scale from "
@@ -91,6 +111,7 @@ SENTENCES = {
     "the decisions at first, and lately in {last} %.",
     "score_so_far": "{game}: the last score on the way was {score}.",
     # What limits it.
+    "few_games": "So few games ({episodes}) say little of how good it really is.",
     "uncertain": "The score is not certain yet: with {episodes} games the true average may be anything from {low} to "
     "{high}.",
     "worst_game": "What holds the average back most is {game}.",

@@ -22,7 +22,8 @@ EXPLAINED = ("distill", "online", "train-teacher", "evaluate", "sweep")
 """The commands whose runs can be explained."""
 TABLE_NAME = "table.json"
 """Of a sweep, beside its cells."""
-_TAIL_BYTES = 8 * 2**20
+# Half a second's worth of reading.
+_HEAD_BYTES, _TAIL_BYTES = 2**20, 4 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Facts:
       state: where it stands.
       summary: of a run that has ended in scores.
       sweep: what the ``table.json`` of a sweep holds.
-      metrics: the newest lines of ``metrics.jsonl``.
+      metrics: the lines of ``metrics.jsonl``, of a long run the oldest and the newest.
       checkpoint: the newest step that is saved; None if nothing is.
     """
 
@@ -105,7 +106,7 @@ def read_facts(path: str | os.PathLike[str]) -> Facts:
         sweep = _read_table(run.path / TABLE_NAME)
     else:
         summary = run.read_summary()
-    lines = _newest_lines(run.metrics_path)
+    lines = _lines(run.metrics_path)
     checkpoint = _newest_checkpoint(run.checkpoints)
     is_finished = run.is_complete or (sweep is not None and all(_is_settled(cell) for cell in sweep["cells"]))
     state = "finished" if is_finished else _state(run, lines, checkpoint)
@@ -148,13 +149,17 @@ def _newest_checkpoint(directory: Path) -> int | None:
     return max(steps, default=None)
 
 
-def _newest_lines(path: Path) -> list[Mapping[str, Any]]:
-    """The metrics, of a long run the newest; what is none is passed over."""
+def _lines(path: Path) -> list[Mapping[str, Any]]:
+    """The metrics, of a long run the oldest and the newest; what is none is passed over."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - _TAIL_BYTES))
-            texts = file.read(_TAIL_BYTES).split(b"\n")
+            if size <= _HEAD_BYTES + _TAIL_BYTES:
+                texts = file.read().split(b"\n")
+            else:
+                texts = file.read(_HEAD_BYTES).split(b"\n")[:-1]
+                file.seek(size - _TAIL_BYTES)
+                texts += file.read(_TAIL_BYTES).split(b"\n")[1:]
     except OSError:
         return []
     found: list[Mapping[str, Any]] = []

@@ -15,11 +15,13 @@ from pd_jax.environments.tasks import TASKS
 from pd_jax.report.explanation.facts import Facts
 from pd_jax.runs.summary import GameSummary, Summary
 
-Section = Literal["done", "result", "limits", "next"]
-SECTIONS: tuple[Section, ...] = ("done", "result", "limits", "next")
+Section = Literal["goal", "done", "result", "limits", "next"]
+SECTIONS: tuple[Section, ...] = ("goal", "done", "result", "limits", "next")
 
 SURE = 2.0
 """Standard errors of a difference beyond which two scores count as different."""
+FEW_GAMES = 10
+"""Games below which a score says little, whatever they are like."""
 NEARLY, BELOW, HARDLY = 95.0, 75.0, 25.0
 """Per cent of the way from random play to the teacher: nearly as good from the first, well below it from the second,
 and next to nothing learnt below the third."""
@@ -39,7 +41,7 @@ SMALL = 5.0
 MOST = 0.5
 """The share of the time that something takes which is what to make faster."""
 _LARGER = {"net3": "net2", "net2": "net1", "net1": "dqn"}
-_FEW_GAMES = 4
+_SHOWN_GAMES = 4
 
 
 class Value:
@@ -128,6 +130,9 @@ def _done(facts: Facts) -> Iterator[Remark]:
     games = Names(tuple(_games(facts)))
     kinds = {"train-teacher": "teacher", "online": "online", "evaluate": "evaluate", "sweep": "sweep"}
     several = "distill_several" if len(games.values) > 1 else "distill"
+    if facts.state != "finished":
+        yield Remark("goal", f"goal_{kinds.get(facts.command, several)}", {"games": games})
+        return
     yield Remark("done", f"done_{kinds.get(facts.command, several)}", {"games": games})
     summary = facts.summary
     if summary is None or facts.command == "evaluate":
@@ -141,6 +146,8 @@ def _done(facts: Facts) -> Iterator[Remark]:
         recorded = facts.config.get("data") is not None
         kind = "teacher" if facts.command == "train-teacher" else "recorded" if recorded else "student"
         yield Remark("done", f"work_{kind}", values)
+    if facts.config.get("init_from") is not None:
+        yield Remark("done", "started_from")
     if facts.command == "distill" and facts.config.get("data") is None:
         policy = facts.about("behaviour", str) or facts.setting("behaviour.policy", str)
         if policy in ("mixture", "student"):
@@ -216,7 +223,7 @@ def _on_the_way(facts: Facts) -> Iterator[Remark]:
         first, last = _mean(agreement[: len(agreement) // 10]), _mean(agreement[-len(agreement) // 10 :])
         key = "agreement_rose" if last > first else "agreement_stayed"
         yield Remark("result", key, {"first": Percent(100 * first), "last": Percent(100 * last)})
-    for name in sorted({key for line in facts.metrics for key in line if key.startswith("score/")})[:_FEW_GAMES]:
+    for name in sorted({key for line in facts.metrics for key in line if key.startswith("score/")})[:_SHOWN_GAMES]:
         _, score = facts.series(name)[-1] if facts.series(name) else (0, None)
         if score is not None:
             values = {"game": Names((title(name.partition("/")[2]),)), "score": Score(score)}
@@ -245,7 +252,7 @@ def _of_student(facts: Facts, summary: Summary) -> Iterator[Remark]:
     yield from _measured(facts, summary)
     games = summary.games
     percents = {name: share for name, game in games.items() if (share := _share(game)) is not None}
-    shown = games if len(games) <= _FEW_GAMES else _extremes(games, percents)
+    shown = games if len(games) <= _SHOWN_GAMES else _extremes(games, percents)
     for name, game in shown.items():
         yield from _of_game(name, game)
     if len(games) > 1:
@@ -263,7 +270,10 @@ def _of_student(facts: Facts, summary: Summary) -> Iterator[Remark]:
 
 def _measured(facts: Facts, summary: Summary) -> Iterator[Remark]:
     episodes = {game.episodes for game in summary.games.values()}
-    if len(episodes) == 1:
+    limit = _cut_off(facts)
+    if len(episodes) == 1 and limit is not None:
+        yield Remark("result", "measured_cut_off", {"episodes": Count(*episodes), "steps": Count(limit)})
+    elif len(episodes) == 1:
         key = "measured" if summary.is_comparison else "measured_alone"
         yield Remark("result", key, {"episodes": Count(*episodes)})
     epsilon = facts.about("evaluation_epsilon", float)
@@ -271,6 +281,12 @@ def _measured(facts: Facts, summary: Summary) -> Iterator[Remark]:
         epsilon = facts.about("epsilon", float)
     if epsilon:
         yield Remark("result", "measured_by_chance", {"percent": Percent(100 * epsilon)})
+
+
+def _cut_off(facts: Facts) -> int | None:
+    """After how many decisions games were cut off; None if they were played to their end."""
+    limit = facts.setting("evaluation.max_episode_steps", int)
+    return facts.setting("env.max_episode_steps", int) if limit is None else limit
 
 
 def _extremes(games: Mapping[str, GameSummary], percents: Mapping[str, float]) -> dict[str, GameSummary]:
@@ -309,6 +325,8 @@ def _level(game: GameSummary) -> str:
     share = _share(game)
     if game.teacher is None or game.student is None or share is None:
         return "unknown"
+    if min(game.teacher.episodes, game.student.episodes) < 2:
+        return "unclear"
     errors = [score.standard_error for score in (game.teacher, game.student)]
     difference = game.student.mean - game.teacher.mean
     error = None if None in errors else math.hypot(*(error for error in errors if error is not None))
@@ -322,7 +340,11 @@ def _level(game: GameSummary) -> str:
 
 
 def _uncertain(games: Mapping[str, GameSummary]) -> Iterator[Remark]:
-    """Whether more games would say more: of the score that is least certain."""
+    """Whether more games would say more: because there are few, or of the score that is least certain."""
+    fewest = min((game.episodes for game in games.values()), default=FEW_GAMES)
+    if fewest < FEW_GAMES:
+        yield Remark("limits", "few_games", {"episodes": Count(fewest)})
+        return
     widest: tuple[float, GameSummary] | None = None
     for game in games.values():
         student, teacher = game.student, game.teacher
@@ -360,7 +382,8 @@ def _limits(facts: Facts, summary: Summary, worst: str | None, *, is_good: bool)
         yield Remark("limits", "the_teacher")
         for name, game in summary.games.items():
             human = TASKS[name].human_score if name in TASKS else None
-            if human is not None and game.teacher is not None and game.teacher.mean < human:
+            is_whole = _cut_off(facts) is None
+            if human is not None and is_whole and game.teacher is not None and game.teacher.mean < human:
                 values = {"game": Names((title(name),)), "teacher": Score(game.teacher.mean), "human": Score(human)}
                 yield Remark("limits", "teacher_below_human", values)
     yield from _time(facts)
@@ -407,7 +430,7 @@ def _next_for_student(facts: Facts, summary: Summary, worst: str | None, *, is_g
             yield Remark(
                 "next", "smaller", {"network": Names((smaller,))}, _again(facts, smaller, "--student.network", smaller)
             )
-    if any(remark.key == "uncertain" for remark in _uncertain(summary.games)):
+    if any(_uncertain(summary.games)):
         episodes = max(100, 4 * max(game.episodes for game in summary.games.values()))
         argv = ("evaluate", "--run", where, "--evaluation.episodes", str(episodes))
         yield Remark("next", "more_games", {}, (*argv, *_teachers(facts)))
@@ -477,7 +500,7 @@ def _of_teacher(facts: Facts, summary: Summary) -> Iterator[Remark]:
         sure = SURE * (game.teacher.standard_error or 0.0)
         if game.teacher.mean - sure <= random:
             yield Remark("result", "teacher_learnt_nothing", {"game": values["game"]})
-        elif human is not None:
+        elif human is not None and _cut_off(facts) is None:
             key = "teacher_above_human" if game.teacher.mean >= human else "teacher_under_human"
             yield Remark("result", key, {"game": values["game"], "human": Score(human)})
     rises = _still_rises(facts)
@@ -487,7 +510,7 @@ def _of_teacher(facts: Facts, summary: Summary) -> Iterator[Remark]:
     yield Remark("limits", "one_seed")
     algorithm, planned = facts.setting("algorithm", str) or "pqn", facts.planned
     # Of a curve that says nothing, what it is compared with does.
-    falls_short = any(_is_below_human(name, game) for name, game in summary.games.items())
+    falls_short = _cut_off(facts) is None and any(_is_below_human(name, game) for name, game in summary.games.items())
     if (rises or (rises is None and falls_short)) and planned is not None:
         option = (f"--{algorithm}.total-steps", str(2 * planned))
         yield Remark("next", "train_longer", {}, _again(facts, "longer", *option))
