@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -160,6 +161,8 @@ def test_what_is_needed_is_what_the_project_says() -> None:
     needed = [its for its in packages.requirements() if not its.extra]
     assert {its.name for its in needed} == {packages.parse(text).name for text in PROJECT["dependencies"]}  # type: ignore[union-attr]
     assert all(its.is_met for its in needed)
+    # What it would import is there.
+    assert all(importlib.util.find_spec(its.module) is not None for its in needed)
     # Each extra says what it is for.
     assert set(PROJECT["optional-dependencies"]) - set(packages.UNLOCKS) == set()
 

@@ -15,6 +15,7 @@ DISTRIBUTION = "pd-jax"
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[([\w,.-]+)\])?\s*(?:>=\s*([\w.]+))?[^;]*(?:;\s*(.*))?")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([\w.-]+)['\"]")
 _MODULES = {
+    "pillow": "PIL",
     "pyyaml": "yaml",
     "orbax-checkpoint": "orbax.checkpoint",
     "scipy": "scipy.stats",
@@ -31,6 +32,10 @@ UNLOCKS = {
     "ale": "env.backend: ale, another build of Atari's emulator",
     "export": "export to ONNX and StableHLO, and running it",
     "monitor": "monitor's test of Page and Hinkley",
+    "video": "MP4 files of play",
+    "trackio": "tracking runs with Trackio",
+    "wandb": "tracking runs with Weights & Biases",
+    "docs": "the site of the documents",
     "test": "the tests",
 }
 """What becomes possible with each extra."""
