@@ -293,6 +293,8 @@ def test_a_check_that_fails_itself_does_not_end_the_others(monkeypatch: pytest.M
     assert len(found) == 12
     assert found["memory"].says == "could not be looked at: ValueError: an odd machine"
     assert found["devices"].status == "broken" and found["extras"].status == "note"
+    # It would say the same again, and what to do would be wrong.
+    assert found["envpool"].says == "not tried: it rests on devices"
 
 
 def test_the_exit_code_is_1_only_if_the_main_job_cannot_run(

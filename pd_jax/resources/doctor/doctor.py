@@ -43,17 +43,26 @@ def examine(*, out: str, timeout: float, say: Callable[[str], None] = lambda _: 
     return Diagnosis(__version__, list(_findings(checks, say)))
 
 
+_RESTS_ON = {"envpool": "devices"}
+"""Checks that say nothing of their own where another has failed."""
+
+
 def _findings(
     checks: Sequence[tuple[str, Callable[[], Finding | None]]], say: Callable[[str], None]
 ) -> Iterator[Finding]:
+    broken: set[str] = set()
     for about, check in checks:
         say(about)
+        if _RESTS_ON.get(about) in broken:
+            yield Finding(about, "note", f"not tried: it rests on {_RESTS_ON[about]}")
+            continue
         try:
             found = check()
         except Exception as error:
             # Of a machine that is like none that we know: the other checks are done all the same.
             found = Finding(about, "warning", f"could not be looked at: {describe(error)}", "tell us of it")
         if found is not None:
+            broken |= {about} if found.status == "broken" else set()
             yield found
 
 
