@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from pd_jax.config.sweep import GridConfig, SweepConfig
     from pd_jax.config.train_teacher import TrainTeacherConfig
+    from pd_jax.config.video import VideoConfig
 
 __all__ = [
     "COMMANDS",
@@ -82,6 +83,7 @@ __all__ = [
     "TeacherCheckpointConfig",
     "TeacherEvaluationConfig",
     "TrainTeacherConfig",
+    "VideoConfig",
     "from_mapping",
     "load_config",
     "read_config",
@@ -126,5 +128,6 @@ if not TYPE_CHECKING:
             ],
             "sweep": ["GridConfig", "SweepConfig"],
             "train_teacher": ["TrainTeacherConfig"],
+            "video": ["VideoConfig"],
         },
     )

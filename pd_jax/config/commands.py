@@ -104,6 +104,11 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "audit.AuditConfig",
             resumes=False,
         ),
+        "video": Command(
+            "show teacher and student side by side on the same start, as MP4 and GIF",
+            "video.VideoConfig",
+            resumes=False,
+        ),
         "monitor": MONITOR,
         "renew": Command(
             "distil an exported student anew from its own weights, and replace the export if that is not worse",

@@ -20,6 +20,9 @@ _STACKED_BEFORE = 3
 class DistillConfig(DistillationSettings):
     """Distil teachers into a student: one teacher, or several of different games."""
 
+    video: bool = False
+    """Show teacher and student side by side at the end, as pd-jax video does: video.mp4 and video.gif in the run."""
+
     def steps_per_rollout(self, game: int = 0) -> int:
         """Control steps of one rollout of a game in all lanes together."""
         return self.lanes[game] * self.schedule.rollout_length

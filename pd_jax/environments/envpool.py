@@ -19,6 +19,7 @@ from jax import Array
 
 from pd_jax.environments.ale import AlePool
 from pd_jax.environments.in_jit import InJit
+from pd_jax.environments.screens import SCREEN_SHAPE
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.system.cores import is_confined, usable_cores
@@ -31,7 +32,8 @@ class TimeStep:
     """What ``L`` lanes show after one step.
 
     Attributes:
-      observations: uint8 ``[L, 84, 84, 4]``, oldest frame first, or float32 ``[L, D]``.
+      observations: uint8 ``[L, 84, 84, 4]``, oldest frame first, or float32 ``[L, D]``; of an environment that shows
+        colours, uint8 ``[L, 210, 160, 3]``, red, green and blue.
       rewards: float32 ``[L]``, unclipped, for the action just taken.
       is_first: bool ``[L]``, the observation opens an episode: the action just given was ignored (EnvPool resets a
         lane in the step after its last one) and this was no transition.
@@ -130,16 +132,19 @@ class Environment:
       stepping: ``"jit"`` or ``"host"``: how those who play it are to step it.
       num_groups: that the lanes are stepped in from the host, at most as many as there are lanes; one in jit.
         What the lanes show does not depend on it.
+      shows: of an Atari game: ``"stacks"`` of frames as policies see them, or ``"colours"``, the screen as people do.
+        EnvPool's alone. The play is the same, and so are :attr:`ram`, rewards and ends.
 
     Attributes:
       groups: the lanes of each group.
       handle: what :meth:`step` is given first, as :meth:`reset` gives it.
       lives: int ``[lanes]``, after :meth:`reset` or :meth:`step_host`, of the lanes that it was about; None of a task
         that has none.
+      ram: uint8 ``[lanes, 128]``, the memory of the consoles, likewise; None of a task or a back end that shows none.
 
     Raises:
       ValueError: ``num_lanes``, ``max_noops`` or ``num_groups`` is below 1, ``stepping`` or ``backend`` is neither, or
-        there are several groups, or ale-py, in jit.
+        there are several groups, or ale-py, in jit; or colours are wanted of ale-py, or of a task without screens.
       UserError: ale-py is wanted, and is not installed or has no such game; or the game has no such mode or difficulty.
     """
 
@@ -160,6 +165,7 @@ class Environment:
         backend: Literal["envpool", "ale"] = "envpool",
         stepping: Literal["jit", "host"] = "jit",
         num_groups: int = 1,
+        shows: Literal["stacks", "colours"] = "stacks",
     ) -> None:
         # Checked here: EnvPool 1.2.5 takes its options as they are, and has crashed on some.
         if min(num_lanes, max_noops, num_groups) < 1:
@@ -172,6 +178,8 @@ class Environment:
             raise ValueError(f"inside jit all lanes are stepped together, not in {num_groups} groups")
         if backend not in ("envpool", "ale") or (backend == "ale" and stepping == "jit"):
             raise ValueError(f"backend must be 'envpool', or 'ale' from the host, got {backend!r} and {stepping!r}")
+        if shows == "colours" and (backend == "ale" or task.kind != "atari"):
+            raise ValueError(f"colours are EnvPool's, of games of Atari; got {backend!r} and {task.name}")
         self.task = task
         self.num_lanes = num_lanes
         self.stepping = stepping
@@ -189,6 +197,9 @@ class Environment:
                 "full_action_space": False,
                 "use_fire_reset": fire_reset,
             }
+            if shows == "colours":
+                height, width = SCREEN_SHAPE
+                options |= {"gray_scale": False, "stack_num": 1, "img_height": height, "img_width": width}
             variant = {"mode": mode, "difficulty": difficulty}
             variant = {name: value for name, value in variant.items() if value is not None}
             if variant and backend == "ale":
@@ -235,6 +246,7 @@ class Environment:
                 _ = pool.observation_space
         self.handle: Any = np.zeros(0, np.uint8)
         self.lives: np.ndarray | None = None
+        self.ram: np.ndarray | None = None
         self._in_jit: InJit | None = None
         self._in_jit_elsewhere: Any = None
         if stepping == "jit":
@@ -249,8 +261,10 @@ class Environment:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
         shown = [pool.reset() for pool in self._pools]
         observations = np.concatenate([seen for seen, _ in shown])
-        lives = [info["lives"] for _, info in shown if "lives" in info]
-        self.lives = np.concatenate(lives) if lives else None
+        self.lives, self.ram = (
+            np.concatenate([info[name] for _, info in shown]) if all(name in info for _, info in shown) else None
+            for name in ("lives", "ram")
+        )
         # One array for each field: callers may donate them all. Made by NumPy: JAX would compile each of them.
         count = self.num_lanes
         fields: dict[str, Any] = {
@@ -322,7 +336,7 @@ class Environment:
         lanes = None if lanes is None else np.asarray(lanes, np.int32)
         (pool,) = self._pools
         received = pool.step(np.asarray(actions, np.int32), lanes)
-        self.lives = received[-1].get("lives")
+        self.lives, self.ram = (received[-1].get(name) for name in ("lives", "ram"))
         return self._timestep(*received, is_first=is_first)
 
     def close(self) -> None:

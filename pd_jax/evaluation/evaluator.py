@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, overload
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -33,6 +33,24 @@ class EpisodeScores:
 
     returns: np.ndarray
     lengths: np.ndarray
+
+
+class Decision(NamedTuple):
+    """A step of an evaluation: what its lanes show, and what the policy does then.
+
+    Attributes:
+      timestep: of all lanes.
+      actions: int32 ``[L]``; of lanes whose game is over they are ignored.
+      finished: bool ``[L]``, whether the time step has ended a game.
+      moved: int ``[lanes]``, the lanes that were stepped to get here; all at the start.
+      environment: as it is now; its ``lives`` and ``ram`` are those of ``moved``.
+    """
+
+    timestep: TimeStep
+    actions: np.ndarray
+    finished: np.ndarray
+    moved: np.ndarray
+    environment: Environment
 
 
 class Evaluator:
@@ -87,12 +105,37 @@ class Evaluator:
           on_progress: called every few steps with the games finished and the games wanted, ``episodes``. What it
             raises ends the evaluation.
         """
+        games: list[list[tuple[float, int]]] = [[] for _ in range(self.num_lanes)]
+        for steps, _ in enumerate(self.play(variables, games)):
+            done = sum(map(len, games))
+            if on_progress is not None and (steps % _PROGRESS_STEPS == 0 or done == self.episodes):
+                on_progress(done, self.episodes)
+        returns, lengths = zip(*(game for lane in games for game in lane), strict=True)
+        return EpisodeScores(np.array(returns), np.array(lengths))
+
+    def play(
+        self, variables: Any, games: list[list[tuple[float, int]]], lanes: Sequence[int] | None = None
+    ) -> Generator[Decision, None, None]:
+        """The play of :meth:`run`, step by step; whoever has seen enough stops asking.
+
+        A lane's play does not depend on whether others are stepped: all of them are there for the network, in one
+        batch, and for the chances of the exploration.
+
+        Args:
+          variables: the policy's.
+          games: a list for each lane, to which its finished games are added: return and length.
+          lanes: those that are stepped, all by default. The others stand still at their start.
+
+        Yields:
+          what the lanes show, and what the policy does then; a lane is not stepped any more once it has played all of
+          its games.
+        """
         environment = Environment(self.task, self.num_lanes, self.seed, stepping="host", **self._options)
         state = rollout.start(environment, jax.random.key(self.seed))
         timestep, state = state.timestep, without_observations(state)
         is_last: Any = np.zeros(self.num_lanes, bool)
-        games: list[list[tuple[float, int]]] = [[] for _ in range(self.num_lanes)]
-        steps = 0
+        moved = np.ones(self.num_lanes, bool)
+        wanted = moved if lanes is None else np.isin(np.arange(self.num_lanes), lanes)
         # Computation follows the policy.
         platform = platform_of(variables)
         while True:
@@ -103,17 +146,12 @@ class Evaluator:
             mask = np.asarray(finished.mask)
             if mask.any():
                 self._note(games, mask, np.asarray(finished.returns), np.asarray(finished.lengths))
-            done = sum(map(len, games))
-            if on_progress is not None and (steps % _PROGRESS_STEPS == 0 or done == self.episodes):
-                on_progress(done, self.episodes)
-            if done == self.episodes:
-                break
-            playing = np.array([len(lane) < self.episodes_per_lane for lane in games])
+            yield Decision(timestep, np.asarray(actions), mask, np.flatnonzero(moved), environment)
+            playing = wanted & np.array([len(lane) < self.episodes_per_lane for lane in games])
+            if not playing.any():
+                return
             timestep = _step(environment, timestep, np.asarray(actions), is_last, playing)
-            is_last = timestep.is_last
-            steps += 1
-        returns, lengths = zip(*(game for lane in games for game in lane), strict=True)
-        return EpisodeScores(np.array(returns), np.array(lengths))
+            is_last, moved = timestep.is_last, playing
 
     def _note(
         self, games: list[list[tuple[float, int]]], mask: np.ndarray, returns: np.ndarray, lengths: np.ndarray

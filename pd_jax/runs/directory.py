@@ -30,9 +30,9 @@ NEVER_COMPARED = frozenset(
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
 )
-OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "jobs", "cells")
+OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "video", "jobs", "cells")
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
-wait for others. That a run is traced, or by how many processes, makes it no other run."""
+wait for others. That a run is traced, or shown, or by how many processes, makes it no other run."""
 
 _ADDED = {
     "data_order": "recorded",
@@ -59,8 +59,8 @@ class RunDirectory:
       path: the directory.
       command: the ``pd-jax`` subcommand that made it.
       config: the resolved configuration, plain YAML values.
-      config_path, metrics_path, summary_path, report_path, plot_path, lineage_path: files in it, whether they exist yet
-        or not.
+      config_path, metrics_path, summary_path, report_path, plot_path, video_path, lineage_path: files in it, whether
+        they exist yet or not. Beside the video are a GIF and a JSON of its name.
       checkpoints, tensorboard: directories in it, made by whoever writes there.
     """
 
@@ -80,6 +80,7 @@ class RunDirectory:
         self.summary_path = self.path / "summary.json"
         self.report_path = self.path / "report.html"
         self.plot_path = self.path / "progress.png"
+        self.video_path = self.path / "video.mp4"
         self.lineage_path = self.path / LINEAGE_NAME
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tb"
@@ -191,8 +192,9 @@ class RunDirectory:
         return summary
 
     def remove_results(self) -> None:
-        """Removes summary, page, picture and lineage: of a run that is taken further they are no longer the results."""
-        for path in (self.lineage_path, self.summary_path, self.report_path, self.plot_path):
+        """Removes summary, page, picture, video and lineage: of a run that is taken further they are no results."""
+        videos = [self.video_path.with_suffix(suffix) for suffix in (".mp4", ".gif", ".json")]
+        for path in (self.lineage_path, self.summary_path, self.report_path, self.plot_path, *videos):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -10,7 +10,8 @@ import numpy as np
 from pd_jax.deploy.audit.intervals import Games
 from pd_jax.deploy.audit.kinds import Kind
 from pd_jax.deploy.audit.play import Play
-from pd_jax.deploy.audit.states import Reading, cost, divergence
+from pd_jax.deploy.audit.states import cost, divergence
+from pd_jax.deploy.pairs import Reading
 
 
 def agreement_table(play: Play, name: str, kinds: Sequence[Kind], reading: Reading) -> dict[str, Any]:

@@ -7,9 +7,7 @@ import os
 from typing import Any
 
 from pd_jax.config.audit import AuditConfig
-from pd_jax.config.sections import LossConfig
-from pd_jax.config.train_teacher import TrainTeacherConfig
-from pd_jax.deploy.audit.states import Reading
+from pd_jax.deploy.pairs import Reading, reading_of, teacher_of, was_taught_by
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.student import load_trained
 from pd_jax.deploy.thresholds import Thresholds
@@ -99,7 +97,8 @@ def load_players(config: AuditConfig, teacher: Teacher | None = None) -> Players
         header = Dataset.open(config.data).header
         if (header.task, header.num_actions) != (task.name, task.num_actions):
             raise UserError(f"data: {config.data} is a recording of {header.task}, and the student plays {task.name}")
-    return Players(task, student, teacher, reference, _reading(student, teacher), _taught_by(student, teacher))
+    taught_by = was_taught_by(student, teacher.sha256)
+    return Players(task, student, teacher, reference, reading_of(student, teacher), taught_by)
 
 
 def _student(config: AuditConfig) -> tuple[GreedyPolicy, str | None]:
@@ -119,31 +118,7 @@ def _student(config: AuditConfig) -> tuple[GreedyPolicy, str | None]:
     student = student.for_game(config.game or student.games[0])
     if config.teacher is not None:
         return student, config.teacher
-    names = getattr(trained.config, "teacher", None)
-    if isinstance(trained.config, TrainTeacherConfig):
-        return student, None
-    if run.command == "online":
-        return student, config.run
-    return student, names[trained.names.index(student.task.name)] if names else None
-
-
-def _reading(student: GreedyPolicy, teacher: Teacher) -> Reading:
-    """The run's temperature, and that of a student that gives Q-values itself."""
-    temperature = LossConfig().temperature_for(teacher_gives_logits=teacher.gives_logits)
-    if isinstance(student, StudentPolicy) and not isinstance(student.trained.config, TrainTeacherConfig):
-        loss, place = student.trained.config.loss, student.trained.names.index(student.task.name)
-        if loss.kind == "kl":
-            temperature = loss.temperature_for(place, teacher_gives_logits=teacher.gives_logits)
-    return Reading(temperature, 1.0 if student.gives_logits else temperature)
-
-
-def _taught_by(student: GreedyPolicy, teacher: Teacher) -> bool | None:
-    if not isinstance(student, StudentPolicy):
-        return None
-    place = student.trained.names.index(student.task.name)
-    games = student.trained.counters.games
-    told = games[place].teacher_sha256 if place < len(games) else ""
-    return told == teacher.sha256 if told else None
+    return student, teacher_of(student)
 
 
 def learning_of(teacher: Teacher, task: Task, discount: float | None) -> Learning:

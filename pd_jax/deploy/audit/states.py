@@ -8,22 +8,10 @@ from typing import Any
 import numpy as np
 
 from pd_jax.deploy.audit.play import Play
+from pd_jax.deploy.pairs import Reading
 
 NEVER = 2**30
 """Steps until a loss that does not come."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """How outputs become a policy.
-
-    Attributes:
-      temperature: of the distillation; the teacher's outputs are divided by it (Rusu et al. 2016, eq. 3).
-      student_temperature: the student's are: 1 where they are logits that have learnt the teacher's sharpened policy.
-    """
-
-    temperature: float
-    student_temperature: float
 
 
 def log_probabilities(outputs: np.ndarray, temperature: float) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pd_jax.deploy.audit.play import Play
-from pd_jax.deploy.audit.states import Reading, cost, divergence, log_probabilities
+from pd_jax.deploy.audit.states import cost, divergence, log_probabilities
+from pd_jax.deploy.pairs import Reading
 
 # Nats. Less is how sums were rounded.
 _LEAST = 1e-6

@@ -24,7 +24,8 @@ from pd_jax.deploy.audit.findings import (
 from pd_jax.deploy.audit.kinds import Kind
 from pd_jax.deploy.audit.play import Play
 from pd_jax.deploy.audit.scores import more_lost, returns_summary, share_lacking, share_lost, tail_lacking
-from pd_jax.deploy.audit.states import Later, Reading
+from pd_jax.deploy.audit.states import Later
+from pd_jax.deploy.pairs import Reading
 from support.made_play import made_play
 
 NAMES = ("NOOP", "UP", "DOWN")

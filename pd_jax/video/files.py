@@ -1,0 +1,168 @@
+"""Pictures into MP4 and GIF, each written as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pd_jax.errors import UserError
+from pd_jax.system.text import printable
+
+_INSTALL = "pip install 'pd-jax[video]'"
+_QUALITY = "22"
+"""Of H.264, where 18 is as good as the pictures and 28 shows blocks."""
+
+
+def find_ffmpeg() -> str:
+    """The program that imageio-ffmpeg brings along, or that of the machine.
+
+    Raises:
+      UserError: there is none.
+    """
+    problem = "is not installed"
+    if importlib.util.find_spec("imageio_ffmpeg") is not None:
+        import imageio_ffmpeg
+
+        try:
+            return str(imageio_ffmpeg.get_ffmpeg_exe())
+        except RuntimeError:
+            problem = "has no program for this machine"
+    if (found := shutil.which("ffmpeg")) is not None:
+        return found
+    raise UserError(
+        f"an MP4 needs ffmpeg, and imageio-ffmpeg {problem}: {_INSTALL}; or give --out FILE.gif, which needs none"
+    )
+
+
+def write_mp4(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], rate: Fraction, ffmpeg: str) -> None:
+    """Writes a video that browsers and phones play (H.264, 4:2:0).
+
+    Args:
+      path: is there as a whole or not at all.
+      frames: uint8 ``[height, width, 3]``.
+      size: width and height, both even.
+      rate: frames a second.
+      ffmpeg: the program.
+
+    Raises:
+      UserError: ffmpeg fails, or the disk is full; what was there before stands.
+    """
+    width, height = size
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
+    # An index at the front, so that it plays while it loads; no date and no version, so that it is the same each time.
+    wanted = ["-an", "-c:v", "libx264", "-preset", "medium", "-crf", _QUALITY, "-pix_fmt", "yuv420p"]
+    wanted += ["-movflags", "+faststart", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1"]
+    with _unfinished(path) as unfinished, tempfile.TemporaryFile() as said:
+        command = [ffmpeg, "-hide_banner", "-nostats", "-loglevel", "error", "-y", *given, *wanted, str(unfinished)]
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+        except OSError as error:
+            raise UserError(f"{ffmpeg}: cannot be run: {error.strerror}") from error
+        assert process.stdin is not None
+        try:
+            # Its end comes first where it fails, and is told below.
+            with contextlib.suppress(BrokenPipeError):
+                for frame in frames:
+                    process.stdin.write(np.ascontiguousarray(frame).tobytes())
+                process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        said.seek(0)
+        words = said.read().decode(errors="replace").strip().splitlines()
+        if code != 0:
+            raise UserError(f"{printable(str(path))}: ffmpeg: {_reason(words)}")
+
+
+def write_gif(path: Path, frames: Iterable[np.ndarray], some: Sequence[np.ndarray], rate: Fraction) -> None:
+    """Writes an animation that begins anew at its end.
+
+    All frames have one palette; where a picture stays as it was, nothing is written.
+
+    Args:
+      path: is there as a whole or not at all.
+      frames: uint8 ``[height, width, 3]``, at least one.
+      some: of them, from all parts, whose colours become the palette.
+      rate: frames a second, at most 50: browsers slow faster ones down.
+
+    Raises:
+      UserError: the disk is full; what was there before stands.
+    """
+    palette = Image.fromarray(np.concatenate(some)).quantize(255, dither=Image.Dither.NONE)
+    pictures = list(_pictures(frames, palette))
+    ends = [round(Fraction(count) / rate * 100) for count in range(len(pictures) + 1)]
+    durations = [10 * (end - begin) for begin, end in zip(ends, ends[1:], strict=False)]
+    with _unfinished(path) as unfinished, _told(path):
+        pictures[0].save(
+            unfinished,
+            format="GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=durations,
+            loop=0,
+            disposal=1,
+            transparency=_SAME,
+            optimize=False,
+        )
+
+
+_SAME = 255
+"""The colour of a palette that stands for what is there already."""
+
+
+def _pictures(frames: Iterable[np.ndarray], palette: Image.Image) -> Iterator[Image.Image]:
+    """Frames in the palette's colours, what has not changed since the one before left out."""
+    last: np.ndarray | None = None
+    for frame in frames:
+        indices = np.asarray(Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE))
+        shown = indices if last is None else np.where(indices == last, _SAME, indices).astype(np.uint8)
+        last = indices
+        picture = Image.fromarray(shown, mode="P")
+        picture.putpalette(palette.getpalette() or [])
+        yield picture
+
+
+@contextlib.contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place at the end of the context, and is gone if it ends by an exception."""
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
+    try:
+        yield unfinished
+        with _told(path):
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{printable(str(path))}: cannot be written: {error.strerror or error}") from error
+
+
+def _reason(words: Sequence[str]) -> str:
+    """What ffmpeg says is wrong, on one line: the last line tells the least, and the first may be of a filter."""
+    known = ("No space left on device", "Permission denied", "Unknown encoder", "File too large", "Disk quota exceeded")
+    for name in known:
+        if any(name in line for line in words):
+            return name
+    return printable(words[0]) if words else "it ended before its time"
