@@ -1,13 +1,18 @@
 """Draws the pictures of the documents.
 
-    python docs/make_pictures.py
+    python docs/make_pictures.py [RUN]
 
-writes ``docs/pictures/frame_to_gradient.svg``: the way of one frame from EnvPool to a gradient, module by module.
+writes ``docs/pictures/frame_to_gradient.svg``: the way of one frame from EnvPool to a gradient, module by module. With
+the run of ``configs/pong.yaml`` it writes ``docs/pictures/pong.gif`` too, which opens the front page; that is::
+
+    pd-jax video --run RUN --lanes 1 --start 75 --length 21 --gif-length 21 --out docs/pictures/pong.gif
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +21,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
+
+from pd_jax.config.video import VideoConfig
+from pd_jax.video.video import run_video
 
 PICTURES = Path(__file__).parent / "pictures"
 INK, PAPER = "#1f2937", "#ffffff"
@@ -57,10 +65,18 @@ _WIDTH, _HEIGHT, _GAP, _DESCENT = 2.75, 1.2, 1.2, 1.9
 _PER_ROW = 4
 
 
-def main() -> None:
-    """Draws all pictures."""
+def main(argv: Sequence[str]) -> None:
+    """Draws all pictures; that of a game needs a run."""
     PICTURES.mkdir(exist_ok=True)
     print(draw_way(PICTURES / "frame_to_gradient.svg"))
+    for run in argv:
+        print(show_game(run, PICTURES / "pong.gif"))
+
+
+def show_game(run: str, path: Path) -> Path:
+    """Shows teacher and student on a start on which both win points, and what they want differs now and then."""
+    run_video(VideoConfig(run=run, out=str(path), lanes=(1,), start=75, length=21.0, gif_length=21.0))
+    return path
 
 
 def draw_way(path: Path) -> Path:
@@ -134,4 +150,4 @@ def _draw_arrow(axes: Axes, place: tuple[float, float], target: tuple[float, flo
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         teachers,
         trainers,
         types,
+        video,
     )
     from pd_jax.config.audit import AuditConfig
     from pd_jax.config.collect import CollectConfig
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from pd_jax.config.report import ReportConfig
     from pd_jax.config.sweep import SweepConfig
     from pd_jax.config.train_teacher import TrainTeacherConfig
+    from pd_jax.config.video import VideoConfig
     from pd_jax.deploy.audit.audit import run_audit
     from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import load_student
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from pd_jax.runs.students import load_teacher
     from pd_jax.sweep.session import sweep as run_sweep
     from pd_jax.trainers.session import train_teacher as run_train_teacher
+    from pd_jax.video.video import run_video
 
 from pd_jax.version import __version__
 
@@ -80,6 +83,7 @@ __all__ = [
     "SweepConfig",
     "TrainTeacherConfig",
     "UserError",
+    "VideoConfig",
     "__version__",
     "actors",
     "config",
@@ -113,11 +117,13 @@ __all__ = [
     "run_report",
     "run_sweep",
     "run_train_teacher",
+    "run_video",
     "runs",
     "sweep",
     "teachers",
     "trainers",
     "types",
+    "video",
 ]
 
 if not TYPE_CHECKING:
@@ -134,6 +140,7 @@ if not TYPE_CHECKING:
             "config.report": ["ReportConfig"],
             "config.sweep": ["SweepConfig"],
             "config.train_teacher": ["TrainTeacherConfig"],
+            "config.video": ["VideoConfig"],
             "deploy.audit.audit": ["run_audit"],
             "deploy.export": ["run_export"],
             "deploy.policy": ["load_student"],
@@ -151,6 +158,7 @@ if not TYPE_CHECKING:
             "runs.students": ["load_teacher"],
             "sweep.session": ["sweep as run_sweep"],
             "trainers.session": ["train_teacher as run_train_teacher"],
+            "video.video": ["run_video"],
         },
         submodules=(
             "actors",
@@ -172,5 +180,6 @@ if not TYPE_CHECKING:
             "teachers",
             "trainers",
             "types",
+            "video",
         ),
     )

@@ -103,7 +103,8 @@ def run_video(config: VideoConfig, *, stop: threading.Event | None = None) -> di
             for pair in _play(config, players, decisions, progress, on_progress):
                 shown.append(pair)
         film = _Cut(config, shown, rate, every)
-        drawn = progress.add("frames", len(film.steps) + (len(film.gif_steps) if config.gif else 0))
+        frames = (0 if ffmpeg is None else len(film.steps)) + (len(film.gif_steps) if config.gif else 0)
+        drawn = progress.add("frames", frames)
 
         def told(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             for frame in frames:

@@ -25,6 +25,7 @@ LOOKS = {
     "configs": ("config", "out", "json"),
     "doctor": ("config", "out", "timeout", "json"),
     "completion": ("config",),
+    "video": ("config", "seed", "out", "run", "lanes"),
 }
 """Options of the commands that leave no run."""
 
@@ -167,7 +168,7 @@ GAMES = (
         pytest.param(
             ["distil"],
             "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
-            "sweep, evaluate, export, audit, monitor, renew, lineage, plan, explain, report, teachers, configs, "
+            "sweep, evaluate, export, audit, video, monitor, renew, lineage, plan, explain, report, teachers, configs, "
             "doctor, completion)",
             id="command",
         ),

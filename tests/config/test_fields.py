@@ -41,6 +41,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "evaluate": {"teacher": "pong"},
     "export": {"run": "x", "out": "x"},
     "audit": {"run": "x", "teacher": "pong", "out": "x"},
+    "video": {"run": "x"},
     "renew": {"run": "x", "export": "x", "out": "x"},
     "lineage": {"directory": "x", "search": ["y"]},
     "monitor fit": {"run": "x", "out": "x"},
@@ -89,7 +90,7 @@ PATHS = [(command, key) for command, key in TEXTS if is_path(command, key) and (
 @pytest.mark.parametrize(("command", "key"), PATHS)
 def test_the_home_directory_stands_for_its_sign_in_every_path(home: Path, command: str, key: str) -> None:
     settings, field = ALL[command], fields(ALL[command])[key]
-    suffix = {"plot": ".png", "figure": ".png", "out": ".safetensors"}.get(key, "")
+    suffix = {"plot": ".png", "figure": ".png", "out": ".mp4" if command == "video" else ".safetensors"}.get(key, "")
     written, expected = f"~/some place/x{suffix}", f"{home}/some place/x{suffix}"
     complete = {name: value for name, value in COMPLETE[command].items() if (command, key, name) not in INSTEAD}
     mapping = complete | {key: [written] if field.many else written}

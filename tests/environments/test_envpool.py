@@ -256,3 +256,39 @@ def test_close_ends_envpools_threads():
     assert num_threads() >= before + 3
     environment.close()
     assert num_threads() <= before + 1
+
+
+@pytest.mark.parametrize(("name", "sticky"), [("pong", 0.0), ("breakout", 0.25), ("freeway", 0.0), ("seaquest", 0.25)])
+def test_what_is_shown_in_colours_is_the_game_that_is_played(name: str, sticky: float) -> None:
+    task, lanes = get_task(name), 3
+    rules: dict[str, Any] = {"max_episode_steps": 90, "sticky_action_probability": sticky, "stepping": "host"}
+    played, shown = Environment(task, lanes, 5, **rules), Environment(task, lanes, 5, shows="colours", **rules)
+    here, there = played.reset()[1], shown.reset()[1]
+    colours = [np.asarray(there.observations)]
+    memories = {played.ram[0].tobytes()} if played.ram is not None else set()
+    for row in random_actions(task.num_actions, 200, lanes):
+        here, there = played.step_host(row, here.is_last), shown.step_host(row, there.is_last)
+        for field in ("rewards", "is_first", "terminated", "truncated", "game_over"):
+            np.testing.assert_array_equal(getattr(here, field), getattr(there, field))
+        assert played.ram is not None and shown.ram is not None and played.lives is not None
+        np.testing.assert_array_equal(played.ram, shown.ram)
+        np.testing.assert_array_equal(played.lives, shown.lives)
+        memories.add(played.ram[0].tobytes())
+        colours.append(np.asarray(there.observations))
+        # What policies see is the grey of these colours, in another size: bright where they are.
+        grey = there.observations.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        parts = [
+            each.reshape(lanes, 6, size[0] // 6, 4, size[1] // 4).mean(axis=(2, 4))
+            for each, size in ((grey, (210, 160)), (here.observations[..., -1].astype(np.float32), (84, 84)))
+        ]
+        np.testing.assert_allclose(*parts, atol=6.0)
+    assert colours[0].shape == (lanes, 210, 160, 3) and colours[0].dtype == np.uint8
+    # The memory says where everything is: it is another one in every step.
+    assert len(memories) > 100
+    assert any((frame[..., 0] != frame[..., 2]).any() for frame in colours)
+
+
+def test_colours_are_refused_where_there_are_none() -> None:
+    for task, backend in (("cartpole", "envpool"), ("pong", "ale")):
+        with pytest.raises(ValueError, match="colours"):
+            Environment(get_task(task), 1, 0, shows="colours", backend=backend, stepping="host")  # type: ignore[arg-type]
