@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.video import VideoConfig
 from pd_jax.distill.session import distill
@@ -22,7 +24,7 @@ def run(config: DistillConfig) -> None:
 
 def _show(run: str) -> None:
     """Makes the video; the run has ended by now, and whatever goes wrong is a warning."""
-    command = f"pd-jax video --run {run}"
+    command = f"pd-jax video --run {shlex.quote(run)}"
     if hosts.current() is not None:
         print_warning(f"--video is for a run of one process; afterwards: {command}")
         return

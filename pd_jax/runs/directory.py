@@ -16,7 +16,7 @@ from typing import Any
 
 from pd_jax.config.yaml import read_yaml, write_yaml
 from pd_jax.errors import UserError
-from pd_jax.runs.lineage import LINEAGE_NAME
+from pd_jax.runs.lineage import LINEAGE_NAME, VIDEO_NAMES
 from pd_jax.runs.summary import Summary
 from pd_jax.system.files import _UNFINISHED, expand_home, to_json, to_plain, write_atomically
 from pd_jax.system.text import printable, show
@@ -193,7 +193,7 @@ class RunDirectory:
 
     def remove_results(self) -> None:
         """Removes summary, page, picture, video and lineage: of a run that is taken further they are no results."""
-        videos = [self.video_path.with_suffix(suffix) for suffix in (".mp4", ".gif", ".json")]
+        videos = [self.path / name for name in VIDEO_NAMES]
         for path in (self.lineage_path, self.summary_path, self.report_path, self.plot_path, *videos):
             path.unlink(missing_ok=True)
 

@@ -29,7 +29,9 @@ from pd_jax.version import __version__
 
 LINEAGE_NAME = "lineage.json"
 FORMAT_VERSION = 1
-_NO_PART = frozenset({LINEAGE_NAME, "tb", "replay", "profile", "diverged", "logs"})
+VIDEO_NAMES = frozenset({"video.mp4", "video.gif", "video.json"})
+"""Files that show a run's student; they are made after it, and made again."""
+_NO_PART = frozenset({LINEAGE_NAME, "tb", "replay", "profile", "diverged", "logs"} | VIDEO_NAMES)
 """What lies in a run's directory and is none of its results; nor are locks."""
 _HEX = re.compile(r"[0-9a-f]{40,64}")
 _MOST_BYTES = 64 * 2**20

@@ -1,4 +1,4 @@
-"""Pictures into MP4 and GIF, each written as a whole or not at all."""
+"""Pictures into MP4 and GIF, and files that are all there as a whole, or none of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,24 +49,27 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], r
     """Writes a video that browsers and phones play (H.264, 4:2:0).
 
     Args:
-      path: is there as a whole or not at all.
+      path: the file, for :func:`all_or_none` to put into its place.
       frames: uint8 ``[height, width, 3]``.
       size: width and height, both even.
       rate: frames a second.
       ffmpeg: the program.
 
     Raises:
-      UserError: ffmpeg fails, or the disk is full; what was there before stands.
+      UserError: ffmpeg fails, or the disk is full.
     """
     width, height = size
     given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
     # An index at the front, so that it plays while it loads; no date and no version, so that it is the same each time.
     wanted = ["-an", "-c:v", "libx264", "-preset", "medium", "-crf", _QUALITY, "-pix_fmt", "yuv420p"]
     wanted += ["-movflags", "+faststart", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1"]
-    with _unfinished(path) as unfinished, tempfile.TemporaryFile() as said:
-        command = [ffmpeg, "-hide_banner", "-nostats", "-loglevel", "error", "-y", *given, *wanted, str(unfinished)]
+    with tempfile.TemporaryFile() as said:
+        command = [ffmpeg, "-hide_banner", "-nostats", "-loglevel", "error", "-y", *given, *wanted, str(path)]
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+            # In a session of its own: Ctrl-C is for this process, which says what becomes of the video.
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
         except OSError as error:
             raise UserError(f"{ffmpeg}: cannot be run: {error.strerror}") from error
         assert process.stdin is not None
@@ -85,7 +89,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], r
         said.seek(0)
         words = said.read().decode(errors="replace").strip().splitlines()
         if code != 0:
-            raise UserError(f"{printable(str(path))}: ffmpeg: {_reason(words)}")
+            raise UserError(f"{printable(path.name)}: ffmpeg: {_reason(words, code)}")
 
 
 def write_gif(path: Path, frames: Iterable[np.ndarray], some: Sequence[np.ndarray], rate: Fraction) -> None:
@@ -94,21 +98,21 @@ def write_gif(path: Path, frames: Iterable[np.ndarray], some: Sequence[np.ndarra
     All frames have one palette; where a picture stays as it was, nothing is written.
 
     Args:
-      path: is there as a whole or not at all.
+      path: likewise.
       frames: uint8 ``[height, width, 3]``, at least one.
       some: of them, from all parts, whose colours become the palette.
       rate: frames a second, at most 50: browsers slow faster ones down.
 
     Raises:
-      UserError: the disk is full; what was there before stands.
+      UserError: the disk is full.
     """
     palette = Image.fromarray(np.concatenate(some)).quantize(255, dither=Image.Dither.NONE)
     pictures = list(_pictures(frames, palette))
     ends = [round(Fraction(count) / rate * 100) for count in range(len(pictures) + 1)]
     durations = [10 * (end - begin) for begin, end in zip(ends, ends[1:], strict=False)]
-    with _unfinished(path) as unfinished, _told(path):
+    with _told(path.name):
         pictures[0].save(
-            unfinished,
+            path,
             format="GIF",
             save_all=True,
             append_images=pictures[1:],
@@ -137,32 +141,43 @@ def _pictures(frames: Iterable[np.ndarray], palette: Image.Image) -> Iterator[Im
 
 
 @contextlib.contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place at the end of the context, and is gone if it ends by an exception."""
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
-    try:
-        yield unfinished
-        with _told(path):
-            with open(unfinished, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+def all_or_none(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
+    """Files of one directory that all take their places at the end of the context, or none if it ends by an exception.
+
+    Args:
+      paths: of one directory, which is there.
+
+    Yields:
+      by path, where to write its file.
+
+    Raises:
+      UserError: the directory cannot be written.
+    """
+    paths = list(paths)
+    parent = paths[0].parent
+    with _told(str(parent)), tempfile.TemporaryDirectory(dir=parent, prefix=f".{paths[0].stem}.unfinished-") as name:
+        files = {path: Path(name) / path.name for path in paths}
+        yield files
+        for path, file in files.items():
+            with open(file, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(file, path)
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{printable(str(path))}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{printable(name)}: cannot be written: {error.strerror or error}") from error
 
 
-def _reason(words: Sequence[str]) -> str:
-    """What ffmpeg says is wrong, on one line: the last line tells the least, and the first may be of a filter."""
+def _reason(words: Sequence[str], code: int) -> str:
+    """What ffmpeg says is wrong, on one line: the last line tells the least."""
     known = ("No space left on device", "Permission denied", "Unknown encoder", "File too large", "Disk quota exceeded")
     for name in known:
         if any(name in line for line in words):
             return name
-    return printable(words[0]) if words else "it ended before its time"
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return printable(words[0]) if words else f"ended with code {code}"

@@ -31,7 +31,7 @@ from pd_jax.system.progress import Progress, print_warning
 from pd_jax.system.text import printable
 from pd_jax.version import __version__
 from pd_jax.video import drawing
-from pd_jax.video.files import find_ffmpeg, write_gif, write_mp4
+from pd_jax.video.files import all_or_none, find_ffmpeg, write_gif, write_mp4
 from pd_jax.video.play import PLAYERS, Track, play_tracks, screen_size
 from pd_jax.video.players import Players, load_players
 
@@ -103,8 +103,8 @@ def run_video(config: VideoConfig, *, stop: threading.Event | None = None) -> di
             for pair in _play(config, players, decisions, progress, on_progress):
                 shown.append(pair)
         film = _Cut(config, shown, rate, every)
-        frames = (0 if ffmpeg is None else len(film.steps)) + (len(film.gif_steps) if config.gif else 0)
-        drawn = progress.add("frames", frames)
+        count = (0 if ffmpeg is None else len(film.steps)) + (len(film.gif_steps) if config.gif else 0)
+        drawn = progress.add("frames", count)
 
         def told(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             for frame in frames:
@@ -113,13 +113,15 @@ def run_video(config: VideoConfig, *, stop: threading.Event | None = None) -> di
                 yield frame
 
         progress.status("drawing")
-        if ffmpeg is not None:
-            write_mp4(paths[".mp4"], told(film.draw(film.steps)), film.canvas.size, film.rate, ffmpeg)
-        if config.gif:
-            some = film.gif_steps[:: max(1, len(film.gif_steps) // _PALETTE_FRAMES)]
-            write_gif(paths[".gif"], told(film.draw(film.gif_steps)), list(film.draw(some)), film.gif_rate)
         report = to_json(_report(config, shown, film, paths))
-        write_atomically(paths[".json"], json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        with all_or_none(paths.values()) as files:
+            write_atomically(files[paths[".json"]], json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+            if ffmpeg is not None:
+                write_mp4(files[paths[".mp4"]], told(film.draw(film.steps)), film.canvas.size, film.rate, ffmpeg)
+            if config.gif:
+                some = film.gif_steps[:: max(1, len(film.gif_steps) // _PALETTE_FRAMES)]
+                frames = told(film.draw(film.gif_steps))
+                write_gif(files[paths[".gif"]], frames, list(film.draw(some)), film.gif_rate)
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pd_jax.errors import UserError
-from pd_jax.video.files import find_ffmpeg, write_gif, write_mp4
+from pd_jax.video.files import all_or_none, find_ffmpeg, write_gif, write_mp4
 
 SIZE = (64, 48)
 
@@ -72,21 +73,35 @@ def test_an_animation_shows_the_frames_that_it_was_given(tmp_path: Path) -> None
     np.testing.assert_array_equal(np.stack(shown), np.stack(given))
 
 
-@pytest.mark.parametrize("write", ["mp4", "gif"])
-def test_what_fails_midway_leaves_what_was_there(tmp_path: Path, write: str) -> None:
-    path = tmp_path / f"a.{write}"
-    path.write_text("before")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("a.mp4: ffmpeg: No space left on device")])
+def test_what_fails_midway_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+    paths = [tmp_path / name for name in ("a.json", "a.mp4", "a.gif")]
+    paths[1].write_text("before")
 
     def broken() -> Iterator[np.ndarray]:
         yield from frames(3)
-        raise KeyboardInterrupt
+        raise error
 
-    with pytest.raises(KeyboardInterrupt):
-        if write == "mp4":
-            write_mp4(path, broken(), SIZE, Fraction(15), find_ffmpeg())
-        else:
-            write_gif(path, broken(), frames(1), Fraction(15))
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(type(error)), all_or_none(paths) as found:
+        found[paths[0]].write_text("{}")
+        write_gif(found[paths[2]], frames(2), frames(1), Fraction(15))
+        write_mp4(found[paths[1]], broken(), SIZE, Fraction(15), find_ffmpeg())
+    assert paths[1].read_text() == "before" and list(tmp_path.iterdir()) == [paths[1]]
+    with all_or_none(paths) as found:
+        for path in paths:
+            found[path].write_text(path.name)
+        # Nobody sees one of them before the others.
+        assert paths[1].read_text() == "before" and not paths[0].exists()
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["a.gif", "a.json", "a.mp4"]
+
+
+def test_a_full_disk_for_the_last_file_is_one_line(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.json", tmp_path / "a.mp4"]
+    message = f"^{re.escape(str(tmp_path))}: cannot be written: No space left on device$"
+    with pytest.raises(UserError, match=message), all_or_none(paths) as found:
+        found[paths[1]].write_text("whole")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
 
 
 def fake_ffmpeg(path: Path, script: str) -> str:
@@ -105,7 +120,9 @@ def fake_ffmpeg(path: Path, script: str) -> str:
             "ffmpeg: No space left on device",
         ),
         ("echo 'Unknown encoder libx264' >&2; exit 1", "ffmpeg: Unknown encoder"),
-        ("exit 3", "ffmpeg: it ended before its time"),
+        ("exit 3", "ffmpeg: ended with code 3"),
+        # Where files may not grow so large.
+        ("kill -XFSZ $$", "ffmpeg: ended by SIGXFSZ"),
     ],
 )
 def test_what_ffmpeg_says_is_one_line(tmp_path: Path, script: str, message: str) -> None:
@@ -114,9 +131,9 @@ def test_what_ffmpeg_says_is_one_line(tmp_path: Path, script: str, message: str)
     out.mkdir()
     # More than a pipe holds.
     many = [np.zeros((SIZE[1], SIZE[0], 3), np.uint8)] * 100
-    with pytest.raises(UserError) as error:
-        write_mp4(out / "a.mp4", many, SIZE, Fraction(15), program)
-    assert str(error.value) == f"{out}/a.mp4: {message}"
+    with pytest.raises(UserError) as error, all_or_none([out / "a.mp4"]) as found:
+        write_mp4(found[out / "a.mp4"], many, SIZE, Fraction(15), program)
+    assert str(error.value) == f"a.mp4: {message}"
     assert list(out.iterdir()) == []
 
 
@@ -126,8 +143,9 @@ def test_an_animation_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UserError, match=r"a\.gif: cannot be written: No space left on device"):
-        write_gif(tmp_path / "a.gif", frames(2), frames(1), Fraction(15))
+    message, path = r"^a\.gif: cannot be written: No space left on device$", tmp_path / "a.gif"
+    with pytest.raises(UserError, match=message), all_or_none([path]) as found:
+        write_gif(found[path], frames(2), frames(1), Fraction(15))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import threading
 from pathlib import Path
@@ -18,6 +19,8 @@ from pd_jax.cli import main
 from pd_jax.config.sections import StudentConfig
 from pd_jax.config.video import VideoConfig
 from pd_jax.errors import UserError
+from pd_jax.runs.directory import read_run
+from pd_jax.runs.lineage import read_lineage
 from pd_jax.system.interrupts import Interrupted
 from pd_jax.video import files, video
 from pd_jax.video.files import find_ffmpeg
@@ -237,10 +240,9 @@ def test_a_distillation_ends_with_a_video_and_is_resumed_without(quick: dict[str
     assert report["files"] == ["video.gif", "video.json", "video.mp4"] and report["run"] == run.name
     assert report["pairs"][0]["taught_the_student"] is True
     assert 0 < (run / "video.mp4").stat().st_size < 3e6
+    assert not {name for name in read_lineage(run).files if "video" in name}  # type: ignore[union-attr]
     # No setting of the run, and no result of one that goes on.
     assert "video" not in yaml.safe_load((run / "config.yaml").read_text())
-    from pd_jax.runs.directory import read_run
-
     read_run(run).remove_results()
     assert not list(run.glob("video.*"))
 
@@ -253,10 +255,10 @@ def test_a_video_that_fails_is_a_warning_and_the_run_is_whole(
 
     monkeypatch.setattr(video, "write_mp4", fails)
     assert main(["distill", *options(quick | {"video": True})]) == 0
-    err = capfd.readouterr().err
-    assert "warning: no video: [Errno 28] No space left on device; the run is whole, and pd-jax video --run" in err
-    run: Path = quick["out"]
-    assert (run / "summary.json").exists() and not list(run.glob("*video*"))
+    err, run = capfd.readouterr().err, quick["out"]
+    assert f"warning: no video: {run}: cannot be written: No space left on device; the run is whole" in err
+    assert f"pd-jax video --run {shlex.quote(str(run))} tries again" in err
+    assert (run / "summary.json").exists() and not [path for path in run.iterdir() if "video" in path.name]
 
 
 def test_bars_are_the_softened_teacher_and_the_student_s_probabilities(made: Path) -> None:
