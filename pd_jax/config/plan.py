@@ -38,7 +38,7 @@ class PlanConfig(DistillationSettings):
 
     def distillation(self, games: tuple[str, ...]) -> DistillConfig:
         """The distillation that is planned, of some games; a name stands for each teacher."""
-        names = [field.name for field in dataclasses.fields(DistillConfig)]
+        names = [field.name for field in dataclasses.fields(DistillationSettings)]
         settings = {name: getattr(self, name) for name in names}
         return DistillConfig(**settings | {"teacher": games, "game": games, "out": self.out or "."})
 

@@ -29,7 +29,7 @@ REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
     "seed, profile, profile_seconds, protocol, teacher, out, resume, accept_other_teacher, init_from, game, data, "
     "data_order, epsilon, behaviour, env, actors, student, loss, learner, parts, replay, schedule, evaluation, "
-    "checkpoint, hosts"
+    "checkpoint, hosts, video"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, quantisation"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"

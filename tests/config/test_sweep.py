@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from pd_jax.config.distill import DistillConfig
+from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.loading import load_config
 from pd_jax.config.sections import EnvConfig, LearnerConfig, LossConfig, StudentConfig, StudentEvaluationConfig
 from pd_jax.config.sweep import GridConfig, SweepConfig, Variant
@@ -30,8 +31,11 @@ def test_a_sweep_has_a_distillation_and_is_none() -> None:
     assert not isinstance(SWEEP, DistillConfig)
     template = SWEEP.template
     assert type(template) is DistillConfig
-    for field in dataclasses.fields(DistillConfig):
+    for field in dataclasses.fields(DistillationSettings):
         assert getattr(template, field.name) == getattr(SWEEP, field.name)
+    # What a distillation alone has, a cell does without.
+    own = {field.name for field in dataclasses.fields(DistillConfig)}
+    assert own - {field.name for field in dataclasses.fields(DistillationSettings)} == {"video"} and not template.video
 
 
 def test_the_variants_are_the_product_of_the_axes_and_only_kl_has_temperatures() -> None:
