@@ -20,6 +20,9 @@ from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
 _PROGRESS_STEPS = 64
+OnStep = Callable[[Any, np.ndarray, np.ndarray], None]
+"""Is shown what the lanes show, ``[L, ...]``, there until the next step; which of them still play, bool ``[L]``; and
+where an observation ends a game, so that nothing is decided on it, bool ``[L]``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +82,19 @@ class Evaluator:
         self._options = environment_options or {}
         self._apply = apply
 
-    def run(self, variables: Any, on_progress: Callable[[int, int], None] | None = None) -> EpisodeScores:
+    def run(
+        self,
+        variables: Any,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_step: OnStep | None = None,
+    ) -> EpisodeScores:
         """Plays ``episodes_per_lane`` games in every lane and returns all of their scores.
 
         Args:
           variables: the policy's.
           on_progress: called every few steps with the games finished and the games wanted, ``episodes``. What it
             raises ends the evaluation.
+          on_step: is shown every step; see `OnStep`. It changes nothing.
         """
         environment = Environment(self.task, self.num_lanes, self.seed, stepping="host", **self._options)
         state = rollout.start(environment, jax.random.key(self.seed))
@@ -109,6 +118,8 @@ class Evaluator:
             if done == self.episodes:
                 break
             playing = np.array([len(lane) < self.episodes_per_lane for lane in games])
+            if on_step is not None:
+                on_step(timestep.observations, playing, np.asarray(is_last))
             timestep = _step(environment, timestep, np.asarray(actions), is_last, playing)
             is_last = timestep.is_last
             steps += 1
@@ -134,6 +145,7 @@ def evaluate(
     seed: int = ...,
     environment_options: dict[str, Any] | None = ...,
     on_progress: Callable[[int, int], None] | None = ...,
+    on_step: OnStep | None = ...,
 ) -> EpisodeScores: ...
 @overload
 def evaluate(
@@ -147,6 +159,7 @@ def evaluate(
     seed: int = ...,
     environment_options: dict[str, Any] | None = ...,
     on_progress: Callable[[int, int], None] | None = ...,
+    on_step: OnStep | None = ...,
 ) -> EpisodeScores: ...
 @computing()
 def evaluate(
@@ -160,6 +173,7 @@ def evaluate(
     seed: int = 1_000_003,
     environment_options: dict[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> EpisodeScores:
     """Scores one policy: :class:`Evaluator` in one call.
 
@@ -174,6 +188,8 @@ def evaluate(
       seed: of the emulators and of the exploration: the same one gives the same starts.
       environment_options: passed on to :class:`pd_jax.environments.envpool.Environment`.
       on_progress: called every few steps with the games finished and the games wanted.
+      on_step: is shown every step: ``(observations [L, ...], playing [L], is_last [L])``. Observations are there until
+        the next step; lanes that do not play have finished their games; nothing is decided on one that ends a game.
 
     Returns:
       the return and the length of every game.
@@ -201,7 +217,7 @@ def evaluate(
         seed=seed,
         environment_options=environment_options,
     )
-    return evaluator.run(variables, on_progress)
+    return evaluator.run(variables, on_progress, on_step)
 
 
 # Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. A scan would compile

@@ -59,8 +59,8 @@ class RunDirectory:
       path: the directory.
       command: the ``pd-jax`` subcommand that made it.
       config: the resolved configuration, plain YAML values.
-      config_path, metrics_path, summary_path, report_path, plot_path, lineage_path: files in it, whether they exist yet
-        or not.
+      config_path, metrics_path, summary_path, details_path, report_path, plot_path, video_path, lineage_path: files in
+        it, whether they exist yet or not.
       checkpoints, tensorboard: directories in it, made by whoever writes there.
     """
 
@@ -78,8 +78,10 @@ class RunDirectory:
         self.config_path = self.path / "config.yaml"
         self.metrics_path = self.path / "metrics.jsonl"
         self.summary_path = self.path / "summary.json"
+        self.details_path = self.path / "details.json"
         self.report_path = self.path / "report.html"
         self.plot_path = self.path / "progress.png"
+        self.video_path = self.path / "video.mp4"
         self.lineage_path = self.path / LINEAGE_NAME
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tb"
@@ -191,8 +193,9 @@ class RunDirectory:
         return summary
 
     def remove_results(self) -> None:
-        """Removes summary, page, picture and lineage: of a run that is taken further they are no longer the results."""
-        for path in (self.lineage_path, self.summary_path, self.report_path, self.plot_path):
+        """Removes summary, details, page, picture and lineage: of a run that is taken further they are no longer the
+        results."""
+        for path in (self.lineage_path, self.summary_path, self.details_path, self.report_path, self.plot_path):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -52,7 +52,7 @@ LIVE = {
 
 def test_a_finished_run_holds_what_it_should(finished_run: Path, recorded_run_options: dict[str, Any]) -> None:
     names = {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "progress.png", "report.html"}
-    names |= {"lineage.json"}
+    names |= {"lineage.json", "details.json"}
     assert {path.name for path in finished_run.iterdir()} - {".lock"} == names
     assert (finished_run / "progress.png").read_bytes().startswith(b"\x89PNG")
     assert list((finished_run / "tb").glob("events*"))
