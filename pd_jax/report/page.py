@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -20,7 +20,6 @@ from pd_jax.evaluation.scores import Score
 from pd_jax.report.charts import COLOURS, Line, interval_rail, line_chart
 from pd_jax.report.document import MINUS, NOTHING, SPACE, confusion_table, document, held, percent, table, tiles
 from pd_jax.report.drawing import frames
-from pd_jax.report.online_figure import WHO, score_rows
 from pd_jax.report.page_style import RUN_STYLE
 from pd_jax.report.terminal import format_percent, format_score, summary_notes
 from pd_jax.runs.details import Details, read_details
@@ -258,16 +257,18 @@ def _rail(game: GameSummary) -> str:
 def _video(read: _Run) -> str:
     run = read.directory
     path, out = run.video_path, show_setting(run.config.get("out") or run.path.name)
-    if not path.is_file():
+    animation = path.with_suffix(".gif")
+    if not path.is_file() and not animation.is_file():
         return (
             '<section><h2>Video</h2><p class="note">There is none yet. '
             f"<code>pd-jax video --run {escape(out)}</code> plays teacher and student side by side; "
             f"<code>pd-jax report {escape(out)} --pages</code> then puts it here.</p></section>"
         )
-    size = path.stat().st_size
-    link = f'<a href="{path.name}">{path.name}</a> ({spell_bytes(size)})'
-    animation = path.with_suffix(".gif")
-    if size <= MOST_VIDEO_BYTES:
+    # Without ffmpeg there is no other.
+    film = path if path.is_file() else animation
+    size = film.stat().st_size
+    link = f'<a href="{film.name}">{film.name}</a> ({spell_bytes(size)})'
+    if film is path and size <= MOST_VIDEO_BYTES:
         body = _embedded("video", path.read_bytes(), "video/mp4")
     elif animation.is_file() and animation.stat().st_size <= MOST_VIDEO_BYTES:
         body = _embedded("img", animation.read_bytes(), "image/gif")
@@ -323,8 +324,7 @@ def _metric_lines(read: _Run, name: str, scale: float = 1.0) -> list[Line]:
 
 
 def _points(records: Sequence[Mapping[str, Any]], name: str, scale: float = 1.0) -> np.ndarray:
-    points = [(_x(record), scale * record[name]) for record in records if _is_number(record.get(name))]
-    return np.array(points, float).reshape(-1, 2)
+    return _points_of(records, [name], _x) * [1.0, scale]
 
 
 def _score_chart(read: _Run) -> list[str]:
@@ -380,8 +380,13 @@ def _chart_of_one(name: str, rows: np.ndarray, final: GameSummary | None, last: 
 
 def _online_chart(read: _Run) -> list[str]:
     (game,) = read.games
+    ends = ("", "_low", "_high")
+    # The student last, so that it is drawn on top.
     classes = {"teacher": "line0", "target": "line2", "student": "own"}
-    lines = [Line(who, score_rows(read.records, game, who), classes[who]) for who in WHO]
+    lines = [
+        Line(who, _points_of(read.records, [f"{game}/{who}_score{end}" for end in ends], _teacher_steps), css_class)
+        for who, css_class in classes.items()
+    ]
     final = None if read.summary is None else read.summary.games[game]
     if final is not None and final.random_score is not None:
         lines.append(Line.level("random play", final.random_score, "quiet"))
@@ -466,11 +471,12 @@ def _moment(found: Comparison, moment: Moment) -> str:
             for css_class, choice in (("chosen-taught", moment.teacher_choice), ("chosen-own", moment.student_choice))
             if choice == place
         ]
+        share = f"{100 * likely:.0f}{SPACE}%"
         # Nothing is less than nothing.
         shown = f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", MINUS)
         rows.append(
             f'<tr class="{" ".join(chosen)}"><td>{escape(name)}</td>'
-            f"<td>{_bar('taught', length, shown)}</td><td>{_bar('own', likely, percent(likely))}</td></tr>"
+            f"<td>{_bar('taught', length, shown)}</td><td>{_bar('own', likely, share)}</td></tr>"
         )
     teacher, student = found.actions[moment.teacher_choice], found.actions[moment.student_choice]
     return (
@@ -497,20 +503,25 @@ def _times(read: _Run) -> str:
         f'<span class="key line{place}">{escape(_ABOUT_TIMES.get(name, name))} {percent(share)}</span>'
         for place, (name, share) in enumerate(shares.items())
     )
+    of = "the training by what it waited for, "
+    if read.summary is not None and read.summary.get("time_shares"):
+        of += "without its first round, in which all is compiled, and without scores on the way"
+    else:
+        of += "out of its metrics"
     total = ""
     if read.summary is not None and read.summary.wall_seconds is not None:
         total = f" The whole run took {_duration(read.summary.wall_seconds)}."
     return (
         f'<section><h2>Where the time went</h2><div class="shares">{bars}</div><p class="keys">{names}</p>'
-        f'<p class="note">Shares of the training by what it waited for, without its first round, in which all is '
-        f"compiled, and without scores on the way.{total}</p></section>"
+        f'<p class="note">Shares of {of}.{total}</p></section>'
     )
 
 
 def _time_shares(read: _Run) -> dict[str, float]:
-    if read.summary is not None:
-        told = read.summary.get("time_shares")
-        seconds = told if isinstance(told, dict) else {}
+    told = None if read.summary is None else read.summary.get("time_shares")
+    # A run that had nothing left to do when it was gone on with has none in its summary.
+    if isinstance(told, dict):
+        seconds = told
     else:
         seconds = {
             name: sum(record[key] for record in read.records if _is_number(record.get(key := f"seconds/{name}")))
@@ -611,13 +622,25 @@ def _missing(read: _Run) -> str:
 
 def _scores_on_the_way(records: Sequence[Mapping[str, Any]], game: str) -> np.ndarray:
     """``[evaluations, (x, score, low, high)]``."""
-    names = [f"{part}/{game}" for part in ("score", "score_low", "score_high")]
+    return _points_of(records, [f"{part}/{game}" for part in ("score", "score_low", "score_high")], _x)
+
+
+def _points_of(
+    records: Sequence[Mapping[str, Any]], names: Sequence[str], x_of: Callable[[Mapping[str, Any]], float]
+) -> np.ndarray:
+    """``[lines, (x, one value for each name)]`` of the lines that have the first; NaN where another is missing."""
     rows = [
-        (_x(record), *(record[name] if _is_number(record.get(name)) else math.nan for name in names))
+        (x_of(record), *(record[name] if _is_number(record.get(name)) else math.nan for name in names))
         for record in records
         if _is_number(record.get(names[0]))
     ]
-    return np.array(rows, float).reshape(-1, 4)
+    return np.array(rows, float).reshape(-1, 1 + len(names))
+
+
+def _teacher_steps(record: Mapping[str, Any]) -> float:
+    """Control steps of an online run's teacher."""
+    steps = record.get("teacher_env_steps")
+    return float(steps) if steps is not None and _is_number(steps) else math.nan
 
 
 def _x(record: Mapping[str, Any]) -> float:

@@ -108,13 +108,14 @@ RUN_STYLE = """
 .rails .own, .rails .taught { fill: var(--c) } .rails .band { opacity: .35 }
 video, .film { display: block; width: 100%; max-width: 44rem; height: auto; background: #000; border-radius: .3rem;
   image-rendering: auto }
-.moments { grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)) }
+.moments { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)) }
 .moment { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem }
 .moment .newest { max-width: 13rem } .moment .olders { max-width: 13rem }
 .moment figcaption { margin-top: .4rem }
 .choices { table-layout: fixed; margin-top: .5rem; font-size: .75rem }
-.choices :is(th, td) { padding: .12rem .3rem; font-size: .75rem; border: 0; overflow-wrap: anywhere }
-.choices :is(th, td):nth-child(2), .choices :is(th, td):nth-child(3) { width: 32% }
+.choices td { padding: .12rem .2rem; font-size: .75rem; border: 0; white-space: nowrap }
+.choices td:first-child { white-space: normal; overflow-wrap: anywhere; font-size: .7rem }
+.choices td:nth-child(2) { width: 33% } .choices td:nth-child(3) { width: 24% }
 .choices tr.chosen-taught td:nth-child(2), .choices tr.chosen-own td:nth-child(3) { font-weight: 700 }
 .choices .cell { display: block; position: relative; padding: 0 .25rem }
 .choices .cell i { position: absolute; inset: .1rem auto .1rem 0; opacity: .28; border-radius: .1rem }

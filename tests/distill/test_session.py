@@ -227,9 +227,9 @@ def spy_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     protocols: list[dict[str, Any]] = []
     real = pd_jax.evaluation.evaluator.evaluate
 
-    def spy(*args: Any, on_progress: Any, **protocol: Any) -> Any:
+    def spy(*args: Any, on_progress: Any, on_step: Any, **protocol: Any) -> Any:
         protocols.append(protocol)
-        return real(*args, on_progress=on_progress, **protocol)
+        return real(*args, on_progress=on_progress, on_step=on_step, **protocol)
 
     monkeypatch.setattr(pd_jax.evaluation.games, "evaluate", spy)
     return protocols

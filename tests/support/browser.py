@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -101,8 +101,8 @@ class Browser:
             self._note(self._next())
 
     def value(self, expression: str) -> Any:
-        """What a line of JavaScript gives, as plain values. It runs also where the page's own scripts may not."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """What a line of JavaScript gives or promises, as plain values; also where the page may run no scripts."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise RuntimeError(found["exceptionDetails"])
         return found["result"].get("value")
@@ -152,14 +152,3 @@ class Browser:
             self.messages.append(str([argument.get("value") for argument in told["args"]]))
         elif method == "Runtime.exceptionThrown":
             self.messages.append(str(told["exceptionDetails"]))
-
-
-def widths_that_overflow(browser: Browser, page: Path, widths: Sequence[int]) -> list[str]:
-    """Where the page is wider than its window, and which elements reach beyond it outside of what scrolls."""
-    found = []
-    for width in widths:
-        browser.open(page, width=width)
-        wide = browser.value("document.documentElement.scrollWidth")
-        if wide > width:
-            found.append(f"{width}: {wide}")
-    return found
