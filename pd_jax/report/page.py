@@ -24,7 +24,7 @@ from pd_jax.report.page_style import RUN_STYLE
 from pd_jax.report.terminal import format_percent, format_score, summary_notes
 from pd_jax.runs.details import Details, read_details
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.runs.lineage import read_lineage
+from pd_jax.runs.lineage import list_anew, read_lineage
 from pd_jax.runs.metrics import read_metrics
 from pd_jax.runs.summary import GameSummary, Summary
 from pd_jax.system.files import write_atomically
@@ -84,6 +84,16 @@ def write_run_page(run: RunDirectory) -> None:
       OSError: the page cannot be written.
     """
     write_atomically(run.report_path, run_page(run))
+
+
+def renew_run_page(run: RunDirectory) -> None:
+    """As :func:`write_run_page`, of a run that may have its lineage already, which then knows the new page.
+
+    Raises:
+      OSError: the page or the lineage cannot be written.
+    """
+    write_run_page(run)
+    list_anew(run.path, [run.report_path.name])
 
 
 def run_page(run: RunDirectory) -> str:

@@ -13,12 +13,11 @@ from pd_jax.errors import UserError
 from pd_jax.report.comparisons import plot_compression, plot_profiles, plot_scores
 from pd_jax.report.groups import Report, build_report
 from pd_jax.report.numbers import report_json
-from pd_jax.report.page import PAGE_COMMANDS, PAGE_NAME, write_run_page
+from pd_jax.report.page import PAGE_COMMANDS, PAGE_NAME, renew_run_page
 from pd_jax.report.results import Result, find_runs, read_results
 from pd_jax.report.runs_page import runs_page
 from pd_jax.report.tables import markdown
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.runs.lineage import list_anew
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.text import printable
 from pd_jax.version import __version__
@@ -103,8 +102,7 @@ def write_pages(config: ReportConfig) -> list[Path]:
     written = []
     for run in _runs_with_pages(config) if config.pages else ():
         try:
-            write_run_page(run)
-            list_anew(run.path, [run.report_path.name])
+            renew_run_page(run)
         except OSError as error:
             raise UserError(f"{run.report_path}: cannot be written: {error.strerror}") from error
         written.append(run.report_path)
