@@ -17,9 +17,11 @@ class ReportConfig(CommandConfig):
     runs: RunDirectories
     """Directories of runs, or of several runs one or two levels below them."""
     out: PathText | None = None
-    """Directory for report.md, report.json and the figures; None only prints."""
+    """Directory for report.html, report.md, report.json and the figures; None only prints."""
     resume: bool = False
     """Write the report in the directory anew, also of other runs."""
+    pages: bool = False
+    """Write each run's own page, RUN/report.html, anew: with a video that was made since, or of a run that goes on."""
 
     def idle(self) -> Iterator[Idle]:
         if self.out is None:

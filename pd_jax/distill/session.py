@@ -28,7 +28,7 @@ from pd_jax.distill.lineage import write_distillation_lineage
 from pd_jax.distill.replay_checkpoint import ReplaySaver
 from pd_jax.distill.scorer import Scorer
 from pd_jax.distill.setup import DistillSetup, make_setup, open_distill_run
-from pd_jax.distill.summary import draw_distillation, game_values, summarise_distillation
+from pd_jax.distill.summary import draw_distillation, game_values, summarise_distillation, write_details
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.divergence import DivergenceError, check_weights
 from pd_jax.learner.learner import LearnerState
@@ -190,7 +190,8 @@ class DistillSession(StudentSession[DistillCounters]):
             self.save()
         summary = summary.with_about(**self.ledger.summarise())
         self.run_directory.write_summary(summary)
-        draw_distillation(self.run_directory, self.setup.title, summary)
+        write_details(self.setup, self.run_directory, self.scorer.compare(variables))
+        draw_distillation(self.run_directory, summary)
         self.checkpointer.wait()
         write_distillation_lineage(self.setup, self.counters, self.run_directory.path, variables)
         return summary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,11 @@ import numpy as np
 
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.setup import DistillSetup
+from pd_jax.evaluation.comparison import Comparison
 from pd_jax.evaluation.scores import Score
 from pd_jax.learner.objective import temperatures
-from pd_jax.report.page import write_report
+from pd_jax.report.page import write_run_page
+from pd_jax.runs.details import Details, TaughtBy
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.summary import Summary, one_or_list
 from pd_jax.system.progress import warn_if_unwritable
@@ -85,15 +86,28 @@ def summarise_distillation(
     )
 
 
-def draw_distillation(run: RunDirectory, title: str, summary: Summary) -> None:
+def write_details(setup: DistillSetup, run: RunDirectory, games: Mapping[str, Comparison]) -> None:
+    """Writes ``details.json``; a full disk is a warning.
+
+    Args:
+      setup: of the run.
+      run: its directory.
+      games: by name, student and teacher compared.
+    """
+    teachers = [
+        TaughtBy(game=name, name=teacher.name, source=teacher.source, sha256=teacher.sha256 or "")
+        for name, teacher in zip(setup.names, setup.teachers, strict=True)
+    ]
+    with warn_if_unwritable(run.details_path):
+        Details.of(teachers, games).write(run.details_path)
+
+
+def draw_distillation(run: RunDirectory, summary: Summary) -> None:
     """Writes the picture and the page; a full disk is a warning."""
     # Matplotlib takes 30 MB, which a run need not have beside its replay.
     from pd_jax.report.figures import plot_run
 
-    plot = functools.partial(plot_run, run.metrics_path, summary, run.plot_path)
-    page = functools.partial(
-        write_report, run.report_path, title, summary, picture=run.plot_path, config=run.config_path
-    )
-    for path, draw in ((run.plot_path, plot), (run.report_path, page)):
-        with warn_if_unwritable(path):
-            draw()
+    with warn_if_unwritable(run.plot_path):
+        plot_run(run.metrics_path, summary, run.plot_path)
+    with warn_if_unwritable(run.report_path):
+        write_run_page(run)

@@ -20,6 +20,9 @@ from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
 _PROGRESS_STEPS = 64
+OnStep = Callable[[Any, np.ndarray, np.ndarray], None]
+"""Is shown what the lanes show, ``[L, ...]``, there until the next step; which of them still play, bool ``[L]``; and
+where an observation ends a game, so that nothing is decided on it, bool ``[L]``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,19 +100,28 @@ class Evaluator:
         self._options = environment_options or {}
         self._apply = apply
 
-    def run(self, variables: Any, on_progress: Callable[[int, int], None] | None = None) -> EpisodeScores:
+    def run(
+        self,
+        variables: Any,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_step: OnStep | None = None,
+    ) -> EpisodeScores:
         """Plays ``episodes_per_lane`` games in every lane and returns all of their scores.
 
         Args:
           variables: the policy's.
           on_progress: called every few steps with the games finished and the games wanted, ``episodes``. What it
             raises ends the evaluation.
+          on_step: is shown every step; see `OnStep`. It changes nothing.
         """
         games: list[list[tuple[float, int]]] = [[] for _ in range(self.num_lanes)]
-        for steps, _ in enumerate(self.play(variables, games)):
+        for steps, decision in enumerate(self.play(variables, games)):
             done = sum(map(len, games))
             if on_progress is not None and (steps % _PROGRESS_STEPS == 0 or done == self.episodes):
                 on_progress(done, self.episodes)
+            if on_step is not None and done < self.episodes:
+                playing = np.array([len(lane) < self.episodes_per_lane for lane in games])
+                on_step(decision.timestep.observations, playing, np.asarray(decision.timestep.is_last))
         returns, lengths = zip(*(game for lane in games for game in lane), strict=True)
         return EpisodeScores(np.array(returns), np.array(lengths))
 
@@ -172,6 +184,7 @@ def evaluate(
     seed: int = ...,
     environment_options: dict[str, Any] | None = ...,
     on_progress: Callable[[int, int], None] | None = ...,
+    on_step: OnStep | None = ...,
 ) -> EpisodeScores: ...
 @overload
 def evaluate(
@@ -185,6 +198,7 @@ def evaluate(
     seed: int = ...,
     environment_options: dict[str, Any] | None = ...,
     on_progress: Callable[[int, int], None] | None = ...,
+    on_step: OnStep | None = ...,
 ) -> EpisodeScores: ...
 @computing()
 def evaluate(
@@ -198,6 +212,7 @@ def evaluate(
     seed: int = 1_000_003,
     environment_options: dict[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> EpisodeScores:
     """Scores one policy: :class:`Evaluator` in one call.
 
@@ -212,6 +227,8 @@ def evaluate(
       seed: of the emulators and of the exploration: the same one gives the same starts.
       environment_options: passed on to :class:`pd_jax.environments.envpool.Environment`.
       on_progress: called every few steps with the games finished and the games wanted.
+      on_step: is shown every step: ``(observations [L, ...], playing [L], is_last [L])``. Observations are there until
+        the next step; lanes that do not play have finished their games; nothing is decided on one that ends a game.
 
     Returns:
       the return and the length of every game.
@@ -239,7 +256,7 @@ def evaluate(
         seed=seed,
         environment_options=environment_options,
     )
-    return evaluator.run(variables, on_progress)
+    return evaluator.run(variables, on_progress, on_step)
 
 
 # Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. A scan would compile

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pd_jax.environments.tasks import Task
-from pd_jax.evaluation.evaluator import EpisodeScores, evaluate
+from pd_jax.evaluation.evaluator import EpisodeScores, OnStep, evaluate
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Meter
@@ -20,6 +20,7 @@ def play_games(
     protocol: Protocol,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> EpisodeScores:
     """Plays whole games of one task.
 
@@ -29,6 +30,7 @@ def play_games(
       task: what to play.
       protocol: how.
       on_progress: called every few steps with the games finished and the games wanted; see :func:`heeding`.
+      on_step: is shown every step; see `pd_jax.evaluation.evaluator.OnStep`.
     """
     return evaluate(
         apply,
@@ -40,6 +42,7 @@ def play_games(
         seed=protocol.seed,
         environment_options=protocol.environment_options,
         on_progress=on_progress,
+        on_step=on_step,
     )
 
 

@@ -84,6 +84,17 @@ def temperatures(config: LossConfig, gives_logits: Sequence[bool]) -> list[float
     return [config.temperature_for(game, teacher_gives_logits=logits) for game, logits in enumerate(gives_logits)]
 
 
+def student_temperature(config: LossConfig, game: int, *, gives_logits: bool) -> float:
+    """What a student's outputs are divided by to be its policy's logits: a student of MSE gives Q-values.
+
+    Args:
+      config: the run's.
+      game: its place.
+      gives_logits: whether its teacher gives logits.
+    """
+    return config.temperature_for(game, teacher_gives_logits=gives_logits) if config.kind == "mse" else 1.0
+
+
 def _temperature(config: LossConfig, gives_logits: Sequence[bool]) -> float | Array:
     """One for all games, or float32 ``[G, 1, 1]``."""
     each = temperatures(config, gives_logits)

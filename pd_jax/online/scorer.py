@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pd_jax.evaluation.comparison import Comparison
+from pd_jax.evaluation.evaluator import OnStep
 from pd_jax.evaluation.games import heeding, play_games
 from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.sampled_states import SampledStates
 from pd_jax.evaluation.scores import Score
+from pd_jax.learner.objective import student_temperature
 from pd_jax.online.setup import OnlineSetup
 from pd_jax.resources.ledger import SCORING, Ledger
 from pd_jax.system.interrupts import Interrupts
@@ -31,6 +35,8 @@ class OnlineScorer:
     def __init__(self, setup: OnlineSetup, progress: Progress, interrupts: Interrupts, ledger: Ledger) -> None:
         self._setup, self._progress, self._interrupts, self._ledger = setup, progress, interrupts, ledger
         self._meter = progress.add("games", setup.config.evaluation.episodes)
+        self._sampled = SampledStates(setup.task)
+        """States of the student's final games."""
 
     def on_the_way(self, who: str, variables: Any, seed_offset: int = 0) -> Score:
         """The score over the few games that training waits for.
@@ -45,13 +51,34 @@ class OnlineScorer:
 
     def final(self, who: str, variables: Any) -> Score:
         """The score over the games that the run ends with, from starts that chose nothing."""
-        return self._play(who, variables, self._setup.config.evaluation.episodes, FINAL_SEED_OFFSET)
+        looks_on = None
+        if who == "student":
+            looks_on = self._sampled = SampledStates(self._setup.task)
+        return self._play(who, variables, self._setup.config.evaluation.episodes, FINAL_SEED_OFFSET, looks_on)
 
-    def _play(self, who: str, variables: Any, episodes: int, seed_offset: int) -> Score:
+    def compare(self, target: Any, student: Any) -> Comparison:
+        """What the student chooses in its final games where the target would choose.
+
+        Args:
+          target: its variables.
+          student: its variables, of which :meth:`final` gave the score.
+        """
+        setup, gives_logits = self._setup, self._setup.target.gives_logits
+        self._progress.status("asking the target about the student's games")
+        self._interrupts.check()
+        return self._sampled.compare(
+            (setup.network.apply, target),
+            (setup.student_setup.student.policy(0), student),
+            student_temperature=student_temperature(setup.config.loss, 0, gives_logits=gives_logits),
+            gives_logits=gives_logits,
+        )
+
+    def _play(self, who: str, variables: Any, episodes: int, seed_offset: int, on_step: OnStep | None = None) -> Score:
         setup = self._setup
         self._progress.status(f"evaluating the {who}")
         self._meter.reset(episodes)
         apply = setup.student_setup.student.policy(0) if who == "student" else setup.network.apply
         protocol = Protocol.of(setup.config, setup.task, episodes=episodes, seed_offset=seed_offset)
         on_progress = heeding(self._interrupts, self._meter)
-        return Score.of(play_games(apply, variables, setup.task, protocol, on_progress=on_progress).returns)
+        games = play_games(apply, variables, setup.task, protocol, on_progress=on_progress, on_step=on_step)
+        return Score.of(games.returns)

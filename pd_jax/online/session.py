@@ -30,9 +30,10 @@ from pd_jax.online.state import OnlineCounters, OnlineState
 from pd_jax.online.summary import summarise_online
 from pd_jax.online.target import Target
 from pd_jax.report.online_figure import online_score_values, plot_online
-from pd_jax.report.page import write_report
+from pd_jax.report.page import write_run_page
 from pd_jax.resources.ledger import TEACHER
-from pd_jax.runs.lineage import leave_lineage, teacher_parent
+from pd_jax.runs.details import Details, TaughtBy
+from pd_jax.runs.lineage import file_sha256, leave_lineage, teacher_parent
 from pd_jax.runs.requests import Dispatched, Update, drive
 from pd_jax.runs.session import StudentSession
 from pd_jax.runs.summary import Summary
@@ -112,18 +113,30 @@ class OnlineSession(StudentSession[OnlineCounters]):
 
     def run(self) -> Summary:
         """Trains to the end, evaluates and reports."""
-        run, task = self.run_directory, self.setup.task
+        run = self.run_directory
         if self.counters.student_scored < self.config.schedule.rounds:
             self._train()
         summary = self._summarise().with_about(**self.ledger.summarise())
         run.write_summary(summary)
+        self._write_details()
         self._draw(summary)
         with warn_if_unwritable(run.report_path):
-            title = f"{task.name} into {self.config.student.network}, online"
-            write_report(run.report_path, title, summary, picture=run.plot_path, config=run.config_path)
+            write_run_page(run)
         self.checkpointer.wait()
         self._write_lineage()
         return summary
+
+    def _write_details(self) -> None:
+        """What the student chooses where the target would choose, and what computed it."""
+        setup, run = self.setup, self.run_directory
+        variables = self.devices.first(self.student.variables)
+        comparison = self.scorer.compare(self.target.variables, variables)
+        name, sha256 = f"{setup.task.name}-{setup.target.metadata.network}, {self.config.target}", ""
+        if setup.writer.path.is_file():
+            sha256 = file_sha256(setup.writer.path)
+        taught_by = TaughtBy(game=setup.task.name, name=name, source=setup.writer.path.name, sha256=sha256)
+        with warn_if_unwritable(run.details_path):
+            Details.of([taught_by], {setup.task.name: comparison}).write(run.details_path)
 
     def _write_lineage(self) -> None:
         config, directory, game = self.config, self.run_directory.path, self.setup.task.name

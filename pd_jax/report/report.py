@@ -13,7 +13,9 @@ from pd_jax.errors import UserError
 from pd_jax.report.comparisons import plot_compression, plot_profiles, plot_scores
 from pd_jax.report.groups import Report, build_report
 from pd_jax.report.numbers import report_json
+from pd_jax.report.page import PAGE_COMMANDS, PAGE_NAME, renew_run_page
 from pd_jax.report.results import Result, find_runs, read_results
+from pd_jax.report.runs_page import runs_page
 from pd_jax.report.tables import markdown
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.system.files import to_json, write_atomically
@@ -60,22 +62,73 @@ def read_report(paths: Sequence[str]) -> Report:
     return build_report(results, warnings)
 
 
-def run_report(config: ReportConfig) -> Report:
+def run_report(config: ReportConfig) -> Report | None:
     """Reads finished runs, and writes their report if the settings say where: ``pd-jax report`` without its printing.
 
     Args:
       config: the runs, and where to write.
 
     Returns:
-      the report.
+      the report; None where only pages of runs were wanted that have not ended.
 
     Raises:
       UserError: a directory is missing or holds no run, no run has ended and can be read, or ``out`` holds something
         else; nothing was written.
     """
-    report = read_report(config.runs)
-    save_report(report, config)
+    report = None if only_pages(config) else read_report(config.runs)
+    write_pages(config)
+    if report is not None:
+        save_report(report, config)
     return report
+
+
+def only_pages(config: ReportConfig) -> bool:
+    """Whether there are pages to write and nothing to report: no run has ended.
+
+    Raises:
+      UserError: a directory is missing or holds no run.
+    """
+    if not config.pages or config.out is not None:
+        return False
+    return not any(run.is_complete for run in _runs_with_pages(config))
+
+
+def write_pages(config: ReportConfig) -> list[Path]:
+    """Writes the runs' own pages anew if the settings say so, and returns their paths.
+
+    Raises:
+      UserError: a page cannot be written.
+    """
+    written = []
+    for run in _runs_with_pages(config) if config.pages else ():
+        try:
+            renew_run_page(run)
+        except OSError as error:
+            raise UserError(f"{run.report_path}: cannot be written: {error.strerror}") from error
+        written.append(run.report_path)
+    return written
+
+
+def leave_runs_page(directory: Path, title: str) -> None:
+    """Writes ``report.html`` of the runs in a directory, such as a sweep's; nothing where none has ended.
+
+    Args:
+      directory: that holds runs one or two levels below it.
+      title: of the page.
+
+    Raises:
+      OSError: the page cannot be written.
+    """
+    try:
+        report = read_report([str(directory)])
+    except UserError:
+        return
+    write_atomically(directory / PAGE_NAME, runs_page(report, directory, version=__version__, title=title))
+
+
+def _runs_with_pages(config: ReportConfig) -> list[RunDirectory]:
+    runs = find_runs(config.runs, lambda warning: None, lambda error: None)
+    return [run for run in runs if run.command in PAGE_COMMANDS]
 
 
 def save_report(report: Report, config: ReportConfig) -> list[str]:
@@ -108,7 +161,8 @@ def _write(report: Report, out: Path) -> list[str]:
             (out / name).unlink(missing_ok=True)
             if plot(section, out / name):
                 figures.setdefault(index, []).append((name, about))
+    write_atomically(out / PAGE_NAME, runs_page(report, out, version=__version__))
     write_atomically(out / "report.md", markdown(report, figures, version=__version__))
     content: dict[str, Any] = to_json(report_json(report))
     write_atomically(out / "report.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return ["report.md", "report.json", *(name for drawn in figures.values() for name, _ in drawn)]
+    return [PAGE_NAME, "report.md", "report.json", *(name for drawn in figures.values() for name, _ in drawn)]

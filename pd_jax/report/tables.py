@@ -326,14 +326,18 @@ def _design_columns(rows: Sequence[Row], design_of: Callable[[Row], Design]) -> 
     return [Column(name, cells, "left") for name, cells in zip(names, zip(*parts, strict=True), strict=True)]
 
 
-def _parts(design: Design) -> tuple[str, str, str]:
-    """Network, loss, and whatever else tells a design from others of the same recipe."""
+def loss_of(design: Design) -> str:
+    """Such as ``KL, τ = 0.01``."""
     recipe = design.recipe
     loss = _UNDEFINED if recipe.loss is None else _LOSSES.get(recipe.loss, recipe.loss)
     if recipe.loss == "kl":
         loss += ", default τ" if recipe.temperature is None else f", τ = {_temperatures(recipe.temperature)}"
-    if recipe.command == "train-teacher":
-        loss += " on rewards"
+    return loss + " on rewards" if recipe.command == "train-teacher" else loss
+
+
+def _parts(design: Design) -> tuple[str, str, str]:
+    """Network, loss, and whatever else tells a design from others of the same recipe."""
+    recipe, loss = design.recipe, loss_of(design)
     others = [f"{len(recipe.together)} games in one"] if recipe.together else []
     others += [recipe.command] if recipe.command not in ("distill", "train-teacher") else []
     others += [f"{recipe.checkpoint} checkpoint"] if recipe.checkpoint != "newest" else []

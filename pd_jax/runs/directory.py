@@ -59,8 +59,8 @@ class RunDirectory:
       path: the directory.
       command: the ``pd-jax`` subcommand that made it.
       config: the resolved configuration, plain YAML values.
-      config_path, metrics_path, summary_path, report_path, plot_path, video_path, lineage_path: files in it, whether
-        they exist yet or not. Beside the video are a GIF and a JSON of its name.
+      config_path, metrics_path, summary_path, details_path, report_path, plot_path, video_path, lineage_path: files in
+        it, whether they exist yet or not. Beside the video are a GIF and a JSON of its name.
       checkpoints, tensorboard: directories in it, made by whoever writes there.
     """
 
@@ -78,6 +78,7 @@ class RunDirectory:
         self.config_path = self.path / "config.yaml"
         self.metrics_path = self.path / "metrics.jsonl"
         self.summary_path = self.path / "summary.json"
+        self.details_path = self.path / "details.json"
         self.report_path = self.path / "report.html"
         self.plot_path = self.path / "progress.png"
         self.video_path = self.path / "video.mp4"
@@ -192,9 +193,10 @@ class RunDirectory:
         return summary
 
     def remove_results(self) -> None:
-        """Removes summary, page, picture, video and lineage: of a run that is taken further they are no results."""
+        """Removes summary, details, page, picture, video and lineage: a run that goes on has no results yet."""
         videos = [self.path / name for name in VIDEO_NAMES]
-        for path in (self.lineage_path, self.summary_path, self.report_path, self.plot_path, *videos):
+        results = (self.lineage_path, self.summary_path, self.details_path, self.report_path, self.plot_path)
+        for path in (*results, *videos):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -30,7 +30,7 @@ from pd_jax.sweep.workers import failure_reason, train_side_by_side
 from pd_jax.system.computing import computing
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.interrupts import Interrupts, stoppable
-from pd_jax.system.progress import print_line
+from pd_jax.system.progress import print_line, warn_if_unwritable
 from pd_jax.system.text import format_seconds
 from pd_jax.teachers import Teacher
 
@@ -128,7 +128,7 @@ class _Sweep:
         left = [cell for cell in self.plan.own_cells if cell.name not in self.summaries]
         if self.plan.jobs > 1 and len(left) > 1:
             train_side_by_side(self.plan, left, lambda cell: _score_path(self.plan, cell.game), self._note)
-            return self._write()
+            return self._finish()
         for cells in self._groups():
             self._announce(cells)
             started = time.monotonic()
@@ -136,7 +136,18 @@ class _Sweep:
             self.seconds += [(time.monotonic() - started) / len(cells)] * len(cells)
             # Now and then, so that what is known outlives a power cut.
             self._write()
-        return self._write()
+        return self._finish()
+
+    def _finish(self) -> Table:
+        """The table, and all cells on one page."""
+        table = self._write()
+        if self.plan.config.cells is None:
+            # Matplotlib and what reports are made of: not before there is something to report.
+            from pd_jax.report.report import leave_runs_page
+
+            with warn_if_unwritable(self.run_directory.report_path):
+                leave_runs_page(self.run_directory.path, f"Sweep {self.run_directory.path.absolute().name}")
+        return table
 
     def _prepare(self) -> dict[str, TeacherScore]:
         """Records what is to be recorded, and scores the teachers: of the games of this process's cells."""

@@ -22,6 +22,7 @@ from pd_jax.deploy.audit.states import log_probabilities
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.report.page import PAGE_COMMANDS, renew_run_page
 from pd_jax.resources.parts import evaluation_memory
 from pd_jax.runs.directory import read_run
 from pd_jax.system.computing import computing
@@ -122,12 +123,24 @@ def run_video(config: VideoConfig, *, stop: threading.Event | None = None) -> di
                 some = film.gif_steps[:: max(1, len(film.gif_steps) // _PALETTE_FRAMES)]
                 frames = told(film.draw(film.gif_steps))
                 write_gif(files[paths[".gif"]], frames, list(film.draw(some)), film.gif_rate)
+    _put_into_page(config, out)
     return report
 
 
 def video_path(config: VideoConfig) -> Path:
     """The file that a video goes into. Raises a UserError if there is no such run."""
     return Path(config.out) if config.out is not None else read_run(config.run).video_path
+
+
+def _put_into_page(config: VideoConfig, out: Path) -> None:
+    """A run's own video is seen on its page, which was written before there was one."""
+    run = read_run(config.run)
+    if run.command not in PAGE_COMMANDS or out.absolute() != run.video_path.absolute():
+        return
+    try:
+        renew_run_page(run)
+    except OSError as error:
+        print_warning(f"{run.report_path}: not written anew with the video: {error.strerror or error}")
 
 
 def _play(

@@ -52,7 +52,7 @@ LIVE = {
 
 def test_a_finished_run_holds_what_it_should(finished_run: Path, recorded_run_options: dict[str, Any]) -> None:
     names = {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tb", "progress.png", "report.html"}
-    names |= {"lineage.json"}
+    names |= {"lineage.json", "details.json"}
     assert {path.name for path in finished_run.iterdir()} - {".lock"} == names
     assert (finished_run / "progress.png").read_bytes().startswith(b"\x89PNG")
     assert list((finished_run / "tb").glob("events*"))
@@ -227,9 +227,9 @@ def spy_on_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     protocols: list[dict[str, Any]] = []
     real = pd_jax.evaluation.evaluator.evaluate
 
-    def spy(*args: Any, on_progress: Any, **protocol: Any) -> Any:
+    def spy(*args: Any, on_progress: Any, on_step: Any, **protocol: Any) -> Any:
         protocols.append(protocol)
-        return real(*args, on_progress=on_progress, **protocol)
+        return real(*args, on_progress=on_progress, on_step=on_step, **protocol)
 
     monkeypatch.setattr(pd_jax.evaluation.games, "evaluate", spy)
     return protocols

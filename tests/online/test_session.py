@@ -101,7 +101,7 @@ def scores_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_finished_run_holds_what_it_should(short_run: Path) -> None:
     files = {"config.yaml", "metrics.jsonl", "summary.json", "progress.png", "report.html", "teacher.safetensors"}
-    files |= {"lineage.json"}
+    files |= {"lineage.json", "details.json"}
     verified = verify_lineage(short_run)
     assert (verified.all_faults, verified.title.split()[:2]) == ((), ["online", "run"])
     assert {path.name for path in short_run.iterdir()} - {".lock"} == files | {"checkpoints", "tb"}

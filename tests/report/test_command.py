@@ -47,9 +47,9 @@ def test_a_finished_run_is_reported(finished_run: Path, tmp_path: Path, capfd: p
     assert cell["seeds"][0]["run"] == str(finished_run)
     shown = capfd.readouterr().out
     assert "cartpole" in shown and "mlp 16" in shown
-    assert f"{out}: report.md, report.json, scores.png\n" in shown
+    assert f"{out}: report.html, report.md, report.json, scores.png\n" in shown
     assert {path.name for path in out.iterdir()} - {".lock"} == {
-        "config.yaml", "report.json", "report.md", "scores.png",
+        "config.yaml", "report.html", "report.json", "report.md", "scores.png",
     }  # fmt: skip
 
 

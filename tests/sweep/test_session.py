@@ -65,7 +65,7 @@ def failure(capfd: pytest.CaptureFixture[str], out: Path, **changes: Any) -> str
 def test_every_cell_is_a_run_of_its_own(finished_sweep: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in (finished_sweep / "cells").iterdir()) == sorted(CELLS)
     names = {path.name for path in finished_sweep.iterdir()} - {".lock"}
-    assert names == {"config.yaml", "cells", "data", "teachers", "table.md", "table.json"}
+    assert names == {"config.yaml", "cells", "data", "teachers", "table.md", "table.json", "report.html"}
     cell = finished_sweep / "cells" / CELLS[1]
     config = read_yaml(cell / "config.yaml")
     assert (config["seed"], config["loss"]["kind"], config["loss"]["temperature"]) == (1, "kl", 1.0)

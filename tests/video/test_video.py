@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 import subprocess
@@ -20,7 +21,7 @@ from pd_jax.config.sections import StudentConfig
 from pd_jax.config.video import VideoConfig
 from pd_jax.errors import UserError
 from pd_jax.runs.directory import read_run
-from pd_jax.runs.lineage import read_lineage
+from pd_jax.runs.lineage import file_sha256, read_lineage
 from pd_jax.system.interrupts import Interrupted
 from pd_jax.video import files, video
 from pd_jax.video.files import find_ffmpeg
@@ -241,6 +242,10 @@ def test_a_distillation_ends_with_a_video_and_is_resumed_without(quick: dict[str
     assert report["pairs"][0]["taught_the_student"] is True
     assert 0 < (run / "video.mp4").stat().st_size < 3e6
     assert not {name for name in read_lineage(run).files if "video" in name}  # type: ignore[union-attr]
+    # The run's page shows it, and its lineage knows that page.
+    shown = base64.b64encode((run / "video.mp4").read_bytes()).decode()
+    assert shown in (run / "report.html").read_text()
+    assert read_lineage(run).files["report.html"] == file_sha256(run / "report.html")  # type: ignore[union-attr]
     # No setting of the run, and no result of one that goes on.
     assert "video" not in yaml.safe_load((run / "config.yaml").read_text())
     read_run(run).remove_results()

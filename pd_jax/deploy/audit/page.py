@@ -8,13 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pd_jax.deploy.audit.drawing import frames, interval_bar, picture, strip, two_bars
-from pd_jax.deploy.audit.page_style import STYLE
+from pd_jax.report.document import NOTHING, confusion_table, document, held, percent, table
+from pd_jax.report.drawing import frames, interval_bar, picture, strip, two_bars
 
-# Nothing is loaded, whatever the page says.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_NOTHING = "–"
-_SPACE = "\N{NO-BREAK SPACE}"
 _FAMILIES = (
     ("loss", "On the way to a loss"),
     ("gap", "By how clear the teacher's call is"),
@@ -65,15 +61,7 @@ def audit_page(report: Mapping[str, Any], pictures: Pictures) -> str:
         _teacher(report),
         _about(report),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, parts)
 
 
 def _head(report: Mapping[str, Any], title: str) -> str:
@@ -98,7 +86,7 @@ def _findings(report: Mapping[str, Any], pictures: Pictures) -> str:
     if report["inherited"]:
         inherited = (
             '<p class="note">Inherited: student and teacher alike lose half of their score above random play, or more, '
-            f"with {_held(', '.join(report['inherited']))}.</p>"
+            f"with {held(', '.join(report['inherited']))}.</p>"
         )
     if not found:
         return (
@@ -114,7 +102,7 @@ def _findings(report: Mapping[str, Any], pictures: Pictures) -> str:
         kind = _KINDS_OF_FINDINGS[finding["kind"]]
         items.append(
             f'<li class="{"first" if place == 0 else ""}"><span class="tag">{escape(kind)}</span>'
-            f"<p>{_held(finding['sentence'])}</p>{images}"
+            f"<p>{held(finding['sentence'])}</p>{images}"
             f"<small>a finding from {finding['bound']:g} on (<code>{escape(finding['setting'])}</code>)</small></li>"
         )
     count = f"{len(found)} finding{'s' * (len(found) > 1)}"
@@ -140,9 +128,9 @@ def _scores(report: Mapping[str, Any]) -> str:
         ]
         for who, each in present
     ]
-    table = _table(["", "mean", "worst tenth (CVaR 10 %)", "worst game", "games"], rows)
+    means = table(["", "mean", "worst tenth (CVaR 10 %)", "worst game", "games"], rows)
     return (
-        f"<section><h2>Scores</h2>{table}{strip([(who, each['returns']) for who, each in present])}"
+        f"<section><h2>Scores</h2>{means}{strip([(who, each['returns']) for who, each in present])}"
         '<p class="note">Both from the same starts. In brackets 95 % bootstrap intervals over games.</p></section>'
     )
 
@@ -154,36 +142,22 @@ def _outside(report: Mapping[str, Any]) -> str:
     own = report["scores"]
     rows = [["as it was taught", *(_mean(own[who]) for who in ("student", "teacher")), "", "", _share(overall)]]
     for row in report["outside"]:
-        lost = [_percent(row[key]["value"]) if row[key] else _NOTHING for key in ("student_lost", "teacher_lost")]
+        lost = [percent(row[key]["value"]) if row[key] else NOTHING for key in ("student_lost", "teacher_lost")]
         agreement = _share(row["agreement"]["agreement"])
         rows.append([escape(row["name"]), _mean(row["student"]), _mean(row["teacher"]), *lost, agreement])
     head = ["played with", "student", "teacher", "student loses", "teacher loses", "agreement"]
     return (
-        f"<section><h2>Outside what was taught</h2>{_table(head, rows)}"
+        f"<section><h2>Outside what was taught</h2>{table(head, rows)}"
         '<p class="note">Mean scores with 95 % intervals; what is lost is a share of the own score above random play. '
         "Agreement is on the student's play.</p></section>"
     )
 
 
 def _confusion(report: Mapping[str, Any]) -> str:
-    names, counts = report["confusion"]["actions"], np.array(report["confusion"]["counts"])
-    total = max(int(counts.sum()), 1)
-    rows = []
-    for place, name in enumerate(names):
-        chosen = max(int(counts[place].sum()), 1)
-        cells = "".join(
-            f'<td class="heat{" same" if place == other else ""}" '
-            f'style="--heat:{round(100 * counts[place, other] / chosen)}%" '
-            f'title="{counts[place, other]:,} states">{_heat(counts[place, other], chosen)}</td>'
-            for other in range(len(names))
-        )
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}<td>{_percent(counts[place].sum() / total)}</td></tr>")
-    shares = "".join(f"<td>{_percent(counts[:, place].sum() / total)}</td>" for place in range(len(names)))
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    confusion = report["confusion"]
     return (
-        '<section><h2>Which choice is taken for which</h2><div class="scroll"><table class="confusion">'
-        f"<tr><th>teacher \\ student</th>{head}<th>teacher</th></tr>{''.join(rows)}"
-        f"<tr><th>student</th>{shares}<td></td></tr></table></div>"
+        "<section><h2>Which choice is taken for which</h2>"
+        f"{confusion_table(confusion['actions'], confusion['counts'])}"
         '<p class="note">Per cent of the states in which the teacher makes the choice of the row. The last row and '
         "column are shares of all states.</p></section>"
     )
@@ -220,7 +194,7 @@ def _kind_table(rows: Sequence[Mapping[str, Any]], overall: Mapping[str, Any], *
         for row in rows
     ]
     head = ["states", "how many", "", "agreement", "KL", "cost"] if has_head else []
-    return _table(head, cells, "kinds")
+    return table(head, cells, "kinds")
 
 
 def _clusters(report: Mapping[str, Any], pictures: Pictures) -> str:
@@ -231,7 +205,7 @@ def _clusters(report: Mapping[str, Any], pictures: Pictures) -> str:
     else:
         body = "".join(
             f'<figure class="cluster">{_exemplars(pictures, row["cluster"])}<figcaption><b>{escape(row["name"])}</b> '
-            f"{_percent(row['share'])} of the states<br>{_agreement_bar(row, overall)}"
+            f"{percent(row['share'])} of the states<br>{_agreement_bar(row, overall)}"
             f"agrees {_share(row['agreement'])}, KL {_value(row['kl']['value'])}</figcaption></figure>"
             for row in rows
         )
@@ -287,7 +261,7 @@ def _teacher(report: Mapping[str, Any]) -> str:
         cells = [
             [
                 escape(row["name"]),
-                _percent(row["share"]),
+                percent(row["share"]),
                 _value(row["expected"]["value"]),
                 _value(row["came"]["value"]),
                 _value(row["shortfall"]["value"]) + _between(row["shortfall"]["ci95"]),
@@ -299,7 +273,7 @@ def _teacher(report: Mapping[str, Any]) -> str:
         head = ["states", "share", "expected", "came", "short by", "in the end", "copied by the student"]
         rewards = "clipped rewards" if by_return["clips_rewards"] else "rewards"
         parts.append(
-            f"<h3>By its own later return</h3>{_table(head, cells)}"
+            f"<h3>By its own later return</h3>{table(head, cells)}"
             f'<p class="note">What the teacher expects of its choice (its value), and what has come of it in its own '
             f"play {by_return['steps']} steps later: {rewards} until then, and what it then expects, discounted by "
             f"{by_return['discount']:g} ({escape(by_return['source'])}). In the end: the whole later return. Over "
@@ -309,13 +283,13 @@ def _teacher(report: Mapping[str, Any]) -> str:
     if by_reference is not None:
         rows = sorted(by_reference["kinds"], key=lambda row: row["agreement"]["value"])
         cells = [
-            [escape(row["name"]), _percent(row["share"]), _share(row["agreement"]), _share(row["copied"])]
+            [escape(row["name"]), percent(row["share"]), _share(row["agreement"]), _share(row["copied"])]
             for row in rows[:_NUMBER_ROWS]
         ]
         head = ["states", "share", "agrees with the reference", "copied by the student"]
         parts.append(
             f"<h3>Beside {escape(by_reference['name'])}</h3><p>Agrees in {_share(by_reference['agreement'])}.</p>"
-            f"{_table(head, cells)}"
+            f"{table(head, cells)}"
         )
     return f"<section><h2>Where the teacher itself may be wrong</h2>{''.join(parts)}</section>"
 
@@ -334,7 +308,7 @@ def _about(report: Mapping[str, Any]) -> str:
         ["temperature", f"{report['temperature']['teacher']:g}"],
         ["made", f"{escape(report['created'])} by pd_jax {escape(report['versions']['pd_jax'])}"],
     ]
-    return f"<section><h2>About this audit</h2>{_table([], rows, 'about')}</section>"
+    return f"<section><h2>About this audit</h2>{table([], rows, 'about')}</section>"
 
 
 def _agreement_bar(row: Mapping[str, Any], overall: Mapping[str, Any]) -> str:
@@ -343,44 +317,25 @@ def _agreement_bar(row: Mapping[str, Any], overall: Mapping[str, Any]) -> str:
     return interval_bar(value, *row["agreement"]["ci95"], mark=mark)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], css_class: str = "") -> str:
-    top = f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>" if head else ""
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table class="{css_class}">{top}{body}</table></div>'
-
-
-def _heat(count: int, chosen: int) -> str:
-    return f"{100 * count / chosen:.0f}" if count else ""
-
-
 def _score(summary: Mapping[str, Any] | None) -> str:
-    return _NOTHING if summary is None else _value(summary["mean"])
+    return NOTHING if summary is None else _value(summary["mean"])
 
 
 def _mean(summary: Mapping[str, Any] | None) -> str:
-    return _NOTHING if summary is None else _value(summary["mean"]) + _between(summary["ci95"])
+    return NOTHING if summary is None else _value(summary["mean"]) + _between(summary["ci95"])
 
 
 def _share(share: Mapping[str, Any]) -> str:
     if share["value"] is None:
-        return _NOTHING
+        return NOTHING
     low, high = share["ci95"]
     between = "" if low is None else f" <small>({100 * low:.0f} to {100 * high:.0f})</small>"
-    return f"{_percent(share['value'])}{between}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}{_SPACE}%"
-
-
-def _held(sentence: str) -> str:
-    """A sentence whose numbers stay with their signs."""
-    return escape(sentence).replace(" %", f"{_SPACE}%")
+    return f"{percent(share['value'])}{between}"
 
 
 def _value(value: float | None) -> str:
     if value is None:
-        return _NOTHING
+        return NOTHING
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.3g}"

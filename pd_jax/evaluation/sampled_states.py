@@ -1,0 +1,128 @@
+"""States out of a student's whole games, spread evenly over them, about which its teacher is asked afterwards."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from pd_jax.environments.envpool import frames_first, frames_last
+from pd_jax.environments.tasks import Task
+from pd_jax.evaluation.comparison import Comparison, Place, compare
+from pd_jax.system.devices import platform_of, tracing_for
+from pd_jax.types import PolicyApply
+
+MOST = 2048
+"""States that are kept: a second or two of a DQN on two CPU cores, and some MB."""
+_BATCH = 64
+
+
+class SampledStates:
+    """Looks on while games are played, and keeps some of what was seen; see ``Evaluator.run``.
+
+    How long the games are is not known before. So at first every decision is kept, and each time there are too many,
+    every second is dropped. Each lane is kept at steps of its own.
+
+    Args:
+      task: what is played.
+      most: states to keep.
+    """
+
+    def __init__(self, task: Task, most: int = MOST) -> None:
+        self._task, self._most = task, most
+        self._every, self._step = 1, 0
+        self._kept: list[tuple[int, Place, bytes]] = []
+        self._games: np.ndarray | None = None
+        self._ages: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __call__(self, observations: Any, playing: np.ndarray, is_last: np.ndarray) -> None:
+        """Takes in a step.
+
+        Args:
+          observations: ``[L, ...]`` that the lanes show.
+          playing: bool ``[L]``, the lanes that have not finished their games.
+          is_last: bool ``[L]``, where nothing is decided, because the observation ends a game.
+        """
+        if self._games is None or self._ages is None:
+            self._games, self._ages = np.zeros(len(playing), int), np.zeros(len(playing), int)
+        # Odd, so that lanes take turns however often the steps between two are doubled.
+        turns = self._step + 37 * np.arange(len(playing))
+        decides = playing & ~is_last
+        chosen = np.flatnonzero(decides & (turns % self._every == 0))
+        if len(chosen):
+            # Bytes as they were: emulators write the next observations to the same place.
+            seen = np.asarray(observations)
+            self._kept += [
+                (
+                    int(turns[lane]),
+                    Place(int(lane), int(self._games[lane]), int(self._ages[lane])),
+                    zlib.compress(np.ascontiguousarray(seen[lane]).tobytes(), 1),
+                )
+                for lane in chosen.tolist()
+            ]
+        while len(self._kept) > self._most:
+            self._every *= 2
+            self._kept = [kept for kept in self._kept if kept[0] % self._every == 0]
+        self._games += playing & is_last
+        self._ages = np.where(playing & is_last, 0, self._ages + decides)
+        self._step += 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """One of the states, ``[84, 84, 4]`` or ``[D]``."""
+        flat = np.frombuffer(zlib.decompress(self._kept[index][2]), self._task.observation_dtype)
+        found: np.ndarray = flat.reshape(self._task.observation_shape)
+        return found
+
+    def compare(
+        self,
+        teacher: tuple[PolicyApply, Any],
+        student: tuple[PolicyApply, Any],
+        *,
+        student_temperature: float,
+        gives_logits: bool,
+    ) -> Comparison:
+        """Asks both about all of them.
+
+        Args:
+          teacher: its function and its variables.
+          student: likewise.
+          student_temperature: the student's outputs over it are the logits of its policy.
+          gives_logits: whether the teacher's outputs are logits.
+        """
+        size = self._task.num_actions
+        outputs = [np.zeros((0, size), np.float32)], [np.zeros((0, size), np.float32)]
+        (taught, taught_by), (own, owned_by) = teacher, student
+        platform = platform_of(owned_by)
+        for start in range(0, len(self), _BATCH):
+            count = min(_BATCH, len(self) - start)
+            # Batches of one size are compiled once.
+            batch = np.stack([self[start + min(index, count - 1)] for index in range(_BATCH)])
+            with tracing_for(platform):
+                both = _outputs(taught, own, taught_by, owned_by, frames_first(batch))
+            for kept, output in zip(outputs, both, strict=True):
+                kept.append(np.asarray(output)[:count])
+        return compare(
+            np.concatenate(outputs[0]),
+            np.concatenate(outputs[1]),
+            [place for _, place, _ in self._kept],
+            self,  # type: ignore[arg-type]
+            actions=self._task.action_names,
+            every=self._every,
+            student_temperature=student_temperature,
+            gives_logits=gives_logits,
+        )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _outputs(
+    teacher: PolicyApply, student: PolicyApply, taught_by: Any, owned_by: Any, observations: Array
+) -> tuple[Array, Array]:
+    observations = frames_last(observations)
+    return teacher(taught_by, observations), student(owned_by, observations)
