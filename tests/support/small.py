@@ -25,6 +25,7 @@ SIZES = {
     "schedule.updates_per_round": 20,
     "evaluation.episodes": 2,
     "evaluation.num_lanes": 2,
+    "evaluation.max_episode_steps": 200,
     "evaluation.every_steps": 2048,
     "evaluation.progress_episodes": 2,
     "outside.episodes": 2,
