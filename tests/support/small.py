@@ -33,6 +33,8 @@ SIZES = {
     "dqn.total_steps": 4096,
     "dqn.learning_starts": 512,
     "steps": 2048,
+    "record": 2048,
+    "grid.seeds": 0,
     "decisions": 24_576,
     "proof.frames": 256,
     "calibration.frames": 256,
