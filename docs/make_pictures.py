@@ -2,14 +2,16 @@
 
     python docs/make_pictures.py [RUN]
 
-writes ``docs/pictures/frame_to_gradient.svg``: the way of one frame from EnvPool to a gradient, module by module. With
-the run of ``configs/pong.yaml`` it writes ``docs/pictures/pong.gif`` too, which opens the front page; that is::
+writes ``docs/pictures/frame_to_gradient.svg``: the way of one frame from EnvPool to a gradient, module by module; and
+``docs/pictures/temperature.svg``: what the temperature makes of the Pong teacher's outputs for one state. With a run of
+``configs/pong.yaml`` it writes ``docs/pictures/pong.gif`` too, which opens the front page; that is::
 
     pd-jax video --run RUN --lanes 1 --start 75 --length 21 --gif-length 21 --out docs/pictures/pong.gif
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
@@ -69,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
     """Draws all pictures; that of a game needs a run."""
     PICTURES.mkdir(exist_ok=True)
     print(draw_way(PICTURES / "frame_to_gradient.svg"))
+    print(draw_temperatures(PICTURES / "temperature.svg", *pong_q_values()))
     for run in argv:
         print(show_game(run, PICTURES / "pong.gif"))
 
@@ -100,6 +104,42 @@ def draw_way(path: Path) -> Path:
         description = " > ".join(stop.module for stop in WAY)
         metadata = {"Description": description} | ({"Date": None} if path.suffix == ".svg" else {})
         figure.savefig(path, metadata=metadata, dpi=110)
+        plt.close(figure)
+    return path
+
+
+def pong_q_values(decisions: int = 128) -> tuple[list[str], np.ndarray]:
+    """Names of Pong's actions, and the bundled teacher's Q-values in the state of its play with the median gap."""
+    from pd_jax.actors import LivePlay
+    from pd_jax.config import OneGameEnvConfig
+    from pd_jax.teachers import load
+
+    teacher = load("pong")
+    lanes = OneGameEnvConfig(num_lanes=1)
+    play = LivePlay(teacher, teacher.task, lanes, rollout_length=decisions, epsilon=0.0, seed=0)
+    with contextlib.closing(play):
+        q_values = np.asarray(next(iter(play.rollouts(1))).teacher_q)[:, 0]
+    best = np.sort(q_values, axis=1)
+    return list(teacher.task.action_names), q_values[np.argsort(best[:, -1] - best[:, -2])[decisions // 2]]
+
+
+def draw_temperatures(path: Path, actions: list[str], q_values: np.ndarray) -> Path:
+    """Draws one state's Q-values, and the policies made of them at three temperatures."""
+    with plt.rc_context({"svg.fonttype": "path", "svg.hashsalt": "pd_jax", "font.family": "DejaVu Sans"}):
+        figure, panels = plt.subplots(1, 4, figsize=(11, 2.6), sharey=True, facecolor=PAPER, layout="constrained")
+        bars = [("Q-values of one state", q_values)]
+        for temperature in (1.0, 0.1, 0.01):
+            shares = np.exp((q_values - q_values.max()) / temperature)
+            bars.append((f"policy at τ = {temperature:g}", shares / shares.sum()))
+        for axes, (title, values) in zip(panels, bars, strict=True):
+            colours = [LEARN if value == values.max() else PLAY for value in values]
+            axes.barh(actions, values, color=colours, edgecolor=INK, linewidth=0.8)
+            axes.set_title(title, color=INK, size=11)
+            axes.spines[["top", "right"]].set_visible(False)
+            if values is not q_values:
+                axes.set_xlim(0, 1)
+        panels[0].invert_yaxis()
+        figure.savefig(path, metadata={"Description": "temperature", "Date": None}, dpi=110)
         plt.close(figure)
     return path
 

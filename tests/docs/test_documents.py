@@ -113,7 +113,7 @@ def command_lines(document: Path) -> Iterator[list[str]]:
             for place, word in enumerate(words):
                 if word == "pd-jax" or word.endswith("/pd-jax"):
                     rest = words[place + 1 :]
-                    ends = [end for end, other in enumerate(rest) if other in ("&&", ";", "|")]
+                    ends = [end for end, other in enumerate(rest) if other in ("&&", ";", "|", "||", "&")]
                     yield rest[: ends[0]] if ends else rest
 
 
@@ -186,7 +186,7 @@ def test_modules_that_are_to_be_run_exist(document: Path) -> None:
 def test_command_lines_are_settings(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for argv in command_lines(document):
-        assert settings_of(argv) is not None
+        assert argv == ["--version"] or settings_of(argv) is not None
 
 
 @every_document
