@@ -30,9 +30,12 @@ NEVER_COMPARED = frozenset(
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
 )
-OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "jobs", "cells")
+OF_ONE_START = (
+    *("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "jobs", "cells"),
+    *("track", "track_project"),
+)
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
-wait for others. That a run is traced, or by how many processes, makes it no other run."""
+wait for others. That a run is traced or tracked, or by how many processes, makes it no other run."""
 
 _ADDED = {
     "data_order": "recorded",

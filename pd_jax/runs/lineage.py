@@ -29,7 +29,7 @@ from pd_jax.version import __version__
 
 LINEAGE_NAME = "lineage.json"
 FORMAT_VERSION = 1
-_NO_PART = frozenset({LINEAGE_NAME, "tb", "replay", "profile", "diverged", "logs"})
+_NO_PART = frozenset({LINEAGE_NAME, "tb", "tracking.json", "wandb", "replay", "profile", "diverged", "logs"})
 """What lies in a run's directory and is none of its results; nor are locks."""
 _HEX = re.compile(r"[0-9a-f]{40,64}")
 _MOST_BYTES = 64 * 2**20
