@@ -227,6 +227,8 @@ def parent_at(
       about: what else is known of it.
       sha256: of a file, as it was read; None hashes one that is there.
     """
+    if os.fspath(path).startswith(HUB_SCHEME):
+        return Parent(role=role, name=os.fspath(path), sha256=sha256, about=to_json(about or {}))
     path = Path(path)
     if sha256 is None and path.is_file():
         sha256 = file_sha256(path)
