@@ -59,7 +59,7 @@ def send(
 
     Args:
       repository: ``owner/name``; it is made if it is not there.
-      files: bytes by name; ``pd_jax.json`` says which student they are.
+      files: bytes by name; ``publication.json`` says which student they are.
       message: of the commit.
       replaces: whether other content may be taken away.
       private: whether a repository that is made is private.

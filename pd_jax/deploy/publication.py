@@ -74,7 +74,7 @@ class Publication:
 
 
 def read_publication(directory: Path) -> Publication:
-    """Reads and checks ``pd_jax.json``.
+    """Reads and checks ``publication.json``.
 
     Raises:
       UserError: there is none, it is damaged, or of a newer version.

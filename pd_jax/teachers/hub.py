@@ -28,7 +28,7 @@ _ADDRESS = re.compile(
 _MAX_BYTES = 2**30
 _MAX_BYTES_OF_TEXT = 2**24
 _MAX_LISTED = 10
-PUBLICATION_NAME = "pd_jax.json"
+PUBLICATION_NAME = "publication.json"
 """In a repository, or a folder, that ``pd-jax push`` made: which student it is, and where its run stood."""
 CONFIG_NAME = "config.yaml"
 """Of its run."""

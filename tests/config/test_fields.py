@@ -30,7 +30,7 @@ TEXTS = [
     for key, field in fields(settings).items()
     if field.kind is str and not field.choices
 ]
-NO_PATHS = ("cells", "game", "hosts.coordinator", "topology")
+NO_PATHS = ("cells", "game", "hosts.coordinator", "licence", "to", "topology", "track_project")
 # What makes settings complete, beside the path that is tried.
 COMPLETE: dict[str, dict[str, Any]] = {
     "train-teacher": {"game": "pong", "out": "x"},
@@ -47,6 +47,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "monitor watch": {"run": "x", "thresholds": "x", "data": "x"},
     "plan": {"topology": "v5e:2x2", "game": "pong"},
     "report": {"runs": ["x"]},
+    "push": {"run": "x", "to": "hf://someone/something"},
     "teachers show": {"name_or_file": "pong"},
     "teachers import": {"file": "x", "game": "pong", "out": "x.safetensors"},
 }

@@ -133,9 +133,9 @@ def memory_of(config: CommandConfig) -> MemoryEstimate:
             raise AssertionError(config)
 
 
-# A plan compiles for devices, and takes nothing of this machine's. A monitor holds no replay and no gradients. What
-# renews distils and exports, each of which looks for itself.
-@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(("plan/", "monitor", "renew"))])
+# A plan compiles for devices, and takes nothing of this machine's. A monitor holds no replay and no gradients, nor does
+# what is pushed. What renews distils and exports, each of which looks for itself.
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(("plan/", "monitor", "push", "renew"))])
 def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
     name: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

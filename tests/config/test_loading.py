@@ -27,9 +27,9 @@ from pd_jax.errors import UserError
 
 REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
-    "seed, profile, profile_seconds, protocol, teacher, out, resume, accept_other_teacher, init_from, game, data, "
-    "data_order, epsilon, behaviour, env, actors, student, loss, learner, parts, replay, schedule, evaluation, "
-    "checkpoint, hosts"
+    "seed, profile, profile_seconds, track, track_project, protocol, teacher, out, resume, accept_other_teacher, "
+    "init_from, game, data, data_order, epsilon, behaviour, env, actors, student, loss, learner, parts, replay, "
+    "schedule, evaluation, checkpoint, hosts"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, quantisation"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"

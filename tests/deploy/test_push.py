@@ -414,7 +414,7 @@ def test_tags_that_lead_elsewhere_are_refused(hub, one_game, tmp_path, header):
 def test_files_that_are_too_large_are_not_fetched(hub, one_game):
     push(one_game)
     hub.headers = {"X-Linked-Size": str(2**25), "X-Linked-Etag": '"abc"'}
-    with pytest.raises(UserError, match=r"has 33,554,432 bytes, more than any pd_jax\.json"):
+    with pytest.raises(UserError, match=r"has 33,554,432 bytes, more than any publication\.json"):
         pd_jax.load_student("hf://me/student")
     assert not [request for request in hub.requests if request.startswith("GET") and "/resolve/" in request]
 

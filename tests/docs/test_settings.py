@@ -31,6 +31,7 @@ REQUIRED: dict[str, Any] = {
     "directory": "somewhere",
     "run": "somewhere",
     "export": "somewhere",
+    "to": "hf://someone/something",
 }
 # What a command cannot do without, though it has a default.
 ALSO_NEEDED: dict[str, dict[str, Any]] = {
