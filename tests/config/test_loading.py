@@ -319,7 +319,8 @@ def test_help_names_every_option_with_a_description_and_exits_with_0(
         words = " ".join(rows[0].split())
         assert "(default: " in words or "(required)" in words
     # What only looks leaves nothing, and draws nothing at random.
-    common = ("--config", "--search") if command == "lineage" else ("--config", "--out", "--seed")
+    looks = {"lineage": ("--config", "--search"), "push": ("--config", "--out")}
+    common = looks.get(command, ("--config", "--out", "--seed"))
     assert all(f" {option} " in text for option in common)
 
 
