@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pd_jax.config.evaluate import EvaluateConfig
     from pd_jax.config.export import ExportConfig
     from pd_jax.config.online import OnlineConfig
+    from pd_jax.config.push import PushConfig
     from pd_jax.config.renew import RenewConfig
     from pd_jax.config.report import ReportConfig
     from pd_jax.config.sweep import SweepConfig
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pd_jax.deploy.audit.audit import run_audit
     from pd_jax.deploy.export import run_export
     from pd_jax.deploy.policy import load_student
+    from pd_jax.deploy.push import run_push
     from pd_jax.deploy.renewal import run_renew
     from pd_jax.deploy.scoring import run_evaluate
     from pd_jax.distill.collect import collect as run_collect
@@ -78,6 +80,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "OnlineConfig",
+    "PushConfig",
     "RenewConfig",
     "ReportConfig",
     "SweepConfig",
@@ -113,6 +116,7 @@ __all__ = [
     "run_evaluate",
     "run_export",
     "run_online",
+    "run_push",
     "run_renew",
     "run_report",
     "run_sweep",
@@ -135,6 +139,7 @@ if not TYPE_CHECKING:
             "config.distill": ["DistillConfig"],
             "config.evaluate": ["EvaluateConfig"],
             "config.export": ["ExportConfig"],
+            "config.push": ["PushConfig"],
             "config.online": ["OnlineConfig"],
             "config.renew": ["RenewConfig"],
             "config.report": ["ReportConfig"],
@@ -143,6 +148,7 @@ if not TYPE_CHECKING:
             "config.video": ["VideoConfig"],
             "deploy.audit.audit": ["run_audit"],
             "deploy.export": ["run_export"],
+            "deploy.push": ["run_push"],
             "deploy.policy": ["load_student"],
             "deploy.renewal": ["run_renew"],
             "deploy.scoring": ["run_evaluate"],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pd_jax.config.export import ExportConfig, ExportEvaluationConfig, ProofConfig
     from pd_jax.config.loading import from_mapping, load_config, read_config, to_mapping, to_yaml
     from pd_jax.config.online import OnlineConfig
+    from pd_jax.config.push import PushConfig
     from pd_jax.config.renew import RenewConfig
     from pd_jax.config.report import ReportConfig
     from pd_jax.config.sections import (
@@ -71,6 +72,7 @@ __all__ = [
     "PQNConfig",
     "ProfiledConfig",
     "ProofConfig",
+    "PushConfig",
     "QLearningConfig",
     "RenewConfig",
     "ReplayConfig",
@@ -105,6 +107,7 @@ if not TYPE_CHECKING:
             "export": ["ExportConfig", "ExportEvaluationConfig", "ProofConfig"],
             "loading": ["from_mapping", "load_config", "read_config", "to_mapping", "to_yaml"],
             "online": ["OnlineConfig"],
+            "push": ["PushConfig"],
             "renew": ["RenewConfig"],
             "report": ["ReportConfig"],
             "sections": [

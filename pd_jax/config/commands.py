@@ -129,6 +129,11 @@ TABLE: Mapping[str, Command | CommandGroup] = MappingProxyType(
             "explain.ExplainConfig",
             computes=False,
         ),
+        "push": Command(
+            "publish a run's student on the Hugging Face Hub, with a model card; shown first, sent by --send",
+            "push.PushConfig",
+            computes=False,
+        ),
         "report": Command("put the results of runs into the paper's tables", "report.ReportConfig", computes=False),
         "teachers": TEACHERS,
         "configs": Command(

@@ -74,6 +74,7 @@ class DistillConfig(DistillationSettings):
         yield from idle_student(self.student, self.num_games)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from self.tracking_conflicts()
         counts = list(self.uneven())
         yield from counts
         yield from actor_conflicts(self)

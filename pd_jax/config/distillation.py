@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.base import TrackedConfig
 from pd_jax.config.games import not_one_each
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_behaviour, idle_progress
 from pd_jax.config.protocols import ProtocolSettings, idle_backend
@@ -31,7 +31,7 @@ from pd_jax.config.sections import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillationSettings(ProtocolSettings, ProfiledConfig):
+class DistillationSettings(ProtocolSettings, TrackedConfig):
     """What every command that distils teachers into students takes."""
 
     teacher: Paths

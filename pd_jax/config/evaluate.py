@@ -22,7 +22,8 @@ class EvaluateConfig(ProtocolSettings, ProfiledConfig):
     """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; or
     several, each of another game."""
     run: PathText | None = None
-    """Directory of the run whose student to score; or of a train-teacher run of several games, as their baseline."""
+    """Directory of the run whose student to score, or hf://owner/name of one that was pushed; or of a train-teacher run
+    of several games, as their baseline."""
     checkpoint: Annotated[Literal["newest", "best"], Choice("a checkpoint")] = "newest"
     """Which of the run's checkpoints: the newest, or the best of those that ``evaluation.every_rounds`` scored."""
     game: Words | None = None

@@ -63,7 +63,7 @@ class ExportConfig(ProtocolSettings, CommandConfig):
     """Write a policy as files that run without JAX, and prove that they are it."""
 
     run: PathText | None = None
-    """Directory of the run whose student to export."""
+    """Directory of the run whose student to export, or hf://owner/name of one that was pushed."""
     teacher: PathText | None = None
     """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
     checkpoint: Annotated[Literal["newest", "best"], Choice("a checkpoint")] = "newest"

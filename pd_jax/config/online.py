@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pd_jax.config.algorithms import PQNConfig
-from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.base import TrackedConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_learner, idle_student, idle_temperature
@@ -56,7 +56,7 @@ class OnlineEvaluationConfig(EvaluationConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OnlineConfig(ProtocolSettings, ProfiledConfig):
+class OnlineConfig(ProtocolSettings, TrackedConfig):
     """Distil a teacher into a student while the teacher is still learning."""
 
     out: PathText
@@ -186,6 +186,7 @@ class OnlineConfig(ProtocolSettings, ProfiledConfig):
         yield from idle_backend(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from self.tracking_conflicts()
         for key in ("game", "teacher"):
             named = getattr(self, key) or ()
             if len(named) > 1:

@@ -180,6 +180,7 @@ class SweepConfig(DistillationSettings):
         yield from idle_student(self.student, 1, grid.networks or (), because)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from self.tracking_conflicts()
         counts = list(self.uneven())
         yield from counts
         if self.data is not None and self.record is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pd_jax.config.algorithms import DQNConfig, PQNConfig, dqn_conflicts, pqn_conflicts
-from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.base import TrackedConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import game_conflicts
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idle_progress
@@ -28,7 +28,7 @@ from pd_jax.environments.tasks import get_task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainTeacherConfig(ProtocolSettings, ProfiledConfig):
+class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
     """Train a teacher."""
 
     game: Words
@@ -87,6 +87,7 @@ class TrainTeacherConfig(ProtocolSettings, ProfiledConfig):
         return self.num_games * self.learning.steps_per_rollout
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from self.tracking_conflicts()
         name, learning = self.algorithm, self.learning
         if self.steps_per_iteration >= 2**31:
             lanes = f"{name}.num_lanes {learning.num_lanes}"

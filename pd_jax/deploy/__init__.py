@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pd_jax.deploy.lineage import Verified, verify_lineage
     from pd_jax.deploy.monitor import Alarm, Monitor
     from pd_jax.deploy.policy import Policy, StudentPolicy, load_student
+    from pd_jax.deploy.push import Pushed, run_push
     from pd_jax.deploy.renewal import run_renew
     from pd_jax.deploy.scoring import run_evaluate
     from pd_jax.deploy.stablehlo import StableHloPolicy
@@ -25,6 +26,7 @@ __all__ = [
     "CPolicy",
     "Monitor",
     "Policy",
+    "Pushed",
     "StableHloPolicy",
     "StudentPolicy",
     "Thresholds",
@@ -37,6 +39,7 @@ __all__ = [
     "run_export",
     "run_monitor_fit",
     "run_monitor_watch",
+    "run_push",
     "run_renew",
     "verify_lineage",
 ]
@@ -51,6 +54,7 @@ if not TYPE_CHECKING:
             "lineage": ["Verified", "verify_lineage"],
             "monitor": ["Alarm", "Monitor"],
             "policy": ["Policy", "StudentPolicy", "load_student"],
+            "push": ["Pushed", "run_push"],
             "renewal": ["run_renew"],
             "scoring": ["run_evaluate"],
             "stablehlo": ["StableHloPolicy"],

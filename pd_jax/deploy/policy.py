@@ -158,7 +158,8 @@ def load_student(
     checkpoints that are passed over, Python's `warnings` tell.
 
     Args:
-      run: its directory.
+      run: its directory; or what ``pd-jax push`` made of it, a folder or ``hf://owner/name``, with ``@REVISION`` or
+        without.
       checkpoint: the newest intact one, or the one with the best score on the way.
       game: what it is to play, for a student of several games: by name or EnvPool id.
 

@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import read_config
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.deploy.publication import read_publication
 from pd_jax.distill.counters import DistillCounters, GameCounters
 from pd_jax.errors import UserError
 from pd_jax.networks.student import Student
@@ -19,6 +22,9 @@ from pd_jax.runs.students import Choice, network_label, read_distilled, restore_
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers import load
 from pd_jax.teachers.checks import build_student
+from pd_jax.teachers.files import check_params, fingerprint, read_games
+from pd_jax.teachers.formats import PUBLISHED_NAME
+from pd_jax.teachers.hub import naming_address
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +59,11 @@ def load_trained(
 ) -> TrainedStudent:
     """Reads the student of a ``distill`` or ``online`` run; the run may still be going.
 
-    A ``train-teacher`` run has one too, once it has ended: the weights that it kept.
+    A ``train-teacher`` run has one too, once it has ended: the weights that it kept. What ``pd-jax push`` left or sent
+    holds one student, and stands for the run that it is of.
 
     Args:
-      path: the run's directory.
+      path: the run's directory; or what ``pd-jax push`` made of it: its folder, or its address on the hub.
       checkpoint: the newest intact one, or the one with the best score on the way.
       warn: is told of damaged checkpoints that were passed over.
 
@@ -67,6 +74,9 @@ def load_trained(
       UserError: not such a run, none of its checkpoints is intact, or none was scored and the best is wanted.
     """
     run = read_run(path)
+    if (run.path / PUBLISHED_NAME).is_file():
+        with naming_address(path, run.path):
+            return _load_published(path, run, checkpoint)
     if run.command == "train-teacher":
         return _load_trained_from_rewards(run)
     if run.command == "online":
@@ -86,6 +96,36 @@ def _load_trained_online(run: RunDirectory, checkpoint: Choice, warn: Callable[[
     at, label = OnlineCounters.from_metadata(metadata), network_label(config.student, student.tasks)
     counters = DistillCounters(updates=at.updates, wall_seconds=at.wall_seconds, network=label, games=[at.play])
     return TrainedStudent(student, state.student.variables, config, counters)
+
+
+def _load_published(path: str, run: RunDirectory, checkpoint: Choice) -> TrainedStudent:
+    """The student of a folder that ``pd-jax push`` left, which may have been sent by anybody."""
+    if checkpoint != "newest":
+        raise UserError(
+            f"{path}: holds one student, not the checkpoints of its run; leave out --checkpoint {checkpoint}"
+        )
+    if run.command == "online":
+        config = read_config(OnlineConfig, run.config_path).distillation
+    elif run.command == "distill":
+        config = read_config(DistillConfig, run.config_path)
+    else:
+        raise UserError(f"{path}: is of pd-jax {run.command}, which has no student")
+    student, file = student_of(config, run), run.path / PUBLISHED_NAME
+    params, games = read_games(file)
+    names, network = [metadata.game for metadata in games], games[0].network
+    wanted = [task.name for task in student.tasks]
+    if (names, network) != (wanted, config.student.network):
+        raise UserError(
+            f"{path}: {file.name} is a {network} for {', '.join(names)}, and its {run.config_path.name} says "
+            f"{config.student.network} for {', '.join(wanted)}"
+        )
+    template = jax.eval_shape(student.init, jax.random.key(0))["params"]
+    check_params(params, jax.tree.map(lambda leaf: leaf.shape, template), f"{path}: {file.name}")
+    publication = read_publication(run.path)
+    for name, sha256 in publication.files.items():
+        if name in (run.config_path.name, file.name) and fingerprint(run.path / name) != sha256:
+            raise UserError(f"{path}: {name} is not the one that was pushed (SHA-256 differs)")
+    return TrainedStudent(student, {"params": params}, config, publication.counters)
 
 
 def _load_trained_from_rewards(run: RunDirectory) -> TrainedStudent:

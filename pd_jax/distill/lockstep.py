@@ -23,10 +23,9 @@ from pd_jax.learner.ensemble import EnsembleLearner, fetch_members
 from pd_jax.learner.objective import loss_at, temperatures
 from pd_jax.resources.ledger import Ledger
 from pd_jax.runs.checkpoints import Checkpointer
-from pd_jax.runs.metrics import MetricsWriter
 from pd_jax.runs.requests import Dispatched, Update
 from pd_jax.runs.summary import Summary
-from pd_jax.runs.tools import Tools
+from pd_jax.runs.tools import Tools, open_metrics
 from pd_jax.system.interrupts import Interrupted, Interrupts
 from pd_jax.system.progress import Meter, Progress
 from pd_jax.teachers import Teacher
@@ -60,7 +59,7 @@ def distill_together(
         for setup in setups:
             run = stack.enter_context(open_distill_run(setup))
             checkpointer = stack.enter_context(Checkpointer(run.checkpoints, keep=setup.config.checkpoint.keep))
-            metrics = stack.enter_context(MetricsWriter(run.path))
+            metrics = stack.enter_context(open_metrics(run, setup.config, progress.print))
             sessions.append(DistillSession(setup, Tools(run, checkpointer, metrics, progress, interrupts, ledger)))
         failures: dict[int, UserError] = {}
         untrained = [index for index, session in enumerate(sessions) if not session.is_trained]

@@ -34,6 +34,7 @@ from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote
 from pd_jax.runs.parts import settle
 from pd_jax.runs.start import Start, goes_on, load_start
 from pd_jax.runs.students import load_teacher, network_label
+from pd_jax.runs.trackers import check_trackers
 from pd_jax.system import hosts
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.system.files import to_plain
@@ -174,6 +175,7 @@ def make_setup(
     """
     for key, problem in config.conflicts():
         raise UserError(f"{key}: {problem}")
+    check_trackers(config.track)
     config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=config.resume))
     sizes = part_sizes(config.parts)
     teachers = tuple(with_sizes(player, sizes) for player in _teachers(config, teacher))

@@ -24,6 +24,7 @@ from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.parts import settle
 from pd_jax.runs.students import load_teacher
+from pd_jax.runs.trackers import check_trackers
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.metadata import TeacherMetadata
@@ -94,6 +95,7 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
     """
     for key, problem in config.conflicts():
         raise UserError(f"{key}: {problem}")
+    check_trackers(config.track)
     if config.teacher_snapshots is not None:
         return _setup_of_snapshots(config, config.teacher_snapshots)
     teacher = load_teacher(config.only_teacher, config.only_game) if config.only_teacher is not None else None

@@ -20,6 +20,7 @@ from pd_jax.runs.lineage import LINEAGE_NAME, VIDEO_NAMES
 from pd_jax.runs.summary import Summary
 from pd_jax.system.files import _UNFINISHED, expand_home, to_json, to_plain, write_atomically
 from pd_jax.system.text import printable, show
+from pd_jax.teachers.hub import download_student, is_address, naming_address
 
 # Where a run is, and how it is carried out: none of these changes what it computes.
 NEVER_COMPARED = frozenset(
@@ -30,9 +31,12 @@ NEVER_COMPARED = frozenset(
     | {f"checkpoint.{name}" for name in ("every_updates", "every_steps", "every_seconds", "keep", "replay")}
     | {"checkpoint.on_divergence", "checkpoint.max_roll_backs"}
 )
-OF_ONE_START = ("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "video", "jobs", "cells")
+OF_ONE_START = (
+    *("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "video", "jobs", "cells"),
+    *("track", "track_project"),
+)
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
-wait for others. That a run is traced, or shown, or by how many processes, makes it no other run."""
+wait for others. That a run is traced, tracked or shown, or by how many processes, makes it no other run."""
 
 _ADDED = {
     "data_order": "recorded",
@@ -338,15 +342,21 @@ def read_run(path: str | os.PathLike[str]) -> RunDirectory:
     """Opens a run for reading, without locking it; it may still be going.
 
     Args:
-      path: its directory.
+      path: its directory; or the address of a repository on the hub that ``pd-jax push`` made, ``hf://owner/repo`` with
+        ``@revision`` or without, which is fetched.
 
     Returns:
       the paths in it, and its configuration.
 
     Raises:
-      UserError: ``path`` is not a run directory, or its configuration cannot be read.
+      UserError: ``path`` is not a run directory, or its configuration cannot be read; or there is no such repository.
     """
-    run = RunDirectory(expand_home(os.fspath(path)), "", {})
+    text = os.fspath(path)
+    if is_address(text):
+        local = download_student(text)
+        with naming_address(text, local):
+            return read_run(local)
+    run = RunDirectory(expand_home(text), "", {})
     if not run.config_path.exists():
         problem = "it has no config.yaml" if run.path.is_dir() else "there is no such directory"
         raise UserError(f"{run.path}: is not a run directory: {problem}")

@@ -31,7 +31,7 @@ LINEAGE_NAME = "lineage.json"
 FORMAT_VERSION = 1
 VIDEO_NAMES = frozenset({"video.mp4", "video.gif", "video.json"})
 """Files that show a run's student; they are made after it, and made again."""
-_NO_PART = frozenset({LINEAGE_NAME, "tb", "replay", "profile", "diverged", "logs"} | VIDEO_NAMES)
+_NO_PART = VIDEO_NAMES | {LINEAGE_NAME, "tb", "tracking.json", "wandb", "replay", "profile", "diverged", "logs"}
 """What lies in a run's directory and is none of its results; nor are locks."""
 _HEX = re.compile(r"[0-9a-f]{40,64}")
 _MOST_BYTES = 64 * 2**20
@@ -251,6 +251,8 @@ def parent_at(
       about: what else is known of it.
       sha256: of a file, as it was read; None hashes one that is there.
     """
+    if os.fspath(path).startswith(HUB_SCHEME):
+        return Parent(role=role, name=os.fspath(path), sha256=sha256, about=to_json(about or {}))
     path = Path(path)
     if sha256 is None and path.is_file():
         sha256 = file_sha256(path)

@@ -1,17 +1,18 @@
-"""Numbers on the way: ``metrics.jsonl``, one JSON object a line, and the same as TensorBoard events."""
+"""Numbers on the way: ``metrics.jsonl``, one JSON object a line, and the same as TensorBoard events and in trackers."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pd_jax.errors import UserError
 from pd_jax.evaluation.scores import Score
 from pd_jax.runs.events import EventFiles
+from pd_jax.runs.trackers import Tracker, describe_error
 from pd_jax.system.files import to_json, write_atomically
 from pd_jax.system.progress import print_warning
 
@@ -28,6 +29,7 @@ class MetricsWriter:
         run_path: str | os.PathLike[str],
         *,
         tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
         warn: Callable[[str], None] = print_warning,
     ) -> None:
         """Opens the metrics of a run, new or old.
@@ -35,7 +37,8 @@ class MetricsWriter:
         Args:
           run_path: the run's directory, which exists.
           tensorboard: whether to write TensorBoard events as well.
-          warn: is told, in one line and once, when the disk takes no more.
+          trackers: that have the same; one that fails is left out from then on.
+          warn: is told, in one line and once, when the disk takes no more, or what a tracker fails with.
         """
         self.path = Path(run_path) / "metrics.jsonl"
         self._warn = warn
@@ -44,6 +47,9 @@ class MetricsWriter:
         is_old = self.path.exists()
         self._file = self._open()
         self._events = EventFiles(Path(run_path) / "tb", are_old=is_old) if tensorboard else None
+        self._trackers = list(trackers)
+        self._trackers_follow = False
+        """Whether trackers hold the lines before the next one, and no others."""
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes ``{"step": step, "time": Unix seconds, **values}``; NaN and infinities become null.
@@ -64,6 +70,7 @@ class MetricsWriter:
             if not self._failed:
                 self._warn(f"{self.path}: metrics cannot be written: {error.strerror}; training goes on without them")
             self._failed = True
+        self._track(line)
 
     def truncate_after(self, step: int) -> int:
         """Drops what was written after the checkpoint that a run resumes from, in the file and in TensorBoard.
@@ -82,10 +89,15 @@ class MetricsWriter:
             self._file = self._open()
         if self._events is not None:
             self._events.doubt()
+        self._trackers_follow = False
         return len(lines) - len(kept)
 
-    def close(self) -> None:
-        """Flushes and closes both."""
+    def close(self, summary: Mapping[str, Any] | None = None) -> None:
+        """Flushes and closes all.
+
+        Args:
+          summary: of a run that has ended, for trackers.
+        """
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -94,12 +106,37 @@ class MetricsWriter:
                     self._events.close(self._read)
             except OSError as error:
                 self._warn(f"{self.path.parent / 'tb'}: cannot be written: {error.strerror}")
+            self._track(None)
+            self._each_tracker(lambda tracker: tracker.close(summary))
+            self._trackers = []
 
     def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _track(self, line: Mapping[str, Any] | None) -> None:
+        """Hands trackers a new line, or all that they ought to hold; None is only to see to the latter."""
+        if not self._trackers:
+            return
+        if not self._trackers_follow:
+            lines = self._read()
+            if line is not None and (not lines or lines[-1] != line):
+                # The disk did not take it.
+                lines.append(dict(line))
+            self._each_tracker(lambda tracker: tracker.replace(lines))
+            self._trackers_follow = True
+        elif line is not None:
+            self._each_tracker(lambda tracker: tracker.write(line))
+
+    def _each_tracker(self, action: Callable[[Tracker], None]) -> None:
+        for tracker in [*self._trackers]:
+            try:
+                action(tracker)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                self._warn(f"{tracker.name}: {describe_error(error)}; the run goes on without it")
 
     def _read(self) -> list[dict[str, Any]]:
         return read_metrics(self.path)

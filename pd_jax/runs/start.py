@@ -19,6 +19,7 @@ from pd_jax.runs.directory import read_run
 from pd_jax.runs.students import load_teacher, read_distilled
 from pd_jax.system.files import expand_home
 from pd_jax.teachers.files import check_params, params_fingerprint
+from pd_jax.teachers.formats import PUBLISHED_NAME
 from pd_jax.teachers.metadata import TeacherMetadata
 
 _UPDATES = re.compile(r"after ([0-9]{1,12}) updates")
@@ -101,7 +102,7 @@ def load_start(init_from: str, network: str, student: Student) -> Start:
     path = expand_home(init_from)
     wanted = tuple(task.name for task in student.tasks)
     if os.path.isdir(path) and not any(
-        (Path(path) / name).is_file() for name in ("config.yaml", "teacher.safetensors")
+        (Path(path) / name).is_file() for name in ("config.yaml", "teacher.safetensors", PUBLISHED_NAME)
     ):
         raise UserError(f"init_from: {init_from}: holds no run of pd-jax distill")
     found = _of_run(path) if _is_run(path) else _of_teacher(path, wanted[0])
@@ -128,7 +129,7 @@ def load_start(init_from: str, network: str, student: Student) -> Start:
 
 def _is_run(path: str) -> bool:
     """Whether it is a run's directory, and its own student is meant: that of online is not its teacher's file."""
-    if not os.path.isfile(os.path.join(path, "config.yaml")):
+    if not os.path.isfile(os.path.join(path, "config.yaml")) or os.path.isfile(os.path.join(path, PUBLISHED_NAME)):
         return False
     command = read_run(path).command
     if command == "train-teacher":

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 HUB_SCHEME = "hf://"
+PUBLISHED_NAME = "model.safetensors"
+"""The teacher file in what ``pd-jax push`` leaves."""
 Format = Literal["teacher", "zip", "gzip", "flax", "torch", "pickle", "other", "none"]
 """A teacher file of ours, or another safetensors file; a zip archive; a gzip file; msgpack as Flax writes it; PyTorch's
 format before 1.6; another pickle; anything else; no regular file."""
@@ -36,12 +38,14 @@ def format_of(path: str | os.PathLike[str]) -> Format:
 
 
 def file_of(path: str | os.PathLike[str]) -> Path:
-    """The teacher file of a run directory, where it has one; anything else stands for itself."""
-    inner = Path(path) / "teacher.safetensors"
-    try:
-        return inner if inner.is_file() else Path(path)
-    except ValueError:  # A name that no file can have.
-        return Path(path)
+    """The teacher file of a run directory, or of what ``pd-jax push`` left; anything else stands for itself."""
+    for name in ("teacher.safetensors", PUBLISHED_NAME):
+        try:
+            if (inner := Path(path) / name).is_file():
+                return inner
+        except ValueError:  # A name that no file can have.
+            break
+    return Path(path)
 
 
 def is_run_of_students(path: str | os.PathLike[str]) -> bool:

@@ -29,6 +29,7 @@ from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.parts import settle
 from pd_jax.runs.start import goes_on, saved_steps
 from pd_jax.runs.students import load_teacher
+from pd_jax.runs.trackers import check_trackers
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_protocol
@@ -149,6 +150,7 @@ def make_training_setup(config: TrainTeacherConfig) -> TrainingSetup:
     Raises:
       UserError: there is no such game, or no such network for these games.
     """
+    check_trackers(config.track)
     tasks = tuple(get_task(game) for game in config.game)
     check_backend(config.env.backend, *tasks)
     config = dataclasses.replace(

@@ -26,6 +26,7 @@ LOOKS = {
     "doctor": ("config", "out", "timeout", "json"),
     "completion": ("config",),
     "video": ("config", "seed", "out", "run", "lanes"),
+    "push": ("config", "out", "run", "to", "send"),
 }
 """Options of the commands that leave no run."""
 
@@ -168,7 +169,7 @@ GAMES = (
         pytest.param(
             ["distil"],
             "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
-            "sweep, evaluate, export, audit, video, monitor, renew, lineage, plan, explain, report, teachers, configs, "
+            "sweep, evaluate, export, audit, video, monitor, renew, lineage, plan, explain, push, report, teachers, configs, "
             "doctor, completion)",
             id="command",
         ),

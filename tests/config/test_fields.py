@@ -30,7 +30,7 @@ TEXTS = [
     for key, field in fields(settings).items()
     if field.kind is str and not field.choices
 ]
-NO_PATHS = ("cells", "game", "hosts.coordinator", "name", "topology")
+NO_PATHS = ("cells", "game", "hosts.coordinator", "licence", "name", "to", "topology", "track_project")
 # What makes settings complete, beside the path that is tried.
 COMPLETE: dict[str, dict[str, Any]] = {
     "train-teacher": {"game": "pong", "out": "x"},
@@ -51,6 +51,7 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "report": {"runs": ["x"]},
     "configs": {"name": "x"},
     "doctor": {"timeout": 60},
+    "push": {"run": "x", "to": "hf://someone/something"},
     "teachers show": {"name_or_file": "pong"},
     "teachers import": {"file": "x", "game": "pong", "out": "x.safetensors"},
 }

@@ -195,7 +195,7 @@ def test_commands_and_options_exist(document: Path) -> None:
     for code in in_backticks(document):
         if match := re.match(r"pd-jax ([a-z-]+)", code):
             assert match.group(1) in (*TABLE, "--help", "--version"), code
-        if "python -m" not in code and not code.startswith(("pip", "uvx", "tensorboard", "XLA_FLAGS")):
+        if "python -m" not in code and not code.startswith(("pip", "uvx", "tensorboard", "trackio", "XLA_FLAGS")):
             unknown = {option for option in re.findall(r"(?<![\w-])--[a-z][a-z.-]*", code)} - known - OTHERS_OPTIONS
             assert not unknown, code
 

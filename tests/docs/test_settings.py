@@ -32,6 +32,7 @@ REQUIRED: dict[str, Any] = {
     "run": "somewhere",
     "shell": "bash",
     "export": "somewhere",
+    "to": "hf://someone/something",
 }
 # What a command cannot do without, though it has a default.
 ALSO_NEEDED: dict[str, dict[str, Any]] = {

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
+from pd_jax.teachers import hub
 from pd_jax.teachers.checks import check_fits
 from pd_jax.teachers.files import Params, naming, open_regular_file, read_teacher
 from pd_jax.teachers.formats import file_of, format_of, is_foreign
-from pd_jax.teachers.importers import archives, cleanrl, dopamine, hub, sb3, torch_agents, torch_files
+from pd_jax.teachers.importers import archives, cleanrl, dopamine, sb3, torch_agents, torch_files
 from pd_jax.teachers.importers.flax_bytes import restore
 from pd_jax.teachers.importers.observation_statistics import read_statistics
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata

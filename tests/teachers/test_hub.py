@@ -16,7 +16,7 @@ import pytest
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.teachers import load
-from pd_jax.teachers.importers.hub import Address, parse
+from pd_jax.teachers.hub import Address, parse
 from support import commands
 from support.fake_hub import COMMIT, Hub, fake_hub
 from support.sb3_models import make_model, random_observations
