@@ -40,6 +40,8 @@ SIZES = {
     "calibration.frames": 256,
 }
 """At most so much of each setting that a command has."""
+IF_GIVEN = {"evaluation.every_rounds": 1}
+"""At most so much where a command line has it."""
 
 
 def settings_of(argv: Sequence[str]) -> tuple[str, list[str], Any]:
@@ -68,7 +70,7 @@ def small(argv: Sequence[str]) -> list[str]:
         return list(argv)
     name, options, settings = settings_of(argv)
     known = fields(settings)
-    for key, most in SIZES.items():
+    for key, most in (SIZES | IF_GIVEN).items():
         option = f"--{key.replace('_', '-')}"
         if key not in known:
             continue
@@ -76,7 +78,7 @@ def small(argv: Sequence[str]) -> list[str]:
             place = options.index(option) + 1
             if "--resume" not in options and int(options[place]) > most:
                 options[place] = str(most)
-        elif accepts(settings, [*options, option, str(most)], name):
+        elif key in SIZES and accepts(settings, [*options, option, str(most)], name):
             options += [option, str(most)]
     return [*name.split(), *options]
 
