@@ -17,6 +17,19 @@ from pd_jax.runs.summary import Summary
 from pd_jax.system.text import format_seconds
 
 _UNDEFINED = "–"
+_LOSSES = {
+    "kl": "KL",
+    "nll": "NLL",
+    "mse": "MSE",
+    "reverse_kl": "reverse KL",
+    "jsd": "JSD",
+    "expected_entropy": "expected entropy",
+    "huber": "Huber",
+    "advantage_mse": "advantage MSE",
+    "advantage_huber": "advantage Huber",
+    "pqn": "PQN",
+    "dqn": "DQN",
+}
 
 
 def summary_table(summary: Summary) -> Table:
@@ -82,6 +95,11 @@ def print_summary(summary: Summary, *, with_cost: bool = True, file: TextIO | No
     console.print(summary_table(summary))
     for note in summary_notes(summary, with_cost=with_cost):
         console.print(f"  {note}", markup=False, style="dim", soft_wrap=True)
+
+
+def loss_name(kind: str, otherwise: str | None = None) -> str:
+    """What a loss, or an algorithm, is called in tables and sentences; of others ``otherwise``, or as they are."""
+    return _LOSSES.get(kind, kind if otherwise is None else otherwise)
 
 
 def format_score(score: float, standard_error: float | None) -> str:
