@@ -186,8 +186,9 @@ def jsd_loss(
     (Huszár 2015). At 0.5 it is symmetric. Its gradient is about ``1 - β`` and β times theirs, near these ends.
 
     Args:
-      student_logits, teacher_q, temperature, mask: as for :func:`kl_loss`.
+      student_logits, teacher_q, temperature: as for :func:`kl_loss`.
       beta: β, between 0 and 1, both excluded.
+      mask: as for :func:`kl_loss`.
 
     Returns:
       ``[...]`` float32 nats, from 0 to ``-β log β - (1 - β) log(1 - β)``, 0.69 at the most: no state costs much.
@@ -223,8 +224,9 @@ def huber_loss(student_logits: Array, teacher_q: Array, *, delta: float, mask: A
     student's outputs are Q-values here, not logits.
 
     Args:
-      student_logits, teacher_q, mask: as for :func:`mse_loss`.
+      student_logits, teacher_q: as for :func:`mse_loss`.
       delta: δ > 0, in units of Q.
+      mask: as for :func:`mse_loss`.
 
     Returns:
       ``[...]`` float32 in squared units of Q: half of :func:`mse_loss` where no difference is above δ. The gradient is
@@ -273,8 +275,9 @@ def advantage_huber_loss(
     off by δ, and pulls at itself and the best action alone.
 
     Args:
-      student_logits, teacher_q, temperature, mask: as for :func:`kl_loss`.
+      student_logits, teacher_q, temperature: as for :func:`kl_loss`.
       delta: δ > 0, in units of τ.
+      mask: as for :func:`kl_loss`.
 
     Returns:
       ``[...]`` float32 without a unit, >= 0.
