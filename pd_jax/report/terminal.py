@@ -84,9 +84,22 @@ def summary_notes(summary: Summary, *, with_cost: bool = True) -> list[str]:
         for name, game in summary.games.items()
         if game.about.get("play_stopped_at") is not None
     ]
+    notes += _temperature_note(summary)
     if any(game.percent_of_teacher is None for game in games):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive means nothing")
     return notes
+
+
+def _temperature_note(summary: Summary) -> list[str]:
+    """Of a run that has found temperatures from its play, a line that says which."""
+    target, told = summary.get("target_entropy"), summary.get("temperature")
+    if not isinstance(target, float) or told is None:
+        return []
+    each = told if isinstance(told, list) else [told]
+    return [
+        f"temperature: {' / '.join(f'{value:.4g}' for value in each)}, from the play: auto, for a policy of the "
+        f"teacher with {target:.1%} of the largest entropy"
+    ]
 
 
 def print_summary(summary: Summary, *, with_cost: bool = True, file: TextIO | None = None) -> None:

@@ -83,6 +83,7 @@ def test_a_run_finds_the_temperature_in_its_first_round_and_tells_of_it(run: Pat
     temperature = trained.temperature(0)
     assert temperature is not None
     assert (summary["loss"], summary["temperature"], summary["target_entropy"]) == ("kl", temperature, 0.3)
+    assert f"temperature: {temperature:.4g}, from the play" in (run / "report.html").read_text()
     lines = read_lines(run)
     assert [(line["step"], line["temperature"]) for line in lines if "temperature" in line] == [(0, temperature)]
     # Of the first round of the recording, half of it; the sample that it was found from is another.
