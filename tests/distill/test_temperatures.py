@@ -116,6 +116,22 @@ def test_a_run_that_is_resumed_keeps_its_temperature_and_every_bit(
 
 @pytest.mark.parametrize(
     "loss",
+    [LossConfig(kind="jsd", beta=0.2, weights="action_gap"), LossConfig(kind="advantage_huber", weights="entropy")],
+)
+def test_runs_of_other_losses_and_weights_are_resumed_to_the_bit(
+    recording: Path, tmp_path: Path, loss: LossConfig
+) -> None:
+    for name in ("whole", "resumed"):
+        distill(config_of(tmp_path / name, data=str(recording), loss=loss))
+    for step in (80, 120):
+        shutil.rmtree(tmp_path / "resumed" / "checkpoints" / str(step))
+    distill(config_of(tmp_path / "resumed", data=str(recording), loss=loss, resume=True))
+    assert checkpoint_steps(tmp_path / "resumed") == [40, 80, 120]
+    assert state_digests(tmp_path / "resumed") == state_digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "loss",
     [
         LossConfig(kind="advantage_huber", weights="entropy"),
         LossConfig(kind="nll", weights="action_gap"),
