@@ -23,7 +23,7 @@ from pd_jax.config.sections import (
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.deploy.audit.players import _reading
+from pd_jax.deploy.pairs import reading_of
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.student import load_trained
 from pd_jax.distill.lockstep import distill_together
@@ -94,7 +94,7 @@ def test_a_run_finds_the_temperature_in_its_first_round_and_tells_of_it(run: Pat
 
 def test_an_audit_reads_the_teachers_policy_at_that_temperature(run: Path) -> None:
     trained, teacher = load_trained(str(run)), load("cartpole")
-    reading = _reading(StudentPolicy(trained, str(run), None).for_game("cartpole"), teacher)
+    reading = reading_of(StudentPolicy(trained, str(run), None).for_game("cartpole"), teacher)
     assert (reading.temperature, reading.student_temperature) == (trained.temperature(0), 1.0)
 
 
