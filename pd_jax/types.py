@@ -58,7 +58,9 @@ class Batch:
       observations: uint8 ``[G, B, 84, 84, 4]``, oldest frame first, or float32 ``[G, B, D]`` with D the length of the
         longest vector; shorter ones are followed by zeros.
       teacher_q: float32 ``[G, B, A]`` with A the size of the widest action set; 0 where a game has no such action.
+      weights: float32 ``[G, B]``, what each example counts; None has all count the same.
     """
 
     observations: jax.Array
     teacher_q: jax.Array
+    weights: jax.Array | None = None

@@ -15,7 +15,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import ArrayLike
 
-from pd_jax.losses import kl_loss, masked_log_softmax, mse_loss, nll_loss
+from pd_jax.losses import (
+    action_gap_weights,
+    advantage_huber_loss,
+    advantage_mse_loss,
+    entropy_weights,
+    expected_entropy_loss,
+    huber_loss,
+    jsd_loss,
+    kl_loss,
+    masked_log_softmax,
+    mse_loss,
+    nll_loss,
+    policy_entropy,
+    reverse_kl_loss,
+)
 
 TEMPERATURES = [0.01, 1.0, 5.0]
 Loss = Callable[..., jax.Array]
@@ -23,9 +37,28 @@ LOSSES: dict[str, Loss] = {
     "nll": nll_loss,
     "mse": mse_loss,
     **{f"kl_{temperature}": partial(kl_loss, temperature=temperature) for temperature in TEMPERATURES},
+    "huber_1": partial(huber_loss, delta=1.0),
+    "huber_0.05": partial(huber_loss, delta=0.05),
+    "reverse-kl_0.01": partial(reverse_kl_loss, temperature=0.01),
+    "reverse-kl_1": partial(reverse_kl_loss, temperature=1.0),
+    "expected-entropy_0.01": partial(expected_entropy_loss, temperature=0.01),
+    "expected-entropy_5": partial(expected_entropy_loss, temperature=5.0),
+    "jsd_0.01_0.5": partial(jsd_loss, temperature=0.01, beta=0.5),
+    "jsd_1_0.001": partial(jsd_loss, temperature=1.0, beta=0.001),
+    "jsd_5_0.9": partial(jsd_loss, temperature=5.0, beta=0.9),
+    "advantage-mse_0.01": partial(advantage_mse_loss, temperature=0.01),
+    "advantage-mse_5": partial(advantage_mse_loss, temperature=5.0),
+    "advantage-huber_0.01_1": partial(advantage_huber_loss, temperature=0.01, delta=1.0),
+    "advantage-huber_1_3": partial(advantage_huber_loss, temperature=1.0, delta=3.0),
 }
+OF_Q = ("mse", "huber_1", "huber_0.05")
+# What they cost grows with the teacher's gap, whatever the student does.
+UNBOUNDED = [name for name in LOSSES if name.startswith(("reverse", "expected", "advantage"))]
+POLICIES = [name for name in LOSSES if name.startswith(("kl", "reverse", "expected", "jsd"))]
 no_deadline = settings(deadline=None)  # the first example of each shape waits for the compiler
-jitted_kl_loss = jax.jit(kl_loss)
+jitted_kl_loss, jitted_reverse_kl_loss = jax.jit(kl_loss), jax.jit(reverse_kl_loss)
+jitted_expected_entropy_loss, jitted_entropy = jax.jit(expected_entropy_loss), jax.jit(policy_entropy)
+jitted_jsd_loss = jax.jit(jsd_loss, static_argnames="beta")
 almost_greedy_kl_loss = partial(kl_loss, temperature=1e-4)
 GARBAGE = [np.nan, np.inf, -np.inf, 3e38, -3e38]
 
@@ -39,19 +72,52 @@ def log_softmax_64(row: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum())
 
 
+def huber_64(differences: np.ndarray, delta: float) -> tuple[float, np.ndarray]:
+    size = np.abs(differences)
+    values = np.where(size <= delta, differences**2 / 2, delta * (size - delta / 2))
+    return float(values.sum()), np.clip(differences, -delta, delta)
+
+
 def expected_row(name: str, student: np.ndarray, teacher: np.ndarray) -> tuple[float, np.ndarray]:
-    """Loss of one row of existing actions and its gradient in the student, float64, from the formulas of the paper."""
+    """Loss of one row of existing actions and its gradient in the student, float64, from the formulas of the papers."""
     student, teacher = student.astype(np.float64), teacher.astype(np.float64)
-    log_student = log_softmax_64(student)
-    if name == "mse":
+    kind, *numbers = name.split("_")
+    settings = [float(number) for number in numbers]
+    log_student, best = log_softmax_64(student), int(np.flatnonzero(teacher == teacher.max())[0])
+    if kind == "mse":
         return float(((teacher - student) ** 2).sum()), 2 * (student - teacher)
-    if name == "nll":
-        best = int(np.flatnonzero(teacher == teacher.max())[0])
+    if kind == "huber":
+        return huber_64(student - teacher, settings[0])
+    if kind == "nll":
         return float(-log_student[best]), np.exp(log_student) - np.eye(len(student))[best]
-    log_teacher = log_softmax_64((teacher - teacher.max()) / float(name.removeprefix("kl_")))
-    kept = np.exp(log_teacher) > 0
-    value = (np.exp(log_teacher[kept]) * (log_teacher[kept] - log_student[kept])).sum()
-    return float(value), np.exp(log_student) - np.exp(log_teacher)
+    sharpened = (teacher - teacher.max()) / settings[0]
+    if kind.startswith("advantage"):
+        differences = student - student[best] - sharpened
+        value, gradient = float((differences**2).sum()), 2 * differences
+        if kind == "advantage-huber":
+            value, gradient = huber_64(differences, settings[1])
+        gradient = gradient.copy()
+        gradient[best] -= gradient.sum()
+        return value, gradient
+    log_teacher = log_softmax_64(sharpened)
+    p, s = np.exp(log_teacher), np.exp(log_student)
+    if kind == "kl":
+        kept = p > 0
+        return float((p[kept] * (log_teacher[kept] - log_student[kept])).sum()), s - p
+    if kind in ("reverse-kl", "expected-entropy"):
+        costs = (log_student if kind == "reverse-kl" else 0.0) - log_teacher
+    else:
+        beta = settings[1]
+        with np.errstate(divide="ignore"):
+            log_mixture = np.logaddexp(np.log(beta) + log_teacher, np.log1p(-beta) + log_student)
+        costs = np.where(s > 0, log_student - log_mixture, 0.0)
+        of_teacher = (p[p > 0] * (log_teacher - log_mixture)[p > 0]).sum()
+        value = beta * of_teacher + (1 - beta) * (s * costs).sum()
+        # d/dπ of the whole is (1 - β) log π/m: what the mixture does to both terms cancels.
+        return float(value), (1 - beta) * s * (costs - (s * costs).sum())
+    costs = np.where(s > 0, costs, 0.0)
+    # The sum by pairs: in float64 too, π (c - Σ π c) would lose what is small beside gaps of 1e8.
+    return float((s * costs).sum()), (s[:, None] * s * (costs[:, None] - costs)).sum(axis=1)
 
 
 def expected(
@@ -82,6 +148,14 @@ def assert_matches_numpy(
     assert values.dtype == jnp.float32
     assert gradients.dtype == student.dtype
     np.testing.assert_allclose(values, expected_values, rtol=1e-5, atol=1e-5)
+    if name.startswith(("reverse", "expected", "advantage")):
+        # Each is a sum over actions, of terms as large as the row's largest gradient: no float32 sum is more exact.
+        largest = np.maximum(1.0, np.abs(expected_gradients).max(axis=-1, keepdims=True))
+        if student.dtype == np.float16:
+            expected_gradients = expected_gradients.clip(-65504, 65504)
+        gradients, expected_gradients = np.float64(gradients) / largest, expected_gradients / largest
+    elif student.dtype == np.float16:
+        expected_gradients = expected_gradients.clip(-65504, 65504)
     np.testing.assert_allclose(np.float64(gradients), expected_gradients, rtol=gradient_rtol, atol=1e-5)
 
 
@@ -132,13 +206,14 @@ EXTREME_ROWS = [
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_and_gradients_match_float64_numpy_on_extreme_inputs(name: str) -> None:
-    # A squared difference of 1e30 has no float32; it has its own test.
-    extreme = [f32(row) for row in EXTREME_ROWS if name != "mse" or max(map(abs, row)) < 1e18]
+    # A squared difference of 1e30 has no float32, and a gap of 1e30 / 0.01 is cut off; they have their own tests.
+    largest = 1e16 if "mse" in name else 1e27 if name in UNBOUNDED else np.inf
+    extreme = [f32(row) for row in EXTREME_ROWS if max(map(abs, row)) < largest]
     student, teacher = np.split(np.array(list(itertools.product(extreme, extreme))), 2, axis=1)
     assert_matches_numpy(name, student[:, 0], teacher[:, 0])
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "mse"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in (*OF_Q, *UNBOUNDED)])
 def test_a_teacher_gap_beyond_float32_is_an_ordinary_certainty(name: str) -> None:
     student = f32([[0.5, 1.0, -2.0], [-1e30, 3.0, 1e6]])
     assert_matches_numpy(name, student, f32([[3e38, -3e38, 0.0]] * 2))
@@ -150,8 +225,19 @@ def test_a_teacher_gap_beyond_float32_is_an_ordinary_certainty(name: str) -> Non
 def test_a_single_action_costs_only_a_squared_difference(name: str, value: float) -> None:
     student, teacher = f32([[2.0]]), f32([[value]])
     assert_matches_numpy(name, student, teacher)
-    if name != "mse":
+    if name not in OF_Q:
         assert evaluate(LOSSES[name], student, teacher, None)[0] == 0.0
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_a_gap_that_has_no_float32_costs_much_and_has_a_finite_gradient(name: str) -> None:
+    student = f32([[0.5, 1.0, -2.0], [-1e30, 3.0, 1e6], [0.0, 0.0, 0.0]])
+    for teacher in (f32([[3e38, -3e38, 0.0]] * 3), f32([[-3e37, 3e37, 3e37]] * 3)):
+        values, gradients = evaluate(LOSSES[name], student, teacher, None)
+        assert np.all(np.isfinite(gradients))
+        assert np.all(np.isfinite(values)) or "mse" in name
+        # The least likely of the teacher's actions is the one whose output is to fall most.
+        assert np.asarray(gradients)[2].argmax() == teacher[2].argmin()
 
 
 def test_mse_of_an_unrepresentable_square_is_infinite_with_an_exact_gradient() -> None:
@@ -282,7 +368,7 @@ def test_policies_ignore_a_constant_and_squared_differences_a_common_one(
 ) -> None:
     student, teacher = pair
     values, gradients = evaluate(LOSSES[name], student, teacher, None)
-    shifts = [(shift, shift)] if name == "mse" else [(shift, 0), (0, shift), (shift, -shift)]
+    shifts = [(shift, shift)] if name in OF_Q else [(shift, 0), (0, shift), (shift, -shift)]
     for student_shift, teacher_shift in shifts:
         shifted = evaluate(LOSSES[name], student + f32(student_shift), teacher + f32(teacher_shift), None)
         np.testing.assert_array_equal(shifted[0], values)
@@ -362,3 +448,107 @@ def test_inputs_that_break_the_contract_are_refused(name: str) -> None:
 def test_kl_refuses_a_temperature_that_is_not_positive(temperature: float) -> None:
     with pytest.raises(ValueError, match=f"temperature is {temperature}; it must be above 0"):
         kl_loss(jnp.zeros((4, 6)), jnp.zeros((4, 6)), temperature=temperature)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(pair=pairs(limit=20), masked=st.booleans(), seed=st.integers(0, 2**16))
+@no_deadline
+def test_values_and_gradients_match_float64_numpy_on_any_inputs(
+    name: str, pair: tuple[np.ndarray, np.ndarray], masked: bool, seed: int
+) -> None:
+    mask = random_mask(np.random.default_rng(seed), pair[0].shape) if masked else None
+    assert_matches_numpy(name, *pair, mask)
+
+
+@given(pair=pairs(limit=2))
+@no_deadline
+def test_jsd_is_symmetric_at_a_half_bounded_and_becomes_kl_at_its_ends(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    student, teacher = pair
+    loss = partial(jitted_jsd_loss, temperature=1.0)
+    np.testing.assert_allclose(loss(student, teacher, beta=0.5), loss(teacher, student, beta=0.5), atol=1e-6)
+    assert np.all(np.asarray(loss(student, teacher, beta=0.2)) <= -0.2 * np.log(0.2) - 0.8 * np.log(0.8) + 1e-6)
+    forward, reverse = (
+        values(student, teacher, temperature=1.0) for values in (jitted_kl_loss, jitted_reverse_kl_loss)
+    )
+    np.testing.assert_allclose(loss(student, teacher, beta=1e-4) / 1e-4, forward, rtol=0.02, atol=2e-2)
+    np.testing.assert_allclose(loss(student, teacher, beta=1 - 1e-4) / 1e-4, reverse, rtol=0.02, atol=2e-2)
+
+
+@given(pair=pairs(limit=20))
+@no_deadline
+def test_reverse_kl_is_kl_turned_round_and_expected_entropy_is_it_without_the_students_own(
+    pair: tuple[np.ndarray, np.ndarray],
+) -> None:
+    student, teacher = pair
+    reverse = jitted_reverse_kl_loss(student, teacher, temperature=1.0)
+    np.testing.assert_allclose(reverse, jitted_kl_loss(teacher, student, temperature=1.0), rtol=1e-5, atol=1e-5)
+    own = jitted_entropy(student, temperature=1.0)
+    cross = jitted_expected_entropy_loss(student, teacher, temperature=1.0)
+    np.testing.assert_allclose(cross, reverse + own, rtol=1e-5, atol=1e-5)
+
+
+@given(pair=pairs(limit=20), temperature=st.sampled_from(TEMPERATURES))
+@no_deadline
+def test_advantages_agree_exactly_where_the_students_policy_is_the_teachers(
+    pair: tuple[np.ndarray, np.ndarray], temperature: float
+) -> None:
+    _, teacher = pair
+    student = (teacher - teacher.max(axis=-1, keepdims=True)) / f32(temperature) + f32(7.0)
+    for loss in (advantage_mse_loss, partial(advantage_huber_loss, delta=1.0)):
+        np.testing.assert_allclose(loss(student, teacher, temperature=temperature), 0.0, atol=1e-4)
+
+
+def test_huber_on_advantages_pulls_at_a_far_action_and_the_best_alone() -> None:
+    # The last action is 1,000 too bad for the teacher; the student has the others right.
+    loss = partial(advantage_huber_loss, teacher_q=f32([3, 2, 1, -1000]), temperature=1.0, delta=1.0)
+    np.testing.assert_allclose(jax.grad(loss)(f32([3, 2, 1, 0])), [-1, 0, 0, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [reverse_kl_loss, expected_entropy_loss, advantage_mse_loss, kl_loss])
+@pytest.mark.parametrize("factor", [2.0**-10, 2.0**10])
+def test_losses_with_a_temperature_do_not_see_a_common_factor_of_outputs_and_temperature(
+    kind: Loss, factor: float
+) -> None:
+    student, teacher = f32(np.random.default_rng(7).normal(size=(2, 8, 6)))
+    values = kind(student, teacher, temperature=f32(0.03))
+    np.testing.assert_array_equal(kind(student, teacher * f32(factor), temperature=f32(0.03 * factor)), values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
+def test_weights_are_gaps_and_reciprocals_of_entropies_of_the_actions_that_exist(dtype: jnp.dtype) -> None:
+    rng = np.random.default_rng(8)
+    teacher = np.asarray(rng.normal(size=(64, 6)), dtype=dtype)
+    mask = random_mask(rng, teacher.shape)
+    teacher[0], mask[0] = 2.0, True
+    gaps, weights, entropies = np.zeros(64), np.zeros(64), np.zeros(64)
+    for row, present in enumerate(mask):
+        outputs = np.sort(teacher[row, present].astype(np.float64))
+        log_p = log_softmax_64(outputs / 0.5)
+        entropies[row] = -(np.exp(log_p) * log_p).sum()
+        gaps[row] = outputs[-1] - outputs[-2] if len(outputs) > 1 else 0.0
+        weights[row] = 1 / ((entropies[row] / np.log(len(outputs)) if len(outputs) > 1 else 0.0) + 0.1)
+    teacher = np.where(mask, teacher, np.asarray(np.nan, dtype=dtype))
+    np.testing.assert_allclose(action_gap_weights(teacher, mask=mask), gaps, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(policy_entropy(teacher, temperature=0.5, mask=mask), entropies, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(entropy_weights(teacher, temperature=0.5, mask=mask), weights, rtol=1e-5)
+
+
+def test_weights_of_extreme_outputs_are_finite() -> None:
+    extreme = f32([*EXTREME_ROWS, [3e38, -3e38, 0.0, 1.0]])
+    for weights in (action_gap_weights(extreme), entropy_weights(extreme, temperature=0.01)):
+        assert np.all(np.isfinite(weights)) and np.all(np.asarray(weights) >= 0.0)
+    assert np.isnan(action_gap_weights(f32([[np.nan, 1.0]]))[0])
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, -0.5, float("nan")])
+def test_a_share_of_the_mixture_is_between_0_and_1(beta: float) -> None:
+    with pytest.raises(ValueError, match="beta"):
+        jsd_loss(f32([[0.0]]), f32([[0.0]]), temperature=1.0, beta=beta)
+
+
+def test_deltas_and_temperatures_are_above_0() -> None:
+    with pytest.raises(ValueError, match="delta"):
+        huber_loss(f32([[0.0]]), f32([[0.0]]), delta=0.0)
+    for loss in (reverse_kl_loss, expected_entropy_loss, advantage_mse_loss, partial(jsd_loss, beta=0.5)):
+        with pytest.raises(ValueError, match="temperature"):
+            loss(f32([[0.0]]), f32([[0.0]]), temperature=-1.0)

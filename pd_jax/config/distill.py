@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import games_conflicts
-from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperature
+from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_student
 from pd_jax.config.protocols import protocol_conflicts
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
@@ -69,7 +69,7 @@ class DistillConfig(DistillationSettings):
         yield from super().idle()
         if self.data is None:
             yield Idle("data_order", "data", "is for recorded play, and there is no data")
-        yield from idle_temperature((self.loss.kind,))
+        yield from idle_loss(self.loss)
         yield from idle_learner(self.learner, self.num_games)
         yield from idle_student(self.student, self.num_games)
 

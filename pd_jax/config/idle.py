@@ -7,10 +7,19 @@ with, which may have begun with it. What is impossible together is another matte
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from pd_jax.config.sections import BehaviourConfig, EvaluationConfig, LearnerConfig, StudentConfig
+from pd_jax.config.sections import (
+    BehaviourConfig,
+    EvaluationConfig,
+    LearnerConfig,
+    LossConfig,
+    LossKind,
+    StudentConfig,
+    needs_temperature,
+)
 from pd_jax.environments.tasks import known_task
 
 _MULTI = ("multi3", "multi10")
@@ -34,10 +43,23 @@ class Idle(NamedTuple):
         return key == self.key or key.startswith(f"{self.key}.")
 
 
-def idle_temperature(kinds: Sequence[str], because: str = "loss.kind") -> Iterator[Idle]:
-    """A temperature, where no loss has one."""
-    if "kl" not in kinds:
-        yield Idle("loss.temperature", because, f"only the loss kl has one, and {because} is {', '.join(kinds)}")
+def idle_loss(loss: LossConfig, kinds: Sequence[str] = (), because: str = "loss.kind") -> Iterator[Idle]:
+    """What the loss does not have.
+
+    Args:
+      loss: the section.
+      kinds: those of the students, if it is not the section's alone.
+      because: the key that names them.
+    """
+    kinds = kinds or (loss.kind,)
+    named = f"{because} is {', '.join(kinds)}"
+    if not any(needs_temperature(kind, loss.weights) for kind in kinds):
+        yield Idle("loss.temperature", because, f"is of policies and advantages, and {named}")
+    if not any(dataclasses.replace(loss, kind=cast(LossKind, kind)).is_auto for kind in kinds):
+        yield Idle("loss.target_entropy", "loss.temperature", "is for a temperature that is auto, and none is")
+    for key, own in (("beta", ("jsd",)), ("delta", ("huber", "advantage_huber"))):
+        if not set(kinds) & set(own):
+            yield Idle(f"loss.{key}", because, f"is a setting of {' and '.join(own)}, and {named}")
 
 
 def idle_learner(learner: LearnerConfig, num_games: int) -> Iterator[Idle]:

@@ -10,7 +10,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import not_one_each
-from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperature
+from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_student
 from pd_jax.config.sections import Paths, PathText, Positive
 
 
@@ -44,7 +44,7 @@ class PlanConfig(DistillationSettings):
 
     def idle(self) -> Iterator[Idle]:
         yield from super().idle()
-        yield from idle_temperature((self.loss.kind,))
+        yield from idle_loss(self.loss)
         num_games = len(self.game or self.teacher or ())
         yield from idle_learner(self.learner, 2 if self.game == ("all",) else num_games)
         yield from idle_student(self.student, 2 if self.game == ("all",) else num_games)

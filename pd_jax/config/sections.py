@@ -33,19 +33,31 @@ WindowSeconds = Annotated[float, Bounds(0.1, 60.0)]
 # EnvPool takes 32-bit seeds; this leaves room for adding the offset and the lane.
 Seed = Annotated[int, Bounds(0, 2 * 10**9)]
 SeedOffset = Annotated[int, Bounds(0, 10**8)]
-Loss = Annotated[Literal["kl", "nll", "mse"], Choice("a loss")]
+LossKind = Literal[
+    "kl", "nll", "mse", "reverse_kl", "jsd", "expected_entropy", "huber", "advantage_mse", "advantage_huber"
+]
+Loss = Annotated[LossKind, Choice("a loss")]
+Q_LOSSES = ("mse", "huber")
+ADVANTAGE_LOSSES = ("advantage_mse", "advantage_huber")
 DataOrder = Annotated[Literal["recorded", "shuffled"], Choice("an order of recorded play")]
 if TYPE_CHECKING:
     # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
     Words = str | tuple[str, ...]
     Paths = str | tuple[str, ...]
     PerGameLanes = int | tuple[int, ...]
-    PerGamePositive = float | tuple[float, ...]
+    PerGameTemperature = float | Literal["auto"] | tuple[float | Literal["auto"], ...]
 else:
     Words = Annotated[tuple[str, ...], OneOrMany()]
     Paths = Annotated[tuple[str, ...], OneOrMany(), FilePath()]
     PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
-    PerGamePositive = Annotated[tuple[Positive, ...], OneOrMany()]
+    PerGameTemperature = Annotated[tuple[Positive | Literal["auto"], ...], OneOrMany()]
+
+
+def needs_temperature(kind: str, weights: str) -> bool:
+    """Whether a loss of this kind, or these weights of examples, depend on a temperature."""
+    return kind not in ("nll", *Q_LOSSES) or weights == "entropy"
+
+
 # Of a file or a directory; of a teacher, a name as well.
 PathText = Annotated[str, FilePath()]
 RunDirectories = tyro.conf.Positional[
@@ -190,20 +202,74 @@ class LossConfig:
     """What the student is asked to match."""
 
     kind: Loss = "kl"
-    """KL from the sharpened teacher, NLL of its best action, or MSE on its Q-values."""
-    temperature: PerGamePositive | None = None
-    """The teacher's outputs are divided by it (kl only): one number for all games, or one for each in their order; None
-    is 0.01 for Q-values and 1.0 for logits."""
+    """What the student is to match: the teacher's policy at the temperature (kl, reverse_kl, jsd, expected_entropy),
+    its best action (nll), its Q-values (mse, huber), or its advantages in units of the temperature (advantage_mse,
+    advantage_huber)."""
+    temperature: PerGameTemperature | None = None
+    """The teacher's outputs are divided by it (not in nll, mse and huber): one number for all games, or one for each in
+    their order; auto finds the one at which the teacher's policy has target_entropy, whatever the outputs' scale. None
+    is 0.01 for Q-values and 1.0 for logits, and auto for advantages."""
+    target_entropy: Annotated[float, Bounds(0.001, 0.99)] = 0.1
+    """Mean entropy of the teacher's policy over the play, as a share of the logarithm of the number of actions, that
+    the temperature auto is to give."""
+    beta: Annotated[float, Bounds(1e-6, 1 - 1e-6)] = 0.5
+    """The teacher's share of the mixture (jsd only): near 0 it learns as kl, near 1 as reverse_kl."""
+    delta: Positive = 1.0
+    """Differences above it count by their size and not by its square (huber, in units of Q, and advantage_huber, in
+    units of the temperature)."""
+    weights: Annotated[Literal["none", "action_gap", "entropy"], Choice("a weight of examples")] = "none"
+    """What a state counts in the loss: as much as every other; by the teacher's action gap there; or the more, the less
+    entropy its policy has at the temperature."""
 
     def __post_init__(self) -> None:
         make_tuples(self)
 
+    def of_kind(self, kind: LossKind, temperature: PerGameTemperature | None) -> LossConfig:
+        """These settings for another loss, without those that it does not have."""
+        other = dataclasses.replace(self, kind=kind, temperature=temperature)
+        own = {"beta": kind == "jsd", "delta": "huber" in kind, "target_entropy": other.is_auto}
+        default = LossConfig()
+        return dataclasses.replace(other, **{name: getattr(default, name) for name, has in own.items() if not has})
+
+    @property
+    def gives_q(self) -> bool:
+        """Whether a student of this loss gives Q-values; otherwise it gives the logits of a policy."""
+        return self.kind in Q_LOSSES
+
+    @property
+    def has_temperature(self) -> bool:
+        """Whether what the student learns depends on a temperature."""
+        return needs_temperature(self.kind, self.weights)
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether a temperature is found from the play, of any game."""
+        return self.has_temperature and "auto" in self._temperatures
+
+    def is_auto_for(self, game: int) -> bool:
+        """Whether the temperature of a game is found from its play."""
+        return self.has_temperature and self._temperature_of(game) == "auto"
+
     def temperature_for(self, game: int = 0, *, teacher_gives_logits: bool) -> float:
-        """The temperature of a game; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not."""
-        if self.temperature is not None:
-            assert isinstance(self.temperature, tuple)
-            return self.temperature[game if len(self.temperature) > 1 else 0]
-        return 1.0 if teacher_gives_logits else 0.01
+        """The temperature of a game; Q-values are flat and need sharpening (Rusu et al. 2016), logits do not.
+
+        Where it is found from the play, this is what it is until then.
+        """
+        own = self._temperature_of(game)
+        if own is None or own == "auto":
+            return 1.0 if teacher_gives_logits else 0.01
+        return own
+
+    @property
+    def _temperatures(self) -> tuple[float | Literal["auto"] | None, ...]:
+        if self.temperature is None:
+            return ("auto" if self.kind in ADVANTAGE_LOSSES else None,)
+        assert isinstance(self.temperature, tuple)
+        return self.temperature
+
+    def _temperature_of(self, game: int) -> float | Literal["auto"] | None:
+        own = self._temperatures
+        return own[game if len(own) > 1 else 0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

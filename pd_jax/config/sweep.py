@@ -6,23 +6,24 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
-from pd_jax.config.idle import Idle, idle_learner, idle_student, idle_temperature
+from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_student
 from pd_jax.config.sections import (
     Count,
     HostsConfig,
     Jobs,
     Loss,
-    LossConfig,
+    LossKind,
     Paths,
     PathText,
     Positive,
     Seed,
     StudentNetwork,
     Words,
+    needs_temperature,
 )
 from pd_jax.errors import UserError
 from pd_jax.system.text import show
@@ -38,8 +39,8 @@ class GridConfig:
     """Students; None is student.network."""
     losses: tuple[Loss, ...] | None = None
     """Losses; None is loss.kind."""
-    temperatures: tuple[Positive, ...] | None = None
-    """Temperatures, of the cells with the loss kl alone; None is loss.temperature."""
+    temperatures: tuple[Positive | Literal["auto"], ...] | None = None
+    """Temperatures, or auto, of the cells whose loss has one; None is loss.temperature."""
     learning_rates: tuple[Positive, ...] | None = None
     """Learning rates; None is learner.learning_rate."""
     seeds: tuple[Seed, ...] | None = None
@@ -52,12 +53,12 @@ class Variant:
 
     Attributes:
       network, loss, learning_rate, seed: the student's.
-      temperature: of the loss kl; None is the sweep's own, and is all that other losses have.
+      temperature: of a loss that has one; None is the sweep's own, and is all that other losses have.
     """
 
     network: StudentNetwork
-    loss: Loss
-    temperature: float | None
+    loss: LossKind
+    temperature: float | Literal["auto"] | None
     learning_rate: float
     seed: int
 
@@ -115,7 +116,8 @@ class SweepConfig(DistillationSettings):
         rates, seeds = grid.learning_rates or (self.learner.learning_rate,), grid.seeds or (self.seed,)
         networks, losses = grid.networks or (self.student.network,), grid.losses or (self.loss.kind,)
         for network, loss in itertools.product(networks, losses):
-            temperatures = grid.temperatures if grid.temperatures and loss == "kl" else (None,)
+            has_temperature = needs_temperature(loss, self.loss.weights)
+            temperatures = grid.temperatures if grid.temperatures and has_temperature else (None,)
             found += [Variant(network, loss, *rest) for rest in itertools.product(temperatures, rates, seeds)]
         return tuple(found)
 
@@ -143,7 +145,7 @@ class SweepConfig(DistillationSettings):
             seed=variant.seed,
             env=env,
             student=dataclasses.replace(self.student, network=variant.network),
-            loss=LossConfig(kind=variant.loss, temperature=self._temperature(index, variant)),
+            loss=self.loss.of_kind(variant.loss, self._temperature(index, variant)),
             learner=dataclasses.replace(self.learner, learning_rate=variant.learning_rate),
             evaluation=dataclasses.replace(self.evaluation, seed_offset=self._starts - variant.seed),
         )
@@ -173,7 +175,8 @@ class SweepConfig(DistillationSettings):
         ):
             if getattr(grid, axis) is not None:
                 yield Idle(key, f"grid.{axis}", f"grid.{axis} has those of all cells")
-        yield from idle_temperature(grid.losses or (self.loss.kind,), "grid.losses" if grid.losses else "loss.kind")
+        own = self.loss if grid.temperatures is None else dataclasses.replace(self.loss, temperature=grid.temperatures)
+        yield from idle_loss(own, grid.losses or (), "grid.losses" if grid.losses else "loss.kind")
         # Every cell is of one game.
         yield from idle_learner(self.learner, 1)
         because = "grid.networks" if grid.networks else "student.network"
@@ -206,8 +209,13 @@ class SweepConfig(DistillationSettings):
             except UserError as error:
                 yield "cells", str(error)
         losses = self.grid.losses or (self.loss.kind,)
-        if self.grid.temperatures is not None and "kl" not in losses:
-            yield "grid.temperatures", f"only the loss kl has a temperature, and the grid has {', '.join(losses)}"
+        if self.grid.temperatures is not None and not any(
+            needs_temperature(loss, self.loss.weights) for loss in losses
+        ):
+            yield (
+                "grid.temperatures",
+                f"policies and advantages have a temperature, and the grid has {', '.join(losses)}",
+            )
         for seed in self.grid.seeds or ():
             if not 0 <= self._starts - seed <= 10**8:
                 yield (
@@ -229,10 +237,11 @@ class SweepConfig(DistillationSettings):
         """Seed of the games of all evaluations."""
         return self.seed + self.evaluation.seed_offset
 
-    def _temperature(self, index: int, variant: Variant) -> float | None:
-        """Of one cell; None leaves it to the teacher's kind, and is all that losses other than kl have."""
+    def _temperature(self, index: int, variant: Variant) -> float | Literal["auto"] | None:
+        """Of one cell; None leaves it to the loss and the teacher's kind, and is all that a loss without one has."""
         own = self.loss.temperature
-        if variant.loss != "kl" or variant.temperature is not None or own is None:
+        has_temperature = needs_temperature(variant.loss, self.loss.weights)
+        if not has_temperature or variant.temperature is not None or own is None:
             return variant.temperature
         assert isinstance(own, tuple)
         return own[index if len(own) > 1 else 0]
@@ -255,6 +264,8 @@ def _duplicates(values: Sequence[Any]) -> list[Any]:
     return [value for index, value in enumerate(values) if values[:index].count(value) == 1]
 
 
-def _spell(number: float) -> str:
-    """The shortest usual spelling that stands for this very number."""
+def _spell(number: float | str) -> str:
+    """The shortest usual spelling that stands for this very number; a word as it is."""
+    if isinstance(number, str):
+        return number
     return short if float(short := f"{number:g}") == number else repr(number)

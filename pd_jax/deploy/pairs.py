@@ -53,6 +53,8 @@ def reading_of(student: GreedyPolicy, teacher: GreedyPolicy) -> Reading:
     temperature = LossConfig().temperature_for(teacher_gives_logits=teacher.gives_logits)
     if isinstance(student, StudentPolicy) and not isinstance(student.trained.config, TrainTeacherConfig):
         loss, place = student.trained.config.loss, student.trained.names.index(student.task.name)
-        if loss.kind == "kl":
-            temperature = loss.temperature_for(place, teacher_gives_logits=teacher.gives_logits)
+        if loss.has_temperature:
+            found = student.trained.temperature(place)
+            own = loss.temperature_for(place, teacher_gives_logits=teacher.gives_logits)
+            temperature = own if found is None else found
     return Reading(temperature, 1.0 if student.gives_logits else temperature)

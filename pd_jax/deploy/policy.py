@@ -110,9 +110,10 @@ class StudentPolicy(GreedyPolicy):
 
     @property
     def gives_logits(self) -> bool:
-        """Whether the outputs are a policy's logits: so they are unless the student has learnt Q-values (``mse``)."""
+        """Whether the outputs are a policy's logits: so they are unless the student has learnt Q-values (``mse``,
+        ``huber``)."""
         config = self.trained.config
-        return not isinstance(config, TrainTeacherConfig) and config.loss.kind != "mse"
+        return not isinstance(config, TrainTeacherConfig) and not config.loss.gives_q
 
     def for_game(self, game: str) -> StudentPolicy:
         """The same student as the policy of one of its games.

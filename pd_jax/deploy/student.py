@@ -48,6 +48,10 @@ class TrainedStudent:
         """Its network's name."""
         return self.config.network if isinstance(self.config, TrainTeacherConfig) else self.config.student.network
 
+    def temperature(self, place: int) -> float | None:
+        """What the outputs of a game's teacher were divided by, if that was found from the play."""
+        return self.counters.games[place].temperature if place < len(self.counters.games) else None
+
     @property
     def names(self) -> tuple[str, ...]:
         """The games it plays, in the order of its heads."""

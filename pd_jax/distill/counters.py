@@ -26,6 +26,8 @@ class GameCounters:
       recorded_steps: time steps per lane of it that the run uses; it may have grown since.
       stopped_at: the step, counted as ``env_steps``, at which the teacher's outputs became NaN or infinite and its play
         was stopped; None if that has not happened.
+      temperature: that was found from the play; None if none is to be, or none has been yet.
+      temperature_of: the teacher whose outputs it was found from, by its fingerprint; of one that learns, by its steps.
     """
 
     name: str = ""
@@ -34,6 +36,8 @@ class GameCounters:
     recording: str = ""
     recorded_steps: int = 0
     stopped_at: int | None = None
+    temperature: float | None = None
+    temperature_of: str = ""
 
     def summarise(self, *, is_one_of_several: bool) -> dict[str, Any]:
         """What the summary says of the game beside its scores."""

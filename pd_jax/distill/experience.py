@@ -61,6 +61,18 @@ class PlayAhead:
     """The round to come may be played."""
 
 
+@dataclasses.dataclass(frozen=True)
+class SettleTemperatures:
+    """The temperatures of some games are to be found from the play so far, for the updates to come; answered by a
+    list of `pd_jax.learner.learner.FoundTemperature`.
+
+    Attributes:
+      games: places of those of which there is something to learn.
+    """
+
+    games: tuple[int, ...]
+
+
 PlayRequest = OpenPlay | Refill | LetAct | PlayRound | PlayAhead
 """What a session asks for: it trains one student, and what that learns from may be other students' too."""
 

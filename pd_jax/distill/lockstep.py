@@ -13,14 +13,18 @@ import itertools
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from pd_jax.config.distill import DistillConfig
-from pd_jax.distill.experience import Experience, PlayRequest
+from pd_jax.distill.experience import Experience, PlayRequest, SettleTemperatures
 from pd_jax.distill.session import DistillSession
 from pd_jax.distill.setup import make_setup, open_distill_run
 from pd_jax.errors import UserError
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.ensemble import EnsembleLearner, fetch_members
-from pd_jax.learner.objective import loss_at, temperatures
+from pd_jax.learner.learner import FoundTemperature
+from pd_jax.learner.objective import loss_at, make_auto, temperatures, weigh_at
 from pd_jax.resources.ledger import Ledger
 from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.requests import Dispatched, Update
@@ -29,6 +33,8 @@ from pd_jax.runs.tools import Tools, open_metrics
 from pd_jax.system.interrupts import Interrupted, Interrupts
 from pd_jax.system.progress import Meter, Progress
 from pd_jax.teachers import Teacher
+
+Request = PlayRequest | SettleTemperatures | Update
 
 
 def distill_together(
@@ -94,7 +100,10 @@ class _Group:
                 temperatures(session.config.loss, session.setup.gives_logits)[0] for session in sessions.values()
             ],
             learning_rates=[session.config.learner.learning_rate for session in sessions.values()],
+            weigh_at=functools.partial(weigh_at, first.config.loss, first.setup.student),
+            auto=make_auto(first.config.loss, first.setup.student, first.setup.gives_logits),
         )
+        self._learner = first.learner
         self._devices = first.setup.devices
         self._say = first.progress.print
         self._states = self._ensemble.stack([session.first_state() for session in sessions.values()])
@@ -134,9 +143,9 @@ class _Group:
         answers: Mapping[int, Any],
         failure: BaseException | None,
         failures: dict[int, UserError],
-    ) -> dict[int, PlayRequest | Update]:
+    ) -> dict[int, Request]:
         """Hands every session its answer, or raises the failure in each, and returns what each asks for next."""
-        requests: dict[int, PlayRequest | Update] = {}
+        requests: dict[int, Request] = {}
         interrupt: Interrupted | None = None
         for index, training in trainings.items():
             try:
@@ -155,8 +164,10 @@ class _Group:
                 trainings[index].throw(interrupt)
         raise interrupt
 
-    def _perform(self, request: PlayRequest | Update) -> dict[int, Any]:
+    def _perform(self, request: Request) -> dict[int, Any]:
         """The answer for each session to what all have asked for."""
+        if isinstance(request, SettleTemperatures):
+            return dict.fromkeys(self._sessions, self._settle_temperatures(request.games))
         if not isinstance(request, Update):
             return dict.fromkeys(self._sessions, self._experience.perform(request, say=self._say))
         stored = self._experience.replay.stored
@@ -167,6 +178,15 @@ class _Group:
         # A copy for each, who adds to it.
         calls = [Dispatched(fetch, lambda: dict(take_values())) for fetch in fetches]
         return dict(zip(self._sessions, calls, strict=True))
+
+    def _settle_temperatures(self, games: tuple[int, ...]) -> list[FoundTemperature]:
+        """All sessions have the same: they learn from one replay."""
+        one = jax.tree.map(lambda leaf: leaf[:, 0], self._states)
+        one, found = self._learner.settle_temperatures(one, self._experience.replay.stored, games)
+        assert one.temperature is not None
+        each = jnp.repeat(one.temperature[:, None], len(self._sessions), axis=1)
+        self._states = dataclasses.replace(self._states, temperature=jax.device_put(each, self._devices.sharding))
+        return found
 
     def _state_of(self, place: int) -> Any:
         return self._ensemble.unstack(self._states, place)

@@ -23,12 +23,14 @@ from pd_jax.distill.experience import (
     PlayRequest,
     PlayRound,
     Refill,
+    SettleTemperatures,
 )
 from pd_jax.distill.lineage import write_distillation_lineage
 from pd_jax.distill.replay_checkpoint import ReplaySaver
 from pd_jax.distill.scorer import Scorer
 from pd_jax.distill.setup import DistillSetup, make_setup, open_distill_run
 from pd_jax.distill.summary import draw_distillation, game_values, summarise_distillation, write_details
+from pd_jax.distill.temperatures import due_temperatures, note_temperatures, temperature_values
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.divergence import DivergenceError, check_weights
 from pd_jax.learner.learner import LearnerState
@@ -135,8 +137,12 @@ class DistillSession(StudentSession[DistillCounters]):
                 stack.callback(self.replays.close)
             drive(self.training(), partial(self._perform, experience))
 
-    def _perform(self, experience: Experience, request: PlayRequest | Update) -> Any:
+    def _perform(self, experience: Experience, request: PlayRequest | SettleTemperatures | Update) -> Any:
         """Does what this session asks for, alone."""
+        if isinstance(request, SettleTemperatures):
+            stored = experience.replay.stored
+            self._state, found = self.learner.settle_temperatures(self._state, stored, request.games)
+            return found
         if not isinstance(request, Update):
             if isinstance(request, OpenPlay) and hosts.current() is None:
                 self._compile_ahead(experience)
@@ -234,7 +240,7 @@ class DistillSession(StudentSession[DistillCounters]):
         """Words that processes tell each other, which must not come up again after a roll-back."""
         return f"{words} of attempt {self.roll_backs_here}"
 
-    def training(self) -> Generator[PlayRequest | Update, Any, None]:
+    def training(self) -> Generator[PlayRequest | SettleTemperatures | Update, Any, None]:
         """As of every student; a state that went wrong is kept."""
         try:
             yield from super().training()
@@ -256,7 +262,7 @@ class DistillSession(StudentSession[DistillCounters]):
         else:
             yield Refill(rounds, in_mid_round)
 
-    def play(self, index: int, *, is_new: bool) -> Generator[PlayRequest, Any, None]:
+    def play(self, index: int, *, is_new: bool) -> Generator[PlayRequest | SettleTemperatures, Any, None]:
         """The teachers play, or the student does and they label; the next round may be played during the updates."""
         self.progress.status(f"round {index + 1} of {self.config.schedule.rounds}: play")
         if is_new:
@@ -264,6 +270,7 @@ class DistillSession(StudentSession[DistillCounters]):
             self.counters.note_play((yield PlayRound()))
         # Here, and not in the next all-reduce, whose patience is shorter than a slow emulator's.
         hosts.wait_for_all(self._once(f"play of round {index}"))
+        yield from self._settle_temperatures()
         if hosts.is_primary():
             # Not before: a run that finds nothing more to learn from keeps its results.
             self.run_directory.remove_results()
@@ -276,6 +283,18 @@ class DistillSession(StudentSession[DistillCounters]):
         if behaviour.student_acts:
             share = behaviour.student_share(finished_rounds, self.config.schedule.rounds)
             yield LetAct(ActingStudent(self.first_state().variables, share))
+
+    def _settle_temperatures(self) -> Generator[SettleTemperatures, Any, None]:
+        """Has the temperatures found that none has been found for, or for another teacher."""
+        games = self.counters.games
+        teachers = [game.teacher_sha256 for game in games]
+        due = due_temperatures(self.config.loss, games, teachers)
+        if not due:
+            return
+        found = yield SettleTemperatures(due)
+        for line in note_temperatures(self.setup, games, teachers, due, found):
+            self.progress.print(line)
+        self.metrics.write(self.counters.updates, temperature_values(self.setup.names, games))
 
     def write_call(self, metrics: Mapping[str, Any], values: dict[str, float]) -> None:
         """The metrics of a call, and of its games."""

@@ -23,7 +23,7 @@ from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.learner import Learner
-from pd_jax.learner.objective import make_divergence, make_loss
+from pd_jax.learner.objective import make_auto, make_objective
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
@@ -121,14 +121,16 @@ class DistillSetup:
     def make_learner(self) -> Learner:
         """The student's learner; of several games it measures the divergence of each as well."""
         student, config = self.student, self.config
-        several = len(self.tasks) > 1
+        objective = make_objective(config.loss, student, self.gives_logits)
         return Learner(
             student,
-            make_loss(config.loss, student, self.gives_logits),
+            objective.loss,
             config.learner,
             self.devices,
             total_updates=self.total_updates,
-            divergence=make_divergence(config.loss, student, self.gives_logits) if several else None,
+            divergence=objective.divergence,
+            weigh=objective.weigh,
+            auto=make_auto(config.loss, student, self.gives_logits),
         )
 
     def notes_on_recordings(self, total_env_steps: Sequence[int]) -> list[str]:

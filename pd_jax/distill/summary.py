@@ -10,9 +10,9 @@ import numpy as np
 
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.setup import DistillSetup
+from pd_jax.distill.temperatures import temperatures_in_use
 from pd_jax.evaluation.comparison import Comparison
 from pd_jax.evaluation.scores import Score
-from pd_jax.learner.objective import temperatures
 from pd_jax.report.page import write_run_page
 from pd_jax.runs.details import Details, TaughtBy
 from pd_jax.runs.directory import RunDirectory
@@ -57,12 +57,15 @@ def summarise_distillation(
       wall_seconds: that the run took, in all sessions together.
     """
     config, teaching = setup.config, [teacher.metadata for teacher in setup.teachers]
+    temperatures = temperatures_in_use(config.loss, setup.gives_logits, counters.games)
     about: dict[str, Any] = {
         "student_network": config.student.network,
         "teacher_network": one_or_list([metadata.network for metadata in teaching]),
         "teacher": one_or_list([metadata.name for metadata in teaching]),
         "loss": config.loss.kind,
-        "temperature": one_or_list(temperatures(config.loss, setup.gives_logits)) if config.loss.kind == "kl" else None,
+        "temperature": None if temperatures is None else one_or_list(temperatures),
+        **({"target_entropy": config.loss.target_entropy} if config.loss.is_auto else {}),
+        **({} if config.loss.weights == "none" else {"weights": config.loss.weights}),
         "behaviour": config.behaviour.policy,
         **({} if counters.init_from is None else {"init_from": counters.init_from}),
         "evaluation_epsilon": config.evaluation.epsilon,

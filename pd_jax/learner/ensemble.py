@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from pd_jax.config.sections import LearnerConfig
-from pd_jax.learner.objective import LossFunction
+from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
 from pd_jax.learner.update import LearnerState, Metrics, UpdateRule, make_rule, updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
@@ -35,6 +35,8 @@ class EnsembleLearner:
       total_updates: of the whole run.
       temperatures: of each student.
       learning_rates: of each student.
+      weigh_at: gives what examples count at a temperature; None has all count the same.
+      auto: of temperatures that are in the students' states; ``loss_at`` and ``weigh_at`` are then not looked at.
 
     Raises:
       ValueError: the minibatch does not split evenly over the devices, or there is not a temperature for each rate.
@@ -50,11 +52,13 @@ class EnsembleLearner:
         total_updates: int,
         temperatures: Sequence[float],
         learning_rates: Sequence[float],
+        weigh_at: Callable[[Any], WeightFunction | None] = lambda _: None,
+        auto: AutoTemperature | None = None,
     ) -> None:
         if len(temperatures) != len(learning_rates):
             raise ValueError(f"{len(temperatures)} temperatures for {len(learning_rates)} learning rates")
         self._student = student
-        self._loss_at = loss_at
+        self._loss_at, self._weigh_at, self._auto = loss_at, weigh_at, auto
         self._config = config
         self._devices = devices
         self._total_updates = total_updates
@@ -112,6 +116,8 @@ class EnsembleLearner:
             dataclasses.replace(self._config, learning_rate=learning_rate),
             self._devices,
             total_updates=self._total_updates,
+            weigh=self._weigh_at(temperature),
+            auto=self._auto,
         )
 
 

@@ -6,14 +6,15 @@ import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pd_jax.config.sections import LearnerConfig
-from pd_jax.learner.objective import LossFunction
+from pd_jax.config.sections import LearnerConfig, LossConfig
+from pd_jax.learner import temperature
+from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
 from pd_jax.learner.update import (
     Games,
     LearnerState,
@@ -33,13 +34,21 @@ from pd_jax.types import Batch
 T = TypeVar("T")
 
 
-def learner_template(student: Student, config: LearnerConfig) -> LearnerState:
+class FoundTemperature(NamedTuple):
+    """A temperature that was found from the play, and the mean entropy of the teacher's policy at it, in nats."""
+
+    temperature: float
+    entropy: float
+
+
+def learner_template(student: Student, config: LearnerConfig, loss: LossConfig) -> LearnerState:
     """Shapes and dtypes of a learner's state, which is what its checkpoints hold, without computing any of it."""
 
     def init(key: Array) -> LearnerState:
         variables = student.init(key)
         optimizer_state = make_optimizer(config, total_updates=1).init(variables)
-        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key)
+        temperature = jnp.zeros(student.num_games, jnp.float32) if loss.is_auto else None
+        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key, temperature)
 
     template: LearnerState = jax.eval_shape(init, jax.random.key(0))
     return template
@@ -56,6 +65,9 @@ class Learner:
       devices: that share each minibatch.
       total_updates: of the whole run, over which a decaying learning rate falls.
       divergence: as ``loss``; measured and reported as ``game_kl``, not learnt from. None reports none.
+      weigh: what examples count in the loss; None has all count the same.
+      auto: of temperatures that are found from the play and kept in the state; ``loss``, ``divergence`` and ``weigh``
+        are then not looked at.
 
     Attributes:
       rule: of its updates, see :mod:`pd_jax.learner.update`.
@@ -73,8 +85,19 @@ class Learner:
         *,
         total_updates: int,
         divergence: LossFunction | None = None,
+        weigh: WeightFunction | None = None,
+        auto: AutoTemperature | None = None,
     ) -> None:
-        rule = make_rule(student, loss, config, devices, total_updates=total_updates, divergence=divergence)
+        rule = make_rule(
+            student,
+            loss,
+            config,
+            devices,
+            total_updates=total_updates,
+            divergence=divergence,
+            weigh=weigh,
+            auto=auto,
+        )
         self.rule = rule
         self._devices = devices
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.
@@ -84,6 +107,7 @@ class Learner:
         self._init_everywhere = devices.on_every(functools.partial(init_state, rule), options)
         self._update = devices.map(functools.partial(update, rule), donate=(0,))
         self._update_many: dict[tuple[int, Games], Any] = {}
+        self._settle: dict[tuple[int, ...], Any] = {}
         self._compiling: dict[tuple[int, Games], Future[Any]] = {}
 
     def init(self, key: Array) -> LearnerState:
@@ -140,6 +164,28 @@ class Learner:
         if (compiling := self._compiling.pop((num_updates, games), None)) is not None:
             compiling.result()
         return self._many(num_updates, games)(state, stored)
+
+    def settle_temperatures(
+        self, state: LearnerState, stored: tuple[ReplayState, ...], games: tuple[int, ...]
+    ) -> tuple[LearnerState, list[FoundTemperature]]:
+        """Finds the temperatures of some games from what is stored, on the devices; they are part of the state then.
+
+        Args:
+          state: with a device axis.
+          stored: as for :meth:`update_from_replay`; those of ``games`` are not empty.
+          games: places of games whose temperature is to be found.
+
+        Returns:
+          the state, and what was found of each of ``games``.
+        """
+        if games not in self._settle:
+            assert self.rule.auto is not None
+            mask = jnp.asarray(self.rule.student.mask)
+            settle = functools.partial(temperature.settle, self.rule.auto, mask, self._devices, games=games)
+            self._settle[games] = self._devices.map(settle)
+        state, found = self._settle[games](state, stored)
+        values, entropies = self._devices.fetch_first(found)
+        return state, [FoundTemperature(*map(float, each)) for each in zip(values, entropies, strict=True)]
 
     def compile_ahead(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> None:
         """Traces what :meth:`update_from_replay` will run, and compiles it in a thread, which that method waits for.

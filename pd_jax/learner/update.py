@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import chex
@@ -27,7 +27,7 @@ from jax import Array, lax
 from pd_jax.config.sections import LearnerConfig
 from pd_jax.learner.gradients import MeanLoss, gradient_parts, mean_gradients
 from pd_jax.learner.muon import muon
-from pd_jax.learner.objective import LossFunction
+from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
 from pd_jax.networks.student import Student
 from pd_jax.replay import rings
 from pd_jax.replay.rings import ReplayState
@@ -52,12 +52,14 @@ class LearnerState:
       optimizer_state: optax's.
       updates: int32 scalar, updates done.
       key: PRNG key of the sampling.
+      temperature: of each game, float32 ``[G]``, where some are found from the play; None where all are settings.
     """
 
     variables: Any
     optimizer_state: Any
     updates: Array
     key: Array
+    temperature: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,9 @@ class UpdateRule:
       alternates: whether an update sees one game after another; otherwise it sees every game.
       share: examples of each game in one device's part of a minibatch.
       gradient_parts: that the gradients of such a share are taken in, one after another; divides it.
+      weigh: what examples count; the mean over each game's minibatch, of all devices together, becomes 1. None has all
+        count the same.
+      auto: of temperatures that are part of the state, on which then loss, divergence and weights depend.
     """
 
     student: Student
@@ -81,11 +86,22 @@ class UpdateRule:
     alternates: bool
     share: int
     gradient_parts: int
+    weigh: WeightFunction | None = None
+    auto: AutoTemperature | None = None
 
     @property
     def num_games(self) -> int:
         """G."""
         return self.student.num_games
+
+    def at(self, temperature: Array | None) -> UpdateRule:
+        """The rule at the temperatures of a state, which may be traced."""
+        if self.auto is None or temperature is None:
+            return self
+        objective = self.auto.objective_at(temperature)
+        return dataclasses.replace(
+            self, loss=objective.loss, divergence=objective.divergence, weigh=objective.weigh, auto=None
+        )
 
 
 def make_rule(
@@ -96,6 +112,8 @@ def make_rule(
     *,
     total_updates: int,
     divergence: LossFunction | None = None,
+    weigh: WeightFunction | None = None,
+    auto: AutoTemperature | None = None,
 ) -> UpdateRule:
     """The rule that a configuration asks for.
 
@@ -105,7 +123,7 @@ def make_rule(
         be traced.
       devices: that share each minibatch.
       total_updates: of the whole run, over which a decaying learning rate falls.
-      divergence: the rule's.
+      divergence, weigh, auto: the rule's.
 
     Returns:
       what the functions of this module take.
@@ -126,6 +144,8 @@ def make_rule(
         alternates=config.games == "alternating" and student.num_games > 1,
         share=share,
         gradient_parts=gradient_parts(student, config, devices),
+        weigh=weigh,
+        auto=auto,
     )
 
 
@@ -155,7 +175,8 @@ def init_state(rule: UpdateRule, key: Array) -> LearnerState:
     """A fresh student, before its first update."""
     init_key, key = jax.random.split(key)
     variables = rule.student.init(init_key)
-    return LearnerState(variables, rule.optimizer.init(variables), jnp.zeros((), jnp.int32), key)
+    temperature = None if rule.auto is None else jnp.asarray(rule.auto.start, jnp.float32)
+    return LearnerState(variables, rule.optimizer.init(variables), jnp.zeros((), jnp.int32), key, temperature)
 
 
 def updates_from_replay(
@@ -178,6 +199,7 @@ def updates_from_replay(
     Returns:
       the next state and the metrics, means over those updates that saw the game.
     """
+    rule = rule.at(state.temperature)
     seen = games_seen(rule, state.updates + jnp.arange(num_updates), games)
     state, metrics = lax.scan(lambda s, _: update_from_replay(rule, s, stored, games), state, length=num_updates)
     return state, {
@@ -208,7 +230,17 @@ def update_from_replay(
         batches = [fetch(rule, store, *here) for store, here in zip(stored, zip(*places, strict=True), strict=True)]
         return jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
 
-    return update_on_all(rule, state, jax.tree.map(lambda *parts: jnp.stack(parts), *places), games, fetch_all)
+    drawn = jax.tree.map(lambda *parts: jnp.stack(parts), *places)
+    if rule.weigh is None:
+        return update_on_all(rule, state, drawn, games, fetch_all)
+    # All weights come before the first part of the minibatch: their mean is that of all of it.
+    weights = normalised_weights(rule.weigh, fetch_outputs(rule, stored, places))
+
+    def fetch_weighed(part: Any) -> Batch:
+        places, weights = part
+        return dataclasses.replace(fetch_all(places), weights=weights)
+
+    return update_on_all(rule, state, (drawn, weights), games, fetch_weighed)
 
 
 @jax.named_scope("sample")
@@ -239,6 +271,31 @@ def fetch(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array) -> 
     return Batch(rule.student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
 
 
+@jax.named_scope("sample")
+def fetch_outputs(rule: UpdateRule, stored: tuple[ReplayState, ...], places: Sequence[tuple[Array, Array]]) -> Array:
+    """The teachers' outputs alone of what :func:`fetch` gives, ``[G, B, A]``."""
+    each = []
+    for store, (lanes, slots) in zip(stored, places, strict=True):
+        outputs = rings.take(store, "teacher_q", lanes, slots)
+        each.append(jnp.pad(outputs, ((0, 0), (0, rule.student.num_actions - outputs.shape[-1]))))
+    return jnp.stack(each)
+
+
+def normalised_weights(weigh: WeightFunction, teacher_q: Array) -> Array:
+    """What examples count: 1 in the mean over each game's minibatch, of all devices together.
+
+    Args:
+      weigh: gives the weights as they are.
+      teacher_q: of this device's share, float32 ``[G, B, A]``.
+
+    Returns:
+      float32 ``[G, B]``; all are 1 where all weights are 0.
+    """
+    weights = weigh(teacher_q)
+    mean = mean_over_devices(weights.mean(axis=1, keepdims=True))
+    return jnp.where(mean > 0.0, weights / jnp.where(mean > 0.0, mean, 1.0), 1.0)
+
+
 def update(rule: UpdateRule, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
     """One update from a given minibatch.
 
@@ -248,8 +305,11 @@ def update(rule: UpdateRule, state: LearnerState, batch: Batch) -> tuple[Learner
       batch: this device's share, ``[G, B, ...]``. Where games alternate, only that of game ``state.updates`` mod G is
         used.
     """
+    rule = rule.at(state.temperature)
     if rule.alternates:
         return update_on_one(rule, state, jax.tree.map(lambda leaf: leaf[state.updates % rule.num_games], batch))
+    if rule.weigh is not None:
+        batch = dataclasses.replace(batch, weights=normalised_weights(rule.weigh, batch.teacher_q))
     return update_on_all(rule, state, batch)
 
 
@@ -271,7 +331,8 @@ def update_on_all(
     """
 
     def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        measures = measure(rule, rule.student.apply(variables, batch.observations), batch.teacher_q)
+        outputs = rule.student.apply(variables, batch.observations)
+        measures = measure(rule, outputs, batch.teacher_q, batch.weights)
         learnt = measures["loss"] if games is None else measures["loss"][jnp.array(games)]
         return learnt.mean(), measures
 
@@ -284,12 +345,16 @@ def update_on_one(
     """An update from ``[B, ...]`` of the game whose turn it is; other arguments as for :func:`update_on_all`."""
     game = game_in_turn(rule, state.updates, games)
     is_game = (jnp.arange(rule.num_games) == game)[:, None, None]
+    if rule.weigh is not None:
+        weights = normalised_weights(rule.weigh, jnp.where(is_game, batch.teacher_q, 0.0))
+        batch = dataclasses.replace(batch, weights=weights[game])
 
     def loss_of_game(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
         outputs = rule.student.apply_game(variables, batch.observations, game)
         # The loss knows temperatures and masks by their places on the game axis. Zeros stand for the other games:
         # these outputs, with -inf where this game has no action, would give them infinite losses.
-        measures = measure(rule, jnp.where(is_game, outputs, 0.0), jnp.where(is_game, batch.teacher_q, 0.0))
+        outputs, teacher_q = jnp.where(is_game, outputs, 0.0), jnp.where(is_game, batch.teacher_q, 0.0)
+        measures = measure(rule, outputs, teacher_q, batch.weights)
         return measures["loss"][game], measures
 
     return step(rule, state, loss_of_game, batch, axis=0, games=games)
@@ -332,23 +397,25 @@ def step(
             optimizer_state=optimizer_state,
             updates=state.updates + 1,
             key=state.key,
+            temperature=state.temperature,
         ),
         metrics,
     )
 
 
-def measure(rule: UpdateRule, outputs: Array, teacher_q: Array) -> dict[str, Array]:
+def measure(rule: UpdateRule, outputs: Array, teacher_q: Array, weights: Array | None = None) -> dict[str, Array]:
     """``loss``, ``agreement`` and, with a divergence, ``kl``: means over the examples, float32 ``[G]`` each.
 
     Args:
       rule: of the update.
       outputs: the student's, float32 ``[G, B, A]``.
       teacher_q: float32 ``[G, B, A]``.
+      weights: of the examples in the loss, float32 ``[G, B]``, or ``[B]`` for all games; None is 1.
     """
     best = jnp.argmax(jnp.where(rule.student.mask[:, None], teacher_q, -jnp.inf), axis=-1)
     agrees = jnp.argmax(outputs, axis=-1) == best
     measures = {
-        "loss": _mean_by_game(rule.loss, outputs, teacher_q),
+        "loss": _mean_by_game(rule.loss, outputs, teacher_q, weights),
         "agreement": agrees.mean(axis=1, dtype=jnp.float32),
     }
     if rule.divergence is not None:
@@ -356,13 +423,14 @@ def measure(rule: UpdateRule, outputs: Array, teacher_q: Array) -> dict[str, Arr
     return measures
 
 
-def _mean_by_game(loss: LossFunction, outputs: Array, teacher_q: Array) -> Array:
+def _mean_by_game(loss: LossFunction, outputs: Array, teacher_q: Array, weights: Array | None = None) -> Array:
     """Means over the examples, float32 ``[G]``."""
     if len(outputs) == 1:
-        return loss(outputs.squeeze(0), teacher_q.squeeze(0)).mean()[None]
+        each = loss(outputs.squeeze(0), teacher_q.squeeze(0))
+        return (each if weights is None else each * weights.reshape(each.shape)).mean()[None]
     losses = loss(outputs, teacher_q)
     chex.assert_shape(losses, teacher_q.shape[:2])
-    return losses.mean(axis=1)
+    return (losses if weights is None else losses * weights).mean(axis=1)
 
 
 def games_seen(rule: UpdateRule, updates: Array, games: Games = None) -> Array:

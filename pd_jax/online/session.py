@@ -20,6 +20,7 @@ from pd_jax.config.online import OnlineConfig
 from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.experience import Experience
 from pd_jax.distill.lineage import start_parent
+from pd_jax.distill.temperatures import due_temperatures, note_temperatures, temperature_values
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.learner.divergence import check_weights
 from pd_jax.learner.learner import LearnerState
@@ -226,10 +227,23 @@ class OnlineSession(StudentSession[OnlineCounters]):
             self.progress.status(f"round {index + 1} of {self.config.schedule.rounds}: the target plays")
             self.experience.play_round()
             self.target.note_play()
+            self._settle_temperature()
         # Not before: a run that finds nothing more to learn from keeps its results.
         self.run_directory.remove_results()
         self.setup.writer.path.unlink(missing_ok=True)
         self.stale_share = self.target.stale_share()
+
+    def _settle_temperature(self) -> None:
+        """Has the temperature found from the play so far, once, and again whenever the target has become another."""
+        setup, games = self.setup.student_setup, [self.counters.play]
+        teachers = [str(self.counters.target_env_steps)]
+        due = due_temperatures(self.config.loss, games, teachers)
+        if not due:
+            return
+        self.student, found = self.learner.settle_temperatures(self.student, self.experience.replay.stored, due)
+        for line in note_temperatures(setup, games, teachers, due, found):
+            self.progress.print(line)
+        self.write_call({}, temperature_values(setup.names, games))
 
     def _teach(self, rounds: int) -> None:
         """The teacher learns as much as it is to have learnt after so many rounds."""

@@ -104,4 +104,4 @@ def state_template(config: OnlineConfig, student: Student) -> OnlineState:
         return teacher, teacher.variables
 
     teacher, target = jax.eval_shape(init)
-    return OnlineState(teacher, learner_template(student, config.learner), target)
+    return OnlineState(teacher, learner_template(student, config.learner, config.loss), target)

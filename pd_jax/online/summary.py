@@ -39,6 +39,11 @@ def summarise_online(
         "started_from": config.only_teacher,
         **({} if counters.init_from is None else {"init_from": counters.init_from}),
         "loss": config.loss.kind,
+        **(
+            {"temperature": counters.play.temperature, "target_entropy": config.loss.target_entropy}
+            if config.loss.is_auto
+            else {}
+        ),
         "target": config.target,
         "target_changes": counters.target_changes,
         "target_env_steps": counters.target_env_steps,

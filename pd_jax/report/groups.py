@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from pd_jax.config.sections import LossKind
 from pd_jax.environments.tasks import PAPER_GAMES
 from pd_jax.evaluation.protocol import Rules
 from pd_jax.evaluation.scores import Score
@@ -20,7 +22,7 @@ from pd_jax.system.text import printable
 from pd_jax.system.values import show_setting
 
 _NETWORKS = ("dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp")
-_LOSSES = ("kl", "nll", "mse")
+_LOSSES = get_args(LossKind)
 # Of the text in a table's cell.
 _LONGEST_SETTINGS = 50
 
@@ -394,10 +396,17 @@ def _design_order(design: Design) -> tuple[Any, ...]:
         recipe.network,
         _LOSSES.index(loss) if loss in _LOSSES else len(_LOSSES),
         loss,
-        recipe.temperature if isinstance(recipe.temperature, tuple) else (recipe.temperature or 0.0,),
+        _temperature_order(recipe.temperature),
         (recipe.together, recipe.command, recipe.checkpoint),
         tuple(_by_size(value) for _, value in design.settings),
     )
+
+
+def _temperature_order(temperature: float | tuple[float, ...] | str | None) -> tuple[float, ...]:
+    """None first, then numbers by size, then what was found from the play."""
+    if isinstance(temperature, tuple):
+        return temperature
+    return (math.inf if isinstance(temperature, str) else temperature or 0.0,)
 
 
 def _by_size(value: Any) -> tuple[bool, float, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pd_jax.config.sections import needs_temperature
 from pd_jax.config.yaml import write_yaml
 from pd_jax.environments.tasks import TASKS
 from pd_jax.errors import UserError
@@ -21,7 +22,7 @@ from pd_jax.report.charts import COLOURS, Line, interval_rail, line_chart
 from pd_jax.report.document import MINUS, NOTHING, SPACE, confusion_table, document, held, percent, table, tiles
 from pd_jax.report.drawing import frames
 from pd_jax.report.page_style import RUN_STYLE
-from pd_jax.report.terminal import format_percent, format_score, summary_notes
+from pd_jax.report.terminal import format_percent, format_score, loss_name, summary_notes
 from pd_jax.runs.details import Details, read_details
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.lineage import list_anew, read_lineage
@@ -179,12 +180,17 @@ def _head(read: _Run) -> str:
 def _in_words(read: _Run) -> str:
     config = read.directory.config
     loss = section(config, "loss", "")
-    kind = show_setting(loss.get("kind", "?")).upper()
+    kind = show_setting(loss.get("kind", "?"))
     told = read.summary.get("temperature") if read.summary is not None else loss.get("temperature")
-    temperature = f" at temperature {_listed(told)}" if kind == "KL" and told is not None else ""
+    has_temperature = needs_temperature(kind, show_setting(loss.get("weights", "none"))) and told is not None
+    temperature = f" at temperature {_listed(told)}" if has_temperature else ""
+    if has_temperature and read.summary is not None and read.summary.get("target_entropy") is not None:
+        temperature += " (found from the play)"
     teacher = config.get("teacher")
     by = "a teacher that learns meanwhile" if read.directory.command == "online" else _listed(teacher)
-    return f"Policy distillation from {by}, by {kind}{temperature}, seed {show_setting(config.get('seed', 0))}."
+    return (
+        f"Policy distillation from {by}, by {loss_name(kind)}{temperature}, seed {show_setting(config.get('seed', 0))}."
+    )
 
 
 def _listed(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
+from typing import Literal
 
 from pd_jax.environments.tasks import PAPER_GAMES
 
@@ -52,7 +53,7 @@ _JOINTLY_TRAINED: Mapping[tuple[str, frozenset[str]], float] = MappingProxyType(
 
 
 def figure_for_game(
-    network: str, loss: str | None, temperature: float | tuple[float, ...] | None, game: str
+    network: str, loss: str | None, temperature: float | tuple[float, ...] | Literal["auto"] | None, game: str
 ) -> PaperFigure | None:
     """The paper's comparison of losses: single-game students as large as their teachers, in four games.
 
@@ -75,7 +76,7 @@ def figure_for_game(
 def figure_for_mean(
     network: str,
     loss: str | None,
-    temperature: float | tuple[float, ...] | None,
+    temperature: float | tuple[float, ...] | Literal["auto"] | None,
     games: Collection[str],
     *,
     together: bool,
@@ -109,5 +110,5 @@ def figure_for_mean(
     return None
 
 
-def _is_other_kl(loss: str, temperature: float | tuple[float, ...] | None) -> bool:
+def _is_other_kl(loss: str, temperature: float | tuple[float, ...] | Literal["auto"] | None) -> bool:
     return loss == "kl" and temperature != TEMPERATURE

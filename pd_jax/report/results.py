@@ -7,10 +7,10 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pd_jax.config.commands import COMMANDS
-from pd_jax.config.sections import StudentConfig
+from pd_jax.config.sections import ADVANTAGE_LOSSES, StudentConfig, needs_temperature
 from pd_jax.environments.tasks import TASKS
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Rules
@@ -41,9 +41,9 @@ class Recipe:
     Attributes:
       command: that made it.
       network: by name, with the sizes that the name leaves open.
-      loss: ``kl``, ``nll`` or ``mse``; the algorithm if rewards taught it; None if nothing tells.
-      temperature: of ``kl``, or those of the games where they differ; None is the default, 0.01 for Q-values and 1 for
-        logits.
+      loss: by name; the algorithm if rewards taught it; None if nothing tells.
+      temperature: of a loss that has one, or those of the games where they differ; ``auto`` if any was found from the
+        play, which differs between seeds; None is the default, 0.01 for Q-values and 1 for logits.
       together: the games that one student has learnt, sorted; empty for a student of one game.
       checkpoint: ``newest`` or ``best``.
     """
@@ -51,7 +51,7 @@ class Recipe:
     command: str
     network: str
     loss: str | None
-    temperature: float | tuple[float, ...] | None
+    temperature: float | tuple[float, ...] | Literal["auto"] | None
     together: tuple[str, ...] = ()
     checkpoint: str = "newest"
 
@@ -263,7 +263,7 @@ def _recipe(run: RunDirectory, summary: Mapping[str, Any], games: tuple[str, ...
     student, loss = section(run.config, "student", where), section(run.config, "loss", where)
     network, kind = word(student, "network", f"{where}student."), word(loss, "kind", f"{where}loss.")
     network += _sizes(network, student)
-    return Recipe(run.command, network, kind, _temperature(summary, loss, where) if kind == "kl" else None, together)
+    return Recipe(run.command, network, kind, _temperature(summary, kind, loss, where), together)
 
 
 def _sizes(network: str, settings: Mapping[str, Any]) -> str:
@@ -275,11 +275,18 @@ def _sizes(network: str, settings: Mapping[str, Any]) -> str:
     return "".join(f" {text}" for text in texts)
 
 
-def _temperature(summary: Mapping[str, Any], loss: Mapping[str, Any], where: str) -> float | tuple[float, ...] | None:
+def _temperature(
+    summary: Mapping[str, Any], kind: str, loss: Mapping[str, Any], where: str
+) -> float | tuple[float, ...] | Literal["auto"] | None:
     """The temperature of all games, or that of each where they differ."""
+    if not needs_temperature(kind, show_setting(loss.get("weights", "none"))):
+        return None
+    asked = loss.get("temperature")
+    if "auto" in (asked if isinstance(asked, list) else [asked]) or (asked is None and kind in ADVANTAGE_LOSSES):
+        return "auto"
     # The summary has what null in the configuration became.
     told = summary.get("temperature")
-    values = loss.get("temperature") if told is None else told
+    values = asked if told is None else told
     values = values if isinstance(values, list) else [values]
     numbers = [number({"temperature": value}, "temperature", f"{where}loss.") for value in values]
     if len(set(numbers)) == 1:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pd_jax.config.sections import needs_temperature
 from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import FLOOR_PERCENT, floor_note
 from pd_jax.report.aggregates import Aggregates, Improvement, aggregates_of, improvements_of
@@ -21,12 +22,11 @@ from pd_jax.report.groups import Cell, Design, Mean, Report, Section
 from pd_jax.report.paper import PaperFigure
 from pd_jax.report.results import Result
 from pd_jax.report.statistics import Percent, geometric
-from pd_jax.report.terminal import format_percent, format_score
+from pd_jax.report.terminal import format_percent, format_score, loss_name
 
 _UNDEFINED = "–"
 # Wider than any table; a table is only as wide as it needs to be.
 _UNLIMITED = 1_000
-_LOSSES = {"kl": "KL", "nll": "NLL", "mse": "MSE", "pqn": "PQN", "dqn": "DQN"}
 _UNVERIFIED = "†"
 _RANGE_NOTE = "two seeds: the interval is from the lower to the higher of their scores, and no 95 % interval"
 Row = TypeVar("Row")
@@ -224,7 +224,7 @@ def teachers_grid(teachers: Sequence[Result]) -> Grid:
     columns = [
         _column("game", teachers, lambda result: result.game, "left"),
         _column("network", teachers, lambda result: result.settings["network"], "left"),
-        _column("trained by", teachers, lambda result: _LOSSES.get(result.settings["algorithm"], ""), "left", 1),
+        _column("trained by", teachers, lambda result: loss_name(result.settings["algorithm"], ""), "left", 1),
         _column("score", teachers, lambda result: _score(scores[id(result)])),
         _column("95 % interval", teachers, lambda result: _interval(scores[id(result)])),
         _column(
@@ -329,9 +329,11 @@ def _design_columns(rows: Sequence[Row], design_of: Callable[[Row], Design]) -> 
 def loss_of(design: Design) -> str:
     """Such as ``KL, τ = 0.01``."""
     recipe = design.recipe
-    loss = _UNDEFINED if recipe.loss is None else _LOSSES.get(recipe.loss, recipe.loss)
-    if recipe.loss == "kl":
-        loss += ", default τ" if recipe.temperature is None else f", τ = {_temperatures(recipe.temperature)}"
+    loss = _UNDEFINED if recipe.loss is None else loss_name(recipe.loss)
+    if recipe.temperature is not None:
+        loss += f", τ = {_temperatures(recipe.temperature)}"
+    elif recipe.loss is not None and recipe.command != "train-teacher" and needs_temperature(recipe.loss, "none"):
+        loss += ", default τ"
     return loss + " on rewards" if recipe.command == "train-teacher" else loss
 
 
@@ -345,7 +347,9 @@ def _parts(design: Design) -> tuple[str, str, str]:
     return recipe.network, loss, ", ".join(filter(None, others))
 
 
-def _temperatures(temperature: float | tuple[float, ...]) -> str:
+def _temperatures(temperature: float | tuple[float, ...] | str) -> str:
+    if isinstance(temperature, str):
+        return temperature
     return " / ".join(f"{each:g}" for each in (temperature if isinstance(temperature, tuple) else (temperature,)))
 
 

@@ -17,6 +17,19 @@ from pd_jax.runs.summary import Summary
 from pd_jax.system.text import format_seconds
 
 _UNDEFINED = "–"
+_LOSSES = {
+    "kl": "KL",
+    "nll": "NLL",
+    "mse": "MSE",
+    "reverse_kl": "reverse KL",
+    "jsd": "JSD",
+    "expected_entropy": "expected entropy",
+    "huber": "Huber",
+    "advantage_mse": "advantage MSE",
+    "advantage_huber": "advantage Huber",
+    "pqn": "PQN",
+    "dqn": "DQN",
+}
 
 
 def summary_table(summary: Summary) -> Table:
@@ -71,9 +84,22 @@ def summary_notes(summary: Summary, *, with_cost: bool = True) -> list[str]:
         for name, game in summary.games.items()
         if game.about.get("play_stopped_at") is not None
     ]
+    notes += _temperature_note(summary)
     if any(game.percent_of_teacher is None for game in games):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive means nothing")
     return notes
+
+
+def _temperature_note(summary: Summary) -> list[str]:
+    """Of a run that has found temperatures from its play, a line that says which."""
+    target, told = summary.get("target_entropy"), summary.get("temperature")
+    if not isinstance(target, float) or told is None:
+        return []
+    each = told if isinstance(told, list) else [told]
+    return [
+        f"temperature: {' / '.join(f'{value:.4g}' for value in each)}, from the play: auto, for a policy of the "
+        f"teacher with {target:.1%} of the largest entropy"
+    ]
 
 
 def print_summary(summary: Summary, *, with_cost: bool = True, file: TextIO | None = None) -> None:
@@ -82,6 +108,11 @@ def print_summary(summary: Summary, *, with_cost: bool = True, file: TextIO | No
     console.print(summary_table(summary))
     for note in summary_notes(summary, with_cost=with_cost):
         console.print(f"  {note}", markup=False, style="dim", soft_wrap=True)
+
+
+def loss_name(kind: str, otherwise: str | None = None) -> str:
+    """What a loss, or an algorithm, is called in tables and sentences; of others ``otherwise``, or as they are."""
+    return _LOSSES.get(kind, kind if otherwise is None else otherwise)
 
 
 def format_score(score: float, standard_error: float | None) -> str:

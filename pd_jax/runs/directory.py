@@ -44,6 +44,10 @@ _ADDED = {
     "env.fire_reset": True,
     "pqn.optimizer": "radam",
     "student.quantisation": "none",
+    "loss.target_entropy": 0.1,
+    "loss.beta": 0.5,
+    "loss.delta": 1.0,
+    "loss.weights": "none",
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""

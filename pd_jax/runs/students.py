@@ -100,7 +100,7 @@ def read_distilled(
     """
     config = read_config(DistillConfig, run.config_path)
     student = student_of(config, run)
-    template = learner_template(student, config.learner)
+    template = learner_template(student, config.learner, config.loss)
     label = network_label(config.student, student.tasks)
     state, metadata = restore_student(run, template, checkpoint=checkpoint, network=label, warn=warn)
     return Distilled(student, state.variables, config, metadata)
@@ -163,8 +163,8 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
       updates: that the student has had.
 
     Returns:
-      as `pd_jax.teachers.save_teacher` takes it. A student that was to match Q-values (MSE) gives these, others the
-      logits of a policy.
+      as `pd_jax.teachers.save_teacher` takes it. A student that was to match Q-values (MSE, Huber) gives these, others
+      the logits of a policy.
 
     Raises:
       UserError: the student has quantisation.
@@ -194,7 +194,7 @@ def _describe(task: Task, path: str, config: DistillConfig, updates: int, widths
         action_names=task.action_names,
         observation={"kind": task.kind, "shape": list(task.observation_shape), "dtype": task.observation_dtype}
         | (atari if is_atari else {}),
-        output="q" if config.loss.kind == "mse" else "logits",
+        output="q" if config.loss.gives_q else "logits",
         algorithm="policy-distillation",
         env_steps=None,
         seed=config.seed,

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -73,15 +74,17 @@ class Cell:
     config: DistillConfig
 
     @property
-    def shape(self) -> tuple[str, str, str]:
+    def shape(self) -> tuple[str, str, str, bool]:
         """What cells that train together have in common."""
-        return self.game.task.name, self.variant.network, self.variant.loss
+        return self.game.task.name, self.variant.network, self.variant.loss, self.config.loss.is_auto
 
     @property
-    def temperature(self) -> float | None:
-        """Of the loss kl, the teacher's kind being known; None for the other losses."""
-        if self.variant.loss != "kl":
+    def temperature(self) -> float | Literal["auto"] | None:
+        """Of a loss that has one, the teacher's kind being known; None for the other losses."""
+        if not self.config.loss.has_temperature:
             return None
+        if self.config.loss.is_auto:
+            return "auto"
         return self.config.loss.temperature_for(teacher_gives_logits=self.game.teacher.gives_logits)
 
 

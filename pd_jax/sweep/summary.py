@@ -104,7 +104,7 @@ def _cell_texts(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _values(row: Mapping[str, Any], axes: Sequence[str]) -> list[str]:
-    return ["" if row[name] is None else f"{row[name]:g}" if name in AXES[2:] else row[name] for name in axes]
+    return ["" if row[name] is None else row[name] if isinstance(row[name], str) else f"{row[name]:g}" for name in axes]
 
 
 def _describe(row: Mapping[str, Any], axes: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from pd_jax.config.commands import COMMANDS
 from pd_jax.config.loading import load_config
 from support.commands import QUICK_EVALUATION, contents, options, refusal, run, virtual_devices, write_teacher
 
+LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"
 MLP = ["--student.network", "mlp"]
 LOOKS = {
     "lineage": ("config", "search"),
@@ -169,8 +170,8 @@ GAMES = (
         pytest.param(
             ["distil"],
             "pd-jax: 'distil' is not a command; did you mean 'distill'? (train-teacher, collect, distill, online, "
-            "sweep, evaluate, export, audit, video, monitor, renew, lineage, plan, explain, push, report, teachers, configs, "
-            "doctor, completion)",
+            "sweep, evaluate, export, audit, video, monitor, renew, lineage, plan, explain, push, report, teachers, "
+            "configs, doctor, completion)",
             id="command",
         ),
         pytest.param(
@@ -325,7 +326,7 @@ def test_bad_input_is_refused_in_one_line_before_anything_is_made(
         ("learner: {batch_size: 32.5}", "learner.batch_size: 32.5 is not a whole number"),
         ("student: mlp", "student: 'mlp' is not a mapping of settings ("),
         ("loss: {temperature: 0.0}", "loss.temperature: 0.0 is out of range (at least 1e-12)"),
-        ("loss: {kind: kll}", "loss.kind: 'kll' is not a loss; did you mean 'kl'? (kl, nll, mse)"),
+        ("loss: {kind: kll}", f"loss.kind: 'kll' is not a loss; did you mean 'kl'? ({LOSSES})"),
         ("replay: {capacity: 1}", "learner.batch_size: 32 is more than replay.capacity (1)"),
         ("a: [", "line 1: "),
     ],

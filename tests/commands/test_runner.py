@@ -128,8 +128,8 @@ def test_library_functions_return_and_only_commands_print() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 printing.add(path.relative_to(PACKAGE).as_posix())
-    # Reports and progress print what they are given to whom they are told; the doctor's processes answer the doctor, and
-    # it speaks for itself where what reads settings is broken.
+    # Reports and progress print what they are given to whom they are told; the doctor's processes answer the doctor,
+    # which speaks for itself where what reads settings is broken.
     allowed = {"cli.py", "report/terminal.py", "system/progress.py"}
     allowed |= {"resources/doctor/plain.py", "resources/doctor/probes.py"}
     assert {name for name in printing if not name.startswith("commands/")} == allowed

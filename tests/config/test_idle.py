@@ -35,6 +35,13 @@ SHARES = ["student_share_start=0.1", "student_share_end=0.5", "student_share_cha
 STUDENTS = [
     ("loss.kind=nll", "loss.temperature=0.1"),
     ("loss.kind=mse", "loss.temperature=0.1"),
+    ("loss.kind=huber", "loss.temperature=auto"),
+    ("loss.kind=nll loss.weights=action_gap", "loss.temperature=auto"),
+    ("", "loss.target_entropy=0.2"),
+    ("loss.kind=advantage_mse loss.temperature=0.1", "loss.target_entropy=0.2"),
+    ("", "loss.beta=0.2"),
+    ("loss.kind=jsd", "loss.delta=2.0"),
+    ("loss.kind=mse", "loss.delta=2.0"),
     ("learner.optimizer=adam", "learner.rmsprop_decay=0.9"),
     ("learner.optimizer=adam", "learner.rmsprop_epsilon=0.1"),
     ("", "learner.games=alternating"),
@@ -71,7 +78,9 @@ IDLE: list[tuple[str, str, str]] = [
     ("online", "", "profile_seconds=2.0"),
     ("sweep", "grid.losses=kl", "loss.kind=mse"),
     ("sweep", "grid.losses=nll", "loss.temperature=0.1"),
+    ("sweep", "grid.losses=nll,huber", "loss.beta=0.2"),
     ("sweep", "grid.temperatures=0.1", "loss.temperature=0.2"),
+    ("sweep", "grid.temperatures=0.1", "loss.target_entropy=0.2"),
     ("sweep", "grid.learning_rates=0.1", "learner.learning_rate=0.2"),
     ("train-teacher", "", "dqn.batch_size=8"),
     ("train-teacher", "algorithm=dqn", "pqn.epochs=1"),
@@ -111,6 +120,14 @@ IDLE: list[tuple[str, str, str]] = [
 # What gives each of some settings its effect.
 EFFECTIVE: list[tuple[str, str, str]] = [
     ("distill", "", "loss.temperature=0.1"),
+    ("distill", "loss.kind=nll loss.weights=entropy", "loss.temperature=auto"),
+    ("distill", "loss.kind=advantage_huber", "loss.target_entropy=0.2"),
+    ("distill", "loss.kind=advantage_huber", "loss.delta=2.0"),
+    ("distill", "loss.kind=huber", "loss.delta=2.0"),
+    ("distill", "loss.kind=jsd", "loss.beta=0.2"),
+    ("online", "loss.temperature=auto game=cartpole student.network=mlp", "loss.target_entropy=0.2"),
+    ("sweep", "grid.temperatures=0.1,auto", "loss.target_entropy=0.2"),
+    ("sweep", "grid.losses=kl,jsd", "loss.beta=0.2"),
     ("distill", "", "learner.rmsprop_decay=0.9"),
     ("distill", "behaviour.policy=mixture", "behaviour.student_share_end=0.5"),
     ("distill", "", "student.mlp_hidden=8"),
@@ -187,7 +204,7 @@ def test_a_file_that_contradicts_itself_is_warned_of_and_one_that_an_option_over
     file.write_text("teacher: cartpole\nout: x\nstudent: {network: mlp}\nloss: {kind: mse, temperature: 0.1}\n")
     config: Any = load_config(COMMANDS["distill"], ["--config", str(file)], "distill")
     assert (config.loss.kind, config.loss.temperature) == ("mse", (0.1,))
-    warning = f"warning: {file}: loss.temperature: only the loss kl has one, and loss.kind is mse\n"
+    warning = f"warning: {file}: loss.temperature: is of policies and advantages, and loss.kind is mse\n"
     assert capsys.readouterr().err == warning
     load_config(COMMANDS["distill"], ["--config", str(file), "--loss.kind", "nll"], "distill")
     assert capsys.readouterr().err == ""
@@ -211,7 +228,7 @@ def test_a_run_that_began_with_such_an_option_goes_on_and_is_warned(capsys: pyte
     argv = argv_of("distill", "loss.kind=mse loss.temperature=0.1")
     config: Any = load_config(COMMANDS["distill"], [*argv, "--resume"], "distill")
     assert config.loss.temperature == (0.1,)
-    warning = "warning: --loss.temperature: only the loss kl has one, and loss.kind is mse\n"
+    warning = "warning: --loss.temperature: is of policies and advantages, and loss.kind is mse\n"
     assert capsys.readouterr().err == warning
 
 

@@ -32,6 +32,7 @@ TOP_KEYS = (
     "schedule, evaluation, checkpoint, hosts, video"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, quantisation"
+LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
 
 
@@ -164,7 +165,21 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
         (["--env.num-lanes", "1e9"], "--env.num-lanes: 1000000000.0 is not a whole number"),
         (["--env.num-lanes", "99999"], "--env.num-lanes: 99999 is out of range (at most 65536)"),
         (["--loss.temperature", "0"], "--loss.temperature: 0 is out of range (at least 1e-12)"),
-        (["--loss.temperature", "hot"], "--loss.temperature: 'hot' is not a number or null"),
+        (["--loss.temperature", "hot"], "--loss.temperature: 'hot' is not a number or auto or null"),
+        (["--loss.temperature", "atuo"], "--loss.temperature: 'atuo' is not a number or auto or null"),
+        (["--loss.beta", "0"], "--loss.beta: 0 is out of range (at least 1e-06)"),
+        (["--loss.beta", "1"], "--loss.beta: 1 is out of range (at most 0.999999)"),
+        (["--loss.target-entropy", "0"], "--loss.target-entropy: 0 is out of range (at least 0.001)"),
+        (["--loss.target-entropy", "1.0"], "--loss.target-entropy: 1.0 is out of range (at most 0.99)"),
+        (["--loss.delta", "0"], "--loss.delta: 0 is out of range (at least 1e-12)"),
+        (
+            ["--loss.kind", "revrse_kl"],
+            f"--loss.kind: 'revrse_kl' is not a loss; did you mean 'reverse_kl'? ({LOSSES})",
+        ),
+        (
+            ["--loss.weights", "gap"],
+            "--loss.weights: 'gap' is not a weight of examples (none, action_gap, entropy)",
+        ),
         (["--loss.temperature", ".nan"], "--loss.temperature: nan is not a finite number"),
         (["--learner.learning-rate=-1e-3"], "--learner.learning-rate: -0.001 is out of range (at least 1e-12)"),
         (["--learner.learning-rate", "1e999"], "--learner.learning-rate: inf is not a finite number"),
@@ -173,7 +188,7 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
         (["--env.max-noops", "0"], "--env.max-noops: 0 is out of range (at least 1)"),
         (["--student.mlp-hidden", "8", "x"], "--student.mlp-hidden[1]: 'x' is not a whole number"),
         (["--student.mlp-hidden"], "--student.mlp-hidden: 0 items, it takes 1 to 64"),
-        (["--loss.kind", "KL"], "--loss.kind: 'KL' is not a loss; did you mean 'kl'? (kl, nll, mse)"),
+        (["--loss.kind", "KL"], f"--loss.kind: 'KL' is not a loss; did you mean 'kl'? ({LOSSES})"),
         (
             ["--learner.optimizer", "adamw"],
             "--learner.optimizer: 'adamw' is not an optimizer; did you mean 'adam'? (rmsprop, adam, muon)",
@@ -252,7 +267,7 @@ def test_the_widths_of_a_student_are_what_its_network_stands_for_unless_they_are
         ("resume: 1", "resume: 1 is not true or false"),
         ("resume: yes", "resume: 'yes' is not true or false"),
         ("game: 7", "game: 7 is not text or null"),
-        ("loss: {kind: null}", "loss.kind: null is not a loss (kl, nll, mse)"),
+        ("loss: {kind: null}", f"loss.kind: null is not a loss ({LOSSES})"),
         ("student: {mlp_hidden: 64}", "student.mlp_hidden: 64 is not a list, each item a whole number"),
         ("student: {mlp_hidden: [64, 0]}", "student.mlp_hidden[1]: 0 is out of range (at least 1)"),
         (
@@ -388,7 +403,7 @@ def test_a_bad_name_is_told_alike_however_it_was_given(key: str, name: str, tmp_
 
 
 def test_a_list_of_one_is_told_as_its_value_is_whatever_it_holds() -> None:
-    for bad, problem in ((0, "0 is out of range (at least 1e-12)"), ("hot", "'hot' is not a number or null")):
+    for bad, problem in ((0, "0 is out of range (at least 1e-12)"), ("hot", "'hot' is not a number or auto or null")):
         for value in (bad, [bad], (bad,)):
             with pytest.raises(UserError) as error:
                 from_mapping(DistillConfig, {"loss": {"temperature": value}})

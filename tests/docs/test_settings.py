@@ -91,7 +91,7 @@ def test_every_setting_has_a_row_and_the_defaults_are_those_of_the_program(comma
 
 def test_what_a_setting_may_be_is_spelled_out() -> None:
     assert rows("distill")["learner.batch_size"][0] == "a whole number, at least 1"
-    assert rows("distill")["loss.kind"][0] == "`kl`, `nll`, `mse`"
+    assert rows("distill")["loss.weights"][0] == "`none`, `action_gap`, `entropy`"
     assert rows("distill")["epsilon"][0] == "a number from 0 to 1"
     spell = make_settings.spell_values
     assert spell(Field(str, many=True, one_or_many=True, optional=True)) == "text, or a list; or `null`"

@@ -18,13 +18,15 @@ from pd_jax.learner.learner import Learner
 from pd_jax.learner.update import (
     LearnerState,
     UpdateRule,
+    fetch,
     games_seen,
     init_state,
     make_rule,
+    place,
     update,
     updates_from_replay,
 )
-from pd_jax.losses import mse_loss
+from pd_jax.losses import action_gap_weights, kl_loss, mse_loss
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
 from pd_jax.system.devices import AXIS, DeviceGroup
@@ -160,3 +162,80 @@ def test_an_update_leaves_what_it_was_given_as_it_was() -> None:
 def test_a_minibatch_that_does_not_split_evenly_has_no_rule(size: int, accumulate: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_rule(LINEAR, mse_loss, LearnerConfig(batch_size=8, accumulate=accumulate), as_if(size), total_updates=1)
+
+
+def weighed_step(kernel: np.ndarray, x: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, float]:
+    """The kernel after one step of RMSProp on the squared error, examples counting by their gap; and the loss."""
+    ordered = np.sort(q, axis=1)
+    weights = ordered[:, -1] - ordered[:, -2]
+    weights = weights / weights.mean()
+    errors = x @ kernel - q
+    gradient = 2.0 * x.T @ (weights[:, None] * errors) / len(x)
+    return kernel - 3e-3 * gradient / np.sqrt(0.1 * gradient**2 + 1e-4), (weights * (errors**2).sum(1)).mean()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_weights_have_a_mean_of_1_over_the_minibatch_of_all_devices_and_parts(accumulate: int) -> None:
+    config = LearnerConfig(
+        batch_size=8, accumulate=accumulate, learning_rate=3e-3, rmsprop_decay=0.9, rmsprop_epsilon=1e-4
+    )
+    rng = np.random.default_rng(5)
+    x, q = rng.standard_normal((8, FEATURES)), rng.standard_normal((8, ACTIONS))
+    # The two devices' shares of the weights are not alike.
+    q[:4] *= 10.0
+    for shares in (1, 2):
+        rule = make_rule(LINEAR, mse_loss, config, as_if(shares), total_updates=10, weigh=action_gap_weights)
+        state = init_state(rule, jax.random.key(0))
+        batch = Batch(np.float32(x.reshape(shares, 1, -1, FEATURES)), np.float32(q.reshape(shares, 1, -1, ACTIONS)))
+        begun = jax.tree.map(lambda leaf, shares=shares: jnp.stack([leaf] * shares), state)
+        after, metrics = mapped(functools.partial(update, rule), begun, batch)
+        kernel = np.asarray(state.variables["params"]["output"]["kernel"], np.float64)
+        wanted, loss = weighed_step(kernel, x, q)
+        np.testing.assert_allclose(after.variables["params"]["output"]["kernel"], [wanted] * shares, atol=1e-6)
+        np.testing.assert_allclose(metrics["loss"], [loss] * shares, rtol=1e-5)
+
+
+def test_states_of_no_weight_at_all_count_the_same() -> None:
+    config = LearnerConfig(batch_size=8)
+    x = np.float32(np.random.default_rng(6).standard_normal((1, 1, 8, FEATURES)))
+    q = np.ones((1, 1, 8, ACTIONS), np.float32)
+    ends = []
+    for weigh in (None, action_gap_weights):
+        rule = make_rule(LINEAR, mse_loss, config, ONE, total_updates=10, weigh=weigh)
+        state = jax.tree.map(lambda leaf: leaf[None], init_state(rule, jax.random.key(0)))
+        ends.append(mapped(functools.partial(update, rule), state, Batch(x, q))[0])
+    jax.tree.map(np.testing.assert_array_equal, ends[0].variables, ends[1].variables)
+
+
+@pytest.mark.parametrize(("games", "accumulate"), [("together", 2), ("alternating", 1)])
+def test_weights_of_what_is_drawn_are_those_of_the_same_minibatch_given(games: Any, accumulate: int) -> None:
+    """Each game's weights have a mean of 1 of their own, whatever is padded."""
+    config = LearnerConfig(batch_size=4, games=games, accumulate=accumulate)
+    weigh = functools.partial(action_gap_weights, mask=jnp.asarray(GAMES.mask[:, None]))
+    loss = functools.partial(kl_loss, temperature=1.0, mask=jnp.asarray(GAMES.mask[:, None]))
+    rule = make_rule(GAMES, loss, config, ONE, total_updates=10, weigh=weigh)
+    rng, replays = np.random.default_rng(7), []
+    for task, scale in zip(GAMES.tasks, (1.0, 100.0), strict=True):
+        shape = (16, 2)
+        trajectory = Trajectory(
+            observations=rng.standard_normal((*shape, *task.observation_shape)).astype(np.float32),
+            is_first=np.zeros(shape, bool),
+            is_decision=np.ones(shape, bool),
+            actions=np.zeros(shape, np.int32),
+            rewards=np.zeros(shape, np.float32),
+            teacher_q=(scale * rng.standard_normal((*shape, task.num_actions))).astype(np.float32),
+        )
+        empty = rings.init(2, 16, task.observation_shape, "float32", task.num_actions)
+        replays.append(jax.tree.map(lambda leaf: leaf[None], rings.insert(empty, trajectory)))
+    state = jax.tree.map(lambda leaf: leaf[None], init_state(rule, jax.random.key(1)))
+    drawn, metrics = mapped(functools.partial(updates_from_replay, rule, num_updates=1), state, tuple(replays))
+
+    def given(state: LearnerState, stored: tuple[rings.ReplayState, ...]) -> Any:
+        _, key = jax.random.split(state.key)
+        parts = [fetch(rule, stored[game], *place(rule, stored, game, key)) for game in range(2)]
+        return update(rule, state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
+
+    expected, expected_metrics = mapped(given, state, tuple(replays))
+    for found, wanted in zip(jax.tree.leaves(drawn.variables), jax.tree.leaves(expected.variables), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_allclose(metrics["game_loss"], expected_metrics["game_loss"], rtol=1e-5)

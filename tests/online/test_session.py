@@ -23,6 +23,7 @@ from pd_jax.config.online import OnlineConfig
 from pd_jax.config.sections import EvaluationConfig
 from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.lineage import verify_lineage
+from pd_jax.deploy.student import load_trained
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.evaluator import EpisodeScores
 from pd_jax.evaluation.protocol import Protocol
@@ -247,6 +248,19 @@ def test_the_latest_target_is_the_teacher_as_it_is_in_every_round(
     assert [line["cartpole/target_score"] for line in scores_of(lines)] == [9, 5, 3], "the teacher's own"
     assert len(played) == 3 + 2 + 2, "the target of the end is the teacher of the end"
     assert json.loads((out / "summary.json").read_text())["target_changes"] == 4
+
+
+def test_the_temperature_is_found_anew_whenever_the_target_is_another(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    succeed("online", SHORT | {"out": out, "target": "latest", "loss.temperature": "auto"})
+    lines = read_lines(out)
+    found = [line["temperature"] for line in lines if "temperature" in line]
+    changes = [line["target_changes"] for line in lines if "target_changes" in line]
+    # The first target is the teacher after its first share of learning.
+    assert len(found) == changes[-1] == len(set(found)) == SHORT["schedule.rounds"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["temperature"] == found[-1]
+    assert load_trained(str(out)).temperature(0) == found[-1]
 
 
 def test_what_ages_out_leaves_the_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

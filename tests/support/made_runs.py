@@ -167,7 +167,7 @@ def write_student_run(
 ) -> Path:
     """A run of ``distill`` that ended, with a checkpoint of a student that nobody trained, or of these parameters."""
     config = DistillConfig(teacher=tuple(games), game=tuple(games), out=str(path), student=student)
-    template = learner_template(make_student(student, [get_task(game) for game in games]), config.learner)
+    template = learner_template(make_student(student, [get_task(game) for game in games]), config.learner, config.loss)
     generator = np.random.default_rng(0)
     # The PRNG key is the only leaf that is no plain array.
     state = jax.tree.map(

@@ -253,7 +253,7 @@ def test_bad_settings_are_one_line_and_leave_nothing_behind(tmp_path: Path, capf
     assert refused(grid__temperatures=["0.01", "1e-2"]) == "--grid.temperatures: 0.01 is there twice"
     assert refused(teacher=["cartpole", "cartpole"]) == "--teacher: 'cartpole' is there twice"
     assert refused(grid__losses=["nll", "mse"], grid__temperatures="1") == (
-        "--grid.temperatures: only the loss kl has a temperature, and the grid has nll, mse"
+        "--grid.temperatures: policies and advantages have a temperature, and the grid has nll, mse"
     )
     assert refused(grid__losses=["kl", "nlll"]).startswith(
         "--grid.losses[1]: 'nlll' is not a loss; did you mean 'nll'?"

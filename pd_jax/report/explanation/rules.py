@@ -454,7 +454,7 @@ def _to_do_better(facts: Facts, summary: Summary, worst: str | None) -> Iterator
     recorded = facts.config.get("data") is not None
     if _never_fell(facts):
         yield from _lower_rate(facts)
-    if kind in ("mse", "nll"):
+    if kind in ("mse", "huber", "nll"):
         yield Remark("next", "loss_kl", {}, _again(facts, "kl", "--loss.kind", "kl"))
     if _never_fell(facts):
         return

@@ -25,7 +25,7 @@ from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.evaluator import settle_and_act, without_observations
 from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.learner import Learner, learner_template
-from pd_jax.learner.objective import make_divergence, make_loss
+from pd_jax.learner.objective import make_auto, make_objective
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student, make_student
@@ -90,7 +90,7 @@ class Run:
     @functools.cached_property
     def learner_state(self) -> Any:
         """Shapes of what the updates go on from, of one device."""
-        return learner_template(self.student, self.config.learner)
+        return learner_template(self.student, self.config.learner, self.config.loss)
 
     def stored(self, game: int) -> rings.ReplayState:
         """Shapes of the replay of a game on one device."""
@@ -190,14 +190,16 @@ def programs_of(run: Run) -> Iterator[Program]:
 
     def updates() -> jax.stages.Lowered:
         logits = [False] * len(run.tasks)
-        several = len(run.tasks) > 1
+        objective = make_objective(config.loss, student, logits)
         learner = Learner(
             student,
-            make_loss(config.loss, student, logits),
+            objective.loss,
             config.learner,
             run.devices,
             total_updates=config.schedule.rounds * config.schedule.updates_per_round,
-            divergence=make_divergence(config.loss, student, logits) if several else None,
+            divergence=objective.divergence,
+            weigh=objective.weigh,
+            auto=make_auto(config.loss, student, logits),
         )
         state, stored = run.devices_axis(run.learner_state), tuple(map(run.devices_axis, everything))
         return learner.lower(state, stored, num_updates)

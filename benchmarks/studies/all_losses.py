@@ -1,0 +1,249 @@
+"""Students of all losses, with temperatures by hand and found from the play: one recording of each game, several seeds.
+
+    python -m benchmarks.studies.all_losses --out runs/all-losses
+    python -m benchmarks.studies.all_losses --out runs/all-losses --games pong --seeds 0 --only kl-auto reverse_kl-auto
+
+The recordings and the teachers' scores are made once and kept in ``OUT``. The result is written whenever a cell ends,
+and a study that was interrupted goes on with the cells that are not there yet. Beside the losses there are students of
+teachers whose outputs are multiplied by 0.001 and by 1,000: at the temperature auto these ought to be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness import record
+from pd_jax.config.collect import CollectConfig
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.sections import (
+    DistillCheckpointConfig,
+    LearnerConfig,
+    LossConfig,
+    OneGameEnvConfig,
+    ReplayConfig,
+    ScheduleConfig,
+    StudentConfig,
+    StudentEvaluationConfig,
+)
+from pd_jax.distill.collect import collect
+from pd_jax.distill.session import distill
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
+from pd_jax.runs.directory import read_run
+from pd_jax.runs.summary import Summary
+from pd_jax.teachers import Teacher, load
+
+LEARNER = LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True)
+TEMPERATURES = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""By hand, of KL."""
+_AUTO = LossConfig(temperature="auto")
+LOSSES: Mapping[str, LossConfig] = {
+    **{f"kl-{temperature:g}": LossConfig(temperature=temperature) for temperature in TEMPERATURES},
+    "kl-auto": _AUTO,
+    "nll": LossConfig(kind="nll"),
+    "mse": LossConfig(kind="mse"),
+    "huber": LossConfig(kind="huber"),
+    **{
+        f"{kind}-{temperature}": LossConfig(kind=kind, temperature=temperature)
+        for kind in ("reverse_kl", "jsd", "expected_entropy", "advantage_mse", "advantage_huber")
+        for temperature in (0.01, "auto")
+    },
+    **{
+        f"kl-auto, {weights}": dataclasses.replace(_AUTO, weights=weights)
+        for weights in ("action_gap", "entropy")
+    },
+}  # fmt: skip
+FACTORS = (0.001, 1000.0)
+"""Of outputs, beside 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One student.
+
+    Attributes:
+      game, seed: of it.
+      label: its loss in words.
+      loss: its settings.
+      factor: that its teacher's outputs are multiplied by.
+    """
+
+    game: str
+    seed: int
+    label: str
+    loss: LossConfig
+    factor: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return f"{self.game}-{self.label.replace(', ', '-')}-x{self.factor:g}-seed{self.seed}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the cells, prints their table and writes ``benchmarks/results/all_losses.json`` whenever one ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="directory of recordings, scores and runs")
+    parser.add_argument("--games", nargs="+", default=["pong", "freeway", "breakout"], help="bundled teachers")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=[*LOSSES, "scaled"], help="these losses alone")
+    parser.add_argument("--network", default="net3")
+    parser.add_argument("--steps", type=int, default=81_920, help="recorded control steps of each game")
+    parser.add_argument("--updates", type=int, default=5_000, help="of each student")
+    parser.add_argument("--episodes", type=int, default=30)
+    parser.add_argument("--max-episode-steps", type=int, default=None)
+    parser.add_argument("--lanes", type=int, default=16, help="of the recordings")
+    parser.add_argument("--name", default="all_losses", help="of the result file")
+    options = parser.parse_args(argv)
+
+    given = ("games", "seeds", "network", "steps", "updates", "episodes", "max_episode_steps", "lanes")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in given}
+    settings |= {"learner": dataclasses.asdict(LEARNER)}
+    rows: list[dict[str, Any]] = []
+    cells = list(cells_of(options))
+    for index, cell in enumerate(cells):
+        print(f"cell {index + 1} of {len(cells)}: {cell.name}", file=sys.stderr, flush=True)
+        rows.append(row_of(cell, run_cell(options, cell)))
+        path = record.write(options.name, {"settings": settings, "rows": rows, "table": table_of(rows)})
+    _print(table_of(rows))
+    print(path)
+
+
+def cells_of(options: argparse.Namespace) -> Iterator[Cell]:
+    """All cells: a seed of everything comes before the next seed, so that what is cut short is a table too."""
+    wanted = options.only or [*LOSSES, "scaled"]
+    for seed, game in itertools.product(options.seeds, options.games):
+        for label, loss in LOSSES.items():
+            if label in wanted:
+                yield Cell(game, seed, label, loss)
+        for factor in FACTORS if "scaled" in wanted else ():
+            yield Cell(game, seed, "kl-auto", LOSSES["kl-auto"], factor)
+
+
+def teacher_of(cell: Cell) -> Teacher:
+    """The cell's teacher; one whose outputs are multiplied has a fingerprint of its own."""
+    teacher = load(cell.game)
+    if cell.factor == 1.0:
+        return teacher
+    params = {name: dict(part) for name, part in teacher.variables["params"].items()}
+    factor = np.float32(cell.factor)
+    params["head"]["output"] = jax.tree.map(lambda leaf: leaf * factor, params["head"]["output"])
+    return Teacher(teacher.metadata, params, teacher.source, f"{teacher.sha256[:48]}x{cell.factor:g}")
+
+
+def run_cell(options: argparse.Namespace, cell: Cell) -> Summary:
+    """The summary of a cell, which is trained if there is none yet."""
+    config = config_of(options, cell)
+    out = Path(config.out)
+    if (out / "summary.json").exists():
+        summary = read_run(out).read_summary()
+        if summary is not None and summary.updates == options.updates:
+            return summary
+    teacher = teacher_of(cell)
+    assert isinstance(config.data, tuple)
+    collect(
+        CollectConfig(
+            teacher=cell.game,
+            out=config.data[0],
+            steps=options.steps,
+            seed=0,
+            env=OneGameEnvConfig(num_lanes=options.lanes),
+            resume=True,
+        ),
+        teacher,
+        tells_memory=False,
+    )
+    scores = {teacher.task.name: _score(options, config, teacher, cell)}
+    return distill(config, teacher, scores, tells_memory=False)
+
+
+def _score(options: argparse.Namespace, config: DistillConfig, teacher: Teacher, cell: Cell) -> TeacherScore:
+    """The teacher's, taken once; on the same starts for all seeds."""
+    path = options.out / "teachers" / f"{cell.game}-x{cell.factor:g}-{options.episodes}.json"
+    protocol = Protocol.of(config, teacher.task)
+    score = read_teacher_score(path)
+    if score is None or score.protocol != protocol:
+        score = score_teacher(protocol, teacher.task, teacher)
+        write_teacher_score(path, score)
+    return score
+
+
+def config_of(options: argparse.Namespace, cell: Cell) -> DistillConfig:
+    """The settings of a cell: all of the recording is there from the first update on."""
+    return DistillConfig(
+        teacher=cell.game,
+        data=str(options.out / "recordings" / f"{cell.game}-x{cell.factor:g}"),
+        out=str(options.out / "cells" / cell.name),
+        resume=True,
+        seed=cell.seed,
+        student=StudentConfig(network=options.network),
+        loss=cell.loss,
+        learner=LEARNER,
+        replay=ReplayConfig(capacity=options.steps),
+        schedule=ScheduleConfig(rounds=1, steps_per_round=options.steps, updates_per_round=options.updates),
+        evaluation=StudentEvaluationConfig(
+            episodes=options.episodes,
+            max_episode_steps=options.max_episode_steps,
+            seed_offset=1_000_000 - cell.seed,
+        ),
+        checkpoint=DistillCheckpointConfig(keep=1),
+    )
+
+
+def row_of(cell: Cell, summary: Summary) -> dict[str, Any]:
+    """What the result says of a cell."""
+    ((_, scores),) = summary["games"].items()
+    told = {"game": cell.game, "seed": cell.seed, "loss": cell.label, "factor": cell.factor}
+    return told | {"temperature": summary.get("temperature"), **scores, "wall_seconds": summary["wall_seconds"]}
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the seeds: by loss and factor, for each game the percent of the teacher above random."""
+    table = []
+    for label, factor in dict.fromkeys((row["loss"], row["factor"]) for row in rows):
+        entry: dict[str, Any] = {"loss": label, "factor": factor, "games": {}}
+        own = [row for row in rows if (row["loss"], row["factor"]) == (label, factor)]
+        for game in dict.fromkeys(row["game"] for row in own):
+            of_game = [row for row in own if row["game"] == game]
+            percents = [float(row["percent_of_teacher_normalised"]) for row in of_game]
+            found = [row["temperature"] for row in of_game if row["temperature"] is not None]
+            error = float(np.std(percents, ddof=1)) / math.sqrt(len(percents)) if len(percents) > 1 else None
+            entry["games"][game] = {
+                "seeds": len(percents),
+                "percent": float(np.mean(percents)),
+                "standard_error": error,
+                "temperature": float(np.mean(found)) if found else None,
+            }
+        entry["mean"] = float(np.mean([each["percent"] for each in entry["games"].values()]))
+        table.append(entry)
+    return table
+
+
+def _print(table: Sequence[Mapping[str, Any]]) -> None:
+    games = list(dict.fromkeys(game for entry in table for game in entry["games"]))
+    shown = Table("loss", "outputs x", *games, "mean", title="% of the teacher above random, ± over seeds (τ)")
+    for entry in table:
+        texts = []
+        for game in games:
+            cell = entry["games"].get(game)
+            error = "" if cell is None or cell["standard_error"] is None else f" ± {cell['standard_error']:.1f}"
+            found = "" if cell is None or cell["temperature"] is None else f" ({cell['temperature']:.3g})"
+            texts.append("" if cell is None else f"{cell['percent']:.1f}{error}{found}")
+        shown.add_row(entry["loss"], f"{entry['factor']:g}", *texts, f"{entry['mean']:.1f}")
+    Console().print(shown)
+
+
+if __name__ == "__main__":
+    main()
