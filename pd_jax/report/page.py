@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -272,13 +273,14 @@ def _rail(game: GameSummary) -> str:
 
 def _video(read: _Run) -> str:
     run = read.directory
-    path, out = run.video_path, show_setting(run.config.get("out") or run.path.name)
+    path = run.video_path
     animation = path.with_suffix(".gif")
     if not path.is_file() and not animation.is_file():
+        command = f"pd-jax video --run {shlex.quote(str(run.path))}"
         return (
             '<section><h2>Video</h2><p class="note">There is none yet. '
-            f"<code>pd-jax video --run {escape(out)}</code> plays teacher and student side by side; "
-            f"<code>pd-jax report {escape(out)} --pages</code> then puts it here.</p></section>"
+            f"<code>{escape(command)}</code> plays teacher and student side by side, "
+            "and puts it here.</p></section>"
         )
     # Without ffmpeg there is no other.
     film = path if path.is_file() else animation

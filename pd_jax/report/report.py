@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pd_jax.report.runs_page import runs_page
 from pd_jax.report.tables import markdown
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.system.files import to_json, write_atomically
+from pd_jax.system.progress import print_warning
 from pd_jax.system.text import printable
 from pd_jax.version import __version__
 
@@ -90,7 +91,8 @@ def only_pages(config: ReportConfig) -> bool:
     """
     if not config.pages or config.out is not None:
         return False
-    return not any(run.is_complete for run in _runs_with_pages(config))
+    runs = _runs_with_pages(config)
+    return bool(runs) and not any(run.is_complete for run in runs)
 
 
 def write_pages(config: ReportConfig) -> list[Path]:
@@ -100,7 +102,9 @@ def write_pages(config: ReportConfig) -> list[Path]:
       UserError: a page cannot be written.
     """
     written = []
-    for run in _runs_with_pages(config) if config.pages else ():
+    # A report names what it leaves out.
+    tell: Callable[[UserError], None] = _tell if only_pages(config) else lambda error: None
+    for run in _runs_with_pages(config, tell) if config.pages else ():
         try:
             renew_run_page(run)
         except OSError as error:
@@ -126,9 +130,15 @@ def leave_runs_page(directory: Path, title: str) -> None:
     write_atomically(directory / PAGE_NAME, runs_page(report, directory, version=__version__, title=title))
 
 
-def _runs_with_pages(config: ReportConfig) -> list[RunDirectory]:
-    runs = find_runs(config.runs, lambda warning: None, lambda error: None)
+def _runs_with_pages(
+    config: ReportConfig, tell: Callable[[UserError], None] = lambda error: None
+) -> list[RunDirectory]:
+    runs = find_runs(config.runs, lambda warning: None, tell)
     return [run for run in runs if run.command in PAGE_COMMANDS]
+
+
+def _tell(error: UserError) -> None:
+    print_warning(f"{error}; its page is left as it was")
 
 
 def save_report(report: Report, config: ReportConfig) -> list[str]:

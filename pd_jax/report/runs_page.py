@@ -78,7 +78,8 @@ def _grids(report: Report) -> Iterator[tuple[int, list[Grid]]]:
 def _head(report: Report, rows: Sequence[_Row], title: str) -> str:
     games = dict.fromkeys(row.result.game for row in rows)
     designs = dict.fromkeys(row.cell.design for row in rows)
-    cells = [("runs", f"{len(report.runs):,}"), ("games", f"{len(games):,}"), ("designs", f"{len(designs):,}")]
+    runs = dict.fromkeys(row.result.run for row in rows)
+    cells = [("runs", f"{len(runs):,}"), ("games", f"{len(games):,}"), ("designs", f"{len(designs):,}")]
     if len(report.sections) == 1:
         best = max(
             (mean for mean in report.sections[0].means if report.sections[0].measured(mean).value is not None),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -22,6 +24,8 @@ from pd_jax.system.text import printable
 _INSTALL = "pip install 'pd-jax[video]'"
 _QUALITY = "22"
 """Of H.264, where 18 is as good as the pictures and 28 shows blocks."""
+_PATIENCE = 0.2
+"""Seconds that ffmpeg is waited for until somebody may end it."""
 
 
 def find_ffmpeg() -> str:
@@ -45,7 +49,14 @@ def find_ffmpeg() -> str:
     )
 
 
-def write_mp4(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], rate: Fraction, ffmpeg: str) -> None:
+def write_mp4(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    size: tuple[int, int],
+    rate: Fraction,
+    ffmpeg: str,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Writes a video that browsers and phones play (H.264, 4:2:0).
 
     Args:
@@ -54,6 +65,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], r
       size: width and height, both even.
       rate: frames a second.
       ffmpeg: the program.
+      check: is called several times a second while ffmpeg is waited for; what it raises ends ffmpeg and the video.
 
     Raises:
       UserError: ffmpeg fails, or the disk is full.
@@ -77,11 +89,10 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], r
             # Its end comes first where it fails, and is told below.
             with contextlib.suppress(BrokenPipeError):
                 for frame in frames:
-                    process.stdin.write(np.ascontiguousarray(frame).tobytes())
-                process.stdin.flush()
+                    _feed(process.stdin, frame, check)
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-            code = process.wait()
+            code = _code(process, check)
         except BaseException:
             process.kill()
             process.wait()
@@ -90,6 +101,26 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], r
         words = said.read().decode(errors="replace").strip().splitlines()
         if code != 0:
             raise UserError(f"{printable(path.name)}: ffmpeg: {_reason(words, code)}")
+
+
+def _feed(pipe: IO[bytes], frame: np.ndarray, check: Callable[[], None]) -> None:
+    """Gives ffmpeg a frame, however long it takes to read it."""
+    number = pipe.fileno()
+    os.set_blocking(number, False)
+    left = memoryview(frame.tobytes())
+    while left:
+        check()
+        if select.select([], [number], [], _PATIENCE)[1]:
+            with contextlib.suppress(BlockingIOError):
+                left = left[os.write(number, left) :]
+
+
+def _code(process: subprocess.Popen[bytes], check: Callable[[], None]) -> int:
+    """Waits for ffmpeg's end."""
+    while True:
+        check()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_PATIENCE)
 
 
 def write_gif(path: Path, frames: Iterable[np.ndarray], some: Sequence[np.ndarray], rate: Fraction) -> None:

@@ -118,7 +118,8 @@ def run_video(config: VideoConfig, *, stop: threading.Event | None = None) -> di
         with all_or_none(paths.values()) as files:
             write_atomically(files[paths[".json"]], json.dumps(report, ensure_ascii=False, indent=1) + "\n")
             if ffmpeg is not None:
-                write_mp4(files[paths[".mp4"]], told(film.draw(film.steps)), film.canvas.size, film.rate, ffmpeg)
+                frames = told(film.draw(film.steps))
+                write_mp4(files[paths[".mp4"]], frames, film.canvas.size, film.rate, ffmpeg, interrupts.check)
             if config.gif:
                 some = film.gif_steps[:: max(1, len(film.gif_steps) // _PALETTE_FRAMES)]
                 frames = told(film.draw(film.gif_steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,19 @@ def test_a_report_is_written_anew_only_if_asked_for(runs: Path, tmp_path: Path, 
     assert main(["report", str(runs / "net1-0"), "--out", out, "--resume"]) == 0
     assert written(tmp_path / "report")["runs"] == [str(runs / "net1-0")]
     assert not (tmp_path / "report" / "compression.png").exists(), "of the report before"
+
+
+def test_a_damaged_run_is_named_where_only_pages_are_wanted(runs: Path, tmp_path: Path, capfd: Any) -> None:
+    damaged, unfinished = tmp_path / "others" / "damaged", tmp_path / "others" / "unfinished"
+    for run_path in (damaged, unfinished):
+        shutil.copytree(runs / "net1-0", run_path)
+    (damaged / "config.yaml").write_bytes((damaged / "config.yaml").read_bytes()[:80])
+    (unfinished / "summary.json").unlink()
+    assert str(damaged / "config.yaml") in refusal(capfd, "report", str(damaged), "--pages")
+    assert main(["report", str(tmp_path / "others"), "--pages"]) == 0
+    ended = capfd.readouterr()
+    assert ended.out == f"{unfinished / 'report.html'}\n"
+    assert f"{damaged / 'config.yaml'}: " in ended.err and "; its page is left as it was" in ended.err
 
 
 def test_a_directory_of_something_else_is_refused(runs: Path, tmp_path: Path, capfd: Any) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pd_jax.errors import UserError
+from pd_jax.system.interrupts import Interrupted
 from pd_jax.video.files import all_or_none, find_ffmpeg, write_gif, write_mp4
 
 SIZE = (64, 48)
@@ -135,6 +139,23 @@ def test_what_ffmpeg_says_is_one_line(tmp_path: Path, script: str, message: str)
         write_mp4(found[out / "a.mp4"], many, SIZE, Fraction(15), program)
     assert str(error.value) == f"a.mp4: {message}"
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("frames", [1, 100], ids=["at its end", "in the middle"])
+def test_an_ffmpeg_that_stands_still_is_ended_when_somebody_asks(tmp_path: Path, frames: int) -> None:
+    program = fake_ffmpeg(tmp_path / "ffmpeg", f"echo $$ >{tmp_path / 'number'}; exec sleep 600")
+    begun = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - begun > 1:
+            raise Interrupted(signal.SIGTERM)
+
+    many = [np.zeros((SIZE[1], SIZE[0], 3), np.uint8)] * frames
+    with pytest.raises(Interrupted), all_or_none([tmp_path / "a.mp4"]) as found:
+        write_mp4(found[tmp_path / "a.mp4"], many, SIZE, Fraction(15), program, check)
+    assert time.monotonic() - begun < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "number").read_text()), 0)
 
 
 def test_an_animation_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
