@@ -101,7 +101,8 @@ def test_a_damaged_run_is_named_where_only_pages_are_wanted(runs: Path, tmp_path
     damaged, unfinished = tmp_path / "others" / "damaged", tmp_path / "others" / "unfinished"
     for run_path in (damaged, unfinished):
         shutil.copytree(runs / "net1-0", run_path)
-    (damaged / "config.yaml").write_bytes((damaged / "config.yaml").read_bytes()[:80])
+    text = (damaged / "config.yaml").read_text()
+    (damaged / "config.yaml").write_text(text + "student: [")
     (unfinished / "summary.json").unlink()
     assert str(damaged / "config.yaml") in refusal(capfd, "report", str(damaged), "--pages")
     assert main(["report", str(tmp_path / "others"), "--pages"]) == 0
