@@ -209,6 +209,10 @@ class WeightsAndBiases(Tracker):
         return Path(self._run.settings.sync_dir)
 
     def _begin(self) -> Any:
+        # Directories are called by the second: two of one run in the same one would be the same.
+        taken = self.run.path / "wandb"
+        while [*taken.glob(f"*-run-{time.strftime('%Y%m%d_%H%M%S')}-{self.run.run_id}")]:
+            time.sleep(0.05)
         settings = self._wandb.Settings(
             silent=True, console="off", disable_code=True, disable_git=True, x_disable_stats=True, x_disable_meta=True
         )
