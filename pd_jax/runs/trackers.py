@@ -188,9 +188,7 @@ class WeightsAndBiases(Tracker):
         for line in lines:
             self.write(line)
         # Last: who is killed before this has more than enough, which the next session takes away.
-        for path in self._directory.parent.glob(f"offline-run-*-{self.run.run_id}"):
-            if self._mode == "offline" and path != self._directory:
-                shutil.rmtree(path)
+        self._remove_others()
 
     def write(self, line: Line) -> None:
         # What is online cannot be taken back; a run that is resumed has the same numbers at the same steps.
@@ -199,16 +197,27 @@ class WeightsAndBiases(Tracker):
         self._has_lines = True
 
     def close(self, summary: Mapping[str, Any] | None) -> None:
+        self._remove_others()
         if summary is not None:
             self._run.summary.update({"summary": dict(summary)})
         # A run that is to be gone on with has not succeeded.
         self._run.finish(exit_code=1 if summary is None else 0)
+
+    def _remove_others(self) -> None:
+        """Takes away earlier records of the run; one that has just ended may still be written for a moment."""
+        for path in self._directory.parent.glob(f"offline-run-*-{self.run.run_id}"):
+            if self._mode == "offline" and path != self._directory:
+                shutil.rmtree(path, ignore_errors=True)
 
     @property
     def _directory(self) -> Path:
         return Path(self._run.settings.sync_dir)
 
     def _begin(self) -> Any:
+        # Directories are called by the second: two of one run in the same one would be the same.
+        taken = self.run.path / "wandb"
+        while [*taken.glob(f"*-run-{time.strftime('%Y%m%d_%H%M%S')}-{self.run.run_id}")]:
+            time.sleep(0.05)
         settings = self._wandb.Settings(
             silent=True, console="off", disable_code=True, disable_git=True, x_disable_stats=True, x_disable_meta=True
         )

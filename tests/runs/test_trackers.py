@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -275,7 +276,10 @@ def read_trackio(run_id: str, project: str = "pd-jax") -> dict[str, Any]:
 def read_wandb(run: Path) -> dict[str, Any]:
     """The one offline file of a run."""
     (path,) = (run / "wandb").glob("offline-run-*/*.wandb")
-    found = read_offline(path)
+    # Its service writes on for a moment after it has said that it is done.
+    deadline = time.monotonic() + 20
+    while (found := read_offline(path))["exit_code"] is None and time.monotonic() < deadline:
+        time.sleep(0.05)
     found["history"] = [
         {name: value for name, value in row.items() if name not in ("_step", "_runtime", "_timestamp")}
         for row in found["history"]
