@@ -32,6 +32,8 @@ SIZES = {
     "pqn.total_steps": 4096,
     "dqn.total_steps": 4096,
     "dqn.learning_starts": 512,
+    "dqn.replay_capacity": 20_480,
+    "replay.capacity": 20_480,
     "steps": 2048,
     "record": 2048,
     "grid.seeds": 0,
@@ -84,14 +86,18 @@ def small(argv: Sequence[str]) -> list[str]:
 
 
 def make_room(argv: Sequence[str]) -> None:
-    """Removes what stands at ``--out``: lines of a block may be alternatives, and share it."""
-    if "--out" in argv and not {"--resume", "--cells"} & set(argv):
-        out = Path(argv[argv.index("--out") + 1])
+    """Removes what stands at a command's ``out``: lines of a block may be alternatives, and share it."""
+    if argv[0].startswith("-") or {"--resume", "--cells"} & set(argv):
+        return
+    name, options, settings = settings_of(argv)
+    # The doctor only looks at it.
+    if name != "doctor" and accepts(settings, options, name):
+        out = Path(getattr(load_config(settings, options, name), "out", None) or "/nowhere")
         shutil.rmtree(out, ignore_errors=True) if out.is_dir() else out.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    # Two processes of one run share their directory; whoever comes first must not lose it.
+    # Two processes of one run share their directory; whoever comes second must not remove it.
     if "--hosts.process-id" not in sys.argv:
-        make_room(sys.argv)
+        make_room(small(sys.argv[1:]))
     sys.exit(main(small(sys.argv[1:])))
