@@ -30,7 +30,7 @@ CASES: list[tuple[str, set[str] | None, set[str]]] = [
     # Several may follow one another, and then comes an option.
     ("distill --teacher pong br", {"breakout"}, set()),
     ("distill --teacher pong --loss.k", {"--loss.kind"}, set()),
-    ("distill --loss.kind ", {"kl", "nll", "mse"}, set()),
+    ("distill --loss.weights ", {"none", "action_gap", "entropy"}, set()),
     ("distill --loss.kind kl ", set(), set()),
     ("distill --profile ", set(), set()),
     ("distill --no-prof", {"--no-profile"}, set()),
