@@ -90,8 +90,7 @@ def test_equal_outputs_have_every_temperature_and_equal_best_ones_leave_an_entro
     one = np.eye(1, ACTIONS, dtype=bool)
     assert found(outputs_of(5), 0.0, one) == (1.0, 0.0)
     twins = outputs_of(6)
-    twins[:, 3] = twins.max(axis=1)
-    twins[:, 4] = twins[:, 3]
+    twins[:, 3:5] = twins.max(axis=1, keepdims=True) + 1
     temperature, entropy = found(twins, 0.2)
     assert temperature > 0 and entropy == pytest.approx(np.log(2), rel=1e-3)
 
