@@ -66,7 +66,8 @@ def faults(metadata: Mapping[str, Any]) -> Iterator[str]:
             check_repository(model)
         except UserError as error:
             yield f"base_model: {error}"
-    yield from _index_faults(metadata.get("model-index"))
+    if "model-index" in metadata:
+        yield from _index_faults(metadata["model-index"])
 
 
 def _index_faults(index: Any) -> Iterator[str]:

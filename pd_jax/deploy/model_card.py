@@ -137,6 +137,7 @@ def card_metadata(card: Card) -> dict[str, Any]:
     ]
     bases = dict.fromkeys(game.taught_by.repository for game in card.games if game.taught_by.repository)
     ids = dict.fromkeys(game.task.env_id for game in card.games)
+    name = card.repository.split("/")[1]
     kinds = ["atari"] if any(game.task.kind == "atari" for game in card.games) else []
     return {
         "license": card.licence,
@@ -144,7 +145,8 @@ def card_metadata(card: Card) -> dict[str, Any]:
         "pipeline_tag": "reinforcement-learning",
         "tags": [*ids, *_TAGS, *kinds],
         **({"base_model": [*bases] if len(bases) > 1 else next(iter(bases))} if bases else {}),
-        "model-index": [{"name": f"{card.network}-{card.repository.split('/')[1]}", "results": results}],
+        # Without scores there is none: the hub takes no model without results.
+        **({"model-index": [{"name": f"{card.network}-{name}", "results": results}]} if results else {}),
     }
 
 

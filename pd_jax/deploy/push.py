@@ -203,7 +203,7 @@ def _card(
         teacher_parameters=summary.teacher_parameters,
         loss=config.loss.kind,
         behaviour=config.behaviour.policy,
-        gives_logits=config.loss.kind != "mse",
+        gives_logits=not config.loss.gives_q,
         updates=counters.updates,
         wall_seconds=counters.wall_seconds if summary.wall_seconds is None else summary.wall_seconds,
         seed=config.seed,

@@ -109,6 +109,14 @@ def test_what_is_pushed_comes_back_the_same_as_student_and_as_teacher(hub, one_g
         assert student.trained.counters.updates == 100
 
 
+def test_the_best_checkpoint_is_published_without_scores_that_are_not_its_own(hub, tmp_path):
+    run = write_student_run(tmp_path / "scored", ["cartpole"], SMALL, score=0.5)
+    pushed = push(run, checkpoint="best")
+    metadata = yaml.safe_load(pushed.card.split("---\n")[1])
+    assert "model-index" not in metadata and "12.0" not in pushed.card
+    assert_same(pd_jax.load_student("hf://me/student"), pd_jax.load_student(run, checkpoint="best"), "cartpole")
+
+
 def test_a_folder_that_push_left_is_loaded_as_the_repository_is(one_game, tmp_path):
     out = tmp_path / "folder"
     pushed = push(one_game, out=str(out), send=False)

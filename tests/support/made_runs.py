@@ -163,9 +163,18 @@ def result(
 
 
 def write_student_run(
-    path: Path, games: Sequence[str], student: StudentConfig, *, updates: int = 100, params: Any = None
+    path: Path,
+    games: Sequence[str],
+    student: StudentConfig,
+    *,
+    updates: int = 100,
+    params: Any = None,
+    score: float | None = None,
 ) -> Path:
-    """A run of ``distill`` that ended, with a checkpoint of a student that nobody trained, or of these parameters."""
+    """A run of ``distill`` that ended, with a checkpoint of a student that nobody trained, or of these parameters.
+
+    With a score the checkpoint is the best of those that were scored on the way.
+    """
     config = DistillConfig(teacher=tuple(games), game=tuple(games), out=str(path), student=student)
     template = learner_template(make_student(student, [get_task(game) for game in games]), config.learner, config.loss)
     generator = np.random.default_rng(0)
@@ -193,6 +202,6 @@ def write_student_run(
     )
     with RunDirectory.create(path, "distill", to_mapping(config)) as run:
         with Checkpointer(run.checkpoints) as checkpointer:
-            checkpointer.save(updates, state, counters.to_metadata())
+            checkpointer.save(updates, state, counters.to_metadata(), score=score)
         run.write_summary(summary.to_json())
     return path
