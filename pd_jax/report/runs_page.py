@@ -79,7 +79,8 @@ def _head(report: Report, rows: Sequence[_Row], title: str) -> str:
     games = dict.fromkeys(row.result.game for row in rows)
     designs = dict.fromkeys(row.cell.design for row in rows)
     runs = dict.fromkeys(row.result.run for row in rows)
-    cells = [("runs", f"{len(runs):,}"), ("games", f"{len(games):,}"), ("designs", f"{len(designs):,}")]
+    counts = {"run": len(runs), "game": len(games), "design": len(designs)}
+    cells = [(name if count == 1 else f"{name}s", f"{count:,}") for name, count in counts.items()]
     if len(report.sections) == 1:
         best = max(
             (mean for mean in report.sections[0].means if report.sections[0].measured(mean).value is not None),
@@ -250,10 +251,10 @@ def _rail_row(design: Design, among: Sequence[Design], percent: Percent, bounds:
     return f"<tr><td>{escape(name)}</td><td>{_rail(percent, bounds)}</td><td>{_percent(percent)}</td></tr>"
 
 
-def _rail(percent: Percent, bounds: tuple[float, float]) -> str:
+def _rail(percent: Percent, bounds: tuple[float, float], line: float = 100.0) -> str:
     if percent.value is None:
         return ""
-    return interval_rail(bounds, [("own", percent.value, percent.low, percent.high)], line=100.0)
+    return interval_rail(bounds, [("own", percent.value, percent.low, percent.high)], line=line)
 
 
 def _percent(percent: Percent) -> str:
@@ -283,7 +284,7 @@ def _aggregates(section: Section) -> str:
     for reference, who in _REFERENCES:
         own = [each for each in found if each.reference == reference]
         if own:
-            bounds = _bounds(percent for each in own for _, percent in _measures(each))
+            bounds = _bounds(percent for each in own for _, percent, _ in _measures(each))
             blocks = "".join(_block(each, describe_design(each.design, designs), bounds) for each in own)
             parts.append(f"<h3>100 % is {who}</h3>{blocks}")
     charts = "".join(
@@ -300,19 +301,20 @@ def _aggregates(section: Section) -> str:
     )
 
 
-def _measures(each: Aggregates) -> list[tuple[str, Percent]]:
+def _measures(each: Aggregates) -> list[tuple[str, Percent, float]]:
+    """What each is called, its value, and what it would be of a student that is as good as the reference."""
     return [
-        ("interquartile mean", each.iqm),
-        ("median", each.median),
-        ("mean", each.mean),
-        ("optimality gap", each.optimality_gap),
+        ("interquartile mean", each.iqm, 100.0),
+        ("median", each.median, 100.0),
+        ("mean", each.mean, 100.0),
+        ("optimality gap (less is better)", each.optimality_gap, 0.0),
     ]
 
 
 def _block(each: Aggregates, name: str, bounds: tuple[float, float]) -> str:
     cells = "".join(
-        f"<div><span>{measure}</span>{_percent(percent)}{_rail(percent, bounds)}</div>"
-        for measure, percent in _measures(each)
+        f"<div><span>{measure}</span>{_percent(percent)}{_rail(percent, bounds, aim)}</div>"
+        for measure, percent, aim in _measures(each)
     )
     runs = f"{spell_count(each.seeds, 'seed')} of {spell_count(len(each.games), 'game')}"
     return f'<div class="measures"><p><b>{escape(name)}</b><small>{runs}</small></p>{cells}</div>'

@@ -7,6 +7,7 @@ SCRIPT = """
   if (!form || !table) return;
   var body = table.tBodies[0], rows = Array.from(body.rows), heads = Array.from(table.tHead.rows[0].cells);
   var count = document.querySelector("p.count"), kinds = ["game", "network", "loss", "teacher"];
+  var what = rows.length === 1 ? " row" : " rows";
   var texts = rows.map(function (row) { return row.textContent.toLowerCase() + " " + (row.querySelector("[title]") ?
     row.querySelector("[title]").title.toLowerCase() : ""); });
   function compare(place, factor) {
@@ -28,7 +29,7 @@ SCRIPT = """
       row.hidden = !fits;
       shown += fits;
     });
-    count.textContent = shown === rows.length ? rows.length + " rows" : shown + " of " + rows.length + " rows";
+    count.textContent = shown === rows.length ? rows.length + what : shown + " of " + rows.length + what;
     var place = form.elements.sort.value, order = form.elements.order.value;
     var sorted = rows.slice();
     if (place !== "") sorted.sort(compare(Number(place), order === "down" ? -1 : 1));
