@@ -160,6 +160,12 @@ def test_code_that_is_not_run_says_why(page: Path) -> None:
     assert all(block.is_run or NOT_RUN.fullmatch(block.comment) for block in blocks_of(page))
 
 
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_nothing_that_is_run_installs_or_sends(page: Path) -> None:
+    run = "\n".join(block.code for block in blocks_of(page) if block.is_run)
+    assert re.search(r"\bpip install|\bpipx\b|\buvx?\b|\bdocker\b|auth login|--send\b|\bsrun\b", run) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_a_page_runs_from_its_first_block_to_its_last(
