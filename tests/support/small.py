@@ -66,6 +66,15 @@ def accepts(settings: Any, options: Sequence[str], name: str) -> bool:
     return True
 
 
+def afresh(options: Sequence[str]) -> list[str]:
+    """Options without ``--resume``."""
+    if "--resume" not in options:
+        return list(options)
+    place = options.index("--resume")
+    rest = list(options[place + 1 :])
+    return [*options[:place], *(rest[1:] if rest[:1] == ["auto"] else rest)]
+
+
 def small(argv: Sequence[str]) -> list[str]:
     """A command line at small sizes. What is given beside ``--resume`` stays, since a run must not become shorter."""
     if argv[0].startswith("-"):
@@ -80,7 +89,8 @@ def small(argv: Sequence[str]) -> list[str]:
             place = options.index(option) + 1
             if "--resume" not in options and int(options[place]) > most:
                 options[place] = str(most)
-        elif key in SIZES and accepts(settings, [*options, option, str(most)], name):
+        # With --resume an option without effect is only warned of, but the run would be another one.
+        elif key in SIZES and accepts(settings, [*afresh(options), option, str(most)], name):
             options += [option, str(most)]
     return [*name.split(), *options]
 
