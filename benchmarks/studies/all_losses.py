@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,26 +21,20 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.harness import record
-from pd_jax.config.collect import CollectConfig
+from benchmarks.harness.cells import draw_table, mean_by_game, row_of, train_cell
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import (
     DistillCheckpointConfig,
+    EnvConfig,
     LearnerConfig,
     LossConfig,
-    OneGameEnvConfig,
     ReplayConfig,
     ScheduleConfig,
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill.collect import collect
-from pd_jax.distill.session import distill
-from pd_jax.evaluation.protocol import Protocol
-from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
-from pd_jax.runs.directory import read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher, load
 
@@ -115,9 +108,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     cells = list(cells_of(options))
     for index, cell in enumerate(cells):
         print(f"cell {index + 1} of {len(cells)}: {cell.name}", file=sys.stderr, flush=True)
-        rows.append(row_of(cell, run_cell(options, cell)))
+        summary = run_cell(options, cell)
+        told = {"game": cell.game, "seed": cell.seed, "loss": cell.label, "factor": cell.factor}
+        rows.append(row_of(told | {"temperature": summary.get("temperature")}, summary))
         path = record.write(options.name, {"settings": settings, "rows": rows, "table": table_of(rows)})
-    _print(table_of(rows))
+    title = "% of the teacher above random, ± over seeds (τ)"
+    Console().print(draw_table(table_of(rows), {"loss": "loss", "factor": "outputs x"}, title, "temperature"))
     print(path)
 
 
@@ -145,39 +141,9 @@ def teacher_of(cell: Cell) -> Teacher:
 
 def run_cell(options: argparse.Namespace, cell: Cell) -> Summary:
     """The summary of a cell, which is trained if there is none yet."""
-    config = config_of(options, cell)
-    out = Path(config.out)
-    if (out / "summary.json").exists():
-        summary = read_run(out).read_summary()
-        if summary is not None and summary.updates == options.updates:
-            return summary
-    teacher = teacher_of(cell)
-    assert isinstance(config.data, tuple)
-    collect(
-        CollectConfig(
-            teacher=cell.game,
-            out=config.data[0],
-            steps=options.steps,
-            seed=0,
-            env=OneGameEnvConfig(num_lanes=options.lanes),
-            resume=True,
-        ),
-        teacher,
-        tells_memory=False,
-    )
-    scores = {teacher.task.name: _score(options, config, teacher, cell)}
-    return distill(config, teacher, scores, tells_memory=False)
-
-
-def _score(options: argparse.Namespace, config: DistillConfig, teacher: Teacher, cell: Cell) -> TeacherScore:
-    """The teacher's, taken once; on the same starts for all seeds."""
-    path = options.out / "teachers" / f"{cell.game}-x{cell.factor:g}-{options.episodes}.json"
-    protocol = Protocol.of(config, teacher.task)
-    score = read_teacher_score(path)
-    if score is None or score.protocol != protocol:
-        score = score_teacher(protocol, teacher.task, teacher)
-        write_teacher_score(path, score)
-    return score
+    # The teacher's score is taken on the same starts for all seeds.
+    scores = options.out / "teachers" / f"{cell.game}-x{cell.factor:g}-{options.episodes}.json"
+    return train_cell(config_of(options, cell), teacher_of(cell), scores, steps=options.steps)
 
 
 def config_of(options: argparse.Namespace, cell: Cell) -> DistillConfig:
@@ -188,6 +154,7 @@ def config_of(options: argparse.Namespace, cell: Cell) -> DistillConfig:
         out=str(options.out / "cells" / cell.name),
         resume=True,
         seed=cell.seed,
+        env=EnvConfig(num_lanes=options.lanes),
         student=StudentConfig(network=options.network),
         loss=cell.loss,
         learner=LEARNER,
@@ -202,47 +169,9 @@ def config_of(options: argparse.Namespace, cell: Cell) -> DistillConfig:
     )
 
 
-def row_of(cell: Cell, summary: Summary) -> dict[str, Any]:
-    """What the result says of a cell."""
-    ((_, scores),) = summary["games"].items()
-    told = {"game": cell.game, "seed": cell.seed, "loss": cell.label, "factor": cell.factor}
-    return told | {"temperature": summary.get("temperature"), **scores, "wall_seconds": summary["wall_seconds"]}
-
-
 def table_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Means over the seeds: by loss and factor, for each game the percent of the teacher above random."""
-    table = []
-    for label, factor in dict.fromkeys((row["loss"], row["factor"]) for row in rows):
-        entry: dict[str, Any] = {"loss": label, "factor": factor, "games": {}}
-        own = [row for row in rows if (row["loss"], row["factor"]) == (label, factor)]
-        for game in dict.fromkeys(row["game"] for row in own):
-            of_game = [row for row in own if row["game"] == game]
-            percents = [float(row["percent_of_teacher_normalised"]) for row in of_game]
-            found = [row["temperature"] for row in of_game if row["temperature"] is not None]
-            error = float(np.std(percents, ddof=1)) / math.sqrt(len(percents)) if len(percents) > 1 else None
-            entry["games"][game] = {
-                "seeds": len(percents),
-                "percent": float(np.mean(percents)),
-                "standard_error": error,
-                "temperature": float(np.mean(found)) if found else None,
-            }
-        entry["mean"] = float(np.mean([each["percent"] for each in entry["games"].values()]))
-        table.append(entry)
-    return table
-
-
-def _print(table: Sequence[Mapping[str, Any]]) -> None:
-    games = list(dict.fromkeys(game for entry in table for game in entry["games"]))
-    shown = Table("loss", "outputs x", *games, "mean", title="% of the teacher above random, ± over seeds (τ)")
-    for entry in table:
-        texts = []
-        for game in games:
-            cell = entry["games"].get(game)
-            error = "" if cell is None or cell["standard_error"] is None else f" ± {cell['standard_error']:.1f}"
-            found = "" if cell is None or cell["temperature"] is None else f" ({cell['temperature']:.3g})"
-            texts.append("" if cell is None else f"{cell['percent']:.1f}{error}{found}")
-        shown.add_row(entry["loss"], f"{entry['factor']:g}", *texts, f"{entry['mean']:.1f}")
-    Console().print(shown)
+    return mean_by_game(rows, ("loss", "factor"), ("temperature",))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class DistillConfig(DistillationSettings):
         yield from counts
         yield from actor_conflicts(self)
         capacity = self.replay.capacity
+        if self.learner.sampling != "uniform" and self.learner.games == "alternating" and self.num_games > 1:
+            yield (
+                "learner.sampling",
+                f"{self.learner.sampling!r} prefers examples of every game at once, and learner.games is 'alternating'",
+            )
         if self.learner.batch_size > capacity:
             yield "learner.batch_size", f"{self.learner.batch_size} is more than replay.capacity ({capacity})"
         # A recording has lanes of its own, which are checked once it is open.

@@ -104,7 +104,7 @@ class DistillationSettings(ProtocolSettings, TrackedConfig):
             why = "checkpoint.on_divergence is 'stop', and no run is rolled back"
             yield Idle("checkpoint.max_roll_backs", "checkpoint.on_divergence", why)
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
-        yield from idle_atari(games or (), because, ATARI_KEYS)
+        yield from idle_atari(games or (), because, (*ATARI_KEYS, "learner.random_shift"))
         yield from idle_backend(self)
 
     def uneven(self) -> Iterator[tuple[str, str]]:

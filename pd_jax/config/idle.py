@@ -67,6 +67,9 @@ def idle_learner(learner: LearnerConfig, num_games: int) -> Iterator[Idle]:
     yield from idle_optimizer("learner", learner.optimizer, {"rmsprop": ("rmsprop_decay", "rmsprop_epsilon")})
     if num_games == 1:
         yield Idle("learner.games", "teacher", "a student of one game has no schedule of games")
+    if learner.sampling == "uniform":
+        for name in ("sampling_candidates", "sampling_exponent", "sampling_correction"):
+            yield Idle(f"learner.{name}", "learner.sampling", "is for examples that are preferred, and none are")
 
 
 def idle_optimizer(section: str, chosen: str, settings: Mapping[str, Sequence[str]]) -> Iterator[Idle]:

@@ -182,7 +182,7 @@ class OnlineConfig(ProtocolSettings, TrackedConfig):
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
         if not games and self.teacher_snapshots:
             return
-        yield from idle_atari(games or (), because, (*ATARI_KEYS, "pqn.episodic_life"))
+        yield from idle_atari(games or (), because, (*ATARI_KEYS, "pqn.episodic_life", "learner.random_shift"))
         yield from idle_backend(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:

@@ -296,6 +296,21 @@ class LearnerConfig:
     """Gradients with a larger global norm are scaled down to it; None leaves them."""
     games: Annotated[Literal["together", "alternating"], Choice("a schedule of games")] = "together"
     """Whether every update sees a minibatch of every game, or of one game after another, as the paper has it."""
+    sampling: Annotated[Literal["uniform", "loss", "action_gap"], Choice("a way of sampling")] = "uniform"
+    """Stored steps are drawn with equal chances; or rather those on which the student's loss is large, or on which the
+    teacher's best action is far better than the next. Priorities are of candidates drawn for this very update."""
+    sampling_candidates: Annotated[int, Bounds(2, 64)] = 4
+    """Candidates for each example that is learnt from (not uniform). For loss, the student sees them all."""
+    sampling_exponent: Annotated[float, Bounds(0.0, 4.0)] = 0.6
+    """Chances are priorities to this power; 0 is uniform (not uniform)."""
+    sampling_correction: Probability = 0.4
+    """1 weighs examples so that the mean gradient is that of uniform sampling, 0 does not weigh them (not uniform)."""
+    random_shift: Annotated[int, Bounds(0, 16)] = 0
+    """Move each stack of frames by up to so many pixels either way, its edges repeated; the teacher's outputs stay
+    (Atari only)."""
+    average_decay: Annotated[float, Bounds(0.0, 0.9999999)] | None = None
+    """Keep an average of the weights, of which so much stays at each update (0.999: of about a thousand updates). It is
+    what acts, is scored and is handed on; None takes the weights as they are."""
     updates_per_call: Count = 50
     """Updates in one jitted call."""
     num_devices: Lanes | None = None

@@ -99,7 +99,7 @@ def _load_trained_online(run: RunDirectory, checkpoint: Choice, warn: Callable[[
     state, metadata = restore_student(run, template, checkpoint=checkpoint, network=None, warn=warn)
     at, label = OnlineCounters.from_metadata(metadata), network_label(config.student, student.tasks)
     counters = DistillCounters(updates=at.updates, wall_seconds=at.wall_seconds, network=label, games=[at.play])
-    return TrainedStudent(student, state.student.variables, config, counters)
+    return TrainedStudent(student, state.student.student_variables, config, counters)
 
 
 def _load_published(path: str, run: RunDirectory, checkpoint: Choice) -> TrainedStudent:

@@ -186,7 +186,7 @@ class DistillSession(StudentSession[DistillCounters]):
         """Evaluates and reports; process 0 does, and the others have nothing to say."""
         if not hosts.is_primary():
             return Summary({})
-        variables = self.first_state().variables
+        variables = self.first_state().student_variables
         teacher, student = self.scorer.score_both(variables)
         summary = summarise_distillation(
             self.setup, self.counters, teacher, student, count_params(variables), self.wall_seconds()
@@ -224,10 +224,7 @@ class DistillSession(StudentSession[DistillCounters]):
             self._wait_for_new = wait
             return
         self.progress.print(start.describe())
-        # Every optimizer begins at zeros, whatever the parameters.
-        self._wait_for_new = lambda: dataclasses.replace(
-            wait(), variables=self.setup.devices.replicate(start.variables)
-        )
+        self._wait_for_new = lambda: wait().starting_from(self.setup.devices.replicate(start.variables))
 
     def check_restored(self, step: int | None) -> None:
         """Of several processes all begin where process 0 does; and what the run learns from is what it was."""
@@ -282,7 +279,7 @@ class DistillSession(StudentSession[DistillCounters]):
         behaviour = self.config.behaviour
         if behaviour.student_acts:
             share = behaviour.student_share(finished_rounds, self.config.schedule.rounds)
-            yield LetAct(ActingStudent(self.first_state().variables, share))
+            yield LetAct(ActingStudent(self.first_state().student_variables, share))
 
     def _settle_temperatures(self) -> Generator[SettleTemperatures, Any, None]:
         """Has the temperatures found that none has been found for, or for another teacher."""
@@ -310,7 +307,7 @@ class DistillSession(StudentSession[DistillCounters]):
         score: float | None = None
         if hosts.is_primary():
             with self.ledger.during(SCORING):
-                values, score = self.scorer.score_on_the_way(self.first_state().variables)
+                values, score = self.scorer.score_on_the_way(self.first_state().student_variables)
             self.metrics.write(self.counters.updates, values)
         score = json.loads(hosts.from_primary(self._once(f"score of round {rounds}"), json.dumps(score)))
         return score

@@ -48,7 +48,8 @@ def learner_template(student: Student, config: LearnerConfig, loss: LossConfig) 
         variables = student.init(key)
         optimizer_state = make_optimizer(config, total_updates=1).init(variables)
         temperature = jnp.zeros(student.num_games, jnp.float32) if loss.is_auto else None
-        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key, temperature)
+        average = None if config.average_decay is None else variables
+        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key, temperature, average)
 
     template: LearnerState = jax.eval_shape(init, jax.random.key(0))
     return template

@@ -13,6 +13,7 @@ From the outside in:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,9 +26,11 @@ import optax
 from jax import Array, lax
 
 from pd_jax.config.sections import LearnerConfig
+from pd_jax.learner.drawing import SHIFT, Preference, choose, draw_shifts, group_key, shift
 from pd_jax.learner.gradients import MeanLoss, gradient_parts, mean_gradients
 from pd_jax.learner.muon import muon
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
+from pd_jax.losses import action_gap_weights
 from pd_jax.networks.student import Student
 from pd_jax.replay import rings
 from pd_jax.replay.rings import ReplayState
@@ -53,6 +56,7 @@ class LearnerState:
       updates: int32 scalar, updates done.
       key: PRNG key of the sampling.
       temperature: of each game, float32 ``[G]``, where some are found from the play; None where all are settings.
+      average: of the variables over the updates, where one is kept; otherwise None.
     """
 
     variables: Any
@@ -60,6 +64,17 @@ class LearnerState:
     updates: Array
     key: Array
     temperature: Array | None = None
+    average: Any = None
+
+    @property
+    def student_variables(self) -> Any:
+        """The variables of the student that is scored and handed on: the average, where one is kept."""
+        return self.variables if self.average is None else self.average
+
+    def starting_from(self, variables: Any) -> LearnerState:
+        """The same state, of a student with these variables. Every optimizer begins at zeros, whatever they are."""
+        average = None if self.average is None else jax.tree.map(jnp.copy, variables)
+        return dataclasses.replace(self, variables=variables, average=average)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +92,9 @@ class UpdateRule:
       weigh: what examples count; the mean over each game's minibatch, of all devices together, becomes 1. None has all
         count the same.
       auto: of temperatures that are part of the state, on which then loss, divergence and weights depend.
+      preference: which examples are drawn rather than others; None has all be equally likely.
+      random_shift: pixels that frames are moved by at most, each stack on its own.
+      average_decay: share of the old average of the variables that is kept at each update; None keeps no average.
     """
 
     student: Student
@@ -88,6 +106,9 @@ class UpdateRule:
     gradient_parts: int
     weigh: WeightFunction | None = None
     auto: AutoTemperature | None = None
+    preference: Preference | None = None
+    random_shift: int = 0
+    average_decay: float | None = None
 
     @property
     def num_games(self) -> int:
@@ -146,6 +167,9 @@ def make_rule(
         gradient_parts=gradient_parts(student, config, devices),
         weigh=weigh,
         auto=auto,
+        preference=Preference.of(config),
+        random_shift=config.random_shift if len(student.observation_shape) == 3 else 0,
+        average_decay=config.average_decay,
     )
 
 
@@ -176,7 +200,8 @@ def init_state(rule: UpdateRule, key: Array) -> LearnerState:
     init_key, key = jax.random.split(key)
     variables = rule.student.init(init_key)
     temperature = None if rule.auto is None else jnp.asarray(rule.auto.start, jnp.float32)
-    return LearnerState(variables, rule.optimizer.init(variables), jnp.zeros((), jnp.int32), key, temperature)
+    average = None if rule.average_decay is None else jax.tree.map(jnp.copy, variables)
+    return LearnerState(variables, rule.optimizer.init(variables), jnp.zeros((), jnp.int32), key, temperature, average)
 
 
 def updates_from_replay(
@@ -222,30 +247,99 @@ def update_from_replay(
             for game in range(rule.num_games)
         ]
         batch = lax.switch(game_in_turn(rule, state.updates, games), samplers, sample_key)
+        if rule.random_shift:
+            batch = shifted(rule, batch, place_shifts(rule, 0, sample_key))
         return update_on_one(rule, state, batch, games)
-    places = [place(rule, stored, game, sample_key) for game in range(rule.num_games)]
+    places, corrections = draw_places(rule, state.variables, stored, sample_key)
 
     def fetch_all(places: Any) -> Batch:
         # What an empty replay gives is not learnt from.
         batches = [fetch(rule, store, *here) for store, here in zip(stored, zip(*places, strict=True), strict=True)]
         return jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
 
-    drawn = jax.tree.map(lambda *parts: jnp.stack(parts), *places)
-    if rule.weigh is None:
-        return update_on_all(rule, state, drawn, games, fetch_all)
-    # All weights come before the first part of the minibatch: their mean is that of all of it.
-    weights = normalised_weights(rule.weigh, fetch_outputs(rule, stored, places))
+    drawn: dict[str, Any] = {"places": jax.tree.map(lambda *parts: jnp.stack(parts), *places)}
+    if rule.weigh is not None or corrections is not None:
+        # All weights come before the first part of the minibatch: their mean is that of all of it.
+        weights = jnp.float32(1.0) if rule.weigh is None else rule.weigh(fetch_outputs(rule, stored, places))
+        drawn["weights"] = normalised(weights if corrections is None else weights * corrections)
+    if rule.random_shift:
+        drawn["shifts"] = jnp.stack([place_shifts(rule, game, sample_key) for game in range(rule.num_games)])
 
-    def fetch_weighed(part: Any) -> Batch:
-        places, weights = part
-        return dataclasses.replace(fetch_all(places), weights=weights)
+    def fetch_drawn(part: dict[str, Any]) -> Batch:
+        batch = fetch_all(part["places"])
+        if rule.random_shift:
+            batch = jax.vmap(functools.partial(shifted, rule))(batch, part["shifts"])
+        return dataclasses.replace(batch, weights=part.get("weights"))
 
-    return update_on_all(rule, state, (drawn, weights), games, fetch_weighed)
+    return update_on_all(rule, state, drawn, games, fetch_drawn)
+
+
+def draw_places(
+    rule: UpdateRule, variables: Any, stored: tuple[ReplayState, ...], key: Array
+) -> tuple[list[tuple[Array, Array]], Array | None]:
+    """Where this device's share of every game's minibatch is, and what preferred examples count, ``[G, share]``.
+
+    Args:
+      rule: of the update.
+      variables: the student's.
+      stored: of all games.
+      key: of the update.
+    """
+    games = range(rule.num_games)
+    if rule.preference is None:
+        return [place(rule, stored, game, key) for game in games], None
+    candidates = [place(rule, stored, game, key, rule.preference.candidates) for game in games]
+    priorities = prioritise(rule, variables, stored, candidates)
+    places, corrections = [], []
+    for game in games:
+        groups = num_groups(rule, stored, game)
+        keys = group_key(jax.random.fold_in(key, game), lax.axis_index(AXIS) * groups + jnp.arange(groups))
+        of_groups = priorities[game].reshape(groups, -1)
+        chosen, counts = choose(rule.preference, keys, of_groups, rule.share // groups)
+        flat = (chosen + of_groups.shape[1] * jnp.arange(groups)[:, None]).ravel()
+        lanes, slots = candidates[game]
+        places.append((lanes[flat], slots[flat]))
+        corrections.append(counts.ravel())
+    return places, jnp.stack(corrections)
+
+
+@jax.named_scope("prefer")
+def prioritise(
+    rule: UpdateRule, variables: Any, stored: tuple[ReplayState, ...], candidates: Sequence[tuple[Array, Array]]
+) -> Array:
+    """The priority of each candidate, float32 ``[G, K]``."""
+    assert rule.preference is not None
+    if rule.preference.by == "action_gap":
+        return action_gap_weights(fetch_outputs(rule, stored, candidates), mask=jnp.asarray(rule.student.mask[:, None]))
+    batches = [fetch(rule, store, *places) for store, places in zip(stored, candidates, strict=True)]
+    batch = jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
+    # None of it is learnt from: the gradients are those of the chosen.
+    outputs = rule.student.apply(lax.stop_gradient(variables), batch.observations)
+    if rule.num_games == 1:
+        # A student of one game has losses without the game axis.
+        return rule.loss(outputs.squeeze(0), batch.teacher_q.squeeze(0))[None]
+    return rule.loss(outputs, batch.teacher_q)
+
+
+def place_shifts(rule: UpdateRule, game: int, key: Array) -> Array:
+    """By how much this device's share of a game's stacks is moved, int32 ``[share, 2]``: as the minibatch of all
+    devices says, whichever device has an example."""
+    key = jax.random.fold_in(jax.random.fold_in(key, SHIFT), game)
+    num_devices = lax.psum(1, AXIS)
+    shifts = draw_shifts(key, num_devices * rule.share, rule.random_shift)
+    return lax.dynamic_slice_in_dim(shifts, lax.axis_index(AXIS) * rule.share, rule.share)
+
+
+def shifted(rule: UpdateRule, batch: Batch, shifts: Array) -> Batch:
+    """A game's examples with their stacks of frames moved."""
+    return dataclasses.replace(batch, observations=shift(batch.observations, shifts, rule.random_shift))
 
 
 @jax.named_scope("sample")
-def place(rule: UpdateRule, stored: tuple[ReplayState, ...], game: int, key: Array) -> tuple[Array, Array]:
-    """Where this device's share of a game's minibatch is: lanes and slots, int32 ``[share]`` each.
+def place(
+    rule: UpdateRule, stored: tuple[ReplayState, ...], game: int, key: Array, times: int = 1
+) -> tuple[Array, Array]:
+    """Where this device's share of a game's minibatch is: lanes and slots, int32 ``[times * share]`` each.
 
     The minibatch of all devices is the same for any number of them: lanes are drawn from in as many groups as the
     largest number of devices that lanes and minibatch could be dealt out to, each by a key of its own.
@@ -255,12 +349,18 @@ def place(rule: UpdateRule, stored: tuple[ReplayState, ...], game: int, key: Arr
       stored: of all games.
       game: whose minibatch it is.
       key: of the update.
+      times: as many candidates as examples, or several times as many.
     """
     # A student of one game draws what it drew before there were several.
     key = jax.random.fold_in(key, game) if rule.num_games > 1 else key
-    groups = math.gcd(stored[game].flags.shape[0], rule.share)
+    groups = num_groups(rule, stored, game)
     first_group = lax.axis_index(AXIS) * groups
-    return rings.place(stored[game], key, rule.share, num_groups=groups, first_group=first_group)
+    return rings.place(stored[game], key, times * rule.share, num_groups=groups, first_group=first_group)
+
+
+def num_groups(rule: UpdateRule, stored: tuple[ReplayState, ...], game: int) -> int:
+    """Groups of this device's lanes of a game that are drawn from by keys of their own."""
+    return math.gcd(stored[game].flags.shape[0], rule.share)
 
 
 @jax.named_scope("sample")
@@ -281,17 +381,15 @@ def fetch_outputs(rule: UpdateRule, stored: tuple[ReplayState, ...], places: Seq
     return jnp.stack(each)
 
 
-def normalised_weights(weigh: WeightFunction, teacher_q: Array) -> Array:
+def normalised(weights: Array) -> Array:
     """What examples count: 1 in the mean over each game's minibatch, of all devices together.
 
     Args:
-      weigh: gives the weights as they are.
-      teacher_q: of this device's share, float32 ``[G, B, A]``.
+      weights: of this device's share, float32 ``[G, B]``.
 
     Returns:
       float32 ``[G, B]``; all are 1 where all weights are 0.
     """
-    weights = weigh(teacher_q)
     mean = mean_over_devices(weights.mean(axis=1, keepdims=True))
     return jnp.where(mean > 0.0, weights / jnp.where(mean > 0.0, mean, 1.0), 1.0)
 
@@ -309,7 +407,7 @@ def update(rule: UpdateRule, state: LearnerState, batch: Batch) -> tuple[Learner
     if rule.alternates:
         return update_on_one(rule, state, jax.tree.map(lambda leaf: leaf[state.updates % rule.num_games], batch))
     if rule.weigh is not None:
-        batch = dataclasses.replace(batch, weights=normalised_weights(rule.weigh, batch.teacher_q))
+        batch = dataclasses.replace(batch, weights=normalised(rule.weigh(batch.teacher_q)))
     return update_on_all(rule, state, batch)
 
 
@@ -346,7 +444,7 @@ def update_on_one(
     game = game_in_turn(rule, state.updates, games)
     is_game = (jnp.arange(rule.num_games) == game)[:, None, None]
     if rule.weigh is not None:
-        weights = normalised_weights(rule.weigh, jnp.where(is_game, batch.teacher_q, 0.0))
+        weights = normalised(rule.weigh(jnp.where(is_game, batch.teacher_q, 0.0)))
         batch = dataclasses.replace(batch, weights=weights[game])
 
     def loss_of_game(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
@@ -387,6 +485,7 @@ def step(
     with jax.named_scope("optimizer"):
         changes, optimizer_state = rule.optimizer.update(gradients, state.optimizer_state, state.variables)
         variables = optax.apply_updates(state.variables, changes)
+        average = next_average(rule, state, variables)
     seen = games_seen(rule, state.updates, games)
     metrics = {name: jnp.where(seen, measures[name], 0.0).sum() / seen.sum() for name in ("loss", "agreement")}
     metrics["grad_norm"] = optax.tree.norm(gradients)
@@ -398,9 +497,21 @@ def step(
             updates=state.updates + 1,
             key=state.key,
             temperature=state.temperature,
+            average=average,
         ),
         metrics,
     )
+
+
+def next_average(rule: UpdateRule, state: LearnerState, variables: Any) -> Any:
+    """The exponential moving average of the variables after an update; None where none is kept.
+
+    Early on it forgets faster, by ``(1 + n) / (10 + n)`` after n updates, so that it soon leaves the initial weights.
+    """
+    if rule.average_decay is None:
+        return None
+    decay = jnp.minimum(rule.average_decay, (1.0 + state.updates) / (10.0 + state.updates))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.average, variables)
 
 
 def measure(rule: UpdateRule, outputs: Array, teacher_q: Array, weights: Array | None = None) -> dict[str, Array]:

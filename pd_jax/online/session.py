@@ -7,7 +7,6 @@ distil online). Composes the modules; owns files and time.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import threading
 from collections.abc import Generator, Mapping
@@ -130,7 +129,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
     def _write_details(self) -> None:
         """What the student chooses where the target would choose, and what computed it."""
         setup, run = self.setup, self.run_directory
-        variables = self.devices.first(self.student.variables)
+        variables = self.devices.first(self.student.student_variables)
         comparison = self.scorer.compare(self.target.variables, variables)
         name, sha256 = f"{setup.task.name}-{setup.target.metadata.network}, {self.config.target}", ""
         if setup.writer.path.is_file():
@@ -150,7 +149,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
             ]
         if self.counters.init_from is not None:
             parents.append(start_parent(config.init_from, self.counters.init_from, directory))
-        variables = self.devices.first(self.student.variables)
+        variables = self.devices.first(self.student.student_variables)
         about = {
             "games": [game],
             "network": config.student.network,
@@ -176,8 +175,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
         # Not the teacher's key: the two networks may be alike.
         student = self.learner.init_single(jax.random.fold_in(jax.random.key(self.config.seed), 1))
         if (start := self.setup.student_setup.start) is not None:
-            # Every optimizer begins at zeros, whatever the parameters.
-            student = dataclasses.replace(student, variables=jax.tree.map(jnp.asarray, start.variables))
+            student = student.starting_from(jax.tree.map(jnp.asarray, start.variables))
         if teacher is None:
             fresh = OnlineState(jnp.int32(0), student, jnp.int32(0))
         else:
@@ -298,7 +296,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
 
     def score_round(self, rounds: int) -> float:
         """Scores the student in games that chose no target."""
-        variables = self.devices.first(self.student.variables)
+        variables = self.devices.first(self.student.student_variables)
         score = self.scorer.on_the_way("student", variables, COMPARISON_SEED_OFFSET)
         self.counters.scores["student"] = score
         self.counters.student_scored = rounds
@@ -326,7 +324,7 @@ class OnlineSession(StudentSession[OnlineCounters]):
     def _summarise(self) -> Summary:
         """Scores all three in games that chose nothing, and writes the target's file."""
         student = self.devices.first(self.student)
-        scores = self.target.final_scores(student.variables)
+        scores = self.target.final_scores(student.student_variables)
         self.target.write(scores["target"])
         variables = (student.variables, self.target.variables)
         return summarise_online(self.setup, self.counters, *variables, scores, self.wall_seconds())

@@ -48,6 +48,12 @@ _ADDED = {
     "loss.beta": 0.5,
     "loss.delta": 1.0,
     "loss.weights": "none",
+    "learner.sampling": "uniform",
+    "learner.sampling_candidates": 4,
+    "learner.sampling_exponent": 0.6,
+    "learner.sampling_correction": 0.4,
+    "learner.random_shift": 0,
+    "learner.average_decay": None,
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""

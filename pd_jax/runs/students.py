@@ -103,7 +103,7 @@ def read_distilled(
     template = learner_template(student, config.learner, config.loss)
     label = network_label(config.student, student.tasks)
     state, metadata = restore_student(run, template, checkpoint=checkpoint, network=label, warn=warn)
-    return Distilled(student, state.variables, config, metadata)
+    return Distilled(student, state.student_variables, config, metadata)
 
 
 def student_of(config: DistillConfig, run: RunDirectory) -> Student:

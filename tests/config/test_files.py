@@ -167,7 +167,7 @@ SLOW = tuple(
     f"quick/{name}.yaml"
     for name in (
         *("cartpole_acrobot", "compression", "dagger_net3", "losses", "multi3", "multi10", "multi_dqn"),
-        *("multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
+        *("multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8", "same_play_net3"),
     )
 )
 
