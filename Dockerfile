@@ -9,10 +9,12 @@ FROM python:${PYTHON}-slim-bookworm AS build
 ARG EXTRA=""
 WORKDIR /src
 RUN python -m venv /opt/pd-jax
-COPY pyproject.toml hatch_build.py requirements.lock README.md LICENSE ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY docs/make_package_readme.py ./docs/
 COPY configs ./configs
 COPY pd_jax ./pd_jax
-RUN --mount=type=cache,target=/root/.cache/pip \
+ENV PIP_CACHE_DIR=/var/cache/pip
+RUN --mount=type=cache,target=/var/cache/pip \
     /opt/pd-jax/bin/pip install -q -c requirements.lock ".${EXTRA:+[$EXTRA]}"
 
 FROM python:${PYTHON}-slim-bookworm

@@ -29,10 +29,14 @@ def of(word: str) -> list[str]:
     return [rest for name, rest in instructions() if name == word]
 
 
-def copied() -> list[str]:
-    """What is copied out of the repository."""
+def copied() -> dict[str, str]:
+    """What is copied out of the repository, and whereto; a folder's contents go into the folder that is named."""
     words = [shlex.split(rest) for rest in of("COPY") if "--from" not in rest]
-    return [source for *sources, _ in words for source in sources]
+    return {
+        source: target if (ROOT / source).is_dir() else f"{target}{Path(source).name}"
+        for *sources, target in words
+        for source in sources
+    }
 
 
 def is_ignored(path: str) -> bool:
@@ -47,15 +51,16 @@ def is_ignored(path: str) -> bool:
 
 def test_what_is_copied_is_there_and_nothing_else_is_sent() -> None:
     assert all((ROOT / source).exists() and not is_ignored(source) for source in copied())
-    there = {path.name for path in ROOT.iterdir()}
+    there = {path.relative_to(ROOT).as_posix() for folder in (ROOT, ROOT / "docs") for path in folder.iterdir()}
     assert {name for name in there if not is_ignored(name)} == set(copied())
     assert is_ignored("runs/pong/summary.json") and is_ignored(".git") and is_ignored("pd_jax/config/__pycache__")
 
 
 def test_what_is_copied_is_enough_to_build_from(tmp_path: Path) -> None:
-    for source in copied():
+    for source, target in copied().items():
+        (tmp_path / target).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
-        copy(ROOT / source, tmp_path / source)  # type: ignore[operator]
+        copy(ROOT / source, tmp_path / target)  # type: ignore[operator]
     code = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
