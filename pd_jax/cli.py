@@ -14,7 +14,7 @@ from pd_jax.commands.usage import group_usage, program_usage
 from pd_jax.config.commands import TABLE, Command, CommandGroup
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
 from pd_jax.system import hosts, streams
-from pd_jax.system.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt, takes_signals
+from pd_jax.system.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt, stopping_signals
 from pd_jax.system.text import show
 from pd_jax.version import __version__
 
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     forget_interrupts()
     # Before the commands install handlers of their own, there is nothing to save.
-    numbers = (signal.SIGINT, signal.SIGTERM) if takes_signals() else ()
-    previous = {number: signal.signal(number, interrupt_now) for number in numbers}
+    previous = {number: signal.signal(number, interrupt_now) for number in stopping_signals()}
     try:
         code = _dispatch(argv)
         # Not left to the interpreter's end, where nothing can be said about a full disk or a reader who has gone.

@@ -44,7 +44,10 @@ def _copy(text: str, name: str, out: Path) -> None:
         raise UserError(f"--out: {out} exists; name another file")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out: {out}: there is no directory {out.absolute().parent}")
-    write_atomically(out, text)
+    try:
+        write_atomically(out, text)
+    except OSError as error:
+        raise UserError(f"--out: {out}: cannot be written: {error.strerror}") from error
     command = read_about(out).command
     print(f"{out}: a copy of {name}; change it, then: pd-jax {command} --config {out}")
 

@@ -18,7 +18,7 @@ from pd_jax.config.base import ProfiledConfig
 from pd_jax.resources.trace_tables import describe_trace, loaded_programs, trace_viewers
 from pd_jax.resources.traces import find_trace
 from pd_jax.system import hosts
-from pd_jax.system.interrupts import takes_signals
+from pd_jax.system.interrupts import stopping_signals
 from pd_jax.system.progress import print_warning
 
 _BEGINNINGS = 3
@@ -155,7 +155,7 @@ class Profiler:
 
 @contextlib.contextmanager
 def _on_signals(act: Callable[[], None]) -> Iterator[None]:
-    """Has SIGINT and SIGTERM do this before what they do anyway, where that is Python's."""
+    """Has signals that ask for an end do this before what they do anyway, where that is Python's."""
     previous: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -163,8 +163,8 @@ def _on_signals(act: Callable[[], None]) -> Iterator[None]:
         previous[number](number, frame)
 
     # Only the main thread may set handlers, and only there do they interrupt a wait.
-    if takes_signals():
-        own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if numbers := stopping_signals():
+        own = {number: signal.getsignal(number) for number in numbers}
         previous |= {number: handler for number, handler in own.items() if callable(handler)}
     for number in previous:
         signal.signal(number, handle)

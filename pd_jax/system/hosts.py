@@ -166,7 +166,7 @@ def _give_up_waiting(arrived: threading.Event, signalled: socket.socket, launch:
             _end_at_once(f"hosts.start_timeout: {message}", 2)
         if select.select([signalled], [], [], 0.1)[0]:
             for number in signalled.recv(64):
-                if number in (signal.SIGINT, signal.SIGTERM):
+                if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     name = signal.Signals(number).name
                     _end_at_once(f"stopped by {name} before all processes met; add --resume to go on", 128 + number)
     signalled.close()

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a caller's event: finish the call in hand, save, and say how to go on."""
+"""Ctrl-C, SIGTERM, a terminal that is closed (SIGHUP) and a caller's event: finish the call in hand, save, and say how to go on."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ _stop: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("
 def takes_signals() -> bool:
     """Whether handlers of signals can be set from here: Python allows it in the main thread alone."""
     return threading.current_thread() is threading.main_thread()
+
+
+def stopping_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask for an end, as far as handlers of theirs can be set from here.
+
+    SIGHUP is one unless it is ignored: nohup has it so for what is to outlive its terminal.
+    """
+    if not takes_signals():
+        return ()
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if hangs_up else (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -97,7 +108,7 @@ def forget_interrupts() -> None:
 
 
 class Interrupts:
-    """Notes the first SIGINT or SIGTERM instead of dying of it; a second SIGINT ends the process as usual.
+    """Notes the first SIGINT, SIGTERM or SIGHUP instead of dying of it; a second SIGINT ends the process as usual.
 
     A context manager. Inside it, call :meth:`check` wherever stopping is safe. Off the main thread, where no signal
     arrives, and beside signals, it heeds the event of :func:`stopped_by`.
@@ -141,7 +152,7 @@ class Interrupts:
                 raise Interrupted(int(number))
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM) if takes_signals() else ():
+        for number in stopping_signals():
             self._previous[number] = signal.signal(number, self._note)
         if (among := hosts.current()) is not None:
             among.stopping = self

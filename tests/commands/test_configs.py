@@ -68,6 +68,8 @@ def test_a_copy_can_be_changed_and_run(elsewhere: Path, capsys: pytest.CaptureFi
         (["pong", "--out", "there.yaml"], "--out: there.yaml exists; name another file"),
         (["pong", "--out", "."], "--out: . exists; name another file"),
         (["pong", "--out", "no/x.yaml"], "--out: no/x.yaml: there is no directory {here}/no"),
+        # What it is written to first has a longer name.
+        (["pong", "--out", "x" * 250], f"--out: {'x' * 250}: cannot be written: File name too long"),
         (["--out", "x.yaml"], "--out: is for a copy of one; give its NAME"),
         (["pong", "cartpole"], "'cartpole': unexpected argument; settings are given as --name value"),
     ],

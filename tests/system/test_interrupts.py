@@ -10,7 +10,7 @@ import pytest
 from pd_jax.system.interrupts import Interrupted, Interrupts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_waits_until_it_is_asked_for(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
@@ -28,3 +28,14 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_is_to_outlive_its_terminal_ignores_that_it_is_closed() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.requested and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
