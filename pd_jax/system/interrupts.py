@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, a terminal that is closed (SIGHUP) and a caller's event: finish the call in hand, save, and say how to go on."""
+"""Ctrl-C, SIGTERM, a closed terminal (SIGHUP) and a caller's event: finish the call in hand, save, say how to go on."""
 
 from __future__ import annotations
 
