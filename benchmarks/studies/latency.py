@@ -182,10 +182,10 @@ def prepare(network: str, directory: Path, frames: np.ndarray) -> tuple[dict[str
 
     from benchmarks.stages.context import PyTorch
     from pd_jax.deploy.c_file import compiler, header_text
-    from pd_jax.deploy.export import runtime_source
     from pd_jax.deploy.layers import layers_of
     from pd_jax.deploy.onnx_file import onnx_bytes
     from pd_jax.deploy.quantised import calibrated, quantised
+    from pd_jax.deploy.runtime_file import runtime_source
     from pd_jax.environments.tasks import get_task
     from pd_jax.networks.registry import make_network
     from pd_jax.teachers import load

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import datetime
 import hashlib
-import inspect
 import json
 import os
 import threading
@@ -18,11 +16,11 @@ import jax
 import numpy as np
 
 from pd_jax.config.export import ExportConfig
-from pd_jax.config.loading import to_mapping
-from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy import c_file, onnx_file, runtime, stablehlo
+from pd_jax.deploy.file_metadata import describe_policy, named_rules
 from pd_jax.deploy.layers import Layer, layers_of
 from pd_jax.deploy.policy import StudentPolicy
+from pd_jax.deploy.products import check_place, settings_of
 from pd_jax.deploy.proof import (
     Agreement,
     ExportedPolicy,
@@ -36,10 +34,9 @@ from pd_jax.deploy.proof import (
     recorded_play,
 )
 from pd_jax.deploy.quantised import QuantisedNetwork, calibrated, check_quantisable, is_trained, quantised
+from pd_jax.deploy.runtime_file import RUNTIME_NAME, runtime_source
 from pd_jax.deploy.stablehlo import StableHloPolicy, stablehlo_bytes
 from pd_jax.deploy.student import load_trained
-from pd_jax.distill.counters import GameCounters
-from pd_jax.environments import screens
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
@@ -56,13 +53,11 @@ from pd_jax.system.files import left_if_whole, to_json, write_atomically
 from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.files import fingerprint, params_fingerprint
+from pd_jax.teachers.files import params_fingerprint
 from pd_jax.teachers.tasks import check_named_protocol, check_protocol, task_of
 from pd_jax.types import PolicyApply
 from pd_jax.version import __version__
 
-RUNTIME_NAME = "pd_jax_runtime.py"
-"""What `pd_jax.deploy.runtime` is called beside the policies."""
 REPORT_NAME = "export.json"
 _OWN_PLAY_SEED_OFFSET = 2_000_000
 _CALIBRATION_SEED_OFFSET = 2_100_000
@@ -168,7 +163,7 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
       Interrupted: a signal came, or ``stop`` was set. Nothing is left.
     """
     out = Path(config.out)
-    _check_out(config)
+    check_place(config, "an export", REPORT_NAME, _own_names)
     if config.evaluation.episodes:
         check_can_play()
     policies = _load(config)
@@ -197,7 +192,7 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
             "format_version": runtime.FORMAT_VERSION,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "pd_jax_version": __version__,
-            "settings": _settings(config),
+            "settings": settings_of(config),
             "games": games,
         }
         if "onnx" in config.format:
@@ -235,7 +230,7 @@ def _export(
         meter = progress.add(f"{task.name}: the policy's games", protocol.episodes)
         played = play_games(policy.apply, policy.variables, task, protocol, on_progress=heeding(interrupts, meter))
         policy_score = Score.of(played.returns)
-    metadata = to_json(_metadata(config, policy, policy_score, protocol))
+    metadata = to_json(describe_policy(policy, policy_score, protocol))
     wanted = _files(config, task)
     network, said = None, None
     if "int8" in config.precision:
@@ -284,7 +279,7 @@ def _export(
     return {
         "policy": metadata,
         "policy_games": None if policy_score is None else policy_score.to_json(),
-        "protocol": _rules(task, protocol),
+        "protocol": named_rules(task, protocol),
         "frames_from": config.data or "the policy's own play",
         "files": entries,
     }
@@ -402,98 +397,6 @@ def _compare(
     return compare(policy, files, batches, config.proof.frames, on_progress)
 
 
-def _metadata(config: ExportConfig, policy: GreedyPolicy, score: Score | None, protocol: Protocol) -> dict[str, Any]:
-    """What a file says of its policy."""
-    task = policy.task
-    observation: dict[str, Any] = {
-        "kind": task.kind,
-        "shape": list(task.observation_shape),
-        "dtype": task.observation_dtype,
-    }
-    if task.kind == "atari":
-        observation["rule"] = {
-            "screens": "grey 210x160, as ALE's getScreenGrayscale gives them",
-            "frame_skip": 4,
-            "maximum_of": 2,
-            "resized": "INTER_AREA to 84x84",
-            "stack": 4,
-            "order": "oldest first; four copies of its first frame open a game",
-            "scaling": "1/255, inside the file",
-        }
-    measured = None
-    if score is not None:
-        measured = {"policy": score.to_json(), "protocol": _rules(task, protocol), "by": "JAX, when it was exported"}
-    return {
-        "format_version": runtime.FORMAT_VERSION,
-        "game": task.name,
-        "env_id": task.env_id,
-        "action_names": list(task.action_names),
-        "observation": observation,
-        "output": "logits" if policy.gives_logits else "q",
-        "parameters": policy.num_params,
-        **(_of_student(policy) if isinstance(policy, StudentPolicy) else _of_teacher(policy)),
-        "measured": measured,
-        "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
-    }
-
-
-def _rules(task: Task, protocol: Protocol) -> dict[str, Any]:
-    """A protocol with its name, which games of Atari have."""
-    return {"name": protocol.name if task.kind == "atari" else None} | protocol.to_json()
-
-
-def _of_student(policy: StudentPolicy) -> dict[str, Any]:
-    trained, task = policy.trained, policy.task
-    place, scored = trained.names.index(task.name), {}
-    learnt_from = trained.counters.games[place] if place < len(trained.counters.games) else GameCounters()
-    told: Any = None if policy.summary is None else policy.summary.get("temperature")
-    temperature = told[place] if isinstance(told, list) else told
-    if policy.summary is not None and task.name in policy.summary.games:
-        entry = policy.summary.games[task.name]
-        own = entry.teacher if isinstance(trained.config, TrainTeacherConfig) else entry.student
-        scored = {
-            "policy": None if own is None else own.to_json(),
-            "teacher": None if entry.teacher is None else entry.teacher.to_json(),
-            "protocol": _rules(task, Protocol.of(trained.config, task)),
-            "of": f"the end of the run, after {policy.summary.updates} updates",
-        }
-    return {
-        "name": f"{task.name}-{trained.network}-student",
-        "network": trained.network,
-        "temperature": temperature,
-        "scores": scored or None,
-        "source": {"run": os.path.basename(os.path.abspath(policy.source)), "updates": trained.counters.updates},
-        "hashes": {
-            "parameters": params_fingerprint(policy.variables["params"]),
-            "run_config": fingerprint(read_run(policy.source).config_path),
-            "teacher": learnt_from.teacher_sha256 or None,
-            "recording": learnt_from.recording or None,
-        },
-        "licence": "that of its teachers",
-    }
-
-
-def _of_teacher(policy: GreedyPolicy) -> dict[str, Any]:
-    assert isinstance(policy, Teacher)
-    metadata, scores = policy.metadata, None
-    if evaluation := metadata.evaluation:
-        own = ("mean", "standard_error", "ci95", "episodes")
-        rules = {"name": metadata.protocol} | {key: value for key, value in evaluation.items() if key not in own}
-        scores = {"policy": {key: evaluation.get(key) for key in own}, "protocol": rules, "of": "the teacher's file"}
-    return {
-        "name": metadata.name,
-        "network": metadata.network,
-        "temperature": None,
-        "scores": scores,
-        "source": {"teacher": os.path.basename(policy.source), "how_made": metadata.how_made},
-        "hashes": {
-            "parameters": params_fingerprint(policy.variables["params"]),
-            "teacher_file": policy.sha256,
-        },
-        "licence": metadata.licence,
-    }
-
-
 def _parents(config: ExportConfig, policies: Sequence[GreedyPolicy]) -> list[Parent]:
     """What the files are of, for their lineage."""
     (policy, *_) = policies
@@ -509,93 +412,8 @@ def _parents(config: ExportConfig, policies: Sequence[GreedyPolicy]) -> list[Par
     return [parent_at("run", config.run, config.out, about)]
 
 
-def _settings(config: ExportConfig) -> dict[str, Any]:
-    """What an export is of; where it is, and whether it was made again, is no part of that."""
-    settings = to_mapping(config)
-    return {key: value for key, value in settings.items() if key not in ("out", "resume")}
-
-
-def _check_out(config: ExportConfig) -> None:
-    """Raises a UserError unless the directory is empty, not there, or holds this export, which is to be made again."""
-    out = Path(config.out)
-    if ":/" in config.out:
-        raise UserError(f"{out}: is an address; an export goes into a local directory")
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir():
-        raise UserError(f"{out}: is a file; --out takes a directory")
-    names = set(os.listdir(out))
-    if not names:
-        return
-    try:
-        there = json.loads((out / REPORT_NAME).read_text(encoding="utf-8"))
-        entries = [entry for game in there["games"].values() for entry in game["files"].values()]
-        own = {entry["file"] for entry in entries} | {entry["test"]["file"] for entry in entries if "test" in entry}
-        settings = there["settings"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{out}: is not empty ({min(names)}); choose another --out") from None
-    if foreign := names - own - {REPORT_NAME, RUNTIME_NAME, LINEAGE_NAME}:
-        raise UserError(f"{out}: holds more than an export ({min(foreign)}); choose another --out")
-    if settings != to_json(_settings(config)):
-        raise UserError(f"{out}: holds an export of other settings; choose another --out")
-    if not config.resume:
-        raise UserError(f"{out}: holds this export; add --resume to make it again, or choose another --out")
-
-
-def runtime_source() -> str:
-    """`pd_jax.deploy.runtime` as one file that imports nothing of pd_jax."""
-    parts = [_parts(screens), _parts(runtime)]
-    modules = {name for part in parts for name in part.modules} - {"numpy"}
-    names = {name for part in parts for name in part.names}
-    return "\n".join(
-        [
-            f"# Written by pd-jax export {__version__}. Apache-2.0. Needs numpy and onnxruntime.",
-            parts[1].docstring,
-            "",
-            "from __future__ import annotations",
-            "",
-            *[f"import {module}" for module in sorted(modules)],
-            f"from typing import {', '.join(sorted(names))}",
-            "",
-            "import numpy as np",
-            "",
-            parts[0].body.strip("\n"),
-            "",
-            "",
-            parts[1].body.strip("\n"),
-            "",
-        ]
-    )
-
-
-class _Parts(NamedTuple):
-    """A module's source, taken apart.
-
-    Attributes:
-      docstring: with its quotes.
-      modules: that it imports whole.
-      names: that it takes from typing.
-      body: all that comes after the imports.
-    """
-
-    docstring: str
-    modules: Sequence[str]
-    names: Sequence[str]
-    body: str
-
-
-def _parts(module: Any) -> _Parts:
-    source = inspect.getsource(module)
-    lines, (docstring, *rest) = source.splitlines(), ast.parse(source).body
-    imports = [node for node in rest if isinstance(node, ast.Import | ast.ImportFrom)]
-    return _Parts(
-        "\n".join(lines[: docstring.end_lineno]),
-        [alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names],
-        [
-            alias.name
-            for node in imports
-            if isinstance(node, ast.ImportFrom) and node.module == "typing"
-            for alias in node.names
-        ],
-        "\n".join(lines[imports[-1].end_lineno :]),
-    )
+def _own_names(report: Any) -> set[str]:
+    """The files of an export that its report names."""
+    entries = [entry for game in report["games"].values() for entry in game["files"].values()]
+    own = {entry["file"] for entry in entries} | {entry["test"]["file"] for entry in entries if "test" in entry}
+    return own | {REPORT_NAME, RUNTIME_NAME, LINEAGE_NAME}

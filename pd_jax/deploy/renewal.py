@@ -22,8 +22,9 @@ from pd_jax.config.export import ExportConfig
 from pd_jax.config.loading import from_mapping, to_mapping
 from pd_jax.config.renew import RenewConfig
 from pd_jax.config.yaml import read_yaml
-from pd_jax.deploy.export import FORMATS, REPORT_NAME, RUNTIME_NAME, run_export
+from pd_jax.deploy.export import FORMATS, REPORT_NAME, run_export
 from pd_jax.deploy.proof import check_can_play, check_recording
+from pd_jax.deploy.runtime_file import RUNTIME_NAME
 from pd_jax.deploy.student import load_trained
 from pd_jax.distill.session import distill
 from pd_jax.distill.setup import make_setup

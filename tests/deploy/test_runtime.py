@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
-from pd_jax.deploy.export import RUNTIME_NAME, runtime_source
 from pd_jax.deploy.layers import layers_of
 from pd_jax.deploy.onnx_file import onnx_bytes
 from pd_jax.deploy.runtime import AlteredPolicyError, FramesError, NotAPolicyError, Policy, PolicyError, seal
+from pd_jax.deploy.runtime_file import RUNTIME_NAME, runtime_source
 from support.policies import metadata_of, random_observations, random_teacher
 
 WITHOUT_JAX = """

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from pd_jax.config.audit import AuditConfig
-from pd_jax.config.loading import to_mapping
 from pd_jax.deploy.audit import findings as found
 from pd_jax.deploy.audit.agreement import agreement_table, confusion
 from pd_jax.deploy.audit.card import CARD_NAME, policy_card
@@ -27,6 +26,7 @@ from pd_jax.deploy.audit.players import Players, describe_player, learning_of, l
 from pd_jax.deploy.audit.scores import more_lost, returns_summary, share_lacking, share_lost, tail_lacking
 from pd_jax.deploy.audit.states import NEVER, later_returns, losses, steps_to_loss
 from pd_jax.deploy.audit.worst import describe_states, worst_states
+from pd_jax.deploy.products import check_place, settings_of
 from pd_jax.environments.ale import check_backend
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
@@ -69,7 +69,7 @@ def run_audit(
       Interrupted: a signal came, or ``stop`` was set. Nothing is left.
     """
     out = Path(config.out)
-    _check_out(config)
+    check_place(config, "an audit", REPORT_NAME, lambda report: _OWN)
     players = load_players(config, teacher)
     task = players.task
     check_backend(config.env.backend, task)
@@ -159,7 +159,7 @@ def _audit(
         "format_version": FORMAT_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
-        "settings": _settings(config),
+        "settings": settings_of(config),
         "game": task.name,
         "env_id": task.env_id,
         "kind": task.kind,
@@ -310,32 +310,3 @@ def _central(features: np.ndarray) -> list[int]:
     distances = ((features - features.mean(axis=0)) ** 2).sum(axis=1)
     parts = np.array_split(np.arange(len(features)), min(_EXEMPLARS, len(features)))
     return [int(part[distances[part].argmin()]) for part in parts]
-
-
-def _settings(config: AuditConfig) -> dict[str, Any]:
-    """What an audit is of; where it is, and whether it was made again, is no part of that."""
-    return {key: value for key, value in to_mapping(config).items() if key not in ("out", "resume")}
-
-
-def _check_out(config: AuditConfig) -> None:
-    """Raises a UserError unless the directory is empty, not there, or holds this audit, which is to be made again."""
-    out = Path(config.out)
-    if ":/" in config.out:
-        raise UserError(f"{out}: is an address; an audit goes into a local directory")
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir():
-        raise UserError(f"{out}: is a file; --out takes a directory")
-    names = set(os.listdir(out))
-    if not names:
-        return
-    try:
-        settings = json.loads((out / REPORT_NAME).read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{out}: is not empty ({min(names)}); choose another --out") from None
-    if foreign := names - _OWN:
-        raise UserError(f"{out}: holds more than an audit ({min(foreign)}); choose another --out")
-    if settings != to_json(_settings(config)):
-        raise UserError(f"{out}: holds an audit of other settings; choose another --out")
-    if not config.resume:
-        raise UserError(f"{out}: holds this audit; add --resume to make it again, or choose another --out")
