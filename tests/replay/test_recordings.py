@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import random
@@ -23,86 +22,12 @@ from hypothesis import strategies as st
 
 import pd_jax
 from pd_jax.errors import UserError
-from pd_jax.replay.header import DatasetHeader, dump_header, parse_header
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.types import Trajectory
 from support.commands import ordinary_user, public_directory
+from support.recordings import ATARI, NAMES, VECTOR, assert_equal, copied, edit, files, play, record, refusal, whole
 
-NAMES = ("observations", "is_first", "is_decision", "actions", "rewards", "teacher_q")
-# 20 lanes of 16 frames are a chunk of 18 lanes and one of 2.
-ATARI = DatasetHeader(
-    task="pong", env_id="Pong-v5", num_actions=6, observation_shape=(84, 84), observation_dtype="uint8", num_lanes=20,
-    teacher="pong-dqn", teacher_fingerprint="ab" * 32, teacher_output="q", epsilon=0.05, seed=7, chunk_length=16,
-    environment={"max_noops": 30}, recording_id="cd" * 16, planned_steps=64, teacher_score={"mean": 20.5},
-)  # fmt: skip
-VECTOR = dataclasses.replace(
-    ATARI, task="cartpole", env_id="CartPole-v1", num_actions=2, observation_shape=(4,), observation_dtype="float32",
-    num_lanes=3, teacher_output="logits", chunk_length=8, planned_steps=40, teacher_score=None,
-)  # fmt: skip
-
-
-def play(header: DatasetHeader, start: int, stop: int) -> Trajectory:
-    """Made-up play in which every step has its own values, whatever range it is asked for in."""
-    steps = []
-    for t in range(start, stop):
-        rng = np.random.default_rng([header.seed, t])
-        shape = (header.num_lanes, *header.observation_shape)
-        frames = rng.integers(0, 255, (header.num_lanes, 1, 1)) + np.arange(84)  # as compressible as a game
-        steps.append(
-            (
-                np.broadcast_to(frames, shape).astype(np.uint8)
-                if header.observation_dtype == "uint8"
-                else rng.normal(size=shape).astype(np.float32),
-                rng.random(header.num_lanes) < 0.1,
-                rng.random(header.num_lanes) < 0.9,
-                rng.integers(0, header.num_actions, header.num_lanes, dtype=np.int32),
-                rng.integers(-1, 2, header.num_lanes).astype(np.float32),
-                rng.normal(size=(header.num_lanes, header.num_actions)).astype(np.float32),
-            )
-        )
-    return Trajectory(*(np.stack(column) for column in zip(*steps, strict=True)))
-
-
-def record(path, header: DatasetHeader, stop: int | None = None, **options) -> None:
-    with DatasetWriter(path, header, **options) as writer:
-        for start in range(writer.header.steps, stop or header.planned_steps, header.chunk_length):
-            writer.append(play(header, start, start + header.chunk_length))
-
-
-def assert_equal(got: Trajectory, want: Trajectory, where=()) -> None:
-    for name in NAMES:
-        found, expected = getattr(got, name), getattr(want, name)[where]
-        np.testing.assert_array_equal(found, expected, err_msg=name)
-        assert found.dtype == expected.dtype
-
-
-def refusal(path, function, *args, **kwargs) -> str:
-    """The message of a refusal, which is one line that begins with the path."""
-    with pytest.raises(UserError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ") and "\n" not in message
-    assert "tensorstore_spec" not in message
-    return message.removeprefix(f"{path}: ")
-
-
-def files(path) -> dict[str, bytes]:
-    """The files of a data set, less the locks."""
-    found = (file for file in Path(path).rglob("*") if file.is_file() and not file.name.endswith("lock"))
-    return {str(file.relative_to(path)): file.read_bytes() for file in found}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """An Atari recording that nothing happened to; copy it before changing it."""
-    path = tmp_path_factory.mktemp("data") / "whole"
-    record(path, ATARI)
-    return path
-
-
-@pytest.fixture
-def copied(whole, tmp_path):
-    return Path(shutil.copytree(whole, tmp_path / "copied"))
+__all__ = ["copied", "whole"]
 
 
 @pytest.mark.parametrize("header", [ATARI, VECTOR], ids=["atari", "vector"])
@@ -478,12 +403,6 @@ def test_no_flipped_byte_of_a_chunk_goes_unnoticed(copied, place, bits):
         chunk.with_name("good").rename(chunk)
 
 
-def edit(path: Path, **changes) -> None:
-    """Changes fields of a JSON file; a field set to ``...`` is dropped."""
-    fields = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not ...}))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -553,147 +472,3 @@ def test_a_data_set_of_another_game_is_refused(whole):
     assert message == "recorded with task 'pong', and the run has task 'breakout'"
     message = refusal(whole, dataset.check_matches, "pong", 18)
     assert message == "recorded with num_actions 6, and the run has num_actions 18"
-
-
-MAP = {"map": {"shape": [3, 2], "dtype": "uint8"}}
-STATISTICS = {"mean": [0.0, 1.0, 2.0, 3.0], "variance": 1.0, "count": 100}
-
-
-def test_a_plain_header_is_written_and_identified_as_before_there_was_version_2():
-    # Worked out from the first format's own rules: all fields but these, and no others.
-    fields = {
-        "task": "cartpole", "env_id": "CartPole-v1", "num_actions": 2, "observation_shape": [4],
-        "observation_dtype": "float32", "num_lanes": 3, "teacher": "pong-dqn", "teacher_fingerprint": "ab" * 32,
-        "teacher_output": "logits", "epsilon": 0.05, "seed": 7, "environment": {"max_noops": 30},
-        "recording_id": "cd" * 16, "chunk_length": 8, "planned_steps": 40, "steps": 0, "teacher_score": None,
-        "format_version": 1,
-    }  # fmt: skip
-    assert dump_header(VECTOR) == json.dumps(fields | {"complete": False}, indent=1).encode()
-    for name in ("planned_steps", "steps", "teacher_score"):
-        del fields[name]
-    assert VECTOR.identity == hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-names = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8).filter(
-    lambda n: n != "observation"
-)
-shapes = st.lists(st.integers(1, 3), min_size=1, max_size=3)
-
-
-@given(data=st.data())
-def test_headers_are_read_back_in_the_lowest_version_that_holds_them(data):
-    specifications = st.fixed_dictionaries({"shape": shapes, "dtype": st.sampled_from(["uint8", "float32"])})
-    observations = data.draw(st.dictionaries(names, specifications, max_size=3))
-    of_shape = {name: specification["shape"] for name, specification in observations.items()} | {"observation": [4]}
-    normalisation = {}
-    for name in data.draw(st.lists(st.sampled_from(sorted(of_shape)), unique=True)):
-        values = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=of_shape[name])
-        variance = data.draw(st.floats(0, 1e30) | st.just((values**2).tolist()))
-        normalisation[name] = {"mean": values.tolist(), "variance": variance, "count": data.draw(st.floats(1e-4, 1e18))}
-    score = data.draw(st.sampled_from([None, {"mean": 1.5}, {"mean": 1.5, "protocol": "no-op starts"}]))
-    header = dataclasses.replace(VECTOR, observations=observations, normalisation=normalisation, teacher_score=score)
-    is_new = bool(observations or normalisation or "protocol" in (score or {}))
-    read = parse_header(dump_header(header), "x")
-    assert read == dataclasses.replace(header, format_version=1 + is_new)
-    assert dump_header(read) == dump_header(header)
-    assert read.identity == header.identity
-    assert (read.identity == VECTOR.identity) == (not observations and not normalisation)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"observations": []}, "observations is [], not an object of at most 64 fields"),
-        ({"observations": None}, "observations is None, not an object of at most 64 fields"),
-        ({"observations": {"\n": MAP["map"]}}, r"observations: '\n' is not a short printable name"),
-        ({"observations": {"observation": MAP["map"]}}, "observations: 'observation' is the name of the main one"),
-        ({"observations": {"map": {"shape": [3]}}}, "observations: map: dtype is missing"),
-        ({"observations": {"map": MAP["map"] | {"stack": 4}}}, "observations: map: 'stack' is not a field"),
-        (
-            {"observations": {"map": MAP["map"] | {"shape": [0]}}},
-            "observations: map: shape is [0], not a list of 1 to 8",
-        ),
-        (
-            {"observations": {"map": MAP["map"] | {"dtype": "int8"}}},
-            "observations: map: dtype is 'int8', not 'uint8' or",
-        ),
-        ({"normalisation": 3}, "normalisation is 3, not an object"),
-        ({"normalisation": {"map": STATISTICS}}, "normalisation: 'map' is not an observation"),
-        (
-            {"normalisation": {"observation": STATISTICS | {"varaince": 1}}},
-            "normalisation: observation: 'varaince' is not a field; did you mean 'variance'?",
-        ),
-        (
-            {"normalisation": {"observation": STATISTICS | {"mean": [0.0]}}},
-            "normalisation: observation: mean is [0.0], not a finite number, or lists of them in the shape [4]",
-        ),
-        (
-            {"normalisation": {"observation": STATISTICS | {"variance": -1}}},
-            "normalisation: observation: variance is -1, not a finite number >= 0",
-        ),
-        (
-            {"normalisation": {"observation": STATISTICS | {"count": True}}},
-            "normalisation: observation: count is True, not a number above 0",
-        ),
-        ({"teacher_score": {"protocol": 3}}, "teacher_score: protocol is 3, not a short printable text"),
-    ],
-)
-def test_wrong_fields_of_version_2_are_named_by_reader_and_writer(tmp_path, changes, message):
-    header = dataclasses.replace(VECTOR, **changes)
-    assert refusal(tmp_path, DatasetWriter, tmp_path, header).startswith(f"dataset.json: {message}")
-    assert not os.listdir(tmp_path)
-    (tmp_path / "dataset.json").write_bytes(dump_header(header))
-    assert refusal(tmp_path, Dataset.open, tmp_path).startswith(f"dataset.json: {message}")
-
-
-def test_nan_is_no_statistic(tmp_path):
-    header = dataclasses.replace(VECTOR, normalisation={"observation": STATISTICS})
-    for text in (b"NaN", b"Infinity", b"1e999"):
-        damaged = dump_header(header).replace(b"100", text)
-        with pytest.raises(UserError, match=r"normalisation: observation: count is (nan|inf), not"):
-            parse_header(damaged, "x")
-
-
-def test_normalised_play_is_recorded_and_read_and_not_distilled_from(tmp_path):
-    header = dataclasses.replace(VECTOR, normalisation={"observation": STATISTICS})
-    record(tmp_path, header, stop=16)
-    record(tmp_path, header, resume=True)
-    dataset = Dataset.open(tmp_path)
-    assert (dataset.header.format_version, dataset.header.normalisation) == (2, header.normalisation)
-    assert_equal(dataset.read(0, 40), play(VECTOR, 0, 40))
-    assert refusal(tmp_path, dataset.check_matches, "cartpole", 2) == (
-        "needs frozen normalisation of ['observation'], which this pd_jax cannot apply: upgrade pd_jax"
-    )
-    message = refusal(tmp_path, DatasetWriter, tmp_path, VECTOR, resume=True)
-    assert message.startswith("holds another recording, its normalisation is {'observation': ")
-
-
-def test_further_observations_are_neither_recorded_nor_left_out_in_silence(tmp_path):
-    header = dataclasses.replace(VECTOR, observations=MAP)
-    message = "needs the further observations ['map'], which this pd_jax cannot apply: upgrade pd_jax"
-    with DatasetWriter(tmp_path, header) as writer:
-        assert refusal(tmp_path, writer.append, play(VECTOR, 0, 8)) == f"not recorded: {message}"
-    dataset = Dataset.open(tmp_path)
-    assert dataset.header == dataclasses.replace(header, format_version=2)
-    assert refusal(tmp_path, dataset.check_matches, "cartpole", 2) == message
-    # As another version has recorded it.
-    shutil.rmtree(tmp_path)
-    record(tmp_path, VECTOR)
-    edit(tmp_path / "dataset.json", format_version=2, observations=MAP)
-    dataset = Dataset.open(tmp_path)
-    assert dataset.num_steps == 40
-    assert refusal(tmp_path, dataset.read, 0, 40) == message
-    assert refusal(tmp_path, next, dataset.trajectories(8)) == message
-
-
-def test_a_recording_goes_on_when_its_teachers_score_gets_a_protocol(tmp_path):
-    record(tmp_path, VECTOR, stop=16)
-    score = {"mean": 1.5, "protocol": "no-op starts"}
-    record(tmp_path, dataclasses.replace(VECTOR, teacher_score=score), stop=24, resume=True)
-    # The score of the recording is kept where the settings have none.
-    record(tmp_path, VECTOR, resume=True)
-    dataset = Dataset.open(tmp_path)
-    dataset.check_matches("cartpole", 2)
-    assert (dataset.header.format_version, dataset.header.teacher_score) == (2, score)
-    assert dataset.header.identity == VECTOR.identity
-    assert_equal(dataset.read(0, 40), play(VECTOR, 0, 40))
