@@ -10,7 +10,6 @@ import itertools
 import warnings
 from typing import Any, Literal, NamedTuple
 
-import envpool
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from jax import Array
 
 from pd_jax.environments.ale import AlePool
 from pd_jax.environments.in_jit import InJit
+from pd_jax.environments.loaded import envpool
 from pd_jax.environments.screens import SCREEN_SHAPE
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError

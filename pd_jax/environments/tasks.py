@@ -206,7 +206,7 @@ def _atari_games() -> dict[str, str]:
 @functools.cache
 def _ask_envpool(name: str) -> Task:
     """Makes the task of an Atari game outside the paper's ten from what EnvPool says about it."""
-    import envpool
+    from pd_jax.environments.loaded import envpool
 
     spec: Any = envpool.make_spec(_env_id(name))
     num_actions = int(spec.action_space.n)

@@ -191,6 +191,8 @@ def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.Mon
     from nbclient import NotebookClient
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # Set by whoever imports EnvPool without pd_jax.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     cells = nbformat.read(notebook, as_version=4)
     nbformat.validate(cells)
     NotebookClient(cells, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()

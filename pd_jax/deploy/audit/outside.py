@@ -161,7 +161,7 @@ def known_settings(task: Task) -> tuple[Sequence[int], Sequence[int]] | None:
 @functools.cache
 def has_setting(task: Task, name: str, number: int) -> bool:
     """Whether EnvPool's game has a mode or difficulty; asked of one emulator, since several end the process."""
-    import envpool
+    from pd_jax.environments.loaded import envpool
 
     try:
         envpool.make(task.env_id, env_type="gymnasium", num_envs=1, num_threads=1, **{name: number})
