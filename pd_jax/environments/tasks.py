@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -198,9 +199,11 @@ def _short(name: str) -> str:
 def _atari_games() -> dict[str, str]:
     """The name of every Atari game of EnvPool's, by each spelling it may be asked for."""
     # Imported late: EnvPool takes seconds to import, which a misspelt option should not cost.
-    from envpool.atari.registration import atari_game_list
+    from pd_jax.environments.loaded import envpool
 
-    return {_spelling(spelling): name for name in atari_game_list for spelling in (name, _env_id(name))}
+    registration: Any = importlib.import_module(f"{envpool.__name__}.atari.registration")
+    games: list[str] = registration.atari_game_list
+    return {_spelling(spelling): name for name in games for spelling in (name, _env_id(name))}
 
 
 @functools.cache
