@@ -16,7 +16,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.plan import PlanConfig
 from pd_jax.environments.families import import_few
 from pd_jax.errors import UserError
-from pd_jax.system import compilation_cache, hosts
+from pd_jax.system import accelerators, compilation_cache, hosts
 
 
 def run_command(words: Sequence[str], command: Command, config: Any) -> int:
@@ -85,6 +85,7 @@ def _check_variables() -> None:
 def _prepare(name: str, command: Command, config: Any) -> None:
     """To be called before JAX is imported."""
     import_few()
+    accelerators.spare_the_search()
     compilation_cache.turn_on()
     if isinstance(config, DistillConfig):
         # Before anything of JAX's is touched.

@@ -19,7 +19,7 @@ from pd_jax.cli import main
 from pd_jax.resources.doctor import doctor, packages, plain, surroundings
 from pd_jax.resources.doctor.children import Told, ask
 from pd_jax.resources.doctor.findings import Diagnosis, Finding
-from pd_jax.system import compilation_cache
+from pd_jax.system import accelerators, compilation_cache
 from support.commands import run
 
 ROOT = Path(__file__).parents[2]
@@ -132,8 +132,8 @@ def test_devices_are_counted_and_a_gpu_that_is_left_out_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setattr(doctor, "_GPU_FILES", (str(tmp_path / "nvidia0"),))
-    monkeypatch.setattr(doctor, "_TPU_FILES", ())
+    monkeypatch.setattr(accelerators, "GPU_FILES", (str(tmp_path / "nvidia0"),))
+    monkeypatch.setattr(accelerators, "TPU_FILES", ())
     cpu = {"platform": "cpu", "kinds": ["cpu"], "limits": [None]}
     answer(monkeypatch, cpu, {"computes": True})
     assert doctor._check_devices(1.0).status == "ok"

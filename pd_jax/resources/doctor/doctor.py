@@ -10,11 +10,10 @@ from pd_jax.resources.doctor import packages, surroundings
 from pd_jax.resources.doctor.children import Told, ask
 from pd_jax.resources.doctor.findings import Diagnosis, Finding
 from pd_jax.resources.doctor.probes import describe
+from pd_jax.system import accelerators
 from pd_jax.version import __version__
 
 _GIB = 2**30
-_GPU_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version")
-_TPU_FILES = ("/dev/accel0", "/dev/vfio/0")
 
 
 def examine(*, out: str, timeout: float, say: Callable[[str], None] = lambda _: None) -> Diagnosis:
@@ -110,8 +109,8 @@ def _check_devices(timeout: float) -> Finding:
     if told.get("platform") == "cpu":
         unused = [
             (name, extra)
-            for name, extra, files in (("GPU", "cuda", _GPU_FILES), ("TPU", "tpu", _TPU_FILES))
-            if any(map(os.path.exists, files)) and os.environ.get("JAX_PLATFORMS", "") != "cpu"
+            for name, extra, files in (("GPU", "cuda", accelerators.GPU_FILES), ("TPU", "tpu", accelerators.TPU_FILES))
+            if accelerators.is_there(files) and os.environ.get("JAX_PLATFORMS", "") != "cpu"
         ]
         for name, extra in unused:
             remedy = f"pip install 'pd-jax[{extra}]'"
