@@ -106,8 +106,26 @@ class DistillConfig(DistillationSettings):
         if self.data is not None and self.checkpoint.replay:
             yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         yield from games_conflicts(self.game or (), self.student.network)
+        yield from _balance_conflicts(self)
         yield from _quantisation_conflicts(self)
         yield from protocol_conflicts(self)
+
+
+def _balance_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
+    """Yields, as `CommandConfig.conflicts` does, what is impossible between games."""
+    learner = config.learner
+    if isinstance(learner.game_weights, tuple):
+        if not any(learner.game_weights):
+            yield "learner.game_weights", "all are 0, and nothing would be learnt"
+        if learner.balance in ("uncertainty", "gradnorm"):
+            yield "learner.game_weights", f"given, and learner.balance {learner.balance!r} finds them; leave one out"
+    if config.num_games > 1 and config.student.network == "mlp" and not config.student.mlp_hidden:
+        for key, is_set in (
+            ("learner.balance", learner.is_by_game),
+            ("learner.gradient_cosines_every", learner.gradient_cosines_every > 0),
+        ):
+            if is_set:
+                yield key, "is about the layers that games share, and student.mlp_hidden has none"
 
 
 def _quantisation_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:

@@ -115,3 +115,5 @@ class DistillationSettings(ProtocolSettings, TrackedConfig):
         temperature = self.loss.temperature
         if isinstance(temperature, tuple) and len(temperature) > 1:
             yield from not_one_each("loss.temperature", temperature, self.teacher)
+        if isinstance(self.learner.game_weights, tuple):
+            yield from not_one_each("learner.game_weights", self.learner.game_weights, self.teacher)

@@ -70,6 +70,24 @@ def idle_learner(learner: LearnerConfig, num_games: int) -> Iterator[Idle]:
     if learner.sampling == "uniform":
         for name in ("sampling_candidates", "sampling_exponent", "sampling_correction"):
             yield Idle(f"learner.{name}", "learner.sampling", "is for examples that are preferred, and none are")
+    yield from _idle_balance(learner, num_games)
+
+
+def _idle_balance(learner: LearnerConfig, num_games: int) -> Iterator[Idle]:
+    """What is between games, where an update sees one; and what is of weights that are learnt, where none are."""
+    between = ("game_weights", "balance", "balance_rate", "gradnorm_alpha")
+    if num_games == 1:
+        for name in (*between, "gradient_cosines_every"):
+            yield Idle(f"learner.{name}", "teacher", "is between games, and a student of one game has no others")
+    elif learner.games == "alternating":
+        for name in between:
+            why = "is between the games of one update, and learner.games is 'alternating'"
+            yield Idle(f"learner.{name}", "learner.games", why)
+    else:
+        for name, kinds in (("balance_rate", ("uncertainty", "gradnorm")), ("gradnorm_alpha", ("gradnorm",))):
+            if learner.balance not in kinds:
+                why = f"is a setting of {' and '.join(kinds)}, and learner.balance is {learner.balance!r}"
+                yield Idle(f"learner.{name}", "learner.balance", why)
 
 
 def idle_optimizer(section: str, chosen: str, settings: Mapping[str, Sequence[str]]) -> Iterator[Idle]:

@@ -21,6 +21,8 @@ WidthOrZero = Annotated[int, Bounds(0, 2**16)]
 Probability = Annotated[float, Bounds(0.0, 1.0)]
 # Wide enough for any sane rate, scale or temperature, and neither 0 nor infinite as a float32.
 Positive = Annotated[float, Bounds(1e-12, 1e6)]
+# Of a game among others; sums of them stay float32.
+Weight = Annotated[float, Bounds(0.0, 1e6)]
 # Of worker processes; auto chooses.
 Jobs = Annotated[int, Bounds(1, 1024)] | Literal["auto"]
 # Of examples, or of parts; auto is by the machine.
@@ -39,6 +41,8 @@ LossKind = Literal[
 Loss = Annotated[LossKind, Choice("a loss")]
 Q_LOSSES = ("mse", "huber")
 ADVANTAGE_LOSSES = ("advantage_mse", "advantage_huber")
+BY_GAME = ("gradnorm", "pcgrad")
+"""Balances that need the gradients of every game apart."""
 DataOrder = Annotated[Literal["recorded", "shuffled"], Choice("an order of recorded play")]
 if TYPE_CHECKING:
     # What one may give from Python. There is always a tuple afterwards: make_tuples sees to it.
@@ -46,11 +50,13 @@ if TYPE_CHECKING:
     Paths = str | tuple[str, ...]
     PerGameLanes = int | tuple[int, ...]
     PerGameTemperature = float | Literal["auto"] | tuple[float | Literal["auto"], ...]
+    PerGameWeights = float | tuple[float, ...]
 else:
     Words = Annotated[tuple[str, ...], OneOrMany()]
     Paths = Annotated[tuple[str, ...], OneOrMany(), FilePath()]
     PerGameLanes = Annotated[tuple[Lanes, ...], OneOrMany()]
     PerGameTemperature = Annotated[tuple[Positive | Literal["auto"], ...], OneOrMany()]
+    PerGameWeights = Annotated[tuple[Weight, ...], OneOrMany()]
 
 
 def needs_temperature(kind: str, weights: str) -> bool:
@@ -311,10 +317,33 @@ class LearnerConfig:
     average_decay: Annotated[float, Bounds(0.0, 0.9999999)] | None = None
     """Keep an average of the weights, of which so much stays at each update (0.999: of about a thousand updates). It is
     what acts, is scored and is handed on; None takes the weights as they are."""
+    game_weights: PerGameWeights | None = None
+    """What each game counts in an update that sees all of them, in the games' order; made to have the mean 1. None has
+    all count the same (Kurin et al. 2022)."""
+    balance: Annotated[Literal["none", "uncertainty", "gradnorm", "pcgrad"], Choice("a balance of games")] = "none"
+    """How the games become one in an update that sees all of them: none is the mean of their losses; uncertainty
+    learns their weights from their losses (Kendall et al. 2018), gradnorm from the norms of their gradients on the
+    last shared layer (Chen et al. 2018); pcgrad, experimental, takes away from a game's gradient what opposes another's
+    (Yu et al. 2020)."""
+    balance_rate: Positive = 0.025
+    """Adam's learning rate for weights that are learnt (uncertainty and gradnorm)."""
+    gradnorm_alpha: Annotated[float, Bounds(0.0, 10.0)] = 1.5
+    """How much harder games pull that learn more slowly than others (gradnorm); 0 has all pull alike."""
+    gradient_cosines_every: CountOrZero = 0
+    """Updates between measurements of the angles between the games' gradients, in each layer that they share, for
+    metrics.jsonl and gradient_cosines.png; 0 measures none. It changes nothing in what is learnt."""
     updates_per_call: Count = 50
     """Updates in one jitted call."""
     num_devices: Lanes | None = None
     """Devices to share lanes and minibatches; None is all there are, but for actors.num_devices."""
+
+    def __post_init__(self) -> None:
+        make_tuples(self)
+
+    @property
+    def is_by_game(self) -> bool:
+        """Whether an update sees all games, and takes their gradients one game after another."""
+        return self.games == "together" and self.balance in BY_GAME
 
     def learning_rate_after(self, updates: int, total_updates: int) -> float:
         """The learning rate of the next update, as `pd_jax.learner.learner` has it, without asking a busy device."""

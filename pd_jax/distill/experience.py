@@ -73,6 +73,12 @@ class SettleTemperatures:
     games: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class MeasureCosines:
+    """The angles between the games' gradients are to be measured; answered as by
+    `pd_jax.learner.learner.Learner.gradient_cosines`."""
+
+
 PlayRequest = OpenPlay | Refill | LetAct | PlayRound | PlayAhead
 """What a session asks for: it trains one student, and what that learns from may be other students' too."""
 

@@ -58,6 +58,9 @@ def distillation_parts(
     environments = [(task, own) for task, own in zip(tasks, lanes, strict=True) if is_live]
     # The sum of an update's gradients, besides those of the part in hand.
     sums = 2 + (gradient_parts(student, config.learner, devices) > 1)
+    if (config.learner.is_by_game and student.num_games > 1) or config.learner.gradient_cosines_every:
+        # Those of every game stand side by side.
+        sums += student.num_games
     num_params = count_params(state.variables)
     training = f"training {config.student.network}'s {num_params:,} parameters{times(students)} takes"
     return (
@@ -80,12 +83,14 @@ def distillation_parts(
 
 def minibatch_part(config: DistillConfig, student: Student, devices: DeviceGroup, students: int) -> Part:
     """The student's layers, forwards and backwards, for a minibatch on every device, and the minibatch itself."""
-    batch, is_one_game = config.learner.batch_size, config.learner.games == "alternating" and student.num_games > 1
+    batch, learner = config.learner.batch_size, config.learner
+    is_one_game = student.num_games > 1 and (learner.games == "alternating" or learner.is_by_game)
     parts = gradient_parts(student, config.learner, devices)
     total = minibatch_bytes(student, batch // devices.size // parts, is_one_game) * devices.size * students
-    if parts > 1 and is_one_game:
-        # Drawn whole, and then learnt from part by part.
-        total += 2 * batch * students * tree_bytes(observations_of(student.tasks[0], 1))
+    if is_one_game and (parts > 1 or learner.is_by_game):
+        # Drawn whole, and then learnt from part by part, or game by game.
+        drawn = student.num_games if learner.is_by_game else 1
+        total += 2 * drawn * batch * students * tree_bytes(observations_of(student.tasks[0], 1))
     of_each = "" if is_one_game or student.num_games == 1 else f" of each of {student.num_games} games"
     return Part("activations", total, f"learner.batch_size: {batch} samples{of_each} take")
 

@@ -14,10 +14,12 @@ import jax
 
 from pd_jax.actors.rollout import ActingStudent
 from pd_jax.config.distill import DistillConfig
+from pd_jax.distill.conflicts import cosine_values, is_due
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.experience import (
     Experience,
     LetAct,
+    MeasureCosines,
     OpenPlay,
     PlayAhead,
     PlayRequest,
@@ -137,8 +139,12 @@ class DistillSession(StudentSession[DistillCounters]):
                 stack.callback(self.replays.close)
             drive(self.training(), partial(self._perform, experience))
 
-    def _perform(self, experience: Experience, request: PlayRequest | SettleTemperatures | Update) -> Any:
+    def _perform(
+        self, experience: Experience, request: PlayRequest | SettleTemperatures | MeasureCosines | Update
+    ) -> Any:
         """Does what this session asks for, alone."""
+        if isinstance(request, MeasureCosines):
+            return self.learner.gradient_cosines(self._state, experience.replay.stored, experience.learnable)
         if isinstance(request, SettleTemperatures):
             stored = experience.replay.stored
             self._state, found = self.learner.settle_temperatures(self._state, stored, request.games)
@@ -237,7 +243,7 @@ class DistillSession(StudentSession[DistillCounters]):
         """Words that processes tell each other, which must not come up again after a roll-back."""
         return f"{words} of attempt {self.roll_backs_here}"
 
-    def training(self) -> Generator[PlayRequest | SettleTemperatures | Update, Any, None]:
+    def training(self) -> Generator[PlayRequest | SettleTemperatures | MeasureCosines | Update, Any, None]:
         """As of every student; a state that went wrong is kept."""
         try:
             yield from super().training()
@@ -292,6 +298,14 @@ class DistillSession(StudentSession[DistillCounters]):
         for line in note_temperatures(self.setup, games, teachers, due, found):
             self.progress.print(line)
         self.metrics.write(self.counters.updates, temperature_values(self.setup.names, games))
+
+    def look_on(self, before: int) -> Generator[MeasureCosines, Any, None]:
+        """Measures how the games' gradients lie to one another, whenever that is due."""
+        if is_due(self.config, before, self.counters.updates):
+            # In order: what is measured is of the student after these updates.
+            self.flush()
+            found = yield MeasureCosines()
+            self.metrics.write(self.counters.updates, cosine_values(self.setup.names, found))
 
     def write_call(self, metrics: Mapping[str, Any], values: dict[str, float]) -> None:
         """The metrics of a call, and of its games."""

@@ -362,10 +362,11 @@ _warn_once = functools.cache(print_warning)
 
 _MAY_CHANGE = frozenset(
     {"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data", "init_from"}
+    | {"learner.gradient_cosines_every"}
 )
-"""What a resumed run may set anew: how long it goes on, how it is scored, on which devices and how far ahead it plays,
-and where its teachers and recordings lie. That they are the same ones is checked by their fingerprints. What it has
-started from does not matter any more."""
+"""What a resumed run may set anew: how long it goes on, how it is scored and looked at, on which devices and how far
+ahead it plays, and where its teachers and recordings lie. That they are the same ones is checked by their fingerprints.
+What it has started from does not matter any more."""
 _OF_A_HOST = ("teacher", "data", "init_from", "env.num_threads", "env.stepping")
 """What processes of one run need not have alike; that teachers and recordings are is seen from their fingerprints."""
 _PROTOCOL = ("epsilon", "seed_offset", "max_episode_steps")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pd_jax.distill.conflicts import balance_settings, draw_cosines
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.distill.temperatures import temperatures_in_use
@@ -30,7 +31,8 @@ def game_values(names: Sequence[str], metrics: Mapping[str, jax.Array | np.ndarr
     """
     if len(names) == 1:
         return {}
-    arrays = {name: np.asarray(metrics[f"game_{name}"]) for name in ("loss", "agreement", "kl")}
+    names_of = [name for name in ("loss", "agreement", "kl", "weight") if f"game_{name}" in metrics]
+    arrays = {name: np.asarray(metrics[f"game_{name}"]) for name in names_of}
     return {
         f"{game}/{name}": float(array[index])
         for index, game in enumerate(names)
@@ -66,6 +68,7 @@ def summarise_distillation(
         "temperature": None if temperatures is None else one_or_list(temperatures),
         **({"target_entropy": config.loss.target_entropy} if config.loss.is_auto else {}),
         **({} if config.loss.weights == "none" else {"weights": config.loss.weights}),
+        **balance_settings(config.learner, len(setup.tasks)),
         "behaviour": config.behaviour.policy,
         **({} if counters.init_from is None else {"init_from": counters.init_from}),
         "evaluation_epsilon": config.evaluation.epsilon,
@@ -112,5 +115,6 @@ def draw_distillation(run: RunDirectory, summary: Summary) -> None:
 
     with warn_if_unwritable(run.plot_path):
         plot_run(run.metrics_path, summary, run.plot_path)
+    draw_cosines(run)
     with warn_if_unwritable(run.report_path):
         write_run_page(run)

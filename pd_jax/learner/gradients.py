@@ -22,7 +22,7 @@ MeanLoss = Callable[[Any, Batch], tuple[Array, dict[str, Array]]]
 def gradient_parts(student: Student, config: LearnerConfig, devices: DeviceGroup) -> int:
     """Parts that each device takes its gradients in: as many as are asked for, and those in what suits its platform."""
     share = config.batch_size // devices.size // config.accumulate
-    seen = 1 if config.games == "alternating" else student.num_games
+    seen = 1 if config.games == "alternating" or config.is_by_game else student.num_games
     return config.accumulate * partition.gradient_parts(student.network, share, seen, platform=devices.platform)
 
 

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from pd_jax.config.sections import LearnerConfig, LossConfig
-from pd_jax.learner import temperature
+from pd_jax.learner import conflicts, temperature
+from pd_jax.learner.balance import make_balance
+from pd_jax.learner.by_game import shared_layers
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
 from pd_jax.learner.update import (
     Games,
@@ -49,7 +52,9 @@ def learner_template(student: Student, config: LearnerConfig, loss: LossConfig) 
         optimizer_state = make_optimizer(config, total_updates=1).init(variables)
         temperature = jnp.zeros(student.num_games, jnp.float32) if loss.is_auto else None
         average = None if config.average_decay is None else variables
-        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key, temperature, average)
+        balance = make_balance(config, student.num_games)
+        learnt = None if balance is None else balance.init()
+        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key, temperature, average, learnt)
 
     template: LearnerState = jax.eval_shape(init, jax.random.key(0))
     return template
@@ -109,6 +114,7 @@ class Learner:
         self._update = devices.map(functools.partial(update, rule), donate=(0,))
         self._update_many: dict[tuple[int, Games], Any] = {}
         self._settle: dict[tuple[int, ...], Any] = {}
+        self._cosines: dict[Games, Any] = {}
         self._compiling: dict[tuple[int, Games], Future[Any]] = {}
 
     def init(self, key: Array) -> LearnerState:
@@ -140,8 +146,8 @@ class Learner:
         Returns:
           the next state and the minibatch's metrics. ``loss``, ``agreement`` (the student's greedy action is the
           teacher's) and ``grad_norm``, float32 ``[D]``, are of the update, means over the games it saw; ``game_loss``,
-          ``game_agreement`` and, with a divergence, ``game_kl``, float32 ``[D, G]``, are of each game, NaN if it was
-          not seen.
+          ``game_agreement``, with a divergence ``game_kl`` and with a balance ``game_weight``, float32 ``[D, G]``, are
+          of each game, NaN if it was not seen.
         """
         return self._update(state, batch)
 
@@ -187,6 +193,28 @@ class Learner:
         state, found = self._settle[games](state, stored)
         values, entropies = self._devices.fetch_first(found)
         return state, [FoundTemperature(*map(float, each)) for each in zip(values, entropies, strict=True)]
+
+    def gradient_cosines(
+        self, state: LearnerState, stored: tuple[ReplayState, ...], games: Games = None
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """How the games' gradients lie to one another in the layers that they share, on a minibatch of its own.
+
+        Nothing is learnt from it, and the state stays as it is, its key too.
+
+        Args:
+          state: with a device axis.
+          stored: as for :meth:`update_from_replay`.
+          games: places of those that are looked at; None is all.
+
+        Returns:
+          by layer, and last of all of them together (``torso``), cosines float32 ``[G, G]`` and norms float32 ``[G]``;
+          NaN where a game was not looked at, or has no gradient there.
+        """
+        if games not in self._cosines:
+            measure = functools.partial(conflicts.gradient_cosines, self.rule, games=games)
+            self._cosines[games] = self._devices.map(measure)
+        found: dict[str, tuple[np.ndarray, np.ndarray]] = self._devices.fetch_first(self._cosines[games](state, stored))
+        return {name: found[name] for name in (*shared_layers(state.variables), conflicts.ALL_LAYERS)}
 
     def compile_ahead(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> None:
         """Traces what :meth:`update_from_replay` will run, and compiles it in a thread, which that method waits for.

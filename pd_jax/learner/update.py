@@ -7,7 +7,8 @@ From the outside in:
 - :func:`updates_from_replay`: several updates in one scan, which :func:`update_from_replay` makes one by one;
 - :func:`update`: one update, of all games (:func:`update_on_all`) or of the one whose turn it is
   (:func:`update_on_one`);
-- :func:`step`: gradients, the all-reduce, and the optimizer's step.
+- :func:`step`: gradients, the all-reduce, and the optimizer's step; of balances that need each game's gradients apart
+  it is :func:`update_by_game`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from jax import Array, lax
 
 from pd_jax.config.sections import LearnerConfig
 from pd_jax.learner.drawing import SHIFT, Preference, choose, draw_shifts, group_key, shift
+from pd_jax.learner.balance import Balance, BalanceState, make_balance, surgery
+from pd_jax.learner.by_game import gradients_by_game, products, shared_layers
 from pd_jax.learner.gradients import MeanLoss, gradient_parts, mean_gradients
 from pd_jax.learner.muon import muon
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
@@ -42,8 +45,8 @@ Games = tuple[int, ...] | None
 
 Metrics = dict[str, Array]
 """``loss``, ``agreement`` (the student's greedy action is the teacher's) and ``grad_norm``, float32 scalars, are of the
-update, means over the games it saw; ``game_loss``, ``game_agreement`` and, with a divergence, ``game_kl``, float32
-``[G]``, are of each game, NaN if it was not seen."""
+update, means over the games it saw, each of which counts the same; ``game_loss``, ``game_agreement``, with a divergence
+``game_kl`` and with a balance ``game_weight``, float32 ``[G]``, are of each game, NaN if it was not seen."""
 
 
 @flax.struct.dataclass
@@ -57,6 +60,7 @@ class LearnerState:
       key: PRNG key of the sampling.
       temperature: of each game, float32 ``[G]``, where some are found from the play; None where all are settings.
       average: of the variables over the updates, where one is kept; otherwise None.
+      balance: weights of the games, where they are learnt; otherwise None.
     """
 
     variables: Any
@@ -65,6 +69,7 @@ class LearnerState:
     key: Array
     temperature: Array | None = None
     average: Any = None
+    balance: BalanceState | None = None
 
     @property
     def student_variables(self) -> Any:
@@ -95,6 +100,7 @@ class UpdateRule:
       preference: which examples are drawn rather than others; None has all be equally likely.
       random_shift: pixels that frames are moved by at most, each stack on its own.
       average_decay: share of the old average of the variables that is kept at each update; None keeps no average.
+      balance: of the games; None has the mean of their losses learnt, or that of the game whose turn it is.
     """
 
     student: Student
@@ -109,6 +115,7 @@ class UpdateRule:
     preference: Preference | None = None
     random_shift: int = 0
     average_decay: float | None = None
+    balance: Balance | None = None
 
     @property
     def num_games(self) -> int:
@@ -170,6 +177,7 @@ def make_rule(
         preference=Preference.of(config),
         random_shift=config.random_shift if len(student.observation_shape) == 3 else 0,
         average_decay=config.average_decay,
+        balance=make_balance(config, student.num_games),
     )
 
 
@@ -201,7 +209,16 @@ def init_state(rule: UpdateRule, key: Array) -> LearnerState:
     variables = rule.student.init(init_key)
     temperature = None if rule.auto is None else jnp.asarray(rule.auto.start, jnp.float32)
     average = None if rule.average_decay is None else jax.tree.map(jnp.copy, variables)
-    return LearnerState(variables, rule.optimizer.init(variables), jnp.zeros((), jnp.int32), key, temperature, average)
+    balance = None if rule.balance is None else rule.balance.init()
+    return LearnerState(
+        variables,
+        rule.optimizer.init(variables),
+        jnp.zeros((), jnp.int32),
+        key,
+        temperature=temperature,
+        average=average,
+        balance=balance,
+    )
 
 
 def updates_from_replay(
@@ -427,14 +444,50 @@ def update_on_all(
       games: those to learn.
       fetch: see :func:`pd_jax.learner.gradients.mean_gradients`.
     """
+    if rule.balance is not None and rule.balance.is_by_game:
+        # Their gradients are taken in parts, of examples that are there as a whole.
+        return update_by_game(rule, state, fetch(batch), rule.balance, games)
+    weights = None if rule.balance is None else rule.balance.weights(state.balance, learnt_games(rule, games))
 
     def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
         outputs = rule.student.apply(variables, batch.observations)
         measures = measure(rule, outputs, batch.teacher_q, batch.weights)
-        learnt = measures["loss"] if games is None else measures["loss"][jnp.array(games)]
+        losses = measures["loss"] if weights is None else measures["loss"] * weights
+        learnt = losses if games is None else losses[jnp.array(games)]
         return learnt.mean(), measures
 
-    return step(rule, state, mean_loss, batch, axis=1, games=games, fetch=fetch)
+    return step(rule, state, mean_loss, batch, axis=1, games=games, fetch=fetch, weights=weights)
+
+
+def update_by_game(
+    rule: UpdateRule, state: LearnerState, batch: Batch, balance: Balance, games: Games = None
+) -> tuple[LearnerState, Metrics]:
+    """An update from ``[G, B, ...]``, every game, by the gradients of each apart; other arguments as before."""
+    learnt = learnt_games(rule, games)
+    weights = balance.weights(state.balance, learnt)
+    gradients, measures = gradients_by_game(
+        state.variables, lambda game: game_loss(rule, game), batch, learnt, parts=rule.gradient_parts
+    )
+    own, places = weights[jnp.array(learnt)], jnp.array(learnt)
+
+    def mean_of(gradients: Any, weights: Array) -> Any:
+        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1) / len(learnt), gradients)
+
+    learnt_from = state.balance
+    if balance.kind == "gradnorm":
+        assert state.balance is not None
+        last = gradients["params"]["torso"][shared_layers(state.variables)[-1]]
+        mean, last, measures = _all_reduce((mean_of(gradients, own), last, measures))
+        norms = jnp.sqrt(jnp.diagonal(products(last)))
+        learnt_from = balance.after_norms(state.balance, measures["loss"], norms, learnt)
+    else:
+        shared = gradients["params"]["torso"]
+        mean, shared, measures = _all_reduce((mean_of(gradients, own), shared, measures))
+        own = own * surgery(products(shared) * own * own[:, None], state.updates)
+        mean["params"]["torso"] = mean_of(shared, own)
+    everywhere = {name: jnp.zeros(rule.num_games).at[places].set(value) for name, value in measures.items()}
+    everywhere["weight"] = jnp.zeros(rule.num_games).at[places].set(own)
+    return take_step(rule, dataclasses.replace(state, balance=learnt_from), mean, everywhere, games)
 
 
 def update_on_one(
@@ -442,10 +495,17 @@ def update_on_one(
 ) -> tuple[LearnerState, Metrics]:
     """An update from ``[B, ...]`` of the game whose turn it is; other arguments as for :func:`update_on_all`."""
     game = game_in_turn(rule, state.updates, games)
-    is_game = (jnp.arange(rule.num_games) == game)[:, None, None]
     if rule.weigh is not None:
+        is_game = (jnp.arange(rule.num_games) == game)[:, None, None]
         weights = normalised(rule.weigh(jnp.where(is_game, batch.teacher_q, 0.0)))
         batch = dataclasses.replace(batch, weights=weights[game])
+
+    return step(rule, state, game_loss(rule, game), batch, axis=0, games=games)
+
+
+def game_loss(rule: UpdateRule, game: Array) -> MeanLoss:
+    """The loss of one game, of ``[B, ...]``; its measures are ``[G]``, and mean something at that game's place."""
+    is_game = (jnp.arange(rule.num_games) == game)[:, None, None]
 
     def loss_of_game(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
         outputs = rule.student.apply_game(variables, batch.observations, game)
@@ -455,7 +515,7 @@ def update_on_one(
         measures = measure(rule, outputs, teacher_q, batch.weights)
         return measures["loss"][game], measures
 
-    return step(rule, state, loss_of_game, batch, axis=0, games=games)
+    return loss_of_game
 
 
 def step(
@@ -467,6 +527,7 @@ def step(
     axis: int,
     games: Games,
     fetch: Callable[[Any], Batch] = lambda batch: batch,
+    weights: Array | None = None,
 ) -> tuple[LearnerState, Metrics]:
     """Gradients of this device's share, averaged over all devices, then the same step on each.
 
@@ -476,12 +537,32 @@ def step(
       loss: whose gradients are taken.
       batch, axis, fetch: see :func:`pd_jax.learner.gradients.mean_gradients`.
       games: those that are learnt.
+      weights: of the games in the loss, float32 ``[G]``, which are told of; None tells nothing.
     """
     gradients, measures = mean_gradients(
         state.variables, loss, batch, axis=axis, parts=rule.gradient_parts, fetch=fetch
     )
-    with jax.named_scope("all_reduce"):
-        gradients, measures = mean_over_devices((gradients, measures))
+    gradients, measures = _all_reduce((gradients, measures))
+    if weights is not None:
+        measures["weight"] = weights
+    if rule.balance is not None and state.balance is not None:
+        seen = games_seen(rule, state.updates, games)
+        state = dataclasses.replace(state, balance=rule.balance.after_losses(state.balance, measures["loss"], seen))
+    return take_step(rule, state, gradients, measures, games)
+
+
+def take_step(
+    rule: UpdateRule, state: LearnerState, gradients: Any, measures: dict[str, Array], games: Games
+) -> tuple[LearnerState, Metrics]:
+    """The optimizer's step, the same on each device.
+
+    Args:
+      rule: of the update.
+      state: goes on from it.
+      gradients: means over all devices, as are the measures.
+      measures: float32 ``[G]`` each.
+      games: those that are learnt.
+    """
     with jax.named_scope("optimizer"):
         changes, optimizer_state = rule.optimizer.update(gradients, state.optimizer_state, state.variables)
         variables = optax.apply_updates(state.variables, changes)
@@ -498,6 +579,7 @@ def step(
             key=state.key,
             temperature=state.temperature,
             average=average,
+            balance=state.balance,
         ),
         metrics,
     )
@@ -512,6 +594,11 @@ def next_average(rule: UpdateRule, state: LearnerState, variables: Any) -> Any:
         return None
     decay = jnp.minimum(rule.average_decay, (1.0 + state.updates) / (10.0 + state.updates))
     return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.average, variables)
+
+
+def _all_reduce(tree: Any) -> Any:
+    with jax.named_scope("all_reduce"):
+        return mean_over_devices(tree)
 
 
 def measure(rule: UpdateRule, outputs: Array, teacher_q: Array, weights: Array | None = None) -> dict[str, Array]:
@@ -542,6 +629,11 @@ def _mean_by_game(loss: LossFunction, outputs: Array, teacher_q: Array, weights:
     losses = loss(outputs, teacher_q)
     chex.assert_shape(losses, teacher_q.shape[:2])
     return (losses if weights is None else losses * weights).mean(axis=1)
+
+
+def learnt_games(rule: UpdateRule, games: Games) -> tuple[int, ...]:
+    """Places of the games that are learnt."""
+    return tuple(range(rule.num_games)) if games is None else games
 
 
 def games_seen(rule: UpdateRule, updates: Array, games: Games = None) -> Array:

@@ -20,6 +20,7 @@ from pd_jax.evaluation.comparison import Comparison, Moment
 from pd_jax.evaluation.protocol import Rules
 from pd_jax.evaluation.scores import Score
 from pd_jax.report.charts import COLOURS, Line, interval_rail, line_chart
+from pd_jax.report.conflicts import conflicts_section
 from pd_jax.report.document import MINUS, NOTHING, SPACE, confusion_table, document, held, percent, table, tiles
 from pd_jax.report.drawing import frames
 from pd_jax.report.page_style import RUN_STYLE
@@ -113,6 +114,7 @@ def run_page(run: RunDirectory) -> str:
             _scores(read),
             _video(read),
             _curves(read),
+            conflicts_section(read.records),
             _decisions(read),
             _times(read),
             _again(read),

@@ -54,6 +54,11 @@ _ADDED = {
     "learner.sampling_correction": 0.4,
     "learner.random_shift": 0,
     "learner.average_decay": None,
+    "learner.game_weights": None,
+    "learner.balance": "none",
+    "learner.balance_rate": 0.025,
+    "learner.gradnorm_alpha": 1.5,
+    "learner.gradient_cosines_every": 0,
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""
@@ -73,8 +78,8 @@ class RunDirectory:
       path: the directory.
       command: the ``pd-jax`` subcommand that made it.
       config: the resolved configuration, plain YAML values.
-      config_path, metrics_path, summary_path, details_path, report_path, plot_path, video_path, lineage_path: files in
-        it, whether they exist yet or not. Beside the video are a GIF and a JSON of its name.
+      config_path, metrics_path, summary_path, details_path, report_path, plot_path, cosines_path, video_path,
+        lineage_path: files in it, whether they exist yet or not. Beside the video are a GIF and a JSON of its name.
       checkpoints, tensorboard: directories in it, made by whoever writes there.
     """
 
@@ -95,6 +100,7 @@ class RunDirectory:
         self.details_path = self.path / "details.json"
         self.report_path = self.path / "report.html"
         self.plot_path = self.path / "progress.png"
+        self.cosines_path = self.path / "gradient_cosines.png"
         self.video_path = self.path / "video.mp4"
         self.lineage_path = self.path / LINEAGE_NAME
         self.checkpoints = self.path / "checkpoints"
@@ -210,7 +216,7 @@ class RunDirectory:
         """Removes summary, details, page, picture, video and lineage: a run that goes on has no results yet."""
         videos = [self.path / name for name in VIDEO_NAMES]
         results = (self.lineage_path, self.summary_path, self.details_path, self.report_path, self.plot_path)
-        for path in (*results, *videos):
+        for path in (*results, self.cosines_path, *videos):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

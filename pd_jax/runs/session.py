@@ -186,6 +186,10 @@ class StudentSession(Session[S]):
         self.updates = self.progress.add("updates", self.total_updates, completed=self.counters.updates)
         self.timer = SaveTimer(checkpoint.every_updates, checkpoint.every_seconds, self.counters.done)
 
+    def look_on(self, before: int) -> Generator[Any, Any, None]:
+        """Looks at the student after a call of updates, ``before`` which there were so many; nothing by default."""
+        yield from ()
+
     def updates_until(self, target: int) -> Generator[Update, Dispatched, None]:
         """Updates in calls of a fixed size from the round's start on: a resumed run makes the very same calls."""
         self.updates.reset(completed=self.counters.updates)
@@ -198,6 +202,7 @@ class StudentSession(Session[S]):
             rate = self._settings.learner.learning_rate_after(self.counters.updates, self.total_updates)
             beside = {"learning_rate": rate, "env_steps": self.counters.env_steps, "wall_seconds": self.wall_seconds()}
             self._unwritten = dispatched.fetch_metrics, dispatched.take_values() | beside
+            yield from self.look_on(self.counters.updates - count)
             if self.counters.updates < target and self.timer.is_due_for_all(self.counters.updates):
                 self.save()
             self.interrupts.check_together()
