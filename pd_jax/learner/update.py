@@ -27,9 +27,9 @@ import optax
 from jax import Array, lax
 
 from pd_jax.config.sections import LearnerConfig
-from pd_jax.learner.drawing import SHIFT, Preference, choose, draw_shifts, group_key, shift
 from pd_jax.learner.balance import Balance, BalanceState, make_balance, surgery
 from pd_jax.learner.by_game import gradients_by_game, products, shared_layers
+from pd_jax.learner.drawing import SHIFT, Preference, choose, draw_shifts, group_key, shift
 from pd_jax.learner.gradients import MeanLoss, gradient_parts, mean_gradients
 from pd_jax.learner.muon import muon
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from pd_jax.report.charts import COLOURS, Line, line_chart
-from pd_jax.report.document import MINUS, NOTHING
+from pd_jax.report.document import MINUS, NOTHING, SPACE
 
 COSINE, NORM = "gradient_cosine", "gradient_norm"
 """What the metrics' names begin with: ``gradient_cosine/LAYER/GAME,GAME`` and ``gradient_norm/LAYER/GAME``."""
 MOST_PAIRS = COLOURS
 """Pairs of games whose cosines are drawn over time."""
+_MOST_ROWS = 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +44,14 @@ class Conflicts:
         known = np.isfinite(self.cosines)
         total, count = np.where(known, self.cosines, 0.0).sum(0), known.sum(0)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard errors of the means ``[L, G, G]``, as if measurements were alike; NaN of fewer than two."""
+        known = np.isfinite(self.cosines)
+        count = known.sum(0)
+        squares = np.where(known, (self.cosines - self.means) ** 2, 0.0).sum(0)
+        return np.where(count > 1, np.sqrt(squares / (np.maximum(count - 1, 1) * np.maximum(count, 1))), np.nan)
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -93,10 +102,6 @@ def conflicts_section(records: Sequence[Mapping[str, Any]]) -> str:
     conflicts = read_conflicts(records)
     if conflicts is None:
         return ""
-    tables = "".join(
-        f"<div><h3>{escape(_layer(layer))}</h3>{_table(conflicts.games, matrix)}</div>"
-        for layer, matrix in zip(conflicts.layers, conflicts.means, strict=True)
-    )
     shown = conflicts.pairs[:MOST_PAIRS]
     chart = line_chart(
         "Cosine between gradients, all shared layers",
@@ -114,33 +119,41 @@ def conflicts_section(records: Sequence[Mapping[str, Any]]) -> str:
         x_label="updates",
         about="the cosine between the gradients of two games, over the updates",
     )
-    left_out = len(conflicts.pairs) - len(shown)
-    which = f"Of {len(conflicts.pairs)} pairs, the {len(shown)} with the least mean." if left_out else ""
-    chart += f'<p class="note">{which}</p>' if which else ""
+    head, rest = _table(conflicts, conflicts.pairs[:_MOST_ROWS]), conflicts.pairs[_MOST_ROWS:]
+    more = f"<details><summary>{len(rest)} other pairs</summary>{_table(conflicts, rest)}</details>" if rest else ""
+    drawn = (
+        f'<p class="note">Drawn: the {len(shown)} pairs with the least mean.</p>'
+        if len(shown) < len(conflicts.pairs)
+        else ""
+    )
     return (
         '<section class="long"><h2>Which games pull against each other</h2>'
         '<p class="note">The cosine between the gradients of two games in each layer that they share: 1 pulls the same '
         f"way, {MINUS}1 the opposite way, and 0 at right angles. Means over {len(conflicts.updates):,} measurements, "
-        "each on one minibatch of a game, whose noise draws cosines towards 0.</p>"
-        f'<div class="grid">{tables}</div><div class="charts">{chart}</div></section>'
+        "with the standard error of the last column. Each is of one minibatch of a game, whose noise draws cosines "
+        f'towards 0.</p>{head}{more}<div class="charts">{chart}</div>{drawn}</section>'
     )
 
 
-def _table(games: Sequence[str], matrix: np.ndarray) -> str:
+def _table(conflicts: Conflicts, pairs: Sequence[tuple[int, int]]) -> str:
+    """A row for every two games, a column for every layer."""
+    means, errors = conflicts.means, conflicts.errors
     rows = []
-    for first, game in enumerate(games):
+    for pair in pairs:
         cells = []
-        for second in range(len(games)):
-            value = float(matrix[first, second])
-            if first == second or not math.isfinite(value):
-                cells.append(f"<td>{'' if first == second else NOTHING}</td>")
+        for place in range(len(conflicts.layers)):
+            value, error = float(means[place][pair]), float(errors[place][pair])
+            if not math.isfinite(value):
+                cells.append(f"<td>{NOTHING}</td>")
                 continue
-            against = " against" if value < 0 else ""
-            # A few hundredths less than 0 are 0.00, and not less than it.
+            is_last = place == len(conflicts.layers) - 1
+            beside = f"{SPACE}±{SPACE}{error:.2f}" if is_last and math.isfinite(error) else ""
+            # A few thousandths less than 0 are 0.00, and not less than it.
             text = f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
-            cells.append(f'<td class="heat{against}" style="--heat:{round(100 * abs(value))}%">{text}</td>')
-        rows.append(f"<tr><th>{escape(game)}</th>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{escape(game)}</th>" for game in games)
+            along = " along" if value > 0 else ""
+            cells.append(f'<td class="heat{along}" style="--heat:{round(100 * abs(value))}%">{text}{beside}</td>')
+        rows.append(f"<tr><th>{escape(conflicts.name(pair))}</th>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{escape(_layer(layer))}</th>" for layer in conflicts.layers)
     return f'<div class="scroll"><table class="confusion"><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
 
 

@@ -48,8 +48,7 @@ th:first-child, td:first-child, .left { text-align: left } th:first-child, td:fi
 .confusion th, .confusion td { text-align: right; padding: .3rem .5rem; font-size: .85rem }
 .confusion th:first-child { text-align: left } .confusion th { white-space: nowrap }
 .heat { background: color-mix(in srgb, var(--own) calc(var(--heat) * .6), transparent) }
-.heat.against { background: color-mix(in srgb, var(--taught) calc(var(--heat) * .6), transparent) }
-.heat.same { background: color-mix(in srgb, var(--taught) calc(var(--heat) * .45), transparent) }
+.heat.same, .heat.along { background: color-mix(in srgb, var(--taught) calc(var(--heat) * .45), transparent) }
 .strip { display: block; width: 100%; max-width: 40rem; margin: .8rem 0 0; font-size: 10px }
 .strip text { fill: var(--quiet) } .strip line { stroke: var(--line) }
 .strip circle { fill-opacity: .55 } .strip .student { fill: var(--own) } .strip .teacher { fill: var(--taught) }

@@ -45,8 +45,10 @@ def test_a_reader_has_every_measurement_and_the_means_of_those_that_say_somethin
 
 def test_the_page_has_signs_in_words_and_in_colours_and_escapes_names() -> None:
     section = conflicts_section(RECORDS)
-    assert '<td class="heat" style="--heat:30%">0.30</td>' in section
-    assert '<td class="heat against" style="--heat:60%">\N{MINUS SIGN}0.60</td>' in section
+    assert '<td class="heat along" style="--heat:30%">0.30</td>' in section
+    assert '<td class="heat" style="--heat:60%">\N{MINUS SIGN}0.60</td>' in section
+    # Of 0.2 and 0.4, halved as all layers' are: half their distance.
+    assert ">\N{MINUS SIGN}0.30\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.10</td>" in section
     assert "<i>" not in section.replace("<i class", "") and "&lt;i&gt;" in section
     assert "Means over 2 measurements" in section
 
@@ -65,12 +67,12 @@ def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
 
 
 def test_of_many_games_the_most_opposed_are_drawn_over_time() -> None:
-    games = [f"game{place}" for place in range(5)]
+    games = [f"game{place}" for place in range(7)]
     record: dict[str, Any] = {"step": 5, "time": 0.0}
     for place, game in enumerate(games):
         record[f"gradient_norm/torso/{game}"] = 1.0
-        for other in range(place + 1, 5):
+        for other in range(place + 1, 7):
             record[f"gradient_cosine/torso/{game},{games[other]}"] = 0.1 * (place - other)
     section = conflicts_section([record])
-    assert "Of 10 pairs, the 6 with the least mean." in section
-    assert "game0 and game4" in section and "game3 and game4" not in section
+    assert "Drawn: the 6 pairs with the least mean." in section and "6 other pairs" in section
+    assert section.count("game0 and game6") == 2 and section.count("game3 and game4") == 1
