@@ -191,9 +191,19 @@ def _in_words(read: _Run) -> str:
         temperature += " (found from the play)"
     teacher = config.get("teacher")
     by = "a teacher that learns meanwhile" if read.directory.command == "online" else _listed(teacher)
-    return (
-        f"Policy distillation from {by}, by {loss_name(kind)}{temperature}, seed {show_setting(config.get('seed', 0))}."
+    seed = show_setting(config.get("seed", 0))
+    return f"Policy distillation from {by}, by {loss_name(kind)}{temperature}{_balance(read)}, seed {seed}."
+
+
+def _balance(read: _Run) -> str:
+    """How the games are weighed, unless all count the same."""
+    about: Mapping[str, Any] = read.summary or {}
+    by = {"uncertainty": "uncertainty", "gradnorm": "GradNorm", "pcgrad": "PCGrad"}.get(
+        show_setting(about.get("balance"))
     )
+    weights = about.get("game_weights")
+    hand = f", games weighed {_listed(weights)}" if weights is not None else ""
+    return hand + (f", games balanced by {by}" if by is not None else "")
 
 
 def _listed(value: Any) -> str:

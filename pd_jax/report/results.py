@@ -29,8 +29,9 @@ _HEADER = b"# pd-jax "
 _MAX_SUMMARY_BYTES = 64 * 2**20
 # What makes no other student of the same kind, and what a result has a field of its own for.
 _NO_SETTINGS = NEVER_COMPARED | frozenset(
-    "seed teacher game data evaluation checkpoint parts learner.num_devices learner.updates_per_call loss.kind "
-    "loss.temperature student.network student.mlp_hidden student.channels student.hidden student.head_hidden".split()
+    "seed teacher game data evaluation checkpoint parts learner.num_devices learner.updates_per_call "
+    "learner.gradient_cosines_every loss.kind loss.temperature student.network student.mlp_hidden student.channels "
+    "student.hidden student.head_hidden".split()
 )
 
 

@@ -105,6 +105,7 @@ def test_cosines_are_measured_when_they_are_due_and_drawn(measured: Path) -> Non
     assert last[2] == pytest.approx(np.hypot(*last[:2]), rel=1e-5)
     assert (measured / "gradient_cosines.png").read_bytes().startswith(b"\x89PNG")
     page = (measured / "report.html").read_text()
+    assert "games balanced by GradNorm, seed 0" in page
     assert "Which games pull against each other" in page and "Means over 4 measurements" in page
     assert "gradient_cosines.png" in json.loads((measured / "lineage.json").read_text())["files"]
 
