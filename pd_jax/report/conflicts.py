@@ -130,8 +130,8 @@ def conflicts_section(records: Sequence[Mapping[str, Any]]) -> str:
         '<section class="long"><h2>Which games pull against each other</h2>'
         '<p class="note">The cosine between the gradients of two games in each layer that they share: 1 pulls the same '
         f"way, {MINUS}1 the opposite way, and 0 at right angles. Means over {len(conflicts.updates):,} measurements, "
-        "with the standard error of the last column. Each is of one minibatch of a game, whose noise draws cosines "
-        f'towards 0.</p>{head}{more}<div class="charts">{chart}</div>{drawn}</section>'
+        "with the standard error of the last column. Each is of one minibatch: its noise scatters the cosines, "
+        f'and draws their mean towards 0.</p>{head}{more}<div class="charts">{chart}</div>{drawn}</section>'
     )
 
 

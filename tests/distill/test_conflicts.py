@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,10 +21,15 @@ from pd_jax.config.sections import (
     StudentConfig,
     StudentEvaluationConfig,
 )
+from pd_jax.distill.memory import distillation_parts
 from pd_jax.distill.session import distill
+from pd_jax.environments.tasks import get_task
+from pd_jax.networks.student import make_student
 from pd_jax.runs.metrics import read_metrics
+from pd_jax.system.devices import DeviceGroup
 from support.commands import checkpoint_steps, options, read_lines, refusal, state_digests, succeed, without_time
 
+GAMES = [get_task(game) for game in ("cartpole", "acrobot")]
 LEARNER = LearnerConfig(batch_size=16, updates_per_call=20, optimizer="adam", learning_rate=1e-3)
 
 
@@ -121,6 +127,17 @@ def test_measuring_changes_nothing_that_is_learnt(recordings: tuple[str, str], m
     assert state_digests(out) == state_digests(measured)
     measurements = [line["step"] for line in read_lines(out) if "gradient_norm/torso/acrobot" in line]
     assert measurements == [40]
+
+
+def test_the_estimate_of_memory_has_the_gradients_of_every_game(recordings: tuple[str, str], tmp_path: Path) -> None:
+    student = make_student(StudentConfig(network="mlp", mlp_hidden=(8, 6), head_hidden=5), GAMES)
+    variables = jax.eval_shape(student.init, jax.random.key(0))
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(variables))
+    found = []
+    for learner in (LEARNER, WAYS["pcgrad"], dataclasses.replace(LEARNER, gradient_cosines_every=5)):
+        parts = distillation_parts(config_of(tmp_path, recordings, learner), student, (), DeviceGroup.local(1))
+        found.append(next(part.num_bytes for part in parts if part.name == "student"))
+    assert [each - found[0] for each in found] == [0, 2 * size, 2 * size]
 
 
 TWO = {"teacher": ["cartpole", "acrobot"]}
