@@ -8,19 +8,21 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.learner.divergence import check_loss, check_weights
 from pd_jax.networks.policy import count_params
 from pd_jax.resources.pace import Pace
-from pd_jax.runs.lineage import leave_lineage, teacher_parent
+from pd_jax.runs.lineage import Parent, leave_lineage, teacher_parent
 from pd_jax.runs.session import Session
 from pd_jax.runs.summary import Summary
 from pd_jax.runs.timer import SaveTimer
 from pd_jax.runs.tools import Tools, open_tools
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import stoppable
+from pd_jax.teachers import Teacher
 from pd_jax.trainers.counters import TrainingCounters
 from pd_jax.trainers.scorer import TrainingScorer
 from pd_jax.trainers.setup import TrainingSetup, load_start, make_training_setup, open_training_run
@@ -48,8 +50,9 @@ def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = 
     memory.check()
     start_from = load_start(config, setup.tasks)
     title = f"train {', '.join(config.game)} with {config.algorithm}"
+    kind = session_class(setup)
     with open_training_run(config) as run, open_tools(run, config, config.checkpoint.keep, title) as tools:
-        session = TrainingSession(setup, tools, start_from)
+        session = kind(setup, tools, start_from)
         memory.tell()
         summary = session.run()
         run.write_summary(summary)
@@ -57,17 +60,29 @@ def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = 
         parents = []
         if config.init_from is not None:
             parents.append(teacher_parent(config.init_from, run.path, role="start"))
+        parents += session.more_parents()
         about = {"games": list(config.game), "network": config.network, "env_steps": session.counters.env_steps}
         leave_lineage(run.path, "train-teacher", parents, about)
     return summary
 
 
+def session_class(setup: TrainingSetup) -> type[TrainingSession]:
+    """What carries a training out: one that a teacher guides has more to begin with, and more to tell."""
+    if setup.guided is None:
+        return TrainingSession
+    from pd_jax.trainers.guided_session import GuidedSession
+
+    return GuidedSession
+
+
 class TrainingSession(Session[TrainingCounters]):
     """One process's share of a training, from its newest checkpoint (if any) to its end."""
 
-    def __init__(self, setup: TrainingSetup, tools: Tools, start_from: Any | None) -> None:
+    counters_class = TrainingCounters
+
+    def __init__(self, setup: TrainingSetup, tools: Tools, start_from: Teacher | None) -> None:
         self.setup, self.config, self.learning = setup, setup.config, setup.config.learning
-        super().__init__(tools, TrainingCounters(network=self.config.network, parts=dict(vars(self.config.parts))))
+        super().__init__(tools, self.counters_class(network=self.config.network, parts=dict(vars(self.config.parts))))
         self.pace = Pace()
         self.speed: dict[str, Any] = {}
         """What `Pace.summarise` says once this session has trained."""
@@ -98,12 +113,18 @@ class TrainingSession(Session[TrainingCounters]):
             wall_seconds=self.wall_seconds(),
         )
 
-    def _restore_or_init(self, start_from: Any | None) -> Any:
+    def more_parents(self) -> list[Parent]:
+        """What the teacher was made from, beside what its weights started from."""
+        return []
+
+    def _restore_or_init(self, start_from: Teacher | None) -> Any:
         algorithm, fresh = self.setup.algorithm, self.setup.init()
         note = algorithm.resume_note(self.learning)
         state = self.restore(fresh, self.config.network, lambda counters: f"step {counters.env_steps:,}, {note}")
         if state is None:
-            return fresh if start_from is None else algorithm.warm_start(fresh, start_from)
+            if start_from is None:
+                return fresh
+            return algorithm.warm_start(fresh, jax.tree.map(jnp.asarray, start_from.variables))
         if not self.scorer.path.exists():
             self.counters.best_mean = None
         return state
