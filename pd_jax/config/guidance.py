@@ -42,8 +42,8 @@ class GuidanceConfig:
     teacher_share: Points = ("0:0",)
     """Chance that the teacher acts, at every step of every lane anew, likewise."""
     learner_temperature: Positive | None = None
-    """The learner's Q-values are divided by it to be the logits of its policy. None is what makes a student's
-    policy the one that it came with; else loss.temperature, or 0.01 beside a teacher of logits."""
+    """The learner's Q-values are divided by it to be the logits of its policy. None is what the teacher's Q-values are
+    divided by; beside a teacher of logits it is scale."""
     scale: Positive | None = None
     """Q-values of a logit of 1, for a student that gives logits. None fits it to the teacher's Q-values, and is 0.01
     beside a teacher of logits."""

@@ -77,13 +77,18 @@ class GuidedSession(TrainingSession):
         state: GuidedState = super()._restore_or_init(start_from)
         if self.counters.guidance is None:
             return self._open(state, start_from)
+        return state
+
+    def check_restored(self, step: int | None) -> None:
+        """Raises a UserError if another teacher guided the run until now."""
+        if step is None:
+            return
         there, here = self._told["teacher_sha256"], self.guided.teacher.sha256
         if there != here:
             raise UserError(
                 f"guidance.teacher: {self.config.guidance.teacher} is another teacher ({here[:12]}) than the one that "
                 f"guided the run in {self.run_directory.path} ({there[:12]}); choose another --out"
             )
-        return state
 
     def _open(self, state: GuidedState, start: Teacher | None) -> GuidedState:
         """Finds out what a training begins with, and tells it."""
@@ -138,13 +143,13 @@ class GuidedSession(TrainingSession):
         )
 
     def _learner_temperature(self, temperature: float, calibration: Calibration | None) -> float:
+        """That at which a learner whose gaps are the teacher's has the teacher's policy."""
         guided = self.guided
         if guided.config.learner_temperature is not None:
             return guided.config.learner_temperature
-        if calibration is not None:
-            # Divided by it, the Q-values are the logits that they were.
-            return calibration.scale
-        return guided.default_learner_temperature if guided.teacher.gives_logits else temperature
+        if not guided.teacher.gives_logits:
+            return temperature
+        return guided.default_learner_temperature if calibration is None else calibration.scale
 
     def _play_opening(self, state: GuidedState) -> Any:
         seed = fresh_seed(self.config.seed, _OPENING_SEED)
