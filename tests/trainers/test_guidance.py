@@ -199,7 +199,10 @@ def play_some(
     environment: Any = CountingEnvironment()
     key, metrics = jax.random.key(3), []
     state = algorithm.init(network, jnp.zeros((1, 4)), learning, key)
-    lanes, iterate = algorithm.start(environment, learning, key), algorithm.make_iteration(network, environment, learning)
+    lanes, iterate = (
+        algorithm.start(environment, learning, key),
+        algorithm.make_iteration(network, environment, learning),
+    )
     for _ in range(iterations):
         state, lanes, values = iterate(state, lanes)
         metrics.append(jax.device_get(values))
@@ -445,9 +448,7 @@ def test_a_guided_run_goes_on_under_the_same_guidance_only(
     assert contents(out) == before
 
 
-def test_another_teacher_of_the_same_name_does_not_guide_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_another_teacher_of_the_same_name_does_not_guide_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file, out = write_teacher(tmp_path / "t.safetensors", "cartpole"), tmp_path / "run"
     values = SHORT | {"guidance.teacher": file, "pqn.total-steps": 256, "out": out}
     succeed("train-teacher", values)
