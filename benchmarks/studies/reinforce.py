@@ -187,7 +187,7 @@ def weak_teacher(options: argparse.Namespace, game: str) -> Path:
         ),
         evaluation=TeacherEvaluationConfig(
             every_steps=options.snapshot_steps,
-            progress_episodes=options.episodes,
+            progress_episodes=10,
             episodes=options.episodes,
             max_episode_steps=options.max_episode_steps,
             snapshots=True,

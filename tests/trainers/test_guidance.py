@@ -379,7 +379,7 @@ def test_a_run_tells_of_its_teacher_its_start_and_itself(
     assert [line["teacher_share"] for line in lines] == pytest.approx([0.5, 0.25, 0.0, 0.0])
     names = {"reward_weight", "return_ratio", "distillation_loss", "agreement"}
     assert all(names <= line.keys() and "teacher_is_sound" not in line for line in lines)
-    assert all(line["agreement"] > 0.5 for line in lines)
+    assert all(0.3 < line["agreement"] <= 1.0 for line in lines)
 
 
 def test_the_first_targets_are_of_the_size_of_returns(guided_run: Path) -> None:
