@@ -7,6 +7,7 @@ right.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -199,7 +200,7 @@ def _default_of(config_class: type, key: str) -> Any:
     section, _, name = key.partition(".")
     field = next(field for field in dataclasses.fields(config_class) if field.name == section)
     made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return getattr(made, name) if name else made
+    return functools.reduce(getattr, name.split("."), made) if name else made
 
 
 def _build(config_class: type, values: Mapping[str, Any]) -> Any:

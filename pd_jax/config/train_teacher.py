@@ -10,6 +10,7 @@ from pd_jax.config.algorithms import DQNConfig, PQNConfig, dqn_conflicts, pqn_co
 from pd_jax.config.base import TrackedConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import game_conflicts
+from pd_jax.config.guidance import GuidanceConfig, guidance_conflicts, idle_guidance
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idle_progress
 from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
 from pd_jax.config.sections import (
@@ -38,7 +39,8 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
     resume: bool = False
     """Go on with the run that is in the directory."""
     init_from: PathText | None = None
-    """Name or file of a teacher whose weights to start from, of the same games; None starts from scratch."""
+    """Name or file of a teacher whose weights to start from, of the same games, or a distill run; None starts from
+    scratch. A student that gives logits needs guidance.teacher."""
     algorithm: Annotated[Literal["pqn", "dqn"], Choice("an algorithm")] = "pqn"
     """Parallelised Q-learning, or deep Q-learning with a replay and a target network."""
     network: StudentNetwork = "dqn"
@@ -53,9 +55,11 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
     head_hidden: WidthOrZero | None = None
     """Units of the hidden layer of each game's head; None is 128, 0 leaves it out. A single game's head has none."""
     layer_norm: bool | None = None
-    """Normalise each hidden layer; None does so for pqn, which has no target network and relies on it."""
+    """Normalise each hidden layer; None does so for pqn, which has no target network and relies on it, but goes on as
+    init_from is under guidance.teacher."""
     pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
     dqn: DQNConfig = dataclasses.field(default_factory=DQNConfig)
+    guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     parts: PartsConfig = dataclasses.field(default_factory=PartsConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
     evaluation: TeacherEvaluationConfig = dataclasses.field(default_factory=TeacherEvaluationConfig)
@@ -99,6 +103,7 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
                 f"{name}.epsilon_end",
                 f"{learning.epsilon_end} is more than {name}.epsilon_start ({learning.epsilon_start})",
             )
+        yield from guidance_conflicts(self.guidance, name, self.num_games)
         yield from unsure_scores(self.evaluation)
         yield from learnt_games_conflicts(self)
         yield from protocol_conflicts(self)
@@ -113,6 +118,7 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
         yield from idle_optimizer("dqn", self.dqn.optimizer, own)
         if self.num_games == 1:
             yield Idle("dqn.games", "game", "a network of one game has no schedule of games")
+        yield from idle_guidance(self.guidance)
         yield from idle_progress(self.evaluation, "every_steps")
         yield from idle_atari(self.game, "game", (*ATARI_KEYS, "pqn.episodic_life", "dqn.episodic_life"))
         yield from idle_backend(self)

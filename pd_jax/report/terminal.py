@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import floor_note
+from pd_jax.report.guidance import summary_lines
 from pd_jax.runs.summary import Summary
 from pd_jax.system.text import format_seconds
 
@@ -151,6 +152,8 @@ def print_teacher(summary: Summary, *, file: TextIO | None = None) -> None:
     for name, game in summary.games.items():
         assert game.teacher is not None
         print(describe_score(f"{name} teacher", game.teacher), file=file)
+    for line in summary_lines(summary):
+        print(f"  {line}", file=file)
     print(f"{summary.env_steps or 0:,} steps in {format_seconds(summary.wall_seconds or 0.0)}", file=file)
     if "env_steps_per_second" in summary:
         shares = summary["time_shares"]

@@ -38,3 +38,14 @@ class TrainingCounters(Counters):
     def last_scored(self) -> int:
         """Control steps behind the last point of the curve."""
         return self.curve[-1]["env_steps"] if self.curve else 0
+
+
+@dataclasses.dataclass(kw_only=True)
+class GuidedCounters(TrainingCounters):
+    """Where the training of a learner stands that a teacher guides.
+
+    Attributes:
+      guidance: what was found out at its start, as `pd_jax.trainers.guide.Guide.begin` gives it; None until it is.
+    """
+
+    guidance: dict[str, Any] | None = None

@@ -24,6 +24,7 @@ from pd_jax.resources.parts import (
     rollout_part,
     spell_games,
 )
+from pd_jax.trainers.guided_pqn import GuidedPQN
 from pd_jax.trainers.pqn import Transitions
 
 # What the rollout's scan stacks up, and the rows that the minibatches of the epochs are taken from.
@@ -62,6 +63,16 @@ def learning_parts(
     both = [(task, lanes) for task in tasks]
     emulators = emulators_part(f"{name}.num_lanes", both, evaluation, tasks)
     return (*_stored_parts(student, learning), learner, largest(activations), emulators)
+
+
+def teacher_part(guided: GuidedPQN, learning: PQNConfig) -> Part:
+    """What a teacher takes that guides: its weights, and its outputs for a rollout."""
+    (task,) = guided.student.tasks
+    outputs = 4 * learning.steps_per_rollout * task.num_actions
+    weights = guided.teacher.variables
+    policy = forward_bytes(guided.teacher.apply, weights, task, learning.steps_per_rollout // learning.minibatches)
+    subject = f"guidance.teacher: a teacher of {count_params(weights):,} parameters takes"
+    return Part("teacher", tree_bytes(weights) + outputs + policy, subject)
 
 
 def _stored_parts(student: Student, learning: PQNConfig | DQNConfig) -> tuple[Part, ...]:

@@ -170,8 +170,11 @@ class PlayedStep:
     is_first: Array
 
 
-def make_play(apply: PolicyApply, environment: Environment, config: PQNConfig) -> rollout.Unroll:
-    """Builds the play of an iteration, whose records are :class:`PlayedStep`."""
+def make_play(
+    apply: PolicyApply, environment: Environment, config: PQNConfig, other: PolicyApply | None = None
+) -> rollout.Unroll:
+    """Builds the play of an iteration, whose records are :class:`PlayedStep`; ``other`` may act in the learner's place,
+    as the unroll's `pd_jax.actors.rollout.ActingStudent` says."""
 
     def record(before: rollout.LaneState, actions: Array, q_values: Array, after: TimeStep) -> PlayedStep:
         return PlayedStep(
@@ -184,7 +187,7 @@ def make_play(apply: PolicyApply, environment: Environment, config: PQNConfig) -
             is_first=after.is_first,
         )
 
-    return rollout.make_unroll(environment, apply, config.rollout_length, record)
+    return rollout.make_unroll(environment, apply, config.rollout_length, record, student=other)
 
 
 def transitions_of(
@@ -274,13 +277,30 @@ def make_fit(
 
     def loss(variables: Any, samples: Samples) -> tuple[Array, dict[str, Array]]:
         q_values = apply(variables, samples.observations)
-        chosen = jnp.take_along_axis(q_values, samples.actions[..., None], axis=-1)[..., 0]
-        # Half the mean squared error; reset steps weigh nothing.
-        squares = jnp.sum(samples.weight * (chosen - samples.targets) ** 2, axis=-1)
-        losses = 0.5 * squares / jnp.maximum(samples.weight.sum(axis=-1), 1.0)
+        losses = regression_losses(q_values, samples)
         return losses.mean(), describe(losses, q_values)
 
-    def update(carry: tuple[Any, Any], samples: Samples) -> tuple[tuple[Any, Any], dict[str, Array]]:
+    return make_epochs(loss, optimizer)
+
+
+def regression_losses(q_values: Array, samples: Samples) -> Array:
+    """Half the mean squared error of the chosen actions' values, ``[...]``; reset steps weigh nothing.
+
+    Args:
+      q_values: ``[..., B, A]``, of the observations.
+      samples: of the same leading axes.
+    """
+    chosen = jnp.take_along_axis(q_values, samples.actions[..., None], axis=-1)[..., 0]
+    squares = jnp.sum(samples.weight * (chosen - samples.targets) ** 2, axis=-1)
+    return 0.5 * squares / jnp.maximum(samples.weight.sum(axis=-1), 1.0)
+
+
+def make_epochs(
+    loss: Callable[[Any, Any], tuple[Array, dict[str, Array]]], optimizer: optax.GradientTransformation
+) -> Callable[[tuple[Any, Any], Any, Callable[[Any], Any]], tuple[tuple[Any, Any], dict[str, Array]]]:
+    """As :func:`make_fit`, of any ``loss(variables, samples) -> (loss, metrics)``."""
+
+    def update(carry: tuple[Any, Any], samples: Any) -> tuple[tuple[Any, Any], dict[str, Array]]:
         variables, optimizer_state = carry
         with jax.named_scope("loss"):
             gradients, metrics = jax.grad(loss, has_aux=True)(variables, samples)
@@ -288,9 +308,7 @@ def make_fit(
             updates, optimizer_state = optimizer.update(gradients, optimizer_state, variables)
             return (optax.apply_updates(variables, updates), optimizer_state), metrics
 
-    def fit(
-        carry: tuple[Any, Any], order: Any, take: Callable[[Any], Samples]
-    ) -> tuple[tuple[Any, Any], dict[str, Array]]:
+    def fit(carry: tuple[Any, Any], order: Any, take: Callable[[Any], Any]) -> tuple[tuple[Any, Any], dict[str, Array]]:
         carry, metrics = lax.scan(lambda carry, rows: update(carry, take(rows)), carry, order)
         return carry, jax.tree.map(lambda values: values.mean(axis=0), metrics)
 

@@ -21,6 +21,7 @@ from pd_jax.trainers.counters import TrainingCounters
 from pd_jax.trainers.normalised_score import NormalisedScore
 from pd_jax.trainers.setup import TrainingSetup
 from pd_jax.trainers.teacher_writer import FINAL_SEED_OFFSET, TeachersWriter, curve_point
+from pd_jax.types import PolicyApply
 
 Scores = Mapping[str, Score]
 """By game."""
@@ -48,6 +49,21 @@ class TrainingScorer:
         self.normalised = NormalisedScore(setup.tasks)
         for name in self.normalised.unknown:
             print_warning(f"{name}: no score to compare with is known; other games decide which weights are kept")
+
+    def compare_with(self, references: Mapping[str, float]) -> None:
+        """Has the learning curve show these scores too, by name."""
+        self._writer.compare_with(references)
+
+    def score_policy(self, apply: PolicyApply, variables: Any, who: str) -> Score:
+        """The score of another policy of the only game, on the starts of the last score."""
+        (task,) = self._setup.tasks
+        protocol = Protocol.of(self._setup.config, task, seed_offset=FINAL_SEED_OFFSET)
+
+        def on_progress(finished: int, wanted: int) -> None:
+            self._progress.status(f"evaluating {who}: {finished} of {wanted} games")
+            self._interrupts.check()
+
+        return Score.of(play_games(apply, variables, task, protocol, on_progress=on_progress).returns)
 
     def on_the_way(self, variables: Any, counters: TrainingCounters) -> dict[str, float | None]:
         """Adds a point to the learning curve, writes the teacher file if it is the best so far, and returns metrics."""

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.seeds import fresh_seed
@@ -21,7 +22,9 @@ from pd_jax.runs.timer import SaveTimer
 from pd_jax.runs.tools import Tools, open_tools
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import stoppable
-from pd_jax.trainers.counters import TrainingCounters
+from pd_jax.teachers import Teacher
+from pd_jax.trainers.counters import GuidedCounters, TrainingCounters
+from pd_jax.trainers.guide import Guide
 from pd_jax.trainers.scorer import TrainingScorer
 from pd_jax.trainers.setup import TrainingSetup, load_start, make_training_setup, open_training_run
 from pd_jax.trainers.summary import iteration_numbers, summarise_training
@@ -57,6 +60,8 @@ def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = 
         parents = []
         if config.init_from is not None:
             parents.append(teacher_parent(config.init_from, run.path, role="start"))
+        if session.guide is not None:
+            parents.append(session.guide.parent())
         about = {"games": list(config.game), "network": config.network, "env_steps": session.counters.env_steps}
         leave_lineage(run.path, "train-teacher", parents, about)
     return summary
@@ -65,14 +70,16 @@ def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = 
 class TrainingSession(Session[TrainingCounters]):
     """One process's share of a training, from its newest checkpoint (if any) to its end."""
 
-    def __init__(self, setup: TrainingSetup, tools: Tools, start_from: Any | None) -> None:
+    def __init__(self, setup: TrainingSetup, tools: Tools, start_from: Teacher | None) -> None:
         self.setup, self.config, self.learning = setup, setup.config, setup.config.learning
-        super().__init__(tools, TrainingCounters(network=self.config.network, parts=dict(vars(self.config.parts))))
+        kind = TrainingCounters if setup.guided is None else GuidedCounters
+        super().__init__(tools, kind(network=self.config.network, parts=dict(vars(self.config.parts))))
         self.pace = Pace()
         self.speed: dict[str, Any] = {}
         """What `Pace.summarise` says once this session has trained."""
         self.remedy = f"resume with a smaller {self.config.algorithm}.learning_rate"
         self.scorer = TrainingScorer(setup, self.run_directory.path, self.progress, self.interrupts)
+        self.guide = None if setup.guided is None else Guide(setup, setup.guided, self.scorer, self.progress.print)
         self.state = self._restore_or_init(start_from)
         checkpoint = self.config.checkpoint
         self.timer = SaveTimer(checkpoint.every_steps, checkpoint.every_seconds, self.counters.done)
@@ -81,12 +88,14 @@ class TrainingSession(Session[TrainingCounters]):
     def run(self) -> Summary:
         """Trains to the end, picks between the best and the last weights, scores these on fresh starts."""
         counters = self.counters
+        if self.guide is not None:
+            self.guide.draw(self._guidance)
         if counters.env_steps < self.learning.total_steps:
             self._train()
         if counters.best_mean is None or counters.last_scored != counters.env_steps:
             self._evaluate_on_the_way()
         variables, scores = self.scorer.finish(self.state.variables, counters)
-        return summarise_training(
+        summary = summarise_training(
             self.setup,
             counters,
             scores,
@@ -97,13 +106,29 @@ class TrainingSession(Session[TrainingCounters]):
             speed=self.speed,
             wall_seconds=self.wall_seconds(),
         )
+        return summary if self.guide is None else self.guide.tell(summary, self._guidance)
 
-    def _restore_or_init(self, start_from: Any | None) -> Any:
+    @property
+    def _guidance(self) -> dict[str, Any]:
+        """What was found out at the start of a guided training."""
+        assert isinstance(self.counters, GuidedCounters) and self.counters.guidance is not None
+        return self.counters.guidance
+
+    def check_restored(self, step: int | None) -> None:
+        """Raises unless the teacher that guides is the one that did until now."""
+        if self.guide is not None and step is not None:
+            self.guide.check(self._guidance)
+
+    def _restore_or_init(self, start_from: Teacher | None) -> Any:
         algorithm, fresh = self.setup.algorithm, self.setup.init()
         note = algorithm.resume_note(self.learning)
         state = self.restore(fresh, self.config.network, lambda counters: f"step {counters.env_steps:,}, {note}")
         if state is None:
-            return fresh if start_from is None else algorithm.warm_start(fresh, start_from)
+            if start_from is not None:
+                fresh = algorithm.warm_start(fresh, jax.tree.map(jnp.asarray, start_from.variables))
+            if self.guide is not None and isinstance(self.counters, GuidedCounters):
+                fresh, self.counters.guidance = self.guide.begin(fresh, start_from)
+            return fresh
         if not self.scorer.path.exists():
             self.counters.best_mean = None
         return state
@@ -143,6 +168,8 @@ class TrainingSession(Session[TrainingCounters]):
                 environment.close()
 
     def _write_metrics(self, values: dict[str, Any]) -> None:
+        if self.guide is not None:
+            values = self.guide.check_sound(values, self.counters.env_steps)
         numbers, returns = iteration_numbers(values, self.config.game)
         status = "filling the replay"
         if "loss" in numbers:

@@ -25,7 +25,7 @@ from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import checkpoint_part, programs_part
-from pd_jax.runs.directory import RunDirectory
+from pd_jax.runs.directory import RunDirectory, read_run
 from pd_jax.runs.parts import settle
 from pd_jax.runs.start import goes_on, saved_steps
 from pd_jax.runs.students import load_teacher
@@ -35,7 +35,9 @@ from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_protocol
 from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
 from pd_jax.trainers.algorithm import Algorithm, Iteration
-from pd_jax.trainers.memory import learning_parts
+from pd_jax.trainers.guidance import make_guided
+from pd_jax.trainers.guided_pqn import GuidedPQN
+from pd_jax.trainers.memory import learning_parts, teacher_part
 from pd_jax.trainers.teacher_writer import run_settings
 
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": pqn, "dqn": dqn})
@@ -101,6 +103,8 @@ class TrainingSetup:
         """What its training takes."""
         state, config = jax.eval_shape(self.init), self.config
         learning = learning_parts(self.student, config.learning, state, "network", config.evaluation)
+        if self.guided is not None:
+            learning = (*learning, teacher_part(self.guided, config.pqn))
         parts = (*learning, checkpoint_part("network", state, count_params(state.variables)), programs_part())
         return MemoryEstimate(parts, DeviceGroup.local(1))
 
@@ -132,6 +136,11 @@ class TrainingSetup:
         return self.algorithm.updates_done(state, self.config.learning, len(self.tasks))
 
     @property
+    def guided(self) -> GuidedPQN | None:
+        """The algorithm, if a teacher guides it."""
+        return self.algorithm if isinstance(self.algorithm, GuidedPQN) else None
+
+    @property
     def is_joint(self) -> bool:
         """Whether several games are learnt at once."""
         return len(self.networks) > 1
@@ -156,10 +165,24 @@ def make_training_setup(config: TrainTeacherConfig) -> TrainingSetup:
     config = dataclasses.replace(
         config,
         game=tuple(task.name for task in tasks),
-        layer_norm=config.uses_layer_norm,
+        layer_norm=_layer_norm(config, tasks),
         parts=settle(config.parts, config.out, resume=config.resume),
     )
-    return TrainingSetup.make(config, tasks)
+    setup = TrainingSetup.make(config, tasks)
+    if not config.guidance.is_on:
+        return setup
+    return dataclasses.replace(setup, algorithm=make_guided(config, setup.student))
+
+
+def _layer_norm(config: TrainTeacherConfig, tasks: Sequence[Task]) -> bool:
+    """Whether layers are normalised: a student that goes on under a teacher stays the network that it is."""
+    if config.layer_norm is not None or not config.guidance.is_on:
+        return config.uses_layer_norm
+    if goes_on(config.out, resume=config.resume):
+        return read_run(config.out).config.get("layer_norm") is not False
+    if config.init_from is None:
+        return config.uses_layer_norm
+    return load_teacher(config.init_from, tasks[0].name).metadata.layer_norm
 
 
 def open_training_run(config: TrainTeacherConfig) -> RunDirectory:
@@ -188,8 +211,8 @@ def _check_goes_on(config: TrainTeacherConfig, there: Mapping[str, Any]) -> None
         raise UserError(f"{key}: {wanted:,} is less than the {done:,} steps that the run in {config.out} has behind it")
 
 
-def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any | None:
-    """The variables of the teacher that ``config.init_from`` names.
+def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Teacher | None:
+    """The teacher that ``config.init_from`` names, or the student of a run as one.
 
     Args:
       config: of the training.
@@ -206,7 +229,7 @@ def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Any | None:
     # A file of several games is the same weights for each of them.
     teacher = load_teacher(config.init_from, tasks[0].name)
     _check_start(teacher, config, tasks)
-    return jax.tree.map(jnp.asarray, teacher.variables)
+    return teacher
 
 
 def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[Task]) -> None:
@@ -221,8 +244,11 @@ def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[T
             f"(layer_norm {metadata.layer_norm}), and the run wants a {config.network} for {', '.join(wanted_games)} "
             f"(layer_norm {config.uses_layer_norm})"
         )
-    if teacher.gives_logits:
-        raise UserError(f"init_from: {config.init_from} gives logits; {config.algorithm} learns Q-values")
+    if teacher.gives_logits and not config.guidance.is_on:
+        raise UserError(
+            f"init_from: {config.init_from} gives logits; {config.algorithm} learns Q-values: --guidance.teacher has a "
+            "student's outputs turned into these (pqn, one game)"
+        )
     if what := metadata.untrainable:
         raise UserError(f"init_from: {config.init_from} has {what}; {config.algorithm} trains plain networks with relu")
     _check_widths(teacher, config)

@@ -43,11 +43,16 @@ class TeacherWriter:
         self._config = config
         self._task = task
         self._command = command
+        self._references: dict[str, float] = {}
 
     def plot(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Draws ``learning_curve.png``, with 95 % intervals and the scores of chance and of a human."""
         points, references = self.panel(curve)
         plot_learning_curve(points, self._plot_path, title=self.title, references=references)
+
+    def compare_with(self, references: Mapping[str, float]) -> None:
+        """Has the learning curve show these scores too, by name."""
+        self._references |= references
 
     @property
     def title(self) -> str:
@@ -62,7 +67,7 @@ class TeacherWriter:
         for point in curve:
             margin = 1.96 * point["standard_error"]
             points.append((point["env_steps"], point["mean"], point["mean"] - margin, point["mean"] + margin))
-        references = {"random": self._task.random_score, "human": self._task.human_score}
+        references = {"random": self._task.random_score, "human": self._task.human_score, **self._references}
         return points, {name: score for name, score in references.items() if score is not None}
 
     def write(
@@ -123,7 +128,7 @@ class TeacherWriter:
             training_config={key: value for key, value in run_settings(config).items() if key != "out"},
             evaluation={} if score is None else {**score.to_json(), **told},
             learning_curve=list(curve),
-            how_made=f"pd-jax {self._command} on {DeviceGroup.local(1).platform}",
+            how_made=f"pd-jax {self._command} on {DeviceGroup.local(1).platform}{_guidance(config)}",
             licence="Apache-2.0",
             created=datetime.date.today().isoformat(),
             pd_jax_version=__version__,
@@ -147,6 +152,10 @@ class TeachersWriter:
         self._first = self._writers[tasks[0].name]
         self._plot_path = directory / "learning_curve.png"
         self.path = self._first.path
+
+    def compare_with(self, references: Mapping[str, float]) -> None:
+        """As :meth:`TeacherWriter.compare_with`, of the first game."""
+        self._first.compare_with(references)
 
     def plot(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Draws ``learning_curve.png``, a panel for each game, as :meth:`TeacherWriter.plot` does."""
@@ -199,13 +208,24 @@ def _curve_of(curve: Sequence[Mapping[str, Any]], game: str) -> list[dict[str, A
     return [{"env_steps": point["env_steps"], **point["games"][game]} for point in curve]
 
 
+def _guidance(config: TrainTeacherConfig) -> str:
+    """How a file says from whom its weights have learnt beside their rewards."""
+    if not config.guidance.is_on:
+        return ""
+    start = "" if config.init_from is None else f", from {config.init_from!r}"
+    return f"{start}, guided by {config.guidance.teacher!r}"
+
+
 def run_settings(config: TrainTeacherConfig) -> dict[str, Any]:
     """The settings that say what a training is: with those of its own algorithm, and no other's.
 
-    A run of a single game says nothing of what is for several: runs from before there was such a thing go on.
+    A run of a single game says nothing of what is for several, and one without a teacher that guides nothing of
+    guidance: runs from before there was such a thing go on.
     """
-    left_out = {config.other_algorithm, *OF_ONE_START}
+    left_out: set[str] = {config.other_algorithm, *OF_ONE_START}
     settings = to_mapping(config)
+    if not config.guidance.is_on:
+        left_out.add("guidance")
     if config.num_games == 1:
         left_out |= {"channels", "hidden", "head_hidden"}
         settings["dqn"].pop("games")

@@ -81,6 +81,13 @@ OWN: dict[str, dict[str, Any]] = {
     "quick/sweep_cartpole.yaml": {"grid.temperatures": 0.1},
     # Other files run the other networks.
     "quick/compression.yaml": {"grid.networks": "net1"},
+    "quick/reinforce_pong.yaml": {
+        "pqn.total-steps": 32,
+        "pqn.num-lanes": 4,
+        "pqn.rollout-length": 8,
+        "pqn.minibatches": 4,
+    }
+    | dict.fromkeys(key for key in TINY["train-teacher"] if key.startswith("dqn.")),
     # A teacher of files has nothing to learn; None leaves an option out.
     "quick/online_snapshots.yaml": {"schedule.rounds": 5}
     | dict.fromkeys(("pqn.total-steps", "pqn.num-lanes", "pqn.rollout-length", "pqn.minibatches")),
@@ -96,6 +103,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_teacher(path / "runs" / f"train-{game}" / "teacher.safetensors", game)
     # The student that `quick/pong_int8.yaml` goes on from.
     write_teacher(path / "runs" / "pong" / "teacher.safetensors", "pong", network="net2")
+    # The weak teacher of `quick/reinforce_pong.yaml`, and its student.
+    write_teacher(path / "runs" / "weak" / "teacher.safetensors", "pong")
+    write_teacher(path / "runs" / "weak-student" / "teacher.safetensors", "pong", network="net1", output="logits")
     for steps in (200_704, 401_408, 600_064, 800_768, 1_001_472):
         file = path / "runs" / "snapshots-pong" / "snapshots" / f"{steps:012d}.safetensors"
         write_teacher(file, "pong", name=f"pong-{steps}", env_steps=steps)
@@ -168,6 +178,7 @@ SLOW = tuple(
     for name in (
         *("cartpole_acrobot", "compression", "dagger_net3", "losses", "multi3", "multi10", "multi_dqn"),
         *("multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8", "same_play_net3"),
+        "reinforce_pong",
     )
 )
 
