@@ -291,7 +291,8 @@ def test_a_game_left_out_needs_no_play_and_its_head_stays(way: str, stored: tupl
     assert np.abs(after["fc2"]["kernel"][0, 2] - before["fc2"]["kernel"][0, 2]).max() > 1e-4
 
 
-@pytest.mark.parametrize("way", ["pcgrad"])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["gradnorm", "pcgrad"])
 def test_parts_of_a_minibatch_give_the_same_update(way: str, stored: tuple[rings.ReplayState, ...]) -> None:
     states = []
     for accumulate in (1, 4):
@@ -363,18 +364,18 @@ def test_updates_move_nothing_between_host_and_device(stored: tuple[rings.Replay
         jax.block_until_ready((state, metrics))
 
 
-OVER_DEVICES = ("uncertainty", "gradnorm", "pcgrad")
 EIGHT_DEVICES = """
 import json, re, sys
 import jax, numpy as np
-sys.path[:0] = sys.argv[1:]
+sys.path[:0] = sys.argv[1:3]
 import test_balance as t
 
+groups = [(devices, t.store(devices)) for devices in (t.ONE, t.DeviceGroup.local(8))]
 reduces, differ, off = {}, 0, {}
-for way in t.OVER_DEVICES:
+for way in sys.argv[3:]:
     ends = []
-    for devices in (t.ONE, t.DeviceGroup.local(8)):
-        learner, stored = t.make_learner(t.config_of(way), devices), t.store(devices)
+    for devices, stored in groups:
+        learner = t.make_learner(t.config_of(way), devices)
         state = learner.init(jax.random.key(0))
         update = learner.lower(state, stored, t.UPDATES).compile()
         state, metrics = update(state, stored)
@@ -388,10 +389,12 @@ print(json.dumps([reduces, differ, off]))
 """
 
 
-def test_eight_devices_make_the_same_update_with_one_all_reduce() -> None:
-    done = run([sys.executable, "-c", EIGHT_DEVICES, *map(str, Path(__file__).parents[:2])], **virtual_devices(8))
+@pytest.mark.parametrize("ways", [["gradnorm", "pcgrad"], pytest.param(["uncertainty"], marks=pytest.mark.slow)])
+def test_eight_devices_make_the_same_update_with_one_all_reduce(ways: list[str]) -> None:
+    where = map(str, Path(__file__).parents[:2])
+    done = run([sys.executable, "-c", EIGHT_DEVICES, *where, *ways], **virtual_devices(8))
     assert done.code == 0, done.stderr[-3000:]
     reduces, differ, off = json.loads(done.stdout.splitlines()[-1])
-    assert reduces == dict.fromkeys(OVER_DEVICES, 1)
+    assert reduces == dict.fromkeys(ways, 1)
     assert differ == 0
     assert max(off.values()) < 1e-5, off
