@@ -23,7 +23,6 @@ from pd_jax.cli import main
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.guidance import GuidanceConfig, value_at
 from pd_jax.config.sections import LossConfig
-from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.lineage import verify_lineage
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.scores import Score
@@ -267,7 +266,8 @@ def test_an_update_is_down_the_gradient_of_both_losses(tmp_path: Path, loss: Los
     )
     state = guided.init(network, jnp.zeros((1, 4)), learning, jax.random.key(0))
     values = guided.coefficients(state, learning)
-    learnt, _ = guided._learn(network.apply, state, transitions, values, guided.teacher.variables, learning)
+    learn = jax.jit(lambda *arrays: guided._learn(network.apply, *arrays, learning))
+    learnt, _ = learn(state, transitions, values, guided.teacher.variables)
 
     targets = pqn.labelled(transitions, learning).targets
     seen, weight = transitions.observations.reshape(-1, 4), transitions.weight.reshape(-1)
@@ -286,9 +286,13 @@ def test_an_update_is_down_the_gradient_of_both_losses(tmp_path: Path, loss: Los
         return 0.7 * regression + 0.4 * (weight * each).sum() / weight.sum()
 
     optimizer = pqn.make_optimizer(learning)
-    gradients = jax.grad(both)(state.variables)
-    updates, _ = optimizer.update(gradients, optimizer.init(state.variables), state.variables)
-    expected = optax.apply_updates(state.variables, updates)
+
+    @jax.jit
+    def updated(variables: Any) -> Any:
+        updates, _ = optimizer.update(jax.grad(both)(variables), optimizer.init(variables), variables)
+        return optax.apply_updates(variables, updates)
+
+    expected = updated(state.variables)
     moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), expected, state.variables)
     assert min(jax.tree.leaves(moved)) > 1e-6
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), learnt.variables, expected)
@@ -448,33 +452,49 @@ def test_a_guided_run_goes_on_under_the_same_guidance_only(
     assert contents(out) == before
 
 
-def test_another_teacher_of_the_same_name_does_not_guide_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    file, out = write_teacher(tmp_path / "t.safetensors", "cartpole"), tmp_path / "run"
-    values = SHORT | {"guidance.teacher": file, "pqn.total-steps": 256, "out": out}
-    succeed("train-teacher", values)
-    params, metadata = read_teacher(file)
-    save_teacher(file, jax.tree.map(lambda leaf: leaf * 2, params), metadata)
-    values |= {"resume": True, "pqn.total-steps": 512}
-    assert f"guidance.teacher: {file} is another teacher" in refusal(capfd, "train-teacher", *options(values))
+@pytest.fixture(scope="module")
+def begun_from_nothing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A training from nothing beside a teacher of Q-values, and its settings. Not to be written to."""
+    path = tmp_path_factory.mktemp("nothing")
+    file = write_teacher(path / "t.safetensors", "cartpole")
+    auto = {"guidance.teacher": file, "guidance.loss.temperature": "auto", "pqn.total-steps": 256}
+    succeed("train-teacher", SHORT | auto | {"out": path / "run"})
+    return path / "run", SHORT | auto
 
 
-@pytest.mark.parametrize("output", ["q", "logits"])
-def test_a_learner_may_begin_from_nothing_and_its_teacher_give_logits(output: str, tmp_path: Path) -> None:
-    file, out = write_teacher(tmp_path / "t.safetensors", "cartpole", output=output), tmp_path / "run"
-    values = SHORT | {"guidance.teacher": file, "guidance.loss.temperature": "auto", "pqn.total-steps": 256, "out": out}
-    succeed("train-teacher", values)
+def test_a_learner_may_begin_from_nothing(begun_from_nothing: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = begun_from_nothing
     told = json.loads((out / "summary.json").read_text())["guidance"]
-    assert "start" not in told and "scale" not in told and 0 < told["temperature"] < 1
-    assert told["learner_temperature"] == (told["temperature"] if output == "q" else 0.01)
+    assert "start" not in told and "scale" not in told
+    assert 0 < told["temperature"] == told["learner_temperature"] < 1
     assert read_teacher(out / "teacher.safetensors")[1].layer_norm is True, "from nothing, PQN has what it relies on"
 
 
-def test_a_run_without_guidance_says_nothing_of_it(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    succeed("train-teacher", SHORT | {"pqn.total-steps": 256, "out": out})
-    assert "guidance" not in read_yaml(out / "config.yaml")
-    assert "guidance" not in json.loads((out / "summary.json").read_text())
-    assert "guidance" not in read_teacher(out / "teacher.safetensors")[1].training_config
+@pytest.mark.slow
+def test_a_teacher_may_give_logits(tmp_path: Path) -> None:
+    file, out = write_teacher(tmp_path / "t.safetensors", "cartpole", output="logits"), tmp_path / "run"
+    succeed("train-teacher", SHORT | {"guidance.teacher": file, "pqn.total-steps": 256, "out": out})
+    told = json.loads((out / "summary.json").read_text())["guidance"]
+    assert (told["temperature"], told["learner_temperature"]) == (1.0, 0.01)
+
+
+def test_another_teacher_of_the_same_name_does_not_guide_on(
+    begun_from_nothing: tuple[Path, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source, values = begun_from_nothing
+    out, file = tmp_path / "run", values["guidance.teacher"]
+    shutil.copytree(source, out)
+    original = file.read_bytes()
+    try:
+        params, metadata = read_teacher(file)
+        save_teacher(file, jax.tree.map(lambda leaf: leaf * 2, params), metadata)
+        before = state_digests(out)
+        longer = values | {"resume": True, "pqn.total-steps": 512, "out": out}
+        message = refusal(capfd, "train-teacher", *options(longer))
+        assert f"guidance.teacher: {file} is another teacher" in message
+        assert state_digests(out) == before
+    finally:
+        file.write_bytes(original)
 
 
 GUIDED = {"guidance.teacher": "cartpole"}

@@ -88,6 +88,7 @@ def test_a_teacher_file_says_all_about_itself(short_run: Path) -> None:
     assert (metadata.output, metadata.algorithm, metadata.env_steps) == ("q", "pqn", 4096)
     assert metadata.training_config["pqn"]["num_lanes"] == 8
     assert not {"out", "resume"} & metadata.training_config.keys(), "nothing of the machine it was made on"
+    assert "guidance" not in metadata.training_config.keys() | read_yaml(short_run / "config.yaml").keys()
     summary = json.loads((short_run / "summary.json").read_text())
     assert metadata.evaluation["mean"] == summary["teacher_score"]
     assert metadata.evaluation["seed"] != 1_000_000, "not the starts that chose the weights"
