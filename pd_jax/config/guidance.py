@@ -37,8 +37,8 @@ class GuidanceConfig:
     """What the loss of Q-learning counts: points PROGRESS:VALUE, of which the progress is the share of the training,
     with straight lines between them."""
     distillation_weight: Points | None = None
-    """What the distillation counts, likewise, its loss in units of Q; times what fade leaves of it. None is 0:1 0.5:0,
-    and 0:1 for return_ratio."""
+    """What the distillation counts, likewise, its loss in units of Q; times what fade leaves of it. None is 0:10 0.5:0,
+    and 0:10 for return_ratio."""
     teacher_share: Points = ("0:0",)
     """Chance that the teacher acts, at every step of every lane anew, likewise."""
     learner_temperature: Positive | None = None
@@ -68,7 +68,7 @@ class GuidanceConfig:
         """
         texts = getattr(self, name)
         if texts is None:
-            texts = ("0:1",) if self.fade == "return_ratio" else ("0:1", "0.5:0")
+            texts = ("0:10",) if self.fade == "return_ratio" else ("0:10", "0.5:0")
         return read_points(texts, 1.0 if name == "teacher_share" else _MOST_WEIGHT)
 
     @property

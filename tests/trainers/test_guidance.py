@@ -86,8 +86,8 @@ def test_a_schedule_is_straight_between_its_points_and_flat_beyond_them(
 
 def test_a_single_number_is_a_constant_and_what_is_not_given_follows_from_the_fade() -> None:
     assert GuidanceConfig(reward_weight="0.5").points("reward_weight") == ((0.0, 0.5),)
-    assert GuidanceConfig().points("distillation_weight") == ((0.0, 1.0), (0.5, 0.0))
-    assert GuidanceConfig(fade="return_ratio").points("distillation_weight") == ((0.0, 1.0),)
+    assert GuidanceConfig().points("distillation_weight") == ((0.0, 10.0), (0.5, 0.0))
+    assert GuidanceConfig(fade="return_ratio").points("distillation_weight") == ((0.0, 10.0),)
 
 
 def test_the_last_returns_are_those_of_the_games_that_ended_last() -> None:
@@ -240,7 +240,7 @@ def test_the_distillation_fades_as_returns_come_up_to_the_teachers(tmp_path: Pat
         returns[32 - count :] = own
         there = dataclasses.replace(state, returns=jnp.array(returns), num_returns=jnp.int32(count))
         found = guided.coefficients(there, LEARNING)
-        assert float(found["distillation_weight"]) == pytest.approx(expected, abs=1e-4)
+        assert float(found["distillation_weight"]) == pytest.approx(10 * expected, abs=1e-3)
         assert float(found["return_ratio"]) == pytest.approx(1 - expected, abs=1e-4)
 
 
@@ -379,7 +379,7 @@ def test_a_run_tells_of_its_teacher_its_start_and_itself(
     # The rate is too small to unlearn anything: as good in the end as at the start.
     assert told["start_score"] > 100 and summary["teacher_score"] > 100
     lines = [line for line in read_lines(guided_run) if "loss" in line]
-    assert [line["distillation_weight"] for line in lines] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    assert [line["distillation_weight"] for line in lines] == pytest.approx([10.0, 5.0, 0.0, 0.0])
     assert [line["teacher_share"] for line in lines] == pytest.approx([0.5, 0.25, 0.0, 0.0])
     names = {"reward_weight", "return_ratio", "distillation_loss", "agreement"}
     assert all(names <= line.keys() and "teacher_is_sound" not in line for line in lines)
