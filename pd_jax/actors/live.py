@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,12 +17,16 @@ from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task
 from pd_jax.system.devices import platform_of, tracing_for
-from pd_jax.teachers import Teacher
+from pd_jax.teachers import Committee, Teacher
+from pd_jax.teachers.committee import CommitteeNetwork, Fault, read_faults
 from pd_jax.types import PolicyApply, Trajectory
 
 
 class LivePlay:
     """A teacher that plays epsilon-greedily while the student learns, or that labels what the student plays.
+
+    A member of a committee that gives NaN or infinite outputs does not count in those states, and from the next rollout
+    on nowhere: it is left out, until one is left.
 
     Args:
       teacher: who plays and labels.
@@ -55,6 +60,8 @@ class LivePlay:
         self._device = device
         self._acting: rollout.ActingStudent | None = None
         self.finished_returns: list[float] = []
+        self._faults: list[Fault] = []
+        self._steps = 0
         self._teacher = teacher
         self._variables = self._put(teacher.variables)
         self._student = student
@@ -63,7 +70,9 @@ class LivePlay:
         stepping = stepping_options(env.stepping, device.platform if device else None, env.backend)
         self._environment = Environment(task, env.num_lanes, seed, **env.environment_options(), **stepping)
         self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
-        self._rollout = rollout.make_rollout(self._environment, teacher.network.apply, rollout_length, student=student)
+        network = teacher.network
+        apply = network.report if isinstance(network, CommitteeNetwork) else network.apply
+        self._rollout = rollout.make_rollout(self._environment, apply, rollout_length, student=student)
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended."""
@@ -76,7 +85,8 @@ class LivePlay:
                 returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
             self.time.count(time.monotonic() - started)
             self.finished_returns.extend(map(float, returns))
-            yield trajectory
+            yield self._heard(trajectory)
+            self._steps += self._rollout_length * self.num_lanes
 
     def let_act(self, student: rollout.ActingStudent) -> None:
         """Has the student act, as it is now, from the next call of :meth:`rollouts` on; until then the teacher acts."""
@@ -88,6 +98,25 @@ class LivePlay:
     def let_teach(self, variables: Any) -> None:
         """Has the teacher play and label with other variables from the next rollout on; one that learns has such."""
         self._variables = self._put(variables)
+
+    def take_faults(self) -> list[Fault]:
+        """Members of a committee that were left out since this was last asked, each with the step at which it gave
+        NaN or infinite outputs: control steps of all lanes since this play began."""
+        faults, self._faults = self._faults, []
+        return faults
+
+    def _heard(self, trajectory: Trajectory) -> Trajectory:
+        """The play with its labels as they are learnt, once it was heard which members of a committee failed."""
+        if not isinstance(self._teacher, Committee):
+            return trajectory
+        labels, faults = read_faults(trajectory.teacher_q)
+        if not faults:
+            return trajectory
+        for fault in faults:
+            if self._teacher.leave_out(fault.member):
+                self._faults.append(Fault(fault.member, self._steps + fault.step * self.num_lanes))
+        self._variables = self._put(self._teacher.variables)
+        return dataclasses.replace(trajectory, teacher_q=labels)
 
     def probe_inference(self) -> InferenceProbe | None:
         """What times the decisions of the play alone; None for a function of the user's, which only the play calls."""

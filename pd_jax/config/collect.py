@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 from pd_jax.config.base import CommandConfig
+from pd_jax.config.credibility import CredibilityConfig, idle_credibility
 from pd_jax.config.games import game_conflicts
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
 from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
@@ -18,7 +19,8 @@ class CollectConfig(ProtocolSettings, CommandConfig):
     """Record a teacher's play."""
 
     teacher: PathText
-    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://..."""
+    """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; or
+    several of one game, joined by +."""
     out: PathText
     """Directory of the recording."""
     resume: bool = False
@@ -31,6 +33,7 @@ class CollectConfig(ProtocolSettings, CommandConfig):
     """Chance of a random action in the teacher's play."""
     rollout_length: Count = 32
     """Steps per lane in one jitted rollout."""
+    credibility: CredibilityConfig = dataclasses.field(default_factory=CredibilityConfig)
     env: OneGameEnvConfig = dataclasses.field(default_factory=OneGameEnvConfig)
 
     @property
@@ -41,6 +44,7 @@ class CollectConfig(ProtocolSettings, CommandConfig):
     def idle(self) -> Iterator[Idle]:
         because = "teacher" if self.game is None else "game"
         yield from idle_atari([self.game or self.teacher], because, ATARI_KEYS)
+        yield from idle_credibility(self.credibility, (self.teacher,))
         yield from idle_backend(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:

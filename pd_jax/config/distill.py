@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
+from pd_jax.config.credibility import credibility_conflicts
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import games_conflicts
 from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_student
@@ -77,6 +78,7 @@ class DistillConfig(DistillationSettings):
         yield from self.tracking_conflicts()
         counts = list(self.uneven())
         yield from counts
+        yield from credibility_conflicts(self.credibility, self.teacher)
         yield from actor_conflicts(self)
         capacity = self.replay.capacity
         if self.learner.sampling != "uniform" and self.learner.games == "alternating" and self.num_games > 1:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from pd_jax.config.base import TrackedConfig
+from pd_jax.config.credibility import CredibilityConfig, idle_credibility
 from pd_jax.config.games import not_one_each
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_behaviour, idle_progress
 from pd_jax.config.protocols import ProtocolSettings, idle_backend
@@ -36,7 +37,7 @@ class DistillationSettings(ProtocolSettings, TrackedConfig):
 
     teacher: Paths
     """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; one
-    for each game."""
+    for each game, or several of it joined by +."""
     out: PathText
     """Directory of the run."""
     resume: bool = False
@@ -56,6 +57,7 @@ class DistillationSettings(ProtocolSettings, TrackedConfig):
     that it is gone through, again and again, for recordings that are larger than the replay."""
     epsilon: Probability = 0.05
     """Chance of a random action in the play, whoever acts."""
+    credibility: CredibilityConfig = dataclasses.field(default_factory=CredibilityConfig)
     behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
     actors: ActorsConfig = dataclasses.field(default_factory=ActorsConfig)
@@ -96,6 +98,7 @@ class DistillationSettings(ProtocolSettings, TrackedConfig):
                 yield Idle(key, "data", "recorded play has its own, and data names some")
         elif self.env.lanes is not None:
             yield Idle("env.num_lanes", "env.lanes", "env.lanes says how many each game has")
+        yield from idle_credibility(self.credibility, self.teacher)
         yield from idle_behaviour(self.behaviour)
         if self.actors.overlap is False:
             yield Idle("actors.queue_mib", "actors.overlap", "actors.overlap is false, and nothing waits")

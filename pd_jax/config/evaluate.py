@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pd_jax.config.base import ProfiledConfig
+from pd_jax.config.credibility import CredibilityConfig, credibility_conflicts, idle_credibility
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import games_conflicts, not_one_each
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
@@ -20,7 +21,7 @@ class EvaluateConfig(ProtocolSettings, ProfiledConfig):
 
     teacher: Paths | None = None
     """Name of a bundled teacher, or a file: ours, or an agent of Stable-Baselines3 or CleanRL, also as hf://...; or
-    several, each of another game."""
+    several, each of another game. Several of one game are joined by +."""
     run: PathText | None = None
     """Directory of the run whose student to score, or hf://owner/name of one that was pushed; or of a train-teacher run
     of several games, as their baseline."""
@@ -35,6 +36,7 @@ class EvaluateConfig(ProtocolSettings, ProfiledConfig):
     jobs: Jobs = 1
     """Processes that play at once, each the games of one policy in one game on its share of the cores; auto is as many
     as cores and memory allow."""
+    credibility: CredibilityConfig = dataclasses.field(default_factory=CredibilityConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
 
@@ -42,6 +44,7 @@ class EvaluateConfig(ProtocolSettings, ProfiledConfig):
         yield from super().idle()
         if self.out is None:
             yield Idle("resume", "out", "out is missing, and nothing is written; give --out DIR")
+        yield from idle_credibility(self.credibility, self.teacher)
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
         yield from idle_atari(() if self.run else games or (), because, ATARI_KEYS)
         yield from idle_backend(self)
@@ -57,5 +60,6 @@ class EvaluateConfig(ProtocolSettings, ProfiledConfig):
             yield "profile", f"true, and jobs is {self.jobs}: what is traced is this process, and others play"
         if self.teacher is not None and self.game is not None:
             yield from not_one_each("game", self.game, self.teacher)
+        yield from credibility_conflicts(self.credibility, self.teacher)
         yield from games_conflicts(self.game or ())
         yield from protocol_conflicts(self)

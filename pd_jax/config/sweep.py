@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from pd_jax.config.credibility import credibility_conflicts, of_teacher
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_student
@@ -140,6 +141,7 @@ class SweepConfig(DistillationSettings):
         return dataclasses.replace(
             self.template,
             teacher=self.teacher[index],
+            credibility=of_teacher(self.credibility, self.teacher[index]),
             game=self.game[index] if self.game else None,
             data=self.data[index] if self.data else None,
             seed=variant.seed,
@@ -186,6 +188,7 @@ class SweepConfig(DistillationSettings):
         yield from self.tracking_conflicts()
         counts = list(self.uneven())
         yield from counts
+        yield from credibility_conflicts(self.credibility, self.teacher)
         if self.data is not None and self.record is not None:
             yield "record", "there is a recording already, in data; give one of the two"
         axes = ((f"grid.{key}", axis) for key, axis in vars(self.grid).items())

@@ -54,7 +54,7 @@ from pd_jax.system.interrupts import Interrupts, stoppable
 from pd_jax.system.progress import Progress
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.files import params_fingerprint
-from pd_jax.teachers.tasks import check_named_protocol, check_protocol, task_of
+from pd_jax.teachers.tasks import check_is_one, check_named_protocol, check_protocol, task_of
 from pd_jax.types import PolicyApply
 from pd_jax.version import __version__
 
@@ -210,6 +210,7 @@ def _load(config: ExportConfig) -> list[GreedyPolicy]:
     if config.run is None:
         assert config.teacher is not None
         teacher = load_teacher(config.teacher, config.game[0] if config.game else None)
+        check_is_one(teacher, "teacher")
         if config.game:
             task_of(config.game[0], teacher)
         check_protocol(teacher, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.config.sections import LossConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.policy import StudentPolicy
@@ -36,6 +37,12 @@ def teacher_of(student: StudentPolicy) -> str | None:
     if read_run(student.source).command == "online":
         return student.source
     return names[student.trained.names.index(student.task.name)] if names else None
+
+
+def credibility_of(student: StudentPolicy) -> CredibilityConfig | None:
+    """What each of several teachers of a student's game counts, as its run says; None where it says nothing."""
+    found: CredibilityConfig | None = getattr(student.trained.config, "credibility", None)
+    return found
 
 
 def was_taught_by(student: GreedyPolicy, teacher_sha256: str) -> bool | None:

@@ -14,6 +14,7 @@ import numpy as np
 from pd_jax.actors.live import LivePlay
 from pd_jax.config.collect import CollectConfig
 from pd_jax.config.loading import to_mapping
+from pd_jax.distill.lineage import teacher_parents
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.seeds import fresh_seed
@@ -23,11 +24,11 @@ from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.resources.parts import collection_memory
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.runs.lineage import LINEAGE_NAME, leave_lineage, teacher_parent
+from pd_jax.runs.lineage import LINEAGE_NAME, leave_lineage
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable
-from pd_jax.system.progress import Progress
+from pd_jax.system.progress import Progress, print_warning
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_protocol, task_of
 
@@ -59,7 +60,7 @@ def collect(
       UserError: teacher, game and directory do not fit together, or the disk is full.
       Interrupted: a signal came, or ``stop`` was set; whole rollouts up to then are recorded.
     """
-    teacher = teacher or load_teacher(config.teacher, config.game)
+    teacher = teacher or load_teacher(config.teacher, config.game, config.credibility)
     task = task_of(config.game, teacher)
     check_protocol(teacher, config)
     check_backend(config.env.backend, task)
@@ -88,9 +89,9 @@ def collect(
         _record(config, task, teacher, writer, progress, interrupts)
         header = writer.header
         if is_local and not (Path(config.out) / LINEAGE_NAME).exists():
-            parent = teacher_parent(teacher.source, config.out, game=task.name, sha256=teacher.sha256)
+            parents = teacher_parents(teacher, config.out, game=task.name)
             about = {"game": task.name, "identity": header.identity, "steps": header.steps * header.num_lanes}
-            leave_lineage(config.out, "recording", [parent], about)
+            leave_lineage(config.out, "recording", parents, about)
         return header
 
 
@@ -168,6 +169,12 @@ def _record(
         for trajectory in play.rollouts((planned - recorded) // length):
             writer.append(jax.tree.map(np.asarray, trajectory))
             meter.advance(length * num_lanes)
+            for member, step in play.take_faults():
+                step += recorded * num_lanes
+                print_warning(
+                    f"{teacher.members[member].source}, one of {len(teacher.members)} teachers, gave NaN or infinite "
+                    f"outputs at step {step:,}; it does not count any more, and the others go on"
+                )
             if play.finished_returns:
                 progress.status(f"mean return {np.mean(play.finished_returns):.1f}")
             interrupts.check()

@@ -26,6 +26,8 @@ class GameCounters:
       recorded_steps: time steps per lane of it that the run uses; it may have grown since.
       stopped_at: the step, counted as ``env_steps``, at which the teacher's outputs became NaN or infinite and its play
         was stopped; None if that has not happened.
+      left_out: of a committee, the teachers that gave NaN or infinite outputs and do not count since: ``teacher`` and
+        ``sha256`` of each, and the ``step``, counted as ``env_steps``.
       temperature: that was found from the play; None if none is to be, or none has been yet.
       temperature_of: the teacher whose outputs it was found from, by its fingerprint; of one that learns, by its steps.
     """
@@ -36,13 +38,16 @@ class GameCounters:
     recording: str = ""
     recorded_steps: int = 0
     stopped_at: int | None = None
+    left_out: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     temperature: float | None = None
     temperature_of: str = ""
 
     def summarise(self, *, is_one_of_several: bool) -> dict[str, Any]:
         """What the summary says of the game beside its scores."""
         steps = {"env_steps": self.env_steps} if is_one_of_several else {}
-        return steps | ({} if self.stopped_at is None else {"play_stopped_at": self.stopped_at})
+        left_out = {entry["teacher"]: entry["step"] for entry in self.left_out}
+        stopped = {} if self.stopped_at is None else {"play_stopped_at": self.stopped_at}
+        return steps | stopped | ({"teachers_left_out": left_out} if left_out else {})
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -71,6 +76,7 @@ class DistillCounters(StudentCounters):
         """Takes over where the play of every game stands."""
         for own, played in zip(self.games, games, strict=True):
             own.env_steps, own.stopped_at = played.env_steps, played.stopped_at
+            own.left_out = list(played.left_out)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> DistillCounters:
@@ -124,7 +130,7 @@ class DistillCounters(StudentCounters):
                     )
                 print_warning(f"{path}: goes on with another teacher file{of_game} {changed}")
                 # The other one may well do better.
-                game.teacher_sha256, game.stopped_at = teacher.sha256, None
+                game.teacher_sha256, game.stopped_at, game.left_out = teacher.sha256, None, []
             _check_recording(game, setup.datasets[index], path, of_game)
 
 

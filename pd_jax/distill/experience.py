@@ -18,6 +18,7 @@ from pd_jax.actors.recorded import RecordedPlay
 from pd_jax.actors.rollout import ActingStudent
 from pd_jax.actors.shuffled import ShuffledPlay
 from pd_jax.actors.side_by_side import SideBySide
+from pd_jax.distill.contradictions import ask_of_play
 from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.memory import rollouts_ahead
 from pd_jax.distill.setup import DistillSetup
@@ -26,8 +27,10 @@ from pd_jax.errors import UnsoundTeacherError
 from pd_jax.learner.learner import Games
 from pd_jax.replay.replay import Replay, RingSize
 from pd_jax.resources.ledger import INPUT, PLAY, Ledger
+from pd_jax.system import hosts
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Meter, print_warning
+from pd_jax.teachers import Committee, Teacher
 from pd_jax.types import Trajectory
 
 
@@ -121,6 +124,9 @@ class Experience:
         self._play: SideBySide | None = None
         self._live: list[LivePlay] = []
         self._shuffled: dict[int, ShuffledPlay] = {}
+        self._live_from: list[int] = []
+        for at, teacher in zip(games, setup.teachers, strict=True):
+            leave_out_again(teacher, at)
         self._teaching = [teacher.variables for teacher in setup.teachers]
         self._timer = InferenceTimer(self._live)
         self.replay = Replay([self._ring_size(game) for game in range(len(setup.tasks))], setup.devices)
@@ -149,6 +155,7 @@ class Experience:
     def open(self) -> None:
         """Starts the teachers' play, or opens what was recorded of it."""
         self._live.clear()
+        self._live_from = [game.env_steps for game in self.games]
         self._shuffled.clear()
         self._play = SideBySide([self._open_play(game) for game in range(len(self._setup.tasks))])
         self.ledger.plays = [play.time for play in self._live]
@@ -188,7 +195,9 @@ class Experience:
             return
         say("the replay starts again with fresh episodes: a live emulator cannot be saved")
         if in_mid_round:
-            self._collect(self._rollouts(1), [game.env_steps for game in self.games])
+            stored = self._collect(self._rollouts(1), [game.env_steps for game in self.games])
+            # What was played again is no news.
+            self._live_from = [start - again for start, again in zip(self._live_from, stored, strict=True)]
 
     def play_round(self) -> None:
         """Stores the play of one more round."""
@@ -199,6 +208,7 @@ class Experience:
             at.env_steps += steps
         if self._config.schedule.rounds > 1:
             self._timer.note_round()
+        self._ask_committees()
 
     def play_ahead(self) -> None:
         """Lets the teachers begin with the round to come, if they are to play while the updates of this one run."""
@@ -263,6 +273,7 @@ class Experience:
                         self._meter.advance(config.steps_per_rollout(game))
                 self._interrupts.check_alone()
         self._note_play(play, latest if is_new else {})
+        self._note_faults()
         self._check_enough_is_left(play)
         for game in sorted(play.stopped - stopped_before):
             learnt = "" if self._holds_any(game) else ", nothing of it can be learnt"
@@ -283,6 +294,35 @@ class Experience:
             # The other processes do not know, and would count what is not stored.
             raise UnsoundTeacherError(self._describe(game))
         return True
+
+    def _ask_committees(self) -> None:
+        """Notes how far the members of committees contradict each other in the play so far, and what they count."""
+        if not hosts.is_primary():
+            return
+        for game, teacher in enumerate(self._setup.teachers):
+            if isinstance(teacher, Committee) and self._holds_any(game):
+                stored, steps = self.replay.stored[game], self.games[game].env_steps
+                found = ask_of_play(teacher, stored, steps)
+                self._values |= {} if found is None else found.values(self._prefix(game))
+
+    def _note_faults(self) -> None:
+        """Says which members of committees have been left out, and when."""
+        for game, live in enumerate(self._live):
+            teacher, at = self._setup.teachers[game], self.games[game]
+            for member, step in live.take_faults():
+                assert isinstance(teacher, Committee)
+                label, step = teacher.labels[member], step + self._live_from[game]
+                entry = {"teacher": label, "sha256": teacher.members[member].sha256, "step": step}
+                at.left_out = [*at.left_out, entry]
+                self._values[f"{self._prefix(game)}left_out_at/{label}"] = step
+                told = (
+                    f"{self._setup.names[game]}: {teacher.members[member].source}, one of {len(teacher.members)} "
+                    f"teachers, gave NaN or infinite outputs at step {step:,}"
+                )
+                if self._setup.devices.num_processes > 1:
+                    # The other processes do not know, and it would count there.
+                    raise UnsoundTeacherError(told)
+                print_warning(f"{told}; it does not count any more, and the others go on")
 
     def _describe(self, game: int) -> str:
         source, at = self._setup.teachers[game].source, self.games[game]
@@ -359,3 +399,10 @@ class Experience:
         live.let_teach(self._teaching[game])
         self._live.append(live)
         return live
+
+
+def leave_out_again(teacher: Teacher, at: GameCounters) -> None:
+    """Has those members of a committee not count that a run has left out, and all others."""
+    if isinstance(teacher, Committee):
+        known = {member.sha256: place for place, member in enumerate(teacher.members)}
+        teacher.leave_out_all([known[entry["sha256"]] for entry in at.left_out if entry["sha256"] in known])

@@ -12,6 +12,7 @@ from pd_jax.distill.setup import DistillSetup
 from pd_jax.replay.recordings import Dataset
 from pd_jax.runs.lineage import Parent, leave_lineage, parent_at, teacher_parent
 from pd_jax.system.files import expand_home
+from pd_jax.teachers import Teacher
 from pd_jax.teachers.files import params_fingerprint
 
 
@@ -26,7 +27,7 @@ def write_distillation_lineage(setup: DistillSetup, counters: DistillCounters, d
     """
     parents = []
     for name, teacher, dataset in zip(setup.names, setup.teachers, setup.datasets, strict=True):
-        parents.append(teacher_parent(teacher.source, directory, game=name, sha256=teacher.sha256))
+        parents += teacher_parents(teacher, directory, game=name)
         if dataset is not None:
             parents.append(recording_parent(dataset, directory, game=name))
     if counters.init_from is not None:
@@ -38,6 +39,11 @@ def write_distillation_lineage(setup: DistillSetup, counters: DistillCounters, d
         "parameters_sha256": params_fingerprint(variables["params"]),
     }
     leave_lineage(directory, "distill", parents, about)
+
+
+def teacher_parents(teacher: Teacher, directory: Path | str, *, game: str) -> list[Parent]:
+    """A teacher as a parent of what is in ``directory``; of several that are one, each of them."""
+    return [teacher_parent(member.source, directory, game=game, sha256=member.sha256) for member in teacher.members]
 
 
 def recording_parent(dataset: Dataset, directory: Path, *, game: str) -> Parent:

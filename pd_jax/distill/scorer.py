@@ -79,6 +79,11 @@ class Scorer:
             teacher[name] = known.score if known else self._play_teacher(game, episodes)
         return teacher, student
 
+    @property
+    def sampled(self) -> Mapping[str, SampledStates]:
+        """By game, states of the student's final games, until :meth:`compare` has asked about them."""
+        return self._sampled
+
     def compare(self, variables: Any) -> dict[str, Comparison]:
         """By game, what the student chooses in its final games where its teacher would choose.
 

@@ -15,6 +15,7 @@ import jax
 from pd_jax.actors.rollout import ActingStudent
 from pd_jax.config.distill import DistillConfig
 from pd_jax.distill.conflicts import cosine_values, is_due
+from pd_jax.distill.contradictions import about_committees, contradictions_of, draw_committees
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.experience import (
     Experience,
@@ -200,8 +201,11 @@ class DistillSession(StudentSession[DistillCounters]):
         if self.counters.updates not in self.checkpointer.steps() and hosts.current() is None:
             # A disk that was full at the end of the training may have room by now.
             self.save()
-        summary = summary.with_about(**self.ledger.summarise())
+        contradictions = contradictions_of(self.setup, self.scorer.sampled)
+        committees = about_committees(self.setup, contradictions)
+        summary = summary.with_about(**self.ledger.summarise(), **committees)
         self.run_directory.write_summary(summary)
+        draw_committees(self.run_directory, contradictions, prefixed=len(self.setup.names) > 1)
         write_details(self.setup, self.run_directory, self.scorer.compare(variables))
         draw_distillation(self.run_directory, summary)
         self.checkpointer.wait()

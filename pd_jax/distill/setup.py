@@ -42,7 +42,6 @@ from pd_jax.system.progress import print_warning
 from pd_jax.system.text import show
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_named_protocol, check_protocol, task_of
-from pd_jax.teachers.teacher import with_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +179,7 @@ def make_setup(
     check_trackers(config.track)
     config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=config.resume))
     sizes = part_sizes(config.parts)
-    teachers = tuple(with_sizes(player, sizes) for player in _teachers(config, teacher))
+    teachers = tuple(player.with_sizes(sizes) for player in _teachers(config, teacher))
     games = config.game or (None,) * len(teachers)
     tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
     check_games(tasks)
@@ -271,7 +270,9 @@ def lay_out(config: DistillConfig) -> tuple[DeviceGroup, tuple[jax.Device, ...]]
 def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) -> tuple[Teacher, ...]:
     if given is None:
         games = config.game or (None,) * config.num_games
-        return tuple(load_teacher(name, game) for name, game in zip(config.teacher, games, strict=True))
+        return tuple(
+            load_teacher(name, game, config.credibility) for name, game in zip(config.teacher, games, strict=True)
+        )
     teachers = (given,) if isinstance(given, Teacher) else tuple(given)
     if len(teachers) != config.num_games:
         raise UserError(f"teacher: {len(teachers)} given, and {config.num_games} named ({', '.join(config.teacher)})")

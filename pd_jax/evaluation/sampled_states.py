@@ -80,6 +80,11 @@ class SampledStates:
         found: np.ndarray = flat.reshape(self._task.observation_shape)
         return found
 
+    @property
+    def places(self) -> list[Place]:
+        """Where the states are in the play."""
+        return [place for _, place, _ in self._kept]
+
     def compare(
         self,
         teacher: tuple[PolicyApply, Any],
@@ -111,7 +116,7 @@ class SampledStates:
         return compare(
             np.concatenate(outputs[0]),
             np.concatenate(outputs[1]),
-            [place for _, place, _ in self._kept],
+            self.places,
             self,  # type: ignore[arg-type]
             actions=self._task.action_names,
             every=self._every,

@@ -28,7 +28,7 @@ from pd_jax.runs.trackers import check_trackers
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.metadata import TeacherMetadata
-from pd_jax.teachers.tasks import check_named_protocol, check_protocol, task_of
+from pd_jax.teachers.tasks import check_is_one, check_named_protocol, check_protocol, task_of
 from pd_jax.trainers.learning_teacher import init_state, make_teacher_network
 from pd_jax.trainers.pqn import PQNState, warm_start
 from pd_jax.trainers.teacher_writer import TeacherWriter
@@ -103,6 +103,7 @@ def make_online_setup(config: OnlineConfig) -> OnlineSetup:
         assert config.only_game is not None  # There is a game or a teacher.
         task = get_task(config.only_game)
     else:
+        check_is_one(teacher, "teacher")
         task = task_of(config.only_game, teacher)
         check_protocol(teacher, config)
         _check_learns_on(teacher)

@@ -20,7 +20,7 @@ from pd_jax.teachers import Teacher
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.formats import is_foreign
 from pd_jax.teachers.metadata import TeacherMetadata
-from pd_jax.teachers.tasks import task_of
+from pd_jax.teachers.tasks import check_is_one, task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,7 @@ def read_snapshots(sources: Sequence[str], game: str | None) -> Snapshots:
     first = load_teacher(sources[0], game)
     if len(sources) < 2:
         raise UserError("teacher_snapshots: 1 file is a teacher that stays as it is: pd-jax distill --teacher FILE")
+    check_is_one(first, "teacher_snapshots")
     task_of(game, first)
     found: list[tuple[str, TeacherMetadata]] = [(first.sha256, first.metadata)]
     for source in sources[1:]:

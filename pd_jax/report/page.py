@@ -116,6 +116,7 @@ def run_page(run: RunDirectory) -> str:
             _curves(read),
             conflicts_section(read.records),
             _decisions(read),
+            _committees(read),
             _times(read),
             _again(read),
             _configuration(read),
@@ -450,6 +451,16 @@ def _decisions(read: _Run) -> str:
         '<p class="note">The student plays its final games, and the teacher is asked what it would do.</p>'
         f"{''.join(parts)}</section>"
     )
+
+
+def _committees(read: _Run) -> str:
+    """Pictures of teachers that are several of one game."""
+    if not any(read.directory.path.glob("committee_*.png")):
+        return ""
+    # Matplotlib, which draws them, is not needed by other pages.
+    from pd_jax.report.committees import committee_section
+
+    return committee_section(read.directory.path)
 
 
 def _comparison(found: Comparison) -> str:

@@ -59,6 +59,7 @@ _ADDED = {
     "learner.balance_rate": 0.025,
     "learner.gradnorm_alpha": 1.5,
     "learner.gradient_cosines_every": 0,
+    "credibility": {"by": "both", "scores": None, "temperature": None},
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""
@@ -216,7 +217,8 @@ class RunDirectory:
         """Removes summary, details, page, picture, video and lineage: a run that goes on has no results yet."""
         videos = [self.path / name for name in VIDEO_NAMES]
         results = (self.lineage_path, self.summary_path, self.details_path, self.report_path, self.plot_path)
-        for path in (*results, self.cosines_path, *videos):
+        pictures = self.path.glob("committee_*.png")
+        for path in (*results, self.cosines_path, *videos, *pictures):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -21,6 +21,7 @@ from pd_jax.system.files import expand_home
 from pd_jax.teachers.files import check_params, params_fingerprint
 from pd_jax.teachers.formats import PUBLISHED_NAME
 from pd_jax.teachers.metadata import TeacherMetadata
+from pd_jax.teachers.tasks import check_is_one
 
 _UPDATES = re.compile(r"after ([0-9]{1,12}) updates")
 
@@ -151,6 +152,7 @@ def _of_run(path: str) -> Start:
 def _of_teacher(path: str, game: str) -> Start:
     # A file of several games is the same weights for each of them.
     teacher = load_teacher(path, game)
+    check_is_one(teacher, "init_from")
     metadata = teacher.metadata
     if metadata.layer_norm:
         raise UserError(f"init_from: {path} has layer_norm, and students have none")

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import read_config, to_mapping
 from pd_jax.config.sections import StudentConfig
@@ -24,8 +25,10 @@ from pd_jax.system.files import expand_home
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers import Teacher, load
 from pd_jax.teachers.catalogue import bundled_files
+from pd_jax.teachers.committee import load_committee
 from pd_jax.teachers.files import params_fingerprint
 from pd_jax.teachers.formats import is_run_of_students
+from pd_jax.teachers.joined import split
 from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.version import __version__
 
@@ -50,13 +53,16 @@ class Distilled:
 
 
 @computing()
-def load_teacher(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teacher:
-    """Loads a bundled teacher by name, a teacher file, the agent of another library, or a run's.
+def load_teacher(
+    name_or_path: str | os.PathLike[str], game: str | None = None, credibility: CredibilityConfig | None = None
+) -> Teacher:
+    """Loads a bundled teacher by name, a teacher file, the agent of another library, or a run's; or several of a game.
 
     Args:
       name_or_path: what `pd_jax.teachers.load` takes; or the directory of a ``distill`` run, whose newest student is
-        the teacher then.
+        the teacher then; or several of these of one game, joined by ``+``, which are one teacher together.
       game: what it plays, for files that do not say so, and of a file or a run of several games, which one is meant.
+      credibility: what each of several counts; None is the default.
 
     Returns:
       a teacher. Of a run, its ``sha256`` is that of the student's parameters: as the run goes on, it is another one.
@@ -65,10 +71,13 @@ def load_teacher(name_or_path: str | os.PathLike[str], game: str | None = None) 
       UserError: no such name, file or run; it is damaged, or does not fit its network or the game; or it has several
         games, and none of them is given.
     """
-    text = expand_home(os.fspath(name_or_path))
+    members = split(os.fspath(name_or_path))
+    if len(members) > 1:
+        return load_committee(os.fspath(name_or_path), members, lambda name: load_teacher(name, game), credibility)
+    text = expand_home(members[0])
     # A bundled name is that teacher, also where a run's directory is called so.
     if text.lower() in bundled_files() or not is_run_of_students(text):
-        return load(name_or_path, game)
+        return load(members[0], game)
     run = read_run(text)
     if run.command != "distill":
         raise UserError(f"{text}: is a run of pd-jax {run.command} that has not left a teacher.safetensors")

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from pd_jax.config.collect import CollectConfig
+from pd_jax.config.credibility import of_teacher
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.games import check_network
 from pd_jax.config.sections import OneGameEnvConfig
@@ -220,7 +221,7 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
     names = config.game or (None,) * len(config.teacher)
     games: dict[str, Game] = {}
     for index, (source, name) in enumerate(zip(config.teacher, names, strict=True)):
-        teacher = teachers[index] if teachers else load_teacher(source, name)
+        teacher = teachers[index] if teachers else load_teacher(source, name, of_teacher(config.credibility, source))
         task = task_of(name, teacher)
         if task.name in games:
             other = config.teacher[list(games).index(task.name)]
@@ -235,6 +236,7 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
             recording = CollectConfig(
                 teacher=source,
                 game=task.name,
+                credibility=of_teacher(config.credibility, source),
                 out=data,
                 resume=True,
                 seed=config.seed,

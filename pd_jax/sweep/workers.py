@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import from_mapping, to_mapping
 from pd_jax.distill.session import distill
@@ -83,15 +84,16 @@ def train_cell(payload: dict[str, Any], stop: threading.Event) -> dict[str, str 
         assert config.game is not None
         score = read_teacher_score(Path(payload["score"]))
         scores = {} if score is None else {score.game: score}
-        distill(config, _teacher(config.teacher[0], config.game[0]), scores, tells_memory=False, stop=stop)
+        teacher = _teacher(config.teacher[0], config.game[0], config.credibility)
+        distill(config, teacher, scores, tells_memory=False, stop=stop)
     except Exception as error:
         return {"failure": failure_reason(error)}
     return {"failure": None}
 
 
 @functools.cache
-def _teacher(source: str, game: str) -> Teacher:
-    return load_teacher(source, game)
+def _teacher(source: str, game: str, credibility: CredibilityConfig) -> Teacher:
+    return load_teacher(source, game, credibility)
 
 
 def failure_reason(error: Exception) -> str:

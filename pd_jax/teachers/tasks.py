@@ -33,8 +33,24 @@ def check_teacher_plays(teacher: Teacher, task: Task) -> None:
 
 
 def check_protocol(teacher: Teacher, settings: ProtocolSettings) -> None:
-    """Raises a UserError where a teacher names a protocol, and the settings play by another without naming one."""
-    check_named_protocol(f"teacher {teacher.source}", teacher.metadata.named_protocol, settings)
+    """Raises a UserError where a teacher names a protocol, and the settings play by another without naming one; of
+    several teachers that are one, also where they name different ones."""
+    named = {member.metadata.named_protocol: member.source for member in teacher.members}
+    named.pop(None, None)
+    if settings.protocol is None and len(named) > 1:
+        each = ", ".join(f"{source} is of protocol {protocol!r}" for protocol, source in named.items())
+        raise UserError(f"teacher {teacher.source}: {each}; say --protocol NAME to mix them")
+    for member in teacher.members:
+        check_named_protocol(f"teacher {member.source}", member.metadata.named_protocol, settings)
+
+
+def check_is_one(teacher: Teacher, who: str) -> None:
+    """Raises a UserError for several teachers that are one, where weights of a single network are wanted."""
+    if len(teacher.members) > 1:
+        raise UserError(
+            f"{who}: {teacher.source} is {len(teacher.members)} teachers together, and one network is wanted; distil "
+            "them into a student first"
+        )
 
 
 def check_named_protocol(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.networks import partition
 from pd_jax.networks.greedy import GreedyPolicy
@@ -24,6 +25,7 @@ from pd_jax.teachers.checks import build_network, check_fits
 from pd_jax.teachers.files import fingerprint, read_teacher
 from pd_jax.teachers.formats import is_foreign
 from pd_jax.teachers.importers import hides_normalisation, import_teacher
+from pd_jax.teachers.joined import split
 from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.types import PolicyApply
 
@@ -76,6 +78,11 @@ class Teacher(GreedyPolicy):
         return self._task
 
     @property
+    def members(self) -> tuple[Teacher, ...]:
+        """Itself; of a committee, the teachers that are in it."""
+        return (self,)
+
+    @property
     def apply(self) -> PolicyApply:
         """The network's: ``(variables, observations [N, ...]) -> float32 [N, actions]``."""
         apply: PolicyApply = self.network.apply
@@ -86,14 +93,14 @@ class Teacher(GreedyPolicy):
         """Whether the outputs are a policy's logits instead of Q-values."""
         return self.metadata.output == "logits"
 
-
-def with_sizes(teacher: Teacher, sizes: PartSizes) -> Teacher:
-    """The same teacher, whose large batches a CPU divides into parts of other sizes; itself where nothing differs."""
-    network = teacher.network
-    other = network.with_sizes(sizes) if isinstance(network, GameNetwork) else partition.with_sizes(network, sizes)
-    if other == network:
-        return teacher
-    return Teacher(teacher.metadata, teacher.variables["params"], teacher.source, teacher.sha256, other)
+    def with_sizes(self, sizes: PartSizes) -> Teacher:
+        """The same teacher, whose large batches a CPU divides into parts of other sizes; itself where nothing
+        differs."""
+        network = self.network
+        other = network.with_sizes(sizes) if isinstance(network, GameNetwork) else partition.with_sizes(network, sizes)
+        if other == network:
+            return self
+        return Teacher(self.metadata, self.variables["params"], self.source, self.sha256, other)
 
 
 def bundled_names() -> tuple[str, ...]:
@@ -106,16 +113,20 @@ def bundled_names() -> tuple[str, ...]:
 
 
 @computing()
-def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teacher:
-    """Loads a bundled teacher by name, a teacher file, or the agent of another library.
+def load(
+    name_or_path: str | os.PathLike[str], game: str | None = None, credibility: CredibilityConfig | None = None
+) -> Teacher:
+    """Loads a bundled teacher by name, a teacher file, or the agent of another library; or several of one game.
 
     Args:
       name_or_path: such as ``"pong"``, the path of a teacher file, of an archive of Stable-Baselines3, of a CleanRL
         model or of such a network as PyTorch saves it, whatever these are called, or
         ``hf://owner/repo[/file][@revision]`` for one of these files on the Hugging Face Hub, or the directory of a run
-        that leaves a teacher file (`train-teacher`, `online`).
+        that leaves a teacher file (`train-teacher`, `online`); or several of these of one game, joined by ``+``, which
+        are one teacher together.
       game: what it plays, for files that do not say so: those of other libraries. Teacher files name their game; those
         of several games leave it to be said which one is meant.
+      credibility: what each of several counts; None is the default.
 
     Returns:
       a teacher; its ``sha256`` is that of the file that was read, whatever its format.
@@ -124,7 +135,13 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
       UserError: no such name or file, a damaged or foreign file, weights that do not fit the network or the game, a
         format that needs the game or a package that is missing, a file of several games without one of them.
     """
-    text = expand_home(os.fspath(name_or_path))
+    names = split(os.fspath(name_or_path))
+    if len(names) > 1:
+        # A committee is a teacher too.
+        from pd_jax.teachers.committee import load_committee
+
+        return load_committee(os.fspath(name_or_path), names, lambda name: load(name, game), credibility)
+    text = expand_home(names[0])
     if text.lower() not in bundled_files() and is_foreign(text):
         params, metadata = import_teacher(text, game)
         if hides_normalisation(metadata):
@@ -141,4 +158,5 @@ def load(name_or_path: str | os.PathLike[str], game: str | None = None) -> Teach
 
 def count_teachers_params(teachers: Iterable[Teacher]) -> int:
     """Number of scalars of all teachers together; a network that several games share is one teacher."""
-    return sum({teacher.sha256: teacher.num_params for teacher in teachers}.values())
+    each = [member for teacher in teachers for member in teacher.members]
+    return sum({member.sha256: member.num_params for member in each}.values())

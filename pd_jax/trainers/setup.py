@@ -32,7 +32,7 @@ from pd_jax.runs.students import load_teacher
 from pd_jax.runs.trackers import check_trackers
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.teachers import Teacher
-from pd_jax.teachers.tasks import check_protocol
+from pd_jax.teachers.tasks import check_is_one, check_protocol
 from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
 from pd_jax.trainers.algorithm import Algorithm, Iteration
 from pd_jax.trainers.guidance import make_guided
@@ -234,6 +234,7 @@ def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Teacher | N
 
 def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[Task]) -> None:
     """Raises a UserError unless training can go on from this teacher's weights."""
+    check_is_one(teacher, "init_from")
     check_protocol(teacher, config)
     metadata = teacher.metadata
     games, wanted_games = metadata.games or (metadata.game,), tuple(task.name for task in tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pd_jax.config.video import MOST_PAIRS, VideoConfig
-from pd_jax.deploy.pairs import Reading, reading_of, teacher_of, was_taught_by
+from pd_jax.deploy.pairs import Reading, credibility_of, reading_of, teacher_of, was_taught_by
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.student import load_trained
 from pd_jax.environments.tasks import Task
@@ -88,7 +88,7 @@ def _teacher(student: StudentPolicy, named: str | None) -> Teacher:
     if own is None:
         raise UserError(f"{student.source}: names no teacher; give --teacher NAME_OR_FILE")
     try:
-        teacher = load_teacher(own, student.task.name)
+        teacher = load_teacher(own, student.task.name, credibility_of(student))
     except UserError as error:
         hint = "" if named else "; give --teacher NAME_OR_FILE"
         raise UserError(f"teacher: {error}{hint}") from None

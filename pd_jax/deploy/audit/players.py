@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from pd_jax.config.audit import AuditConfig
-from pd_jax.deploy.pairs import Reading, reading_of, teacher_of, was_taught_by
+from pd_jax.deploy.pairs import Reading, credibility_of, reading_of, teacher_of, was_taught_by
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.deploy.student import load_trained
 from pd_jax.deploy.thresholds import Thresholds
@@ -84,7 +84,8 @@ def load_players(config: AuditConfig, teacher: Teacher | None = None) -> Players
         if named is None:
             raise UserError(f"{config.run}: names no teacher; give --teacher NAME_OR_FILE")
         try:
-            teacher = load_teacher(named, task.name)
+            credibility = credibility_of(student) if isinstance(student, StudentPolicy) else None
+            teacher = load_teacher(named, task.name, credibility)
         except UserError as error:
             hint = "" if config.teacher else "; give --teacher NAME_OR_FILE"
             raise UserError(f"teacher: {error}{hint}") from None
