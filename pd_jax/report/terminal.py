@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -15,7 +16,7 @@ from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import floor_note
 from pd_jax.report.guidance import summary_lines
 from pd_jax.runs.summary import Summary
-from pd_jax.system.text import format_seconds
+from pd_jax.system.text import format_seconds, printable
 
 _UNDEFINED = "–"
 _LOSSES = {
@@ -85,10 +86,34 @@ def summary_notes(summary: Summary, *, with_cost: bool = True) -> list[str]:
         for name, game in summary.games.items()
         if game.about.get("play_stopped_at") is not None
     ]
+    notes += _notes_on_committees(summary)
     notes += _temperature_note(summary)
     if any(game.percent_of_teacher is None for game in games):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive means nothing")
     return notes
+
+
+def _notes_on_committees(summary: Summary) -> list[str]:
+    """How far several teachers of a game contradict each other, and whom of them nothing is learnt from any more."""
+    notes, told = [], summary.get("committees")
+    for name, committee in told.items() if isinstance(told, dict) else ():
+        rate = committee.get("contradiction_rate") if isinstance(committee, dict) else None
+        members = committee.get("members") if isinstance(committee, dict) else None
+        if isinstance(rate, float) and isinstance(members, list):
+            share = f"in {100 * rate:.1f} % of states"
+            notes.append(f"{name}: its teachers contradict each other {share}; they count {_weights(members)}")
+    for name, game in summary.games.items():
+        left_out = game.about.get("teachers_left_out")
+        for teacher, step in left_out.items() if isinstance(left_out, dict) else ():
+            if isinstance(step, int):
+                who = printable(str(teacher))
+                notes.append(f"{name}: {who} gave NaN or infinite outputs at step {step:,}, and does not count since")
+    return notes
+
+
+def _weights(members: Sequence[Any]) -> str:
+    known = [member for member in members if isinstance(member, dict) and isinstance(member.get("weight"), float)]
+    return ", ".join(f"{printable(str(member.get('teacher')))} {member['weight']:.2f}" for member in known)
 
 
 def _temperature_note(summary: Summary) -> list[str]:

@@ -12,12 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pd_jax.actors.live import LivePlay
 from pd_jax.cli import main
-from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.config.yaml import read_yaml, write_yaml
-from pd_jax.teachers import load
-from pd_jax.teachers.files import read_teacher, save_teacher
 from support.commands import (
     ENDLESS_EVALUATION,
     QUICK_EVALUATION,
@@ -32,6 +28,7 @@ from support.commands import (
     without_time,
     write_teacher,
 )
+from support.unsound import steps_until_right_of, write_overflowing_teacher
 
 ROOT = Path(__file__).parents[2]
 GAMES = ["cartpole", "acrobot"]
@@ -255,19 +252,6 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(
     assert not out.exists()
 
 
-def write_overflowing_teacher(path: Path, threshold: float) -> Path:
-    """A CartPole teacher of finite weights whose outputs are infinite wherever the cart is right of ``threshold``."""
-    params, metadata = read_teacher(write_teacher(path.with_suffix(".plain.safetensors"), "cartpole"))
-    for layer in (params["torso"]["fc1"], params["head"]["output"]):
-        for name in layer:
-            layer[name] = np.zeros_like(layer[name])
-    params["torso"]["fc1"]["kernel"][0, 0] = 1e30
-    params["torso"]["fc1"]["bias"][0] = -1e30 * threshold
-    params["head"]["output"]["kernel"][0] = 1e30
-    save_teacher(path, params, metadata)
-    return path
-
-
 # With epsilon 1 nobody asks the teacher what to do, so that any other teacher tells what is seen.
 UNSOUND = {
     "seed": 3,
@@ -283,14 +267,6 @@ UNSOUND = {
     "schedule.updates-per-round": 40,
     "checkpoint.every-updates": 1_000,
 }
-
-
-def steps_until_right_of(threshold: float) -> int:
-    teacher, lanes = load("cartpole"), OneGameEnvConfig(num_lanes=4)
-    play = LivePlay(teacher, teacher.task, lanes, rollout_length=16, epsilon=1.0, seed=3)
-    positions = np.concatenate([np.asarray(rollout.observations)[..., 0] for rollout in play.rollouts(8)])
-    play.close()
-    return 4 * int(np.flatnonzero((positions > threshold).any(axis=1))[0])
 
 
 def test_a_teacher_that_gives_nan_stops_its_game_and_no_other_and_a_resumed_run_does_not_begin_it_again(
