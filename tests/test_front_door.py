@@ -61,7 +61,7 @@ def test_every_public_name_is_there_and_is_listed() -> None:
     for name in pd_jax.__all__:
         assert getattr(pd_jax, name) is getattr(pd_jax, name)
     assert pd_jax.load_teacher is pd_jax.runs.load_teacher is pd_jax.runs.students.load_teacher
-    assert pd_jax.teachers.load is pd_jax.teachers.teacher.load
+    assert pd_jax.teachers.load is pd_jax.teachers.loading.load
     assert pd_jax.load_student is pd_jax.deploy.load_student
     assert pd_jax.run_distill is pd_jax.distill.distill is pd_jax.distill.session.distill
     assert pd_jax.run_online is pd_jax.online.online is pd_jax.online.session.online

@@ -99,7 +99,7 @@ def run_import(config: ImportTeacherConfig) -> None:
 def _import_student(config: ImportTeacherConfig) -> None:
     """Makes a teacher file of a run's student, of all of its games."""
     from pd_jax.deploy.teacher_file import student_as_teacher
-    from pd_jax.teachers.teacher import load
+    from pd_jax.teachers.loading import load
 
     if config.observation_statistics is not None:
         raise UserError(f"{config.file}: is a run, whose student sees observations as they are")
@@ -126,7 +126,7 @@ def _import_student(config: ImportTeacherConfig) -> None:
 
 def _tried_out(config: ImportTeacherConfig, params: Any, metadata: TeacherMetadata) -> tuple[TeacherMetadata, int]:
     """Loads the teacher as anyone will, and scores it if that is asked for; returns its metadata and its size."""
-    from pd_jax.teachers.teacher import load
+    from pd_jax.teachers.loading import load
 
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "teacher.safetensors")
@@ -177,7 +177,7 @@ def _line_of_score(score: Mapping[str, Any]) -> str:
 def _measure(entry: Entry, config: ShowTeacherConfig) -> dict[str, Any]:
     from pd_jax.evaluation.action_gaps import describe_outputs, played_outputs
     from pd_jax.system.computing import computing
-    from pd_jax.teachers.teacher import load
+    from pd_jax.teachers.loading import load
 
     with computing():
         outputs = played_outputs(load(entry.path, config.game), config.states, epsilon=config.epsilon, seed=config.seed)

@@ -87,7 +87,8 @@ def plot_committee(
         upper: Any = figure
         lower: Any = None
         if found.worst:
-            upper, lower = figure.subfigures(2, 1, height_ratios=[3.4, tall - 3.4])
+            parts: Any = figure.subfigures(2, 1, height_ratios=[3.4, tall - 3.4])
+            upper, lower = parts
         matrix, weights = upper.subplots(1, 2, width_ratios=[1, 1.5])
         _draw_matrix(matrix, found)
         _draw_weights(weights, found, records, prefix)

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from pd_jax.teachers.committee import Committee, make_committee
     from pd_jax.teachers.files import save_teacher
     from pd_jax.teachers.function import from_function
+    from pd_jax.teachers.loading import load
     from pd_jax.teachers.metadata import TeacherMetadata
-    from pd_jax.teachers.teacher import Teacher, bundled_names, load
+    from pd_jax.teachers.teacher import Teacher, bundled_names
 
 __all__ = [
     "Committee",
@@ -31,7 +32,8 @@ if not TYPE_CHECKING:
             "committee": ["Committee", "make_committee"],
             "files": ["save_teacher"],
             "function": ["from_function"],
+            "loading": ["load"],
             "metadata": ["TeacherMetadata"],
-            "teacher": ["Teacher", "bundled_names", "load"],
+            "teacher": ["Teacher", "bundled_names"],
         },
     )

@@ -199,8 +199,11 @@ def make_committee(
 
     Args:
       teachers: two or more, from `load` or from `from_function`.
-      credibility: what each counts; None is the default of ``--credibility``.
+      credibility: what each counts; None is the default.
       name: what messages call them; None is their own sources, joined by ``+``.
+
+    Returns:
+      a teacher whose outputs are the log probabilities of their mixture.
 
     Raises:
       UserError: they are of different games or actions, one is there twice, or the credibility does not fit.
@@ -237,7 +240,7 @@ def load_committee(
     missing = _unscored(members, credibility) if credibility.by == "both" else []
     if missing:
         print_warning(
-            f"{text}: {', '.join(missing)} tells no score, so that scores count nothing here; "
+            f"{text}: no score is known of {', '.join(missing)}, so that scores count nothing here; "
             "--credibility.scores gives them"
         )
     return committee
@@ -292,7 +295,9 @@ def _votes(members: Sequence[Teacher], source: str, credibility: CredibilityConf
     if credibility.by == "score" and missing:
         if task.random_score is None:
             raise UserError(f"credibility.by: 'score', and what random play scores in {task.name} is not known")
-        raise UserError(f"credibility.by: 'score', and {', '.join(missing)} tells none; give --credibility.scores")
+        raise UserError(
+            f"credibility.by: 'score', and none is known of {', '.join(missing)}; give --credibility.scores"
+        )
     if credibility.by in ("none", "state") or missing:
         return (1.0,) * len(members)
     assert task.random_score is not None

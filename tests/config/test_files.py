@@ -106,6 +106,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The weak teacher of `quick/reinforce_pong.yaml`, and its student.
     write_teacher(path / "runs" / "weak" / "teacher.safetensors", "pong")
     write_teacher(path / "runs" / "weak-student" / "teacher.safetensors", "pong", network="net1", output="logits")
+    # One of the teachers of `quick/committee_cartpole.yaml`.
+    write_teacher(path / "runs" / "cartpole" / "teacher.safetensors", "cartpole", output="logits")
     for steps in (200_704, 401_408, 600_064, 800_768, 1_001_472):
         file = path / "runs" / "snapshots-pong" / "snapshots" / f"{steps:012d}.safetensors"
         write_teacher(file, "pong", name=f"pong-{steps}", env_steps=steps)
@@ -176,9 +178,9 @@ def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
 SLOW = tuple(
     f"quick/{name}.yaml"
     for name in (
-        *("cartpole_acrobot", "compression", "dagger_net3", "losses", "multi3", "multi10", "multi_dqn"),
-        *("multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8", "same_play_net3"),
-        "reinforce_pong",
+        *("cartpole_acrobot", "committee_cartpole", "compression", "dagger_net3", "losses", "multi3", "multi10"),
+        *("multi_dqn", "multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
+        *("same_play_net3", "reinforce_pong"),
     )
 )
 

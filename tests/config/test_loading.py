@@ -28,8 +28,8 @@ from pd_jax.errors import UserError
 REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
     "seed, profile, profile_seconds, track, track_project, protocol, teacher, out, resume, accept_other_teacher, "
-    "init_from, game, data, data_order, epsilon, behaviour, env, actors, student, loss, learner, parts, replay, "
-    "schedule, evaluation, checkpoint, hosts, video"
+    "init_from, game, data, data_order, epsilon, credibility, behaviour, env, actors, student, loss, learner, "
+    "parts, replay, schedule, evaluation, checkpoint, hosts, video"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, quantisation"
 LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"

@@ -90,7 +90,7 @@ def test_without_a_score_scores_count_nothing_and_it_is_said(
 ) -> None:
     committee = load(f"{files['alike']}+{files['unscored']}")
     assert committee.network.votes == (1.0, 1.0)
-    assert f"{files['unscored']} tells no score, so that scores count nothing here" in capfd.readouterr().err
+    assert f"no score is known of {files['unscored']}, so that scores count nothing here" in capfd.readouterr().err
 
 
 def test_committees_are_known_again_and_told_from_others(files: dict[str, Path]) -> None:
@@ -173,7 +173,7 @@ def test_the_last_one_that_fails_gives_what_a_teacher_alone_gives() -> None:
         ("{alike}+cartpole+{alike}", {}, "{alike} is the same teacher, twice"),
         ("cartpole+{alike}", {"scores": (1.0, 2.0, 3.0)}, "credibility.scores: 3 for the 2 teachers of"),
         ("cartpole+{alike}", {"temperature": (1.0, 2.0, 3.0)}, "credibility.temperature: 3 for the 2 teachers of"),
-        ("cartpole+{unscored}", {"by": "score"}, "{unscored} tells none; give --credibility.scores"),
+        ("cartpole+{unscored}", {"by": "score"}, "none is known of {unscored}; give --credibility.scores"),
         ("{bad}+{opposite}", {}, "none of the scores 15, 10 is above that of random play"),
         ("{bad}+{opposite}", {"by": "score"}, "none of the scores 15, 10 is above that of random play"),
         ("cartpole+{alike}", {"scores": (1.0, -2.0)}, "none of the scores 1, -2 is above"),
