@@ -51,8 +51,9 @@ from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher, load, make_committee
 
 LEARNER = LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True)
-LABELS = ("good", "none", "score", "state", "both")
-"""Of the two good teachers alone, by both; and of all, by each."""
+LABELS = ("good", "none", "score", "state", "both", "stale")
+"""Of the two good teachers alone, by both; of all, by each; and by both, where the damaged ones' files tell the score
+from before they were damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +162,12 @@ class Study:
         """The cell's committee."""
         names = ["bundled", "second", *[f"damaged{place}" for place in range(cell.damaged)]]
         members = [self.member(name) for name in names]
-        by = cast(Literal["none", "score", "state", "both"], "both" if cell.label == "good" else cell.label)
+        by = cast(Literal["none", "score", "state", "both"], "both" if cell.label in ("good", "stale") else cell.label)
         scores = None
         if by in ("score", "both"):
             # Damaged ones are damaged alike.
-            scored = ["damaged0" if name.startswith("damaged") else name for name in names]
+            claims = "bundled" if cell.label == "stale" else "damaged0"
+            scored = [claims if name.startswith("damaged") else name for name in names]
             scores = tuple(self.score(self.member(name), name).score.mean for name in scored)
         return make_committee(members, CredibilityConfig(by=by, scores=scores), name=cell.committee)
 

@@ -75,28 +75,28 @@ def overlaps(log_policies: Array) -> Array:
 
 
 def agreement(common: Array, votes: Array) -> Array:
-    """How far most of the others agree with each member: the upper weighted median of its overlaps with them.
+    """How far most of the others agree with each member: the upper median of its overlaps with them.
 
     The median, and not the mean, is what a minority of damaged members cannot move far. Of two others the upper one is
-    the larger: among three, two that agree are a majority.
+    the larger: among three, two that agree are a majority. All that count have one vote, whatever their scores: with
+    more for the better, one that was damaged after it was scored could outvote two.
 
     Args:
       common: float32 ``[M, M, N]``, as from :func:`overlaps`.
-      votes: float32 ``[M, N]``, >= 0: what each counts as one of the others.
+      votes: bool ``[M, N]``, who counts as one of the others.
 
     Returns:
       float32 ``[M, N]`` between 0 and 1; 1 where there is no other that counts.
     """
     members = len(common)
-    others = jnp.where(jnp.eye(members, dtype=bool)[..., None], 0.0, votes[None])
+    others = jnp.where(jnp.eye(members, dtype=bool)[..., None], 0, votes[None].astype(jnp.int32))
     order = jnp.argsort(common, axis=1)
     ranked = jnp.take_along_axis(common, order, axis=1)
     below = jnp.cumsum(jnp.take_along_axis(others, order, axis=1), axis=1)
     total = others.sum(axis=1)
-    # Sums of votes in another order differ in their last bits.
-    place = jnp.argmax(below > total[:, None] * (0.5 + 1e-6), axis=1)
+    place = jnp.argmax(2 * below > total[:, None], axis=1)
     median = jnp.take_along_axis(ranked, place[:, None], axis=1)[:, 0]
-    return jnp.where(total > 0.0, median, 1.0)
+    return jnp.where(total > 0, median, 1.0)
 
 
 def weights(log_policies: Array, has: Array, votes: Array, *, by: str) -> Array:
@@ -115,7 +115,7 @@ def weights(log_policies: Array, has: Array, votes: Array, *, by: str) -> Array:
     # Where only those are left whose scores count nothing, they count alike.
     own = jnp.where(own.sum(axis=0) > 0.0, own, has.astype(jnp.float32))
     if by in ("state", "both"):
-        agree = agreement(overlaps(log_policies), own)
+        agree = agreement(overlaps(log_policies), own > 0.0)
         own = own * (certainty(log_policies) + _SURE_FLOOR) * (agree + _AGREEMENT_FLOOR) ** _POWER
     total = own.sum(axis=0)
     return own / jnp.where(total > 0.0, total, 1.0)
