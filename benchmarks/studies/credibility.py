@@ -331,15 +331,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _print(table: Sequence[Mapping[str, Any]]) -> None:
-    columns = (
-        "credibility",
-        "damaged",
-        "student",
-        "% of the good ones'",
-        "committee",
-        "their weight",
-        "contradictions",
-    )
+    columns = ("credibility", "damaged", "student", "% of good", "committee", "weight", "contradict")
     shown = Table(*columns, title="students of two good teachers and damaged ones, ± over seeds")
     for entry in table:
         error, of_good = entry["standard_error"], entry["percent_of_good_normalised"]
