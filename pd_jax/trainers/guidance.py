@@ -13,7 +13,6 @@ from pd_jax.networks.student import Student
 from pd_jax.runs.students import load_teacher
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_protocol, check_teacher_plays
-from pd_jax.teachers.teacher import with_sizes
 from pd_jax.trainers.guided_pqn import GuidedPQN
 
 
@@ -37,7 +36,7 @@ def make_guided(config: TrainTeacherConfig, student: Student) -> GuidedPQN:
         raise UserError(
             f"guidance.loss.kind: {guidance.loss.kind} matches Q-values, and {guidance.teacher} gives logits; take kl"
         )
-    return GuidedPQN(with_sizes(teacher, part_sizes(config.parts)), guidance, student)
+    return GuidedPQN(teacher.with_sizes(part_sizes(config.parts)), guidance, student)
 
 
 def temperature_of_start(loss: LossConfig, start: Teacher | None) -> float | None:
