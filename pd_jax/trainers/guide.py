@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pd_jax.config.credibility import JOIN
 from pd_jax.environments.seeds import fresh_seed
 from pd_jax.errors import UnsoundTeacherError, UserError
 from pd_jax.evaluation.scores import Score
@@ -18,6 +19,7 @@ from pd_jax.report.guidance import errors_above, guidance_notes
 from pd_jax.runs.lineage import Parent, teacher_parent
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher
+from pd_jax.teachers.joined import split
 from pd_jax.trainers.guidance import temperature_of_start
 from pd_jax.trainers.guided_pqn import GuidedPQN, GuidedState
 from pd_jax.trainers.opening import Calibration, OpeningPlay, calibrate, find_temperature, play_opening, with_outputs
@@ -172,4 +174,4 @@ class Guide:
 
 def _name(path: str) -> str:
     """Without the way there, which is no part of what is told."""
-    return os.path.basename(os.path.normpath(path))
+    return JOIN.join(os.path.basename(os.path.normpath(part)) for part in split(path))
