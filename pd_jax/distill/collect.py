@@ -14,7 +14,6 @@ import numpy as np
 from pd_jax.actors.live import LivePlay
 from pd_jax.config.collect import CollectConfig
 from pd_jax.config.loading import to_mapping
-from pd_jax.distill.lineage import teacher_parents
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.seeds import fresh_seed
@@ -24,7 +23,7 @@ from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.resources.parts import collection_memory
 from pd_jax.runs.directory import RunDirectory
-from pd_jax.runs.lineage import LINEAGE_NAME, leave_lineage
+from pd_jax.runs.lineage import LINEAGE_NAME, leave_lineage, teacher_parents
 from pd_jax.runs.students import load_teacher
 from pd_jax.system.computing import computing
 from pd_jax.system.interrupts import Interrupts, stoppable

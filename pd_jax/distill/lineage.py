@@ -10,9 +10,8 @@ from typing import Any
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.replay.recordings import Dataset
-from pd_jax.runs.lineage import Parent, leave_lineage, parent_at, teacher_parent
+from pd_jax.runs.lineage import Parent, leave_lineage, parent_at, teacher_parent, teacher_parents
 from pd_jax.system.files import expand_home
-from pd_jax.teachers import Teacher
 from pd_jax.teachers.files import params_fingerprint
 
 
@@ -39,11 +38,6 @@ def write_distillation_lineage(setup: DistillSetup, counters: DistillCounters, d
         "parameters_sha256": params_fingerprint(variables["params"]),
     }
     leave_lineage(directory, "distill", parents, about)
-
-
-def teacher_parents(teacher: Teacher, directory: Path | str, *, game: str) -> list[Parent]:
-    """A teacher as a parent of what is in ``directory``; of several that are one, each of them."""
-    return [teacher_parent(member.source, directory, game=game, sha256=member.sha256) for member in teacher.members]
 
 
 def recording_parent(dataset: Dataset, directory: Path, *, game: str) -> Parent:

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 from pd_jax.errors import UserError
 from pd_jax.system.files import _UNFINISHED, to_json, write_atomically
@@ -266,6 +266,20 @@ def parent_at(
     )
 
 
+class _Member(Protocol):
+    """A teacher in memory, which is `pd_jax.teachers.Teacher`: nothing here imports JAX."""
+
+    source: str
+    sha256: str
+
+
+class _Members(Protocol):
+    """One that may be several."""
+
+    @property
+    def members(self) -> Iterable[_Member]: ...
+
+
 def teacher_parent(
     source: str,
     beside: str | os.PathLike[str],
@@ -299,6 +313,11 @@ def teacher_parent(
         known = {} if sha256 is None else {"parameters_sha256": sha256}
         return parent_at(role, file, beside, about | known)
     return parent_at(role, file, beside, about, sha256=sha256)
+
+
+def teacher_parents(teacher: _Members, directory: Path | str, *, game: str) -> list[Parent]:
+    """A teacher as a parent of what is in ``directory``; of several that are one, each of them."""
+    return [teacher_parent(member.source, directory, game=game, sha256=member.sha256) for member in teacher.members]
 
 
 @functools.cache

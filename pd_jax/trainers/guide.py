@@ -16,7 +16,7 @@ from pd_jax.environments.seeds import fresh_seed
 from pd_jax.errors import UnsoundTeacherError, UserError
 from pd_jax.evaluation.scores import Score
 from pd_jax.report.guidance import errors_above, guidance_notes
-from pd_jax.runs.lineage import Parent, teacher_parent
+from pd_jax.runs.lineage import Parent, teacher_parents
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.joined import split
@@ -146,11 +146,10 @@ class Guide:
         about = told | {"standard_errors_above_teacher": errors_above(game.teacher, teacher)}
         return dataclasses.replace(summary, about={**summary.about, "guidance": about})
 
-    def parent(self) -> Parent:
-        """The teacher, as one that the training came from."""
-        config, source = self._setup.config, self._guided.config.teacher
-        assert source is not None
-        return teacher_parent(source, config.out, game=config.game[0], sha256=self._guided.teacher.sha256)
+    def parents(self) -> list[Parent]:
+        """The teacher, or each of several that are one, as what the training came from."""
+        config = self._setup.config
+        return teacher_parents(self._guided.teacher, config.out, game=config.game[0])
 
     def _learner_temperature(self, temperature: float, calibration: Calibration | None) -> float:
         """That at which a learner whose gaps are the teacher's has the teacher's policy."""

@@ -61,7 +61,7 @@ def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = 
         if config.init_from is not None:
             parents.append(teacher_parent(config.init_from, run.path, role="start"))
         if session.guide is not None:
-            parents.append(session.guide.parent())
+            parents += session.guide.parents()
         about = {"games": list(config.game), "network": config.network, "env_steps": session.counters.env_steps}
         leave_lineage(run.path, "train-teacher", parents, about)
     return summary
