@@ -6,11 +6,13 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
+from pd_jax.config.adding import AddingConfig, adding_conflicts, idle_adding, uneven_adding
 from pd_jax.config.credibility import credibility_conflicts
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import games_conflicts
 from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_student
 from pd_jax.config.protocols import protocol_conflicts
+from pd_jax.config.sections import Paths
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
 
@@ -23,6 +25,34 @@ class DistillConfig(DistillationSettings):
 
     video: bool = False
     """Show teacher and student side by side at the end, as pd-jax video does: video.mp4 and video.gif in the run."""
+    add_teacher: Paths | None = None
+    """Teachers of games that are added to the student of init_from, a run: teacher is then of that run's games, in any
+    order, or left out. All that is not given is as in that run."""
+    add_data: Paths | None = None
+    """Directories of recorded play of the games that are added, one for each of add_teacher."""
+    adding: AddingConfig = dataclasses.field(default_factory=AddingConfig)
+
+    @property
+    def num_games(self) -> int:
+        return len(self.teacher) + len(self.add_teacher or ())
+
+    @property
+    def num_old_games(self) -> int:
+        """Games that the student plays already, to which others are added; 0 if none are."""
+        if self.add_teacher is not None:
+            return len(self.teacher)
+        return len(self.teacher) - len(self.adding.games) if self.adding.games else 0
+
+    def is_learnt(self, game: int) -> bool:
+        """Whether a game is played and learnt from: all are, but for old ones beside added ones that are held."""
+        return game >= self.num_old_games or self.adding.replays
+
+    @property
+    def old_rollouts(self) -> int:
+        """Rollouts of the old game with the fewest lanes that are looked at and not learnt from."""
+        if not self.num_old_games or not self.adding.samples:
+            return 0
+        return math.ceil(self.adding.old_steps / min(map(self.steps_per_rollout, range(self.num_old_games))))
 
     def steps_per_rollout(self, game: int = 0) -> int:
         """Control steps of one rollout of a game in all lanes together."""
@@ -54,6 +84,8 @@ class DistillConfig(DistillationSettings):
         """Steps of each lane of a game that the replay keeps; of shuffled play whole rollouts, so that all of them stay
         equally long."""
         capacity = self.replay.capacity // self.lanes[game]
+        if not self.is_learnt(game):
+            capacity = max(1, self.old_rollouts) * self.stored_length
         return capacity // self.stored_length * self.stored_length if self.is_shuffled else capacity
 
     def rollouts_held(self, game: int = 0) -> int:
@@ -73,12 +105,20 @@ class DistillConfig(DistillationSettings):
         yield from idle_loss(self.loss)
         yield from idle_learner(self.learner, self.num_games)
         yield from idle_student(self.student, self.num_games)
+        yield from idle_adding(self.adding, is_added=self.num_old_games > 0)
+
+    def uneven(self) -> Iterator[tuple[str, str]]:
+        if self.add_teacher is None and self.adding.games is None:
+            yield from super().uneven()
+        else:
+            yield from uneven_adding(self)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from self.tracking_conflicts()
         counts = list(self.uneven())
         yield from counts
         yield from credibility_conflicts(self.credibility, self.teacher)
+        yield from adding_conflicts(self)
         yield from actor_conflicts(self)
         capacity = self.replay.capacity
         if self.learner.sampling != "uniform" and self.learner.games == "alternating" and self.num_games > 1:
@@ -107,7 +147,8 @@ class DistillConfig(DistillationSettings):
             )
         if self.data is not None and self.checkpoint.replay:
             yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
-        yield from games_conflicts(self.game or (), self.student.network)
+        # Of an added game the name may not be known yet.
+        yield from games_conflicts([game for game in self.game or () if game], self.student.network)
         yield from _balance_conflicts(self)
         yield from _quantisation_conflicts(self)
         yield from protocol_conflicts(self)

@@ -10,7 +10,7 @@ from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
 
-_NOUNS: Mapping[str, str] = MappingProxyType({"game": "game", "data": "data set"})
+_NOUNS: Mapping[str, str] = MappingProxyType({"game": "game", "data": "data set", "add_data": "data set"})
 
 
 def check_games(tasks: Sequence[Task], *, one_student: bool = True) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import tyro
 
+from pd_jax.config.adding import follow_run
 from pd_jax.config.base import CommandConfig, Settings
 from pd_jax.config.fields import Field, check_home, check_value, fields, sections
 from pd_jax.config.protocols import follow_protocol
@@ -50,6 +51,8 @@ def load_config(config_class: type[C], argv: Sequence[str], command: str) -> C:
     file = read_yaml(find_settings(path, command)) if path is not None else {}
     from_file = _flatten(config_class, file, where)
     origins = {key: where + key for key in from_file} | {key: _option(key) for key in overrides}
+    if "add_teacher" in fields(config_class):
+        from_file = follow_run(from_file, overrides, lambda mapping, of: _flatten(config_class, mapping, of))
     follow_protocol(from_file, overrides, origins)
     _require(config_class, from_file | overrides, where, "; set it in the configuration file or give {}")
     config: C = _build(config_class, from_file | overrides)

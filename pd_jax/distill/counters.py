@@ -30,6 +30,7 @@ class GameCounters:
         ``sha256`` of each, and the ``step``, counted as ``env_steps``.
       temperature: that was found from the play; None if none is to be, or none has been yet.
       temperature_of: the teacher whose outputs it was found from, by its fingerprint; of one that learns, by its steps.
+      before: of an old game that others are added to, the student's score before, as `Score.to_json` has it.
     """
 
     name: str = ""
@@ -41,6 +42,7 @@ class GameCounters:
     left_out: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     temperature: float | None = None
     temperature_of: str = ""
+    before: dict[str, Any] | None = None
 
     def summarise(self, *, is_one_of_several: bool) -> dict[str, Any]:
         """What the summary says of the game beside its scores."""
@@ -72,9 +74,10 @@ class DistillCounters(StudentCounters):
         """Updates."""
         return self.updates
 
-    def note_play(self, games: Sequence[GameCounters]) -> None:
-        """Takes over where the play of every game stands."""
-        for own, played in zip(self.games, games, strict=True):
+    def note_play(self, games: Sequence[GameCounters], places: Sequence[int] | None = None) -> None:
+        """Takes over where the play of every game stands, or of those at some places."""
+        own_games = self.games if places is None else [self.games[place] for place in places]
+        for own, played in zip(own_games, games, strict=True):
             own.env_steps, own.stopped_at = played.env_steps, played.stopped_at
             own.left_out = list(played.left_out)
 

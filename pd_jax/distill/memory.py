@@ -45,7 +45,7 @@ def distillation_parts(
       students: that train together.
     """
     tasks, lanes = student.tasks, config.lanes
-    state = learner_template(student, config.learner, config.loss)
+    state = learner_template(student, config.learner, config.loss, config.adding)
     is_live = config.data is None
     with tracing_for(devices.platform):
         replay = replay_part(config, tasks)

@@ -52,7 +52,7 @@ class Scorer:
         means: dict[str, float] = {}
         values: dict[str, float | None] = {}
         for game, name in enumerate(self._setup.names):
-            score = self._play_student(variables, game, episodes)
+            score = self.play_student(variables, game, episodes)
             values |= score_values(name, score)
             means[name] = score.mean
         if len(means) == 1:
@@ -74,7 +74,7 @@ class Scorer:
         teacher: dict[str, Score] = {}
         for game, name in enumerate(self._setup.names):
             self._sampled[name] = SampledStates(self._setup.tasks[game])
-            student[name] = self._play_student(variables, game, episodes, self._sampled[name])
+            student[name] = self.play_student(variables, game, episodes, self._sampled[name])
             known = self._setup.teacher_scores.get(name)
             teacher[name] = known.score if known else self._play_teacher(game, episodes)
         return teacher, student
@@ -112,7 +112,8 @@ class Scorer:
         randoms = {task.name: task.random_score for task in self._setup.tasks if task.random_score is not None}
         return mean_percent(means, self._teacher_means, randoms)
 
-    def _play_student(self, variables: Any, game: int, episodes: int, on_step: OnStep | None = None) -> Score:
+    def play_student(self, variables: Any, game: int, episodes: int, on_step: OnStep | None = None) -> Score:
+        """The student's score in the game at a place."""
         return self._play("student", self._setup.student.policy(game), variables, game, episodes, on_step)
 
     def _play_teacher(self, game: int, episodes: int) -> Score:

@@ -14,9 +14,10 @@ import jax
 
 from pd_jax.actors.rollout import ActingStudent
 from pd_jax.config.distill import DistillConfig
+from pd_jax.distill.adding import describe_adding, merged, play_of_old_games, score_before, with_new_heads
 from pd_jax.distill.conflicts import cosine_values, is_due
 from pd_jax.distill.contradictions import about_committees, contradictions_of, draw_committees
-from pd_jax.distill.counters import DistillCounters
+from pd_jax.distill.counters import DistillCounters, GameCounters
 from pd_jax.distill.experience import (
     Experience,
     LetAct,
@@ -108,6 +109,10 @@ class DistillSession(StudentSession[DistillCounters]):
         self.setup, self.config = setup, setup.config
         super().__init__(tools, DistillCounters.begin(setup), self.config)
         self.learner = setup.make_learner()
+        self.playing = setup.of_games(setup.played) if len(setup.played) < len(setup.tasks) else setup
+        """The games that are played: all, or those that are added."""
+        self._looked_at: tuple[Any, ...] = ()
+        """By game, play of the old ones that is not learnt from."""
         self.roll_backs_here = 0
         """Of this process; ``counters.roll_backs`` counts those of all sessions."""
         self._restored_or_new: Any = None
@@ -116,8 +121,8 @@ class DistillSession(StudentSession[DistillCounters]):
         self.first_state: Callable[[], LearnerState] = lambda: setup.devices.first(self._state)
         self.begin_updates()
         self.replays: ReplaySaver | None = None
-        self.total_env_steps = setup.total_env_steps([game.recorded_steps for game in self.counters.games])
-        self.steps = self.progress.add("steps", sum(self.total_env_steps), completed=self.counters.env_steps)
+        self.total_env_steps = self.playing.total_env_steps([game.recorded_steps for game in self.played_games])
+        self.steps = self.progress.add("steps", sum(self.total_env_steps), completed=self.played_steps)
         self.scorer = Scorer(setup, self.progress, self.interrupts)
 
     def run(self) -> Summary:
@@ -131,7 +136,7 @@ class DistillSession(StudentSession[DistillCounters]):
 
     def _train(self) -> None:
         counters = self.counters
-        experience = Experience(self.setup, counters.games, self.steps, self.interrupts, self.ledger)
+        experience = Experience(self.playing, self.played_games, self.steps, self.interrupts, self.ledger)
         with contextlib.ExitStack() as stack:
             stack.callback(experience.close)
             if self.config.checkpoint.replay:
@@ -147,14 +152,16 @@ class DistillSession(StudentSession[DistillCounters]):
         if isinstance(request, MeasureCosines):
             return self.learner.gradient_cosines(self._state, experience.replay.stored, experience.learnable)
         if isinstance(request, SettleTemperatures):
-            stored = experience.replay.stored
+            stored = self._stored(experience)
             self._state, found = self.learner.settle_temperatures(self._state, stored, request.games)
             return found
         if not isinstance(request, Update):
             if isinstance(request, OpenPlay) and hosts.current() is None:
                 self._compile_ahead(experience)
             return experience.perform(request, say=self.progress.print)
-        stored, learnable = experience.replay.stored, experience.learnable
+        stored, learnable = self._stored(experience), experience.learnable
+        if learnable is not None and self.playing is not self.setup:
+            learnable = tuple(self.setup.played[place] for place in learnable)
         call = partial(self.learner.update_from_replay, self._state, stored, request.count, learnable)
         self._state, metrics = self.ledger.update(call)
         return Dispatched(partial(self.setup.devices.fetch_first, metrics), experience.take_values)
@@ -164,7 +171,22 @@ class DistillSession(StudentSession[DistillCounters]):
         # Of games that play no more there may be nothing to learn.
         if all(game.stopped_at is None for game in self.counters.games):
             shapes = self.setup.devices.replicated_shapes(self.learner.template)
-            self.learner.compile_ahead(shapes, experience.replay.stored, self.call_size)
+            self.learner.compile_ahead(shapes, self._stored(experience), self.call_size)
+
+    def _stored(self, experience: Experience) -> tuple[Any, ...]:
+        """The replays by game, with what is looked at of games that are not played."""
+        stored = experience.replay.stored
+        return stored if self.playing is self.setup else merged(self.setup, stored, self._looked_at)
+
+    @property
+    def played_games(self) -> list[GameCounters]:
+        """Where the games stand that are played."""
+        return [self.counters.games[place] for place in self.setup.played]
+
+    @property
+    def played_steps(self) -> int:
+        """Of these games, what is stored so far."""
+        return sum(game.env_steps for game in self.played_games)
 
     def _roll_back(self, error: DivergenceError) -> None:
         """Goes back to the newest checkpoint, or raises the error if that is not wanted, or not any more."""
@@ -178,7 +200,7 @@ class DistillSession(StudentSession[DistillCounters]):
         key = jax.vmap(lambda key: jax.random.fold_in(key, roll_backs))(self._state.key)
         self._state = dataclasses.replace(self._state, key=key)
         self.timer.note_saved(self.counters.updates)
-        self.steps.reset(completed=self.counters.env_steps)
+        self.steps.reset(completed=self.played_steps)
 
     def forget_state(self, first_state: Callable[[], LearnerState]) -> None:
         """Lets go of the state, which whoever drives the training keeps from now on; ``first_state`` gives it."""
@@ -234,6 +256,10 @@ class DistillSession(StudentSession[DistillCounters]):
             self._wait_for_new = wait
             return
         self.progress.print(start.describe())
+        if (adding := self.learner.rule.adding) is not None:
+            self.progress.print(describe_adding(self.setup))
+            self._wait_for_new = lambda: with_new_heads(self.setup, adding, start, wait())
+            return
         self._wait_for_new = lambda: wait().starting_from(self.setup.devices.replicate(start.variables))
 
     def check_restored(self, step: int | None) -> None:
@@ -258,8 +284,10 @@ class DistillSession(StudentSession[DistillCounters]):
 
     def begin(self, rounds: int, *, in_mid_round: bool) -> Generator[PlayRequest, Any, None]:
         """Starts the play, and brings the replay back."""
-        for line in self.setup.notes_on_recordings(self.total_env_steps):
+        for line in self.playing.notes_on_recordings(self.total_env_steps):
             self.progress.print(line)
+        if self.setup.old:
+            self._look_at_old_games()
         yield OpenPlay()
         if self.counters.updates == 0:
             return
@@ -269,12 +297,37 @@ class DistillSession(StudentSession[DistillCounters]):
         else:
             yield Refill(rounds, in_mid_round)
 
+    def _look_at_old_games(self) -> None:
+        """Takes the scores of the student that games are added to, and what the penalty and the metrics need."""
+        setup, counters = self.setup, self.counters
+        if counters.updates == 0:
+            variables, episodes = self.first_state().student_variables, self.config.evaluation.episodes
+            with self.ledger.during(SCORING):
+                score_before(
+                    setup,
+                    counters.games,
+                    lambda place: self.scorer.play_student(variables, place, episodes),
+                    self.progress.print,
+                )
+        if not self.config.adding.samples:
+            return
+        self.progress.status("play of the old games")
+        meter = self.progress.add("old steps", len(setup.old) * self.config.adding.old_steps)
+        self._looked_at, steps = play_of_old_games(setup, meter, self.interrupts)
+        for place, count in zip(setup.old, steps, strict=True):
+            counters.games[place].env_steps = count
+        # What matters is kept in the checkpoints: the student is another one later.
+        if counters.updates == 0 and self.config.adding.penalty == "ewc":
+            self.progress.status("what the weights matter to the old games")
+            self._state, mean = self.learner.estimate_importance(self._state, self._looked_at)
+            self.progress.print(f"Fisher information of the old games: {mean:.3g} a weight in the mean, taken for 1")
+
     def play(self, index: int, *, is_new: bool) -> Generator[PlayRequest | SettleTemperatures, Any, None]:
         """The teachers play, or the student does and they label; the next round may be played during the updates."""
         self.progress.status(f"round {index + 1} of {self.config.schedule.rounds}: play")
         if is_new:
             yield from self._let_student_act(index)
-            self.counters.note_play((yield PlayRound()))
+            self.counters.note_play((yield PlayRound()), self.setup.played)
         # Here, and not in the next all-reduce, whose patience is shorter than a slow emulator's.
         hosts.wait_for_all(self._once(f"play of round {index}"))
         yield from self._settle_temperatures()
@@ -313,7 +366,8 @@ class DistillSession(StudentSession[DistillCounters]):
 
     def write_call(self, metrics: Mapping[str, Any], values: dict[str, float]) -> None:
         """The metrics of a call, and of its games."""
-        self.metrics.write(self.counters.updates, values | game_values(self.setup.names, metrics))
+        penalty = {"penalty": float(metrics["penalty"])} if "penalty" in metrics else {}
+        self.metrics.write(self.counters.updates, values | penalty | game_values(self.setup.names, metrics))
 
     def is_scored_after(self, rounds: int) -> bool:
         """The last round is followed by the final games."""

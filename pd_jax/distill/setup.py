@@ -6,10 +6,12 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from pd_jax.config.adding import check_head, with_added
 from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
@@ -22,8 +24,10 @@ from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore
+from pd_jax.learner.anchor import Adding
 from pd_jax.learner.learner import Learner
 from pd_jax.learner.objective import make_auto, make_objective
+from pd_jax.networks.added import heads_of, old_elements
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
@@ -37,7 +41,7 @@ from pd_jax.runs.students import load_teacher, network_label
 from pd_jax.runs.trackers import check_trackers
 from pd_jax.system import hosts
 from pd_jax.system.devices import DeviceGroup
-from pd_jax.system.files import to_plain
+from pd_jax.system.files import expand_home, to_plain
 from pd_jax.system.progress import print_warning
 from pd_jax.system.text import show
 from pd_jax.teachers import Teacher
@@ -75,6 +79,37 @@ class DistillSetup:
     def actor(self, game: int) -> jax.Device | None:
         """The device that plays a game: games are dealt out over the actors. None is the default device."""
         return self.actors[game % len(self.actors)] if self.actors else None
+
+    @property
+    def played(self) -> tuple[int, ...]:
+        """Places of the games that are played and learnt from."""
+        return tuple(filter(self.config.is_learnt, range(len(self.tasks))))
+
+    @property
+    def old(self) -> tuple[int, ...]:
+        """Places of the games that the student plays already, to which others are added; none if none are."""
+        return tuple(range(self.config.num_old_games))
+
+    def of_games(self, places: Sequence[int], **changes: Any) -> DistillSetup:
+        """What the play of some of the games needs; the student, whose places are others, plays no part in it.
+
+        Args:
+          places: of the games.
+          **changes: to the configuration.
+        """
+        config, datasets = self.config, [self.datasets[place] for place in places]
+        own = dataclasses.replace(
+            config,
+            teacher=tuple(config.teacher[place] for place in places),
+            game=tuple(self.names[place] for place in places),
+            data=tuple(dataset.path for dataset in datasets if dataset is not None) or None,
+            env=dataclasses.replace(config.env, lanes=tuple(config.lanes[place] for place in places)),
+            adding=type(config.adding)(),
+            **changes,
+        )
+        teachers = tuple(self.teachers[place] for place in places)
+        tasks = tuple(self.tasks[place] for place in places)
+        return dataclasses.replace(self, config=own, teachers=teachers, tasks=tasks, datasets=tuple(datasets))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,6 +165,27 @@ class DistillSetup:
             divergence=objective.divergence,
             weigh=objective.weigh,
             auto=make_auto(config.loss, student, self.gives_logits),
+            adding=self.adding,
+        )
+
+    @property
+    def adding(self) -> Adding | None:
+        """How the updates of a student with added games differ; None if none are added."""
+        if not self.old:
+            return None
+        settings = self.config.adding
+        whole = jax.eval_shape(self.student.init, jax.random.key(0))["params"]
+        return Adding(
+            new=tuple(range(len(self.old), len(self.tasks))),
+            num_games=len(self.tasks),
+            old=old_elements(whole, old_shapes(self.config, self.tasks)),
+            replays=settings.replays,
+            head_alone=settings.learn == "head",
+            penalty=settings.penalty,
+            weight=settings.penalty_weight,
+            new_share=settings.new_share,
+            samples=settings.samples,
+            gives_q=self.config.loss.gives_q,
         )
 
     def notes_on_recordings(self, total_env_steps: Sequence[int]) -> list[str]:
@@ -177,11 +233,15 @@ def make_setup(
     for key, problem in config.conflicts():
         raise UserError(f"{key}: {problem}")
     check_trackers(config.track)
+    named = config.add_teacher
+    config = with_added(config)
     config = dataclasses.replace(config, parts=settle(config.parts, config.out, resume=config.resume))
     sizes = part_sizes(config.parts)
     teachers = tuple(player.with_sizes(sizes) for player in _teachers(config, teacher))
     games = config.game or (None,) * len(teachers)
     tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
+    if named is not None or config.adding.games is not None:
+        config = _with_added_games(config, tasks, named)
     check_games(tasks)
     check_network(config.student.network, tasks[0], "student.network")
     check_backend(config.env.backend, *tasks)
@@ -191,18 +251,23 @@ def make_setup(
     datasets: tuple[Dataset | None, ...] = (None,) * len(tasks)
     if config.data is not None:
         recordings = tuple(map(Dataset.open, config.data))
-        for recording, teacher, task in zip(recordings, teachers, tasks, strict=True):
+        # Without those of old games that nobody looks at.
+        first = len(tasks) - len(recordings)
+        for recording, teacher, task in zip(recordings, teachers[first:], tasks[first:], strict=True):
             check_recording(recording, teacher, task, config)
             warn_of_other_play(recording, task, config)
-        config, datasets = _as_recorded(config, [recording.header for recording in recordings]), recordings
+        headers = [recording.header for recording in recordings]
+        config, datasets = _as_recorded(config, headers[:1] * first + headers), (*datasets[:first], *recordings)
     devices, actors = lay_out(config)
     check_devices(config, devices.size)
+    if devices.num_processes > 1 and config.num_old_games:
+        raise UserError(f"add_teacher: there are {devices.num_processes} processes; games are added in one")
     if devices.num_processes > 1 and config.checkpoint.replay:
         raise UserError(f"checkpoint.replay: true, and there are {devices.num_processes} processes; it is for one")
     check_stacks_fit(config, tasks)
     warn_of_slow_dtype(config.student, devices)
     student = make_student(config.student, tasks).with_sizes(sizes)
-    start = start_of(config, student)
+    start = start_of(config, student_at_start(config, tasks).with_sizes(sizes) if config.num_old_games else student)
     policies = [(player.network.apply, player.variables) for player in teachers]
     own = _share_of_process(config, devices.num_processes)
     memory = MemoryEstimate(distillation_parts(own, student, policies, devices.here), devices.here)
@@ -212,6 +277,58 @@ def make_setup(
         if task.name in scores:
             scores[task.name].check_fits(Protocol.of(config, task), task, player)
     return DistillSetup(config, teachers, tasks, datasets, devices, student, memory, scores, actors, start)
+
+
+def _with_added_games(config: DistillConfig, tasks: Sequence[Task], named: Sequence[str] | None) -> DistillConfig:
+    """The settings with the names of the added games, checked against the run that has the student.
+
+    Args:
+      config: with the added teachers among its own.
+      tasks: of all games.
+      named: the added teachers, as they were given; None in a configuration that has been resolved before.
+    """
+    names = [task.name for task in tasks]
+    new = tuple(names[len(names) - len(named or config.adding.games or ()) :])
+    if named is None and config.adding.games != new:
+        raise UserError(
+            f"adding.games: {', '.join(config.adding.games or ())}, and the last teachers play {', '.join(new)}"
+        )
+    old = names[: len(names) - len(new)]
+    config = dataclasses.replace(config, adding=dataclasses.replace(config.adding, games=new))
+    if config.init_from is None or (old and goes_on(config.out, resume=config.resume)):
+        return config
+    path = expand_home(config.init_from)
+    if not (Path(path) / "config.yaml").is_file():
+        raise UserError(f"init_from: {config.init_from}: games are added to the student of a run of pd-jax distill")
+    if not old:
+        raise UserError("teacher: none is left of the student's own games, and games are added to such")
+    there = read_run(path).config.get("game") or ()
+    has = [there] if isinstance(there, str) else list(there)
+    for game in new:
+        if game in has:
+            raise UserError(f"add_teacher: {config.init_from} plays {game} already ({', '.join(has)})")
+    for game in old:
+        if game not in has:
+            raise UserError(
+                f"teacher: {game} is no game of {config.init_from} ({', '.join(has)}); --add-teacher adds it"
+            )
+    check_head(config.student, has, config.init_from)
+    return config
+
+
+def student_at_start(config: DistillConfig, tasks: Sequence[Task]) -> Student:
+    """The student that games are added to: of the old ones alone."""
+    return make_student(config.student, tasks[: config.num_old_games])
+
+
+def old_shapes(config: DistillConfig, tasks: Sequence[Task]) -> Any:
+    """Shapes of its parameters, as those of a student of several games."""
+    student = student_at_start(config, tasks)
+
+    def init(key: jax.Array) -> Any:
+        return heads_of(student.init(key)["params"], range(student.num_games), several=True)
+
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def start_of(config: DistillConfig, student: Student) -> Start | None:
@@ -292,7 +409,7 @@ def _as_recorded(config: DistillConfig, headers: Sequence[DatasetHeader]) -> Dis
 
 def check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
     for game, task in enumerate(tasks):
-        if task.kind == "atari" and config.capacity_per_lane(game) < rings.STACK:
+        if task.kind == "atari" and config.is_learnt(game) and config.capacity_per_lane(game) < rings.STACK:
             raise UserError(
                 f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane(game)} steps to each of "
                 f"{config.lanes[game]} lanes; a stack of frames needs {rings.STACK}"

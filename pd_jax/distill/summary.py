@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pd_jax.distill.adding import about_adding, about_games
 from pd_jax.distill.conflicts import balance_settings, draw_cosines
 from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.setup import DistillSetup
@@ -71,6 +72,7 @@ def summarise_distillation(
         **balance_settings(config.learner, len(setup.tasks)),
         "behaviour": config.behaviour.policy,
         **({} if counters.init_from is None else {"init_from": counters.init_from}),
+        **(about_adding(setup) if setup.old else {}),
         "evaluation_epsilon": config.evaluation.epsilon,
         "max_noops": config.env.max_noops,
         **({"protocol": config.protocol_name} if any(task.kind == "atari" for task in setup.tasks) else {}),
@@ -78,11 +80,15 @@ def summarise_distillation(
         "platform": setup.devices.platform,
     }
     is_one_of_several = len(counters.games) > 1
+    told = {game.name: game.summarise(is_one_of_several=is_one_of_several) for game in counters.games}
+    if setup.old:
+        added = about_games(setup, counters.games, students)
+        told = {name: own | added[name] for name, own in told.items()}
     return Summary.compare(
         teachers,
         students,
         random_scores={task.name: task.random_score for task in setup.tasks},
-        about_games={game.name: game.summarise(is_one_of_several=is_one_of_several) for game in counters.games},
+        about_games=told,
         student_parameters=student_parameters,
         teacher_parameters=count_teachers_params(setup.teachers),
         wall_seconds=wall_seconds,

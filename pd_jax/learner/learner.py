@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pd_jax.config.adding import AddingConfig
 from pd_jax.config.sections import LearnerConfig, LossConfig
-from pd_jax.learner import conflicts, temperature
+from pd_jax.learner import conflicts, importance, temperature
+from pd_jax.learner.anchor import Adding, Anchor
 from pd_jax.learner.balance import make_balance
 from pd_jax.learner.by_game import shared_layers
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
@@ -44,8 +46,16 @@ class FoundTemperature(NamedTuple):
     entropy: float
 
 
-def learner_template(student: Student, config: LearnerConfig, loss: LossConfig) -> LearnerState:
-    """Shapes and dtypes of a learner's state, which is what its checkpoints hold, without computing any of it."""
+def learner_template(
+    student: Student, config: LearnerConfig, loss: LossConfig, adding: AddingConfig | None = None
+) -> LearnerState:
+    """Shapes and dtypes of a learner's state, which is what its checkpoints hold, without computing any of it.
+
+    Args:
+      student, config, loss: of the run.
+      adding: of a run that adds games, or may; None adds none.
+    """
+    has_anchor = adding is not None and bool(adding.games) and adding.learn == "all" and adding.penalty != "none"
 
     def init(key: Array) -> LearnerState:
         variables = student.init(key)
@@ -54,7 +64,13 @@ def learner_template(student: Student, config: LearnerConfig, loss: LossConfig) 
         average = None if config.average_decay is None else variables
         balance = make_balance(config, student.num_games)
         learnt = None if balance is None else balance.init()
-        return LearnerState(variables, optimizer_state, jnp.zeros((), jnp.int32), key, temperature, average, learnt)
+        anchor = None
+        if has_anchor:
+            params = variables["params"]
+            anchor = Anchor(params, params if adding is not None and adding.penalty == "ewc" else None)
+        return LearnerState(
+            variables, optimizer_state, jnp.zeros((), jnp.int32), key, temperature, average, learnt, anchor
+        )
 
     template: LearnerState = jax.eval_shape(init, jax.random.key(0))
     return template
@@ -74,6 +90,7 @@ class Learner:
       weigh: what examples count in the loss; None has all count the same.
       auto: of temperatures that are found from the play and kept in the state; ``loss``, ``divergence`` and ``weigh``
         are then not looked at.
+      adding: of games that are added to a student; None adds none.
 
     Attributes:
       rule: of its updates, see :mod:`pd_jax.learner.update`.
@@ -93,6 +110,7 @@ class Learner:
         divergence: LossFunction | None = None,
         weigh: WeightFunction | None = None,
         auto: AutoTemperature | None = None,
+        adding: Adding | None = None,
     ) -> None:
         rule = make_rule(
             student,
@@ -103,6 +121,7 @@ class Learner:
             divergence=divergence,
             weigh=weigh,
             auto=auto,
+            adding=adding,
         )
         self.rule = rule
         self._devices = devices
@@ -215,6 +234,24 @@ class Learner:
             self._cosines[games] = self._devices.map(measure)
         found: dict[str, tuple[np.ndarray, np.ndarray]] = self._devices.fetch_first(self._cosines[games](state, stored))
         return {name: found[name] for name in (*shared_layers(state.variables), conflicts.ALL_LAYERS)}
+
+    def estimate_importance(
+        self, state: LearnerState, stored: tuple[ReplayState | None, ...]
+    ) -> tuple[LearnerState, float]:
+        """Finds what each parameter matters to the old games, see `pd_jax.learner.importance`; part of the state then.
+
+        Args:
+          state: with a device axis, of the old student.
+          stored: as for :meth:`update_from_replay`; those of games that are added may be None.
+
+        Returns:
+          the state, and the mean that the importances were divided by.
+        """
+        assert self.rule.adding is not None
+        share = max(1, importance.SAMPLES // self._devices.size)
+        estimate = functools.partial(importance.estimate, self.rule, self.rule.adding, share)
+        state, mean = self._devices.map(estimate)(state, stored)
+        return state, float(self._devices.fetch_first(mean))
 
     def compile_ahead(self, state: LearnerState, stored: tuple[ReplayState, ...], num_updates: int) -> None:
         """Traces what :meth:`update_from_replay` will run, and compiles it in a thread, which that method waits for.

@@ -27,6 +27,7 @@ import optax
 from jax import Array, lax
 
 from pd_jax.config.sections import LearnerConfig
+from pd_jax.learner.anchor import Adding, Anchor
 from pd_jax.learner.balance import Balance, BalanceState, make_balance, surgery
 from pd_jax.learner.by_game import gradients_by_game, products, shared_layers
 from pd_jax.learner.drawing import SHIFT, Preference, choose, draw_shifts, group_key, shift
@@ -61,6 +62,7 @@ class LearnerState:
       temperature: of each game, float32 ``[G]``, where some are found from the play; None where all are settings.
       average: of the variables over the updates, where one is kept; otherwise None.
       balance: weights of the games, where they are learnt; otherwise None.
+      anchor: what a penalty holds the student to, where games are added to it; None where there is none.
     """
 
     variables: Any
@@ -70,6 +72,7 @@ class LearnerState:
     temperature: Array | None = None
     average: Any = None
     balance: BalanceState | None = None
+    anchor: Anchor | None = None
 
     @property
     def student_variables(self) -> Any:
@@ -101,6 +104,7 @@ class UpdateRule:
       random_shift: pixels that frames are moved by at most, each stack on its own.
       average_decay: share of the old average of the variables that is kept at each update; None keeps no average.
       balance: of the games; None has the mean of their losses learnt, or that of the game whose turn it is.
+      adding: of a student that games are added to; None is any other.
     """
 
     student: Student
@@ -116,6 +120,7 @@ class UpdateRule:
     random_shift: int = 0
     average_decay: float | None = None
     balance: Balance | None = None
+    adding: Adding | None = None
 
     @property
     def num_games(self) -> int:
@@ -142,6 +147,7 @@ def make_rule(
     divergence: LossFunction | None = None,
     weigh: WeightFunction | None = None,
     auto: AutoTemperature | None = None,
+    adding: Adding | None = None,
 ) -> UpdateRule:
     """The rule that a configuration asks for.
 
@@ -151,7 +157,7 @@ def make_rule(
         be traced.
       devices: that share each minibatch.
       total_updates: of the whole run, over which a decaying learning rate falls.
-      divergence, weigh, auto: the rule's.
+      divergence, weigh, auto, adding: the rule's. Added games that are learnt alone do not alternate.
 
     Returns:
       what the functions of this module take.
@@ -164,12 +170,13 @@ def make_rule(
     share = config.batch_size // devices.size
     if share % config.accumulate:
         raise ValueError(f"{share} examples on each device do not split into {config.accumulate} parts")
+    alternates = config.games == "alternating" and student.num_games > 1
     return UpdateRule(
         student=student,
         loss=loss,
         divergence=divergence,
         optimizer=make_optimizer(config, total_updates),
-        alternates=config.games == "alternating" and student.num_games > 1,
+        alternates=alternates and (adding is None or adding.replays),
         share=share,
         gradient_parts=gradient_parts(student, config, devices),
         weigh=weigh,
@@ -178,6 +185,7 @@ def make_rule(
         random_shift=config.random_shift if len(student.observation_shape) == 3 else 0,
         average_decay=config.average_decay,
         balance=make_balance(config, student.num_games),
+        adding=adding,
     )
 
 
@@ -218,6 +226,7 @@ def init_state(rule: UpdateRule, key: Array) -> LearnerState:
         temperature=temperature,
         average=average,
         balance=balance,
+        anchor=None if rule.adding is None else rule.adding.anchor_of(variables["params"]),
     )
 
 
@@ -242,13 +251,55 @@ def updates_from_replay(
       the next state and the metrics, means over those updates that saw the game.
     """
     rule = rule.at(state.temperature)
+    games = _games_to_learn(rule, games)
     seen = games_seen(rule, state.updates + jnp.arange(num_updates), games)
     state, metrics = lax.scan(lambda s, _: update_from_replay(rule, s, stored, games), state, length=num_updates)
-    return state, {
+    means = {
         # Only the NaN of games that an update did not see is left out; others are to be noticed.
         name: jnp.where(seen, value, 0.0).sum(0) / seen.sum(0) if value.ndim > 1 else jnp.mean(value)
         for name, value in metrics.items()
     }
+    return state, means if rule.adding is None else means | look_back(rule, rule.adding, state, stored, means)
+
+
+def _games_to_learn(rule: UpdateRule, games: Games) -> Games:
+    """Where games are added, those of ``games`` that are learnt; of games that alternate the turns of a cycle."""
+    if rule.adding is None:
+        return games
+    everything = tuple(range(rule.num_games)) if rule.adding.replays else rule.adding.new
+    learnt = everything if games is None else tuple(game for game in games if game in everything)
+    return rule.adding.turns(learnt) if rule.alternates else learnt
+
+
+def look_back(
+    rule: UpdateRule, adding: Adding, state: LearnerState, stored: tuple[ReplayState, ...], metrics: Metrics
+) -> Metrics:
+    """What is measured after the updates of a call, and not learnt: the penalty, and the old games.
+
+    Args:
+      rule: of the updates.
+      adding: of the rule.
+      state: after them.
+      stored: as for :func:`updates_from_replay`.
+      metrics: those of the updates.
+
+    Returns:
+      ``penalty``, where there is one; where there is play of the old games to look at, the metrics ``game_...`` with
+      those games in them: means over as much of it as a minibatch holds.
+    """
+    told: Metrics = {}
+    if adding.has_anchor:
+        told["penalty"] = adding.penalise(state.variables["params"], state.anchor)
+    if adding.samples:
+        # No key of the updates: what is learnt does not depend on what is measured.
+        key = jax.random.fold_in(jax.random.key(2), state.updates)
+        with jax.named_scope("look_back"):
+            batch = fetch_some(rule, stored, adding.old_games, [place(rule, stored, g, key) for g in adding.old_games])
+            measures = mean_over_devices(measure_some(rule, state.variables, batch, adding.old_games))
+        places = jnp.array(adding.old_games)
+        for name, values in measures.items():
+            told[f"game_{name}"] = metrics[f"game_{name}"].at[places].set(values[places])
+    return told
 
 
 def update_from_replay(
@@ -267,6 +318,9 @@ def update_from_replay(
         if rule.random_shift:
             batch = shifted(rule, batch, place_shifts(rule, 0, sample_key))
         return update_on_one(rule, state, batch, games)
+    if rule.adding is not None and not rule.adding.replays:
+        assert games is not None
+        return update_on_new(rule, state, stored, games, sample_key)
     places, corrections = draw_places(rule, state.variables, stored, sample_key)
 
     def fetch_all(places: Any) -> Batch:
@@ -292,29 +346,32 @@ def update_from_replay(
 
 
 def draw_places(
-    rule: UpdateRule, variables: Any, stored: tuple[ReplayState, ...], key: Array
+    rule: UpdateRule, variables: Any, stored: tuple[ReplayState, ...], key: Array, games: Games = None
 ) -> tuple[list[tuple[Array, Array]], Array | None]:
     """Where this device's share of every game's minibatch is, and what preferred examples count, ``[G, share]``.
+
+    With ``games`` it is of these alone, in their order.
 
     Args:
       rule: of the update.
       variables: the student's.
       stored: of all games.
       key: of the update.
+      games: places of games.
     """
-    games = range(rule.num_games)
+    wanted = range(rule.num_games) if games is None else games
     if rule.preference is None:
-        return [place(rule, stored, game, key) for game in games], None
-    candidates = [place(rule, stored, game, key, rule.preference.candidates) for game in games]
-    priorities = prioritise(rule, variables, stored, candidates)
+        return [place(rule, stored, game, key) for game in wanted], None
+    candidates = [place(rule, stored, game, key, rule.preference.candidates) for game in wanted]
+    priorities = prioritise(rule, variables, stored, candidates, games)
     places, corrections = [], []
-    for game in games:
+    for index, game in enumerate(wanted):
         groups = num_groups(rule, stored, game)
         keys = group_key(jax.random.fold_in(key, game), lax.axis_index(AXIS) * groups + jnp.arange(groups))
-        of_groups = priorities[game].reshape(groups, -1)
+        of_groups = priorities[index].reshape(groups, -1)
         chosen, counts = choose(rule.preference, keys, of_groups, rule.share // groups)
         flat = (chosen + of_groups.shape[1] * jnp.arange(groups)[:, None]).ravel()
-        lanes, slots = candidates[game]
+        lanes, slots = candidates[index]
         places.append((lanes[flat], slots[flat]))
         corrections.append(counts.ravel())
     return places, jnp.stack(corrections)
@@ -322,10 +379,20 @@ def draw_places(
 
 @jax.named_scope("prefer")
 def prioritise(
-    rule: UpdateRule, variables: Any, stored: tuple[ReplayState, ...], candidates: Sequence[tuple[Array, Array]]
+    rule: UpdateRule,
+    variables: Any,
+    stored: tuple[ReplayState, ...],
+    candidates: Sequence[tuple[Array, Array]],
+    games: Games = None,
 ) -> Array:
-    """The priority of each candidate, float32 ``[G, K]``."""
+    """The priority of each candidate of every game, or of ``games``, float32 ``[G, K]``."""
     assert rule.preference is not None
+    if games is not None:
+        batch, places = fetch_some(rule, stored, games, candidates), jnp.array(games)
+        if rule.preference.by == "action_gap":
+            return action_gap_weights(batch.teacher_q, mask=jnp.asarray(rule.student.mask[:, None])[places])
+        outputs = apply_some(rule, lax.stop_gradient(variables), batch.observations, games)
+        return rule.loss(outputs, spread(rule, batch.teacher_q, games))[places]
     if rule.preference.by == "action_gap":
         return action_gap_weights(fetch_outputs(rule, stored, candidates), mask=jnp.asarray(rule.student.mask[:, None]))
     batches = [fetch(rule, store, *places) for store, places in zip(stored, candidates, strict=True)]
@@ -452,6 +519,8 @@ def update_on_all(
     def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
         outputs = rule.student.apply(variables, batch.observations)
         measures = measure(rule, outputs, batch.teacher_q, batch.weights)
+        if rule.adding is not None and rule.adding.replays:
+            return rule.adding.weigh_games(measures["loss"], games or range(rule.num_games)), measures
         losses = measures["loss"] if weights is None else measures["loss"] * weights
         learnt = losses if games is None else losses[jnp.array(games)]
         return learnt.mean(), measures
@@ -518,6 +587,71 @@ def game_loss(rule: UpdateRule, game: Array) -> MeanLoss:
     return loss_of_game
 
 
+def update_on_new(
+    rule: UpdateRule, state: LearnerState, stored: tuple[ReplayState, ...], games: tuple[int, ...], key: Array
+) -> tuple[LearnerState, Metrics]:
+    """An update from fresh minibatches of the added games alone: nothing of the others is stored, or computed.
+
+    Args:
+      rule: of the update.
+      state: goes on from it.
+      stored: of all games; those of games that are not learnt are not looked at.
+      games: those to learn.
+      key: of the sampling.
+    """
+    adding = rule.adding
+    assert adding is not None
+    places, corrections = draw_places(rule, state.variables, stored, key, games)
+    drawn: dict[str, Any] = {"places": jax.tree.map(lambda *parts: jnp.stack(parts), *places)}
+    if rule.weigh is not None or corrections is not None:
+        weights = jnp.float32(1.0)
+        if rule.weigh is not None:
+            teacher_q = fetch_some(rule, stored, games, places).teacher_q
+            weights = rule.weigh(spread(rule, teacher_q, games))[jnp.array(games)]
+        drawn["weights"] = normalised(weights if corrections is None else weights * corrections)
+    if rule.random_shift:
+        drawn["shifts"] = jnp.stack([place_shifts(rule, game, key) for game in games])
+
+    def fetch_drawn(part: dict[str, Any]) -> Batch:
+        batch = fetch_some(rule, stored, games, list(zip(*part["places"], strict=True)))
+        if rule.random_shift:
+            batch = jax.vmap(functools.partial(shifted, rule))(batch, part["shifts"])
+        return dataclasses.replace(batch, weights=part.get("weights"))
+
+    def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        measures = measure_some(rule, variables, batch, games)
+        penalty = adding.penalise(variables["params"], state.anchor)
+        return measures["loss"][jnp.array(games)].mean() + penalty, measures
+
+    return step(rule, state, mean_loss, drawn, axis=1, games=games, fetch=fetch_drawn)
+
+
+def fetch_some(
+    rule: UpdateRule, stored: tuple[ReplayState, ...], games: Sequence[int], places: Sequence[tuple[Array, Array]]
+) -> Batch:
+    """What is stored at some places of some games, ``[K, B, ...]``, padded to what all games have in common."""
+    batches = [fetch(rule, stored[game], *here) for game, here in zip(games, places, strict=True)]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
+
+
+def measure_some(rule: UpdateRule, variables: Any, batch: Batch, games: Sequence[int]) -> dict[str, Array]:
+    """As :func:`measure`, of examples ``[K, B, ...]`` of some games; what stands at the places of others is nothing."""
+    weights = None if batch.weights is None else spread(rule, batch.weights, games)
+    outputs = apply_some(rule, variables, batch.observations, games)
+    return measure(rule, outputs, spread(rule, batch.teacher_q, games), weights)
+
+
+def apply_some(rule: UpdateRule, variables: Any, observations: Array, games: Sequence[int]) -> Array:
+    """Outputs ``[G, B, A]`` from observations ``[K, B, ...]`` of some games, zeros at the places of others."""
+    each = [rule.student.apply_game(variables, observations[index], game) for index, game in enumerate(games)]
+    return spread(rule, jnp.stack(each), games)
+
+
+def spread(rule: UpdateRule, values: Array, games: Sequence[int]) -> Array:
+    """Values ``[K, ...]`` of some games at their places in ``[G, ...]``, and zeros: as in :func:`update_on_one`."""
+    return jnp.zeros((rule.num_games, *values.shape[1:]), values.dtype).at[jnp.array(games)].set(values)
+
+
 def step(
     rule: UpdateRule,
     state: LearnerState,
@@ -563,10 +697,15 @@ def take_step(
       measures: float32 ``[G]`` each.
       games: those that are learnt.
     """
+    gradients = gradients if rule.adding is None else rule.adding.free(gradients)
     with jax.named_scope("optimizer"):
         changes, optimizer_state = rule.optimizer.update(gradients, state.optimizer_state, state.variables)
         variables = optax.apply_updates(state.variables, changes)
+        variables = variables if rule.adding is None else rule.adding.keep(state.variables, variables)
         average = next_average(rule, state, variables)
+        if rule.adding is not None and average is not None:
+            # The average of equal numbers may be rounded.
+            average = rule.adding.keep(state.average, average)
     seen = games_seen(rule, state.updates, games)
     metrics = {name: jnp.where(seen, measures[name], 0.0).sum() / seen.sum() for name in ("loss", "agreement")}
     metrics["grad_norm"] = optax.tree.norm(gradients)
@@ -580,6 +719,7 @@ def take_step(
             temperature=state.temperature,
             average=average,
             balance=state.balance,
+            anchor=state.anchor,
         ),
         metrics,
     )

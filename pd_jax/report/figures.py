@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
+from pd_jax.report.forgetting import forgotten_in
 from pd_jax.runs.metrics import read_metrics
 from pd_jax.runs.summary import GameSummary, Summary
 
@@ -217,6 +218,11 @@ def _draw_percentages(axes: Axes, records: Sequence[Mapping[str, Any]], games: M
         percent = 100 * (rows[:, 1] - random) / span
         axes.plot(rows[:, 0], percent, color=colour, linestyle=dash, marker="o", markersize=3.5)
         labels.append((float(percent[-1]), f"{name} {percent[-1]:.0f} %", colour))
+        if (own := forgotten_in(game)) is not None:
+            # Before games were added: what the line comes from.
+            before = 100 * (own.before - random) / span
+            axes.plot([0.0, rows[0, 0]], [before, percent[0]], color=colour, linestyle=":", linewidth=1.0)
+            axes.plot([0.0], [before], color=colour, marker="s", markersize=5, fillstyle="none", clip_on=False)
     bottom, top = axes.get_ylim()
     axes.set_ylim(min(0.0, bottom), top)
     axes.set_xlim(0, last * 1.02)

@@ -23,6 +23,7 @@ from pd_jax.report.charts import COLOURS, Line, interval_rail, line_chart
 from pd_jax.report.conflicts import conflicts_section
 from pd_jax.report.document import MINUS, NOTHING, SPACE, confusion_table, document, held, percent, table, tiles
 from pd_jax.report.drawing import frames
+from pd_jax.report.forgetting import forgotten_in, has_forgotten
 from pd_jax.report.page_style import RUN_STYLE
 from pd_jax.report.terminal import format_percent, format_score, loss_name, summary_notes
 from pd_jax.runs.details import Details, read_details
@@ -232,7 +233,9 @@ def _scores(read: _Run) -> str:
     summary = read.summary
     if summary is None:
         return ""
-    names = ["game", "student", "teacher", "of teacher", "above random", "episodes", ""]
+    tells_forgotten = has_forgotten(summary)
+    more = ["before", "forgotten"] if tells_forgotten else []
+    names = ["game", "student", "teacher", "of teacher", "above random", *more, "episodes", ""]
     rows = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"]
     for name, game in summary.games.items():
         cells = [
@@ -241,6 +244,7 @@ def _scores(read: _Run) -> str:
             _with_interval(game.teacher),
             held(format_percent(game.percent_of_teacher)),
             held(format_percent(game.percent_of_teacher_normalised)),
+            *(_forgotten(game) if tells_forgotten else ()),
             f"{game.episodes:,}",
         ]
         rows.append(_score_row(cells, names, _rail(game)))
@@ -248,7 +252,11 @@ def _scores(read: _Run) -> str:
         floored = summary.above_random["geometric_mean_percent_normalised_floored"]
         means = (summary.geometric_mean_percent, floored)
         rows.append(
-            _score_row(["geometric mean", "", "", *(held(format_percent(mean)) for mean in means), ""], names, "")
+            _score_row(
+                ["geometric mean", "", "", *(held(format_percent(mean)) for mean in means), *("" for _ in more), ""],
+                names,
+                "",
+            )
         )
     rules = Rules.of_run(read.directory.config, summary, TASKS.get(read.games[0]), "")
     notes = [
@@ -261,6 +269,12 @@ def _scores(read: _Run) -> str:
         '<p class="legend"><span class="key own">student</span><span class="key taught">teacher</span>'
         f'<small>from random play (or 0) to the highest</small></p><ul class="note">{listed}</ul></section>'
     )
+
+
+def _forgotten(game: GameSummary) -> tuple[str, str]:
+    """Of an old game that others were added to, the score before and what is forgotten of it."""
+    own = forgotten_in(game)
+    return ("", "") if own is None else (held(format_score(own.before, None)), held(format_percent(own.percent)))
 
 
 def _score_row(cells: Sequence[str], names: Sequence[str], rail: str) -> str:

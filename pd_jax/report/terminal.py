@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import floor_note
+from pd_jax.report.forgetting import forgetting_notes, forgotten_in, has_forgotten
 from pd_jax.report.guidance import summary_lines
 from pd_jax.runs.summary import Summary
 from pd_jax.system.text import format_seconds, printable
@@ -52,13 +53,20 @@ def summary_table(summary: Summary) -> Table:
     if normalised:
         mean = format_percent(summary.above_random["geometric_mean_percent_normalised_floored"])
         table.add_column("above\nrandom", justify="right", footer=mean, no_wrap=True)
-    table.add_column("episodes", justify="right", no_wrap=True)
+    tells_forgotten = has_forgotten(summary)
+    # In the place of the episodes: more does not fit in 80 characters.
+    for name in ("before", "for-\ngotten") if tells_forgotten else ("episodes",):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, game in games.items():
         percentages = [format_percent(game.percent_of_teacher)]
         if normalised:
             percentages.append(format_percent(game.percent_of_teacher_normalised))
+        if tells_forgotten:
+            own = forgotten_in(game)
+            before = _UNDEFINED if own is None else format_score(own.before, None)
+            percentages += [before, format_percent(None if own is None else own.percent)]
         scores = [format_score(score.mean, score.standard_error) for score in (game.teacher, game.student) if score]
-        table.add_row(Text(name), *scores, *percentages, f"{game.episodes:,}")
+        table.add_row(Text(name), *scores, *percentages, *([] if tells_forgotten else [f"{game.episodes:,}"]))
     return table
 
 
@@ -88,6 +96,7 @@ def summary_notes(summary: Summary, *, with_cost: bool = True) -> list[str]:
     ]
     notes += _notes_on_committees(summary)
     notes += _temperature_note(summary)
+    notes += forgetting_notes(summary)
     if any(game.percent_of_teacher is None for game in games):
         notes.append(f"{_UNDEFINED}: a share of a score that is not positive means nothing")
     return notes

@@ -34,6 +34,8 @@ NEVER_COMPARED = frozenset(
 OF_ONE_START = (
     *("resume", "accept_other_teacher", "hosts", "profile", "profile_seconds", "video", "jobs", "cells"),
     *("track", "track_project"),
+    # Among the teachers and the recordings of the run, once they are added.
+    *("add_teacher", "add_data"),
 )
 """What somebody says once; left out of ``config.yaml``, so that a later run from this file does not do it unasked, nor
 wait for others. That a run is traced, tracked or shown, or by how many processes, makes it no other run."""
@@ -60,6 +62,10 @@ _ADDED = {
     "learner.gradnorm_alpha": 1.5,
     "learner.gradient_cosines_every": 0,
     "credibility": {"by": "both", "scores": None, "temperature": None},
+    "adding": {
+        **{"games": None, "learn": "all", "penalty": "none", "penalty_weight": 0.01, "new_share": 0.5},
+        "old_steps": 4096,
+    },
     "parts": {"convolution": 16, "inference": 16, "narrow": 32, "at_once": 2, "most": 8, "gradient": 64},
 }
 """Settings that came later, by what runs did that were begun before and have no word of them."""

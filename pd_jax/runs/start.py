@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from pd_jax.errors import UserError
+from pd_jax.networks.added import heads_of
 from pd_jax.networks.quantisation import is_quantised, without_ranges
 from pd_jax.networks.student import Student
 from pd_jax.runs.directory import read_run
@@ -38,6 +39,8 @@ class Start:
       sha256: of its parameters, as `pd_jax.teachers.files.params_fingerprint` has it.
       file_sha256: of its file; None of a run.
       variables: NumPy arrays in the shapes of the student that starts.
+      kept: those of the games that the student that starts goes on with, in its order; empty if the order is theirs and
+        they are all.
       calibration: for a student with quantisation, over how many ``observations`` of each game the ranges of its inputs
         were found, and the ``sha256`` of the parameters with them; None if they were there, or there are none.
     """
@@ -50,6 +53,12 @@ class Start:
     file_sha256: str | None
     variables: Any
     calibration: dict[str, Any] | None = None
+    kept: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Games of the source that the student that starts does not play."""
+        return tuple(game for game in self.games if game not in self.kept) if self.kept else ()
 
     def describe(self) -> str:
         """A line for the terminal."""
@@ -59,8 +68,14 @@ class Start:
         )
         return (
             f"starts from {self.source}: {self.network} of {', '.join(self.games)}{updates} "
-            f"(parameters {self.sha256[:12]}){seen}"
+            f"(parameters {self.sha256[:12]}){seen}{self._describe_kept()}"
         )
+
+    def _describe_kept(self) -> str:
+        if not self.kept:
+            return ""
+        dropped = f", without {', '.join(self.left_out)}" if self.left_out else ""
+        return f"; goes on with {', '.join(self.kept)}{dropped}"
 
     def to_json(self) -> dict[str, Any]:
         """What checkpoints and summaries say of it; where it lies on this machine is no part of that."""
@@ -71,6 +86,7 @@ class Start:
             "updates": self.updates,
             "parameters_sha256": self.sha256,
             **({} if self.calibration is None else {"calibration": self.calibration}),
+            **({"kept": list(self.kept), "left_out": list(self.left_out)} if self.kept else {}),
             "file_sha256": self.file_sha256,
         }
 
@@ -107,15 +123,21 @@ def load_start(init_from: str, network: str, student: Student) -> Start:
     ):
         raise UserError(f"init_from: {init_from}: holds no run of pd-jax distill")
     found = _of_run(path) if _is_run(path) else _of_teacher(path, wanted[0])
-    fits = found.network == network and (found.games == wanted or (len(wanted) > 1 and {*wanted} <= {*found.games}))
-    if not fits:
+    if found.network != network or not {*wanted} <= {*found.games}:
         raise UserError(
             f"init_from: {init_from} is a {found.network} for {', '.join(found.games)}, and the run wants a "
-            f"{network} for {', '.join(wanted)}"
+            f"{network} for {', '.join(wanted)}{_how_to_add(found, network, wanted)}"
         )
     params = found.variables["params"]
     if found.games != wanted:
-        params = _of_games(params, [found.games.index(game) for game in wanted])
+        several = len(wanted) > 1
+        params = heads_of(params, [found.games.index(game) for game in wanted], several=several)
+        found = dataclasses.replace(found, kept=wanted)
+        if not several and "fc2" in params["head"] and network not in ("multi3", "multi10"):
+            raise UserError(
+                f"init_from: {init_from} has a hidden layer in the head of each of {', '.join(found.games)}, and a "
+                f"{network} of {wanted[0]} alone has none; keep two games"
+            )
     template = jax.eval_shape(student.init, jax.random.key(0))["params"]
     if is_quantised(params) and not is_quantised(template):
         raise UserError(f"init_from: {init_from} has quantisation; give --student.quantisation int8")
@@ -171,10 +193,9 @@ def _updates(metadata: TeacherMetadata) -> int | None:
     return None if said is None else int(said[1])
 
 
-def _of_games(params: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
-    """The parameters of a network of several games for some of them: the torso as it is, and their heads."""
-    head = params["head"]
-    stacked = {name: layer for name, layer in head.items() if not name.startswith("output")}
-    own = jax.tree.map(lambda leaf: leaf[list(places)], stacked)
-    own |= {f"output{index}": head[f"output{place}"] for index, place in enumerate(places)}
-    return {**params, "head": own}
+def _how_to_add(found: Start, network: str, wanted: Sequence[str]) -> str:
+    """What to do where the run wants games beside those that are there; ``""`` if that is not what is wrong."""
+    if found.network != network or not {*found.games} & {*wanted}:
+        return ""
+    added = [game for game in wanted if game not in found.games]
+    return f"; --add-teacher adds {', '.join(added)}"

@@ -109,7 +109,7 @@ def read_distilled(
     """
     config = read_config(DistillConfig, run.config_path)
     student = student_of(config, run)
-    template = learner_template(student, config.learner, config.loss)
+    template = learner_template(student, config.learner, config.loss, config.adding)
     label = network_label(config.student, student.tasks)
     state, metadata = restore_student(run, template, checkpoint=checkpoint, network=label, warn=warn)
     return Distilled(student, state.student_variables, config, metadata)

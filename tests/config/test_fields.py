@@ -32,7 +32,7 @@ TEXTS = [
     if field.kind is str and not field.choices
 ]
 NO_PATHS = (
-    *("cells", "game", "hosts.coordinator", "licence", "name", "to", "topology", "track_project"),
+    *("adding.games", "cells", "game", "hosts.coordinator", "licence", "name", "to", "topology", "track_project"),
     *("guidance.reward_weight", "guidance.distillation_weight", "guidance.teacher_share"),
 )
 # What makes settings complete, beside the path that is tried.
@@ -58,6 +58,11 @@ COMPLETE: dict[str, dict[str, Any]] = {
     "push": {"run": "x", "to": "hf://someone/something"},
     "teachers show": {"name_or_file": "pong"},
     "teachers import": {"file": "x", "game": "pong", "out": "x.safetensors"},
+}
+# What else a path needs beside it.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("distill", "add_teacher"): {"init_from": "x"},
+    ("distill", "add_data"): {"init_from": "x", "add_teacher": "pong", "adding": {"learn": "head"}},
 }
 # What is given in the place of another.
 INSTEAD = {
@@ -98,6 +103,7 @@ def test_the_home_directory_stands_for_its_sign_in_every_path(home: Path, comman
     suffix = {"plot": ".png", "figure": ".png", "out": ".mp4" if command == "video" else ".safetensors"}.get(key, "")
     written, expected = f"~/some place/x{suffix}", f"{home}/some place/x{suffix}"
     complete = {name: value for name, value in COMPLETE[command].items() if (command, key, name) not in INSTEAD}
+    complete |= BESIDE.get((command, key), {})
     *sections, name = key.split(".")
     own: Any = {name: [written] if field.many else written}
     for section in reversed(sections):

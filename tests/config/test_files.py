@@ -22,6 +22,7 @@ from pd_jax.config.export import ExportConfig
 from pd_jax.config.loading import load_config
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.report import ReportConfig
+from pd_jax.config.sections import StudentConfig
 from pd_jax.config.sweep import SweepConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.distill.setup import make_setup
@@ -34,6 +35,7 @@ from pd_jax.sweep.setup import make_plan
 from pd_jax.teachers import bundled_names, load
 from pd_jax.trainers.setup import make_training_setup
 from support.commands import options, succeed, write_teacher
+from support.made_runs import write_student_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -77,7 +79,8 @@ TINY: dict[str, dict[str, Any]] = {
 }
 """What makes the run of each command as short as it gets, with the file's own games, networks and losses."""
 OWN: dict[str, dict[str, Any]] = {
-    "quick/cartpole_acrobot.yaml": {"env.lanes": [2, 2]},
+    "quick/cartpole_acrobot.yaml": {"env.lanes": [2, 2], "env.num-lanes": None},
+    "quick/cartpole_acrobot_lunarlander.yaml": {"env.lanes": [2, 2, 2], "env.num-lanes": None},
     "quick/sweep_cartpole.yaml": {"grid.temperatures": 0.1},
     # Other files run the other networks.
     "quick/compression.yaml": {"grid.networks": "net1"},
@@ -108,6 +111,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_teacher(path / "runs" / "weak-student" / "teacher.safetensors", "pong", network="net1", output="logits")
     # One of the teachers of `quick/committee_cartpole.yaml`.
     write_teacher(path / "runs" / "cartpole" / "teacher.safetensors", "cartpole", output="logits")
+    # The student that `quick/cartpole_acrobot_lunarlander.yaml` adds a game to.
+    mlp = StudentConfig(network="mlp", mlp_hidden=(64, 64), head_hidden=32)
+    write_student_run(path / "runs" / "cartpole-acrobot", ("cartpole", "acrobot"), mlp)
     for steps in (200_704, 401_408, 600_064, 800_768, 1_001_472):
         file = path / "runs" / "snapshots-pong" / "snapshots" / f"{steps:012d}.safetensors"
         write_teacher(file, "pong", name=f"pong-{steps}", env_steps=steps)
@@ -181,6 +187,7 @@ SLOW = tuple(
         *("cartpole_acrobot", "committee_cartpole", "compression", "dagger_net3", "losses", "multi3", "multi10"),
         *("multi_dqn", "multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
         *("same_play_net3", "reinforce_pong"),
+        "cartpole_acrobot_lunarlander",
     )
 )
 

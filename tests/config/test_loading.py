@@ -29,7 +29,7 @@ REQUIRED = ["--teacher", "pong", "--out", "runs/x"]
 TOP_KEYS = (
     "seed, profile, profile_seconds, track, track_project, protocol, teacher, out, resume, accept_other_teacher, "
     "init_from, game, data, data_order, epsilon, credibility, behaviour, env, actors, student, loss, learner, "
-    "parts, replay, schedule, evaluation, checkpoint, hosts, video"
+    "parts, replay, schedule, evaluation, checkpoint, hosts, video, add_teacher, add_data, adding"
 )
 STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, quantisation"
 LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"

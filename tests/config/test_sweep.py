@@ -35,7 +35,11 @@ def test_a_sweep_has_a_distillation_and_is_none() -> None:
         assert getattr(template, field.name) == getattr(SWEEP, field.name)
     # What a distillation alone has, a cell does without.
     own = {field.name for field in dataclasses.fields(DistillConfig)}
-    assert own - {field.name for field in dataclasses.fields(DistillationSettings)} == {"video"} and not template.video
+    assert (
+        own - {field.name for field in dataclasses.fields(DistillationSettings)}
+        == {"video", "add_teacher", "add_data", "adding"}
+        and not template.video
+    )
 
 
 def test_the_variants_are_the_product_of_the_axes_and_only_kl_has_temperatures() -> None:

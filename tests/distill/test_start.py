@@ -210,7 +210,7 @@ def test_every_cell_of_a_sweep_starts_so(finished_run: Path, tmp_path: Path) -> 
         ({"teacher": "acrobot"}, "is a mlp for cartpole, and the run wants a mlp for acrobot"),
         (
             {"teacher": ["cartpole", "acrobot"]},
-            "is a mlp for cartpole, and the run wants a mlp for cartpole, acrobot",
+            "is a mlp for cartpole, and the run wants a mlp for cartpole, acrobot; --add-teacher adds acrobot",
         ),
     ],
 )

@@ -71,6 +71,20 @@ def student(metrics: Sequence[Mapping[str, Any]] = FLAT, **settings: Any) -> Mak
     return lambda path: write_metrics(write_distillation(path, summary=about, **games, **settings), metrics)
 
 
+def added(way: Mapping[str, Any], percent: float) -> Maker:
+    """A run that added Pong to a student of Breakout and left Freeway out."""
+
+    def write(path: Path) -> Path:
+        several_games(2)(path)
+        told = json.loads((path / "summary.json").read_text())
+        told["games"]["breakout"] |= {"score_before": 480.0, "forgotten": 1.0, "forgotten_percent": percent}
+        told |= {"adding": {"games": ["pong"], **way}, "init_from": {"source": "old", "left_out": ["freeway"]}}
+        (path / "summary.json").write_text(json.dumps(told))
+        return path
+
+    return write
+
+
 def several_games(count: int) -> Maker:
     games = ["pong", "breakout", "freeway", "enduro", "qbert", "seaquest"][:count]
 
@@ -283,6 +297,22 @@ CASES: dict[str, tuple[Maker, set[str], set[str]]] = {
         unfinished(FALLING[:5], games=("pong", "breakout", "freeway")),
         {"goal_distill_several"},
         {"done_distill_several", "goal_distill"},
+    ),
+    "a head for another game": (
+        added({"learn": "head"}, 0.0),
+        {"added_head", "left_out", "not_forgotten"},
+        {"added_all", "added_held", "forgotten"},
+    ),
+    "another game beside the old ones": (
+        added({"learn": "all", "penalty": "none"}, 5.1),
+        {"added_all", "forgotten"},
+        set(),
+    ),
+    "another game with a penalty": (added({"learn": "all", "penalty": "ewc"}, 4.9), {"added_held"}, {"forgotten"}),
+    "a share of what was forgotten that means nothing": (
+        added({"learn": "head"}, float("nan")),
+        {"added_head"},
+        {"forgotten", "not_forgotten"},
     ),
     "six games": (several_games(6), {"mean_of_games"}, set()),
     "online": (learnt_online, {"done_online", "another_seed", "use_it"}, {"smaller", "done_distill"}),

@@ -43,6 +43,11 @@ SENTENCES = {
     "work_teacher": "It made {steps} decisions and learned from them in {updates} small corrections (updates). All "
     "took {time}.",
     "started_from": "It did not start from nothing, but from what another network had learned before.",
+    "added_head": "A part of the network was added for {games}, and that part alone learned: what it could do "
+    "before cannot change.",
+    "added_all": "{games} was added. The student went on with its old games beside it, so as not to forget them.",
+    "added_held": "{games} was added. The student saw only that, and was held near to what it had been before.",
+    "left_out": "What it could do in {games} was left out.",
     "behaviour_mixture": "As it went on, the student played a part of the time itself, and the teacher said what it "
     "would have done: so the student also learned what to do after its own mistakes.",
     "behaviour_student": "The student played itself from the start, and the teacher only said what it would have done.",
@@ -75,6 +80,9 @@ SENTENCES = {
     "level_hardly": "In {game} the student has learned next to nothing. On a scale from random actions (zero) to the "
     "teacher (one hundred) it stands at {percent}.",
     "level_unknown": "For {game} the scores alone do not tell how close the student is to its teacher.",
+    "forgotten": "{game}: before anything was added it scored {before}. It has forgotten {percent} % of that, counted "
+    "from random actions.",
+    "not_forgotten": "{game}: before anything was added it scored {before}. Of that it has forgotten next to nothing.",
     "mean_of_games": "Over all {games} games, the average on that scale (a geometric mean) is {percent}.",
     "teacher_score": "{game}: it scores {teacher}.",
     "teacher_score_and_random": "{game}: it scores {teacher}. Actions picked at random score {random}.",

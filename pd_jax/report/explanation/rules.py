@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pd_jax.environments.tasks import TASKS
 from pd_jax.report.explanation.facts import Facts
+from pd_jax.report.forgetting import forgotten_in
 from pd_jax.runs.summary import GameSummary, Summary
 
 Section = Literal["goal", "done", "result", "limits", "next"]
@@ -40,6 +41,8 @@ SMALL = 5.0
 """How many times smaller than its teacher a student is that may be too small."""
 MOST = 0.5
 """The share of the time that something takes which is what to make faster."""
+FORGETS = 5.0
+"""Per cent of what a score lay above random play that are lost, from which on something counts as forgotten."""
 _LARGER = {"net3": "net2", "net2": "net1", "net1": "dqn"}
 _SHOWN_GAMES = 4
 
@@ -148,6 +151,7 @@ def _done(facts: Facts) -> Iterator[Remark]:
         yield Remark("done", f"work_{kind}", values)
     if facts.config.get("init_from") is not None:
         yield Remark("done", "started_from")
+    yield from _changed_games(facts)
     if facts.command == "distill" and facts.config.get("data") is None:
         policy = facts.about("behaviour", str) or facts.setting("behaviour.policy", str)
         if policy in ("mixture", "student"):
@@ -158,6 +162,18 @@ def _done(facts: Facts) -> Iterator[Remark]:
             yield Remark("done", "size_smaller", sizes | {"times": Times(summary.compression)})
         else:
             yield Remark("done", "size_alike", sizes)
+
+
+def _changed_games(facts: Facts) -> Iterator[Remark]:
+    """What was added to the games of the network that it started from, and what was left out."""
+    about: Mapping[str, Any] = {} if facts.summary is None else facts.summary.about
+    adding, begun = about.get("adding"), about.get("init_from")
+    if isinstance(adding, dict) and isinstance(adding.get("games"), list):
+        games = {"games": Names(tuple(title(str(game)) for game in adding["games"]))}
+        way = "head" if adding.get("learn") == "head" else "all" if adding.get("penalty") == "none" else "held"
+        yield Remark("done", f"added_{way}", games)
+    if isinstance(begun, dict) and isinstance(begun.get("left_out"), list) and begun["left_out"]:
+        yield Remark("done", "left_out", {"games": Names(tuple(title(str(game)) for game in begun["left_out"]))})
 
 
 def _games(facts: Facts) -> list[str]:
@@ -255,6 +271,11 @@ def _of_student(facts: Facts, summary: Summary) -> Iterator[Remark]:
     shown = games if len(games) <= _SHOWN_GAMES else _extremes(games, percents)
     for name, game in shown.items():
         yield from _of_game(name, game)
+    for name, game in shown.items():
+        if (own := forgotten_in(game)) is not None and own.percent is not None:
+            key = "forgotten" if own.percent > FORGETS else "not_forgotten"
+            values = {"game": Names((title(name),)), "before": Score(own.before), "percent": Percent(own.percent)}
+            yield Remark("result", key, values)
     if len(games) > 1:
         mean = summary.above_random["geometric_mean_percent_normalised_floored"]
         if mean is not None:
