@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -463,17 +464,17 @@ def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 def default_of(config_class: type, key: str) -> Any:
     """What a setting is where it is not given."""
-    section, _, name = key.partition(".")
+    section, *names = key.split(".")
     field = next(field for field in dataclasses.fields(config_class) if field.name == section)
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return getattr(value, name) if name else value
+    return functools.reduce(getattr, names, value)
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[name] = value
+        *sections, name = key.split(".")
+        functools.reduce(lambda branch, section: branch.setdefault(section, {}), sections, tree)[name] = value
     return tree
 
 
@@ -526,8 +527,7 @@ def test_file_and_command_line_and_tyro_alone_give_the_same_settings(change: tup
     assert config == load_config(config_class, argv, command)
     assert config == tyro.cli(config_class, args=argv)
     for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        assert getattr(getattr(config, section) if section else config, name) == value
+        assert functools.reduce(getattr, key.split("."), config) == value
 
 
 @settings(deadline=None, max_examples=60)

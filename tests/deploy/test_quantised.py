@@ -400,12 +400,12 @@ def test_an_export_in_integers_runs_by_the_runtime_and_tells_how_it_was_made(
 def test_a_student_of_fake_quantisation_is_exported_in_integers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from pd_jax.deploy import export
+    from pd_jax.deploy import export, file_metadata
 
     ranges = {"torso/fc1": [2.4, 3.0, 0.3, 3.0], "torso/fc2": 5.0, "head/output": 5.0}
     student = with_ranges(random_student(("cartpole",), network="mlp", mlp_hidden=(8, 8)), ranges)
     monkeypatch.setattr(export, "_load", lambda config: [student])
-    monkeypatch.setattr(export, "_of_student", lambda policy: {"name": "trained", "hashes": {"parameters": "0"}})
+    monkeypatch.setattr(file_metadata, "_of_student", lambda policy: {"name": "trained", "hashes": {"parameters": "0"}})
     monkeypatch.setattr(export, "_parents", lambda config, policies: [])
     argv = {"run": "run", "out": tmp_path / "out", "proof.frames": 40}
     argv |= {"evaluation.episodes": 4, "evaluation.num-lanes": 4, "evaluation.max-episode-steps": 30}
