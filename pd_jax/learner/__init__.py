@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pd_jax.learner.divergence import DivergenceError
     from pd_jax.learner.learner import Learner
     from pd_jax.learner.objective import make_divergence, make_loss
-    from pd_jax.learner.update import LearnerState, UpdateRule, make_rule
+    from pd_jax.learner.rule import LearnerState, UpdateRule, make_rule
 
 __all__ = [
     "DivergenceError",
@@ -29,6 +29,6 @@ if not TYPE_CHECKING:
             "divergence": ["DivergenceError"],
             "learner": ["Learner"],
             "objective": ["make_divergence", "make_loss"],
-            "update": ["LearnerState", "UpdateRule", "make_rule"],
+            "rule": ["LearnerState", "UpdateRule", "make_rule"],
         },
     )

@@ -10,16 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from pd_jax.learner.by_game import cosines, gradients_by_game, products, shared_layers
-from pd_jax.learner.update import (
-    Games,
-    LearnerState,
-    UpdateRule,
-    fetch,
-    game_loss,
-    learnt_games,
-    normalised,
-    place,
-)
+from pd_jax.learner.minibatch import fetch, normalised, place
+from pd_jax.learner.rule import Games, LearnerState, UpdateRule, learnt_games
+from pd_jax.learner.update import game_loss
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import mean_over_devices
 

@@ -18,7 +18,8 @@ from jax import Array
 
 from pd_jax.config.sections import LearnerConfig
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
-from pd_jax.learner.update import LearnerState, Metrics, UpdateRule, make_rule, updates_from_replay
+from pd_jax.learner.rule import LearnerState, Metrics, UpdateRule, make_rule
+from pd_jax.learner.update import updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import DeviceGroup

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from pd_jax.learner.anchor import Adding
-from pd_jax.learner.update import LearnerState, UpdateRule, fetch, place
+from pd_jax.learner.minibatch import fetch, place
+from pd_jax.learner.rule import LearnerState, UpdateRule
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import mean_over_devices
 

@@ -20,16 +20,8 @@ from pd_jax.learner.anchor import Adding, Anchor
 from pd_jax.learner.balance import make_balance
 from pd_jax.learner.by_game import shared_layers
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
-from pd_jax.learner.update import (
-    Games,
-    LearnerState,
-    Metrics,
-    init_state,
-    make_optimizer,
-    make_rule,
-    update,
-    updates_from_replay,
-)
+from pd_jax.learner.rule import Games, LearnerState, Metrics, init_state, make_optimizer, make_rule
+from pd_jax.learner.update import update, updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.computing import computing
@@ -93,7 +85,7 @@ class Learner:
       adding: of games that are added to a student; None adds none.
 
     Attributes:
-      rule: of its updates, see :mod:`pd_jax.learner.update`.
+      rule: of its updates, see :mod:`pd_jax.learner.rule`.
 
     Raises:
       ValueError: the minibatch does not split evenly over the devices, or not into as many parts on each.

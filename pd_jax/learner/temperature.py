@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from pd_jax import losses
 from pd_jax.learner.objective import AutoTemperature
-from pd_jax.learner.update import LearnerState
+from pd_jax.learner.rule import LearnerState
 from pd_jax.replay import rings
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import AXIS, DeviceGroup

@@ -22,7 +22,7 @@ from pd_jax.environments.tasks import get_task
 from pd_jax.learner.balance import Balance, make_balance, surgery
 from pd_jax.learner.by_game import cosines, products
 from pd_jax.learner.learner import Learner, learner_template
-from pd_jax.learner.update import LearnerState, make_optimizer
+from pd_jax.learner.rule import LearnerState, make_optimizer
 from pd_jax.losses import action_gap_weights, kl_loss
 from pd_jax.networks.student import make_student
 from pd_jax.replay import rings

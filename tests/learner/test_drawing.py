@@ -16,7 +16,8 @@ from pd_jax.config.sections import LearnerConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.learner.drawing import Preference, choose, draw_shifts, shift
 from pd_jax.learner.learner import Learner
-from pd_jax.learner.update import LearnerState, init_state, make_rule, updates_from_replay
+from pd_jax.learner.rule import LearnerState, init_state, make_rule
+from pd_jax.learner.update import updates_from_replay
 from pd_jax.losses import mse_loss
 from pd_jax.networks.student import Student
 from pd_jax.replay import rings

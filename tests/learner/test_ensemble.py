@@ -20,7 +20,7 @@ from pd_jax.environments.tasks import get_task
 from pd_jax.learner.ensemble import EnsembleLearner, fetch_members
 from pd_jax.learner.learner import Learner
 from pd_jax.learner.objective import LossFunction
-from pd_jax.learner.update import LearnerState
+from pd_jax.learner.rule import LearnerState
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
 from pd_jax.replay.rings import ReplayState

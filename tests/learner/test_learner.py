@@ -19,7 +19,7 @@ from pd_jax.config.sections import LearnerConfig, StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.learner import Learner
-from pd_jax.learner.update import LearnerState, make_optimizer
+from pd_jax.learner.rule import LearnerState, make_optimizer
 from pd_jax.losses import kl_loss, mse_loss
 from pd_jax.networks import partition
 from pd_jax.networks.registry import make_network

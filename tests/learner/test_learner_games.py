@@ -15,7 +15,7 @@ import pytest
 from pd_jax.config.sections import LearnerConfig, StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.learner.learner import Learner
-from pd_jax.learner.update import LearnerState, make_optimizer
+from pd_jax.learner.rule import LearnerState, make_optimizer
 from pd_jax.losses import kl_loss
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import make_student

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pd_jax.config.sections import LossConfig, StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.learner.objective import make_auto
+from pd_jax.learner.rule import LearnerState
 from pd_jax.learner.temperature import SAMPLES, settle, temperature_of
-from pd_jax.learner.update import LearnerState
 from pd_jax.networks.student import make_student
 from pd_jax.replay import rings
 from pd_jax.system.devices import AXIS, DeviceGroup

@@ -15,17 +15,9 @@ import pytest
 from pd_jax.config.sections import LearnerConfig, StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.learner.learner import Learner
-from pd_jax.learner.update import (
-    LearnerState,
-    UpdateRule,
-    fetch,
-    games_seen,
-    init_state,
-    make_rule,
-    place,
-    update,
-    updates_from_replay,
-)
+from pd_jax.learner.minibatch import fetch, place
+from pd_jax.learner.rule import LearnerState, UpdateRule, games_seen, init_state, make_rule
+from pd_jax.learner.update import update, updates_from_replay
 from pd_jax.losses import action_gap_weights, kl_loss, mse_loss
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings

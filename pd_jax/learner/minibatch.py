@@ -1,0 +1,175 @@
+"""Where a minibatch is in the replays, and how it is fetched: this device's share of it, by a rule.
+
+The minibatch of all devices is the same for any number of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from pd_jax.learner.drawing import SHIFT, choose, draw_shifts, group_key, shift
+from pd_jax.learner.rule import Games, UpdateRule
+from pd_jax.losses import action_gap_weights
+from pd_jax.replay import rings
+from pd_jax.replay.rings import ReplayState
+from pd_jax.system.devices import AXIS, mean_over_devices
+from pd_jax.types import Batch
+
+
+def draw_places(
+    rule: UpdateRule, variables: Any, stored: tuple[ReplayState, ...], key: Array, games: Games = None
+) -> tuple[list[tuple[Array, Array]], Array | None]:
+    """Where this device's share of every game's minibatch is, and what preferred examples count, ``[G, share]``.
+
+    With ``games`` it is of these alone, in their order.
+
+    Args:
+      rule: of the update.
+      variables: the student's.
+      stored: of all games.
+      key: of the update.
+      games: places of games.
+    """
+    wanted = range(rule.num_games) if games is None else games
+    if rule.preference is None:
+        return [place(rule, stored, game, key) for game in wanted], None
+    candidates = [place(rule, stored, game, key, rule.preference.candidates) for game in wanted]
+    priorities = prioritise(rule, variables, stored, candidates, games)
+    places, corrections = [], []
+    for index, game in enumerate(wanted):
+        groups = num_groups(rule, stored, game)
+        keys = group_key(jax.random.fold_in(key, game), lax.axis_index(AXIS) * groups + jnp.arange(groups))
+        of_groups = priorities[index].reshape(groups, -1)
+        chosen, counts = choose(rule.preference, keys, of_groups, rule.share // groups)
+        flat = (chosen + of_groups.shape[1] * jnp.arange(groups)[:, None]).ravel()
+        lanes, slots = candidates[index]
+        places.append((lanes[flat], slots[flat]))
+        corrections.append(counts.ravel())
+    return places, jnp.stack(corrections)
+
+
+@jax.named_scope("prefer")
+def prioritise(
+    rule: UpdateRule,
+    variables: Any,
+    stored: tuple[ReplayState, ...],
+    candidates: Sequence[tuple[Array, Array]],
+    games: Games = None,
+) -> Array:
+    """The priority of each candidate of every game, or of ``games``, float32 ``[G, K]``."""
+    assert rule.preference is not None
+    if games is not None:
+        batch, places = fetch_some(rule, stored, games, candidates), jnp.array(games)
+        if rule.preference.by == "action_gap":
+            return action_gap_weights(batch.teacher_q, mask=jnp.asarray(rule.student.mask[:, None])[places])
+        outputs = apply_some(rule, lax.stop_gradient(variables), batch.observations, games)
+        return rule.loss(outputs, spread(rule, batch.teacher_q, games))[places]
+    if rule.preference.by == "action_gap":
+        return action_gap_weights(fetch_outputs(rule, stored, candidates), mask=jnp.asarray(rule.student.mask[:, None]))
+    batches = [fetch(rule, store, *places) for store, places in zip(stored, candidates, strict=True)]
+    batch = jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
+    # None of it is learnt from: the gradients are those of the chosen.
+    outputs = rule.student.apply(lax.stop_gradient(variables), batch.observations)
+    if rule.num_games == 1:
+        # A student of one game has losses without the game axis.
+        return rule.loss(outputs.squeeze(0), batch.teacher_q.squeeze(0))[None]
+    return rule.loss(outputs, batch.teacher_q)
+
+
+def place_shifts(rule: UpdateRule, game: int, key: Array) -> Array:
+    """By how much this device's share of a game's stacks is moved, int32 ``[share, 2]``: as the minibatch of all
+    devices says, whichever device has an example."""
+    key = jax.random.fold_in(jax.random.fold_in(key, SHIFT), game)
+    num_devices = lax.psum(1, AXIS)
+    shifts = draw_shifts(key, num_devices * rule.share, rule.random_shift)
+    return lax.dynamic_slice_in_dim(shifts, lax.axis_index(AXIS) * rule.share, rule.share)
+
+
+def shifted(rule: UpdateRule, batch: Batch, shifts: Array) -> Batch:
+    """A game's examples with their stacks of frames moved."""
+    return dataclasses.replace(batch, observations=shift(batch.observations, shifts, rule.random_shift))
+
+
+@jax.named_scope("sample")
+def place(
+    rule: UpdateRule, stored: tuple[ReplayState, ...], game: int, key: Array, times: int = 1
+) -> tuple[Array, Array]:
+    """Where this device's share of a game's minibatch is: lanes and slots, int32 ``[times * share]`` each.
+
+    The minibatch of all devices is the same for any number of them: lanes are drawn from in as many groups as the
+    largest number of devices that lanes and minibatch could be dealt out to, each by a key of its own.
+
+    Args:
+      rule: of the update.
+      stored: of all games.
+      game: whose minibatch it is.
+      key: of the update.
+      times: as many candidates as examples, or several times as many.
+    """
+    # A student of one game draws what it drew before there were several.
+    key = jax.random.fold_in(key, game) if rule.num_games > 1 else key
+    groups = num_groups(rule, stored, game)
+    first_group = lax.axis_index(AXIS) * groups
+    return rings.place(stored[game], key, times * rule.share, num_groups=groups, first_group=first_group)
+
+
+def num_groups(rule: UpdateRule, stored: tuple[ReplayState, ...], game: int) -> int:
+    """Groups of this device's lanes of a game that are drawn from by keys of their own."""
+    return math.gcd(stored[game].flags.shape[0], rule.share)
+
+
+@jax.named_scope("sample")
+def fetch(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array) -> Batch:
+    """What is stored at some places of a game, ``[B, ...]``, padded to what the games have in common."""
+    batch = rings.fetch(stored, lanes, slots)
+    missing = rule.student.num_actions - batch.teacher_q.shape[-1]
+    return Batch(rule.student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
+
+
+@jax.named_scope("sample")
+def fetch_outputs(rule: UpdateRule, stored: tuple[ReplayState, ...], places: Sequence[tuple[Array, Array]]) -> Array:
+    """The teachers' outputs alone of what :func:`fetch` gives, ``[G, B, A]``."""
+    each = []
+    for store, (lanes, slots) in zip(stored, places, strict=True):
+        outputs = rings.take(store, "teacher_q", lanes, slots)
+        each.append(jnp.pad(outputs, ((0, 0), (0, rule.student.num_actions - outputs.shape[-1]))))
+    return jnp.stack(each)
+
+
+def normalised(weights: Array) -> Array:
+    """What examples count: 1 in the mean over each game's minibatch, of all devices together.
+
+    Args:
+      weights: of this device's share, float32 ``[G, B]``.
+
+    Returns:
+      float32 ``[G, B]``; all are 1 where all weights are 0.
+    """
+    mean = mean_over_devices(weights.mean(axis=1, keepdims=True))
+    return jnp.where(mean > 0.0, weights / jnp.where(mean > 0.0, mean, 1.0), 1.0)
+
+
+def fetch_some(
+    rule: UpdateRule, stored: tuple[ReplayState, ...], games: Sequence[int], places: Sequence[tuple[Array, Array]]
+) -> Batch:
+    """What is stored at some places of some games, ``[K, B, ...]``, padded to what all games have in common."""
+    batches = [fetch(rule, stored[game], *here) for game, here in zip(games, places, strict=True)]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
+
+
+def apply_some(rule: UpdateRule, variables: Any, observations: Array, games: Sequence[int]) -> Array:
+    """Outputs ``[G, B, A]`` from observations ``[K, B, ...]`` of some games, zeros at the places of others."""
+    each = [rule.student.apply_game(variables, observations[index], game) for index, game in enumerate(games)]
+    return spread(rule, jnp.stack(each), games)
+
+
+def spread(rule: UpdateRule, values: Array, games: Sequence[int]) -> Array:
+    """Values ``[K, ...]`` of some games at their places in ``[G, ...]``, and zeros: as in :func:`update_on_one`."""
+    return jnp.zeros((rule.num_games, *values.shape[1:]), values.dtype).at[jnp.array(games)].set(values)
