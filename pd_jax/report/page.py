@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
-import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
-
-import numpy as np
 
 from pd_jax.config.sections import needs_temperature
 from pd_jax.config.yaml import write_yaml
 from pd_jax.environments.tasks import TASKS
 from pd_jax.errors import UserError
-from pd_jax.evaluation.comparison import Comparison, Moment
 from pd_jax.evaluation.protocol import Rules
 from pd_jax.evaluation.scores import Score
-from pd_jax.report.charts import COLOURS, Line, interval_rail, line_chart
+from pd_jax.report.charts import interval_rail
 from pd_jax.report.conflicts import conflicts_section
-from pd_jax.report.document import MINUS, NOTHING, SPACE, confusion_table, document, held, percent, table, tiles
-from pd_jax.report.drawing import frames
+from pd_jax.report.document import NOTHING, SPACE, document, held, percent, table, tiles
 from pd_jax.report.forgetting import forgotten_in, has_forgotten
+from pd_jax.report.page_curves import curves_section
+from pd_jax.report.page_decisions import decisions_section
+from pd_jax.report.page_files import RunFiles, is_number, read_files, updates_at
 from pd_jax.report.page_style import RUN_STYLE
 from pd_jax.report.terminal import format_percent, format_score, loss_name, summary_notes
-from pd_jax.runs.details import Details, read_details
 from pd_jax.runs.directory import RunDirectory
 from pd_jax.runs.lineage import list_anew, read_lineage
-from pd_jax.runs.metrics import read_metrics
-from pd_jax.runs.summary import GameSummary, Summary
+from pd_jax.runs.summary import GameSummary
 from pd_jax.system.files import write_atomically
-from pd_jax.system.text import printable, spell_bytes, spell_count
+from pd_jax.system.text import printable, spell_bytes
 from pd_jax.system.values import section, show_setting
 
 PAGE_NAME = "report.html"
@@ -40,7 +35,6 @@ PAGE_COMMANDS = ("distill", "online")
 """The commands whose runs have a page."""
 MOST_VIDEO_BYTES = 8 * 10**6
 """Of a video that is put into the page; in base64 it takes a third more."""
-_OPEN_GAMES = 3
 _TIMES = ("updates", "stepping", "inference", "play", "input", "teacher")
 _ABOUT_TIMES = {
     "updates": "updates of the student",
@@ -50,32 +44,6 @@ _ABOUT_TIMES = {
     "input": "data on its way into the replay",
     "teacher": "the teacher that learns",
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Run:
-    """What a run's files say, as far as they can be read.
-
-    Attributes:
-      directory: the run's.
-      summary, details: None where there is none.
-      records: of its metrics.
-      missing: lines on what is not there.
-    """
-
-    directory: RunDirectory
-    summary: Summary | None
-    details: Details | None
-    records: Sequence[Mapping[str, Any]]
-    missing: Sequence[str]
-
-    @property
-    def games(self) -> tuple[str, ...]:
-        """Their names."""
-        if self.summary is not None:
-            return tuple(self.summary.games)
-        game = self.directory.config.get("game")
-        return tuple(map(show_setting, game if isinstance(game, list) else [game])) if game else ()
 
 
 def write_run_page(run: RunDirectory) -> None:
@@ -106,7 +74,7 @@ def run_page(run: RunDirectory) -> str:
     Args:
       run: of `PAGE_COMMANDS`; it may be unfinished.
     """
-    read = _read(run)
+    read = read_files(run)
     return document(
         _title(read),
         [
@@ -114,9 +82,9 @@ def run_page(run: RunDirectory) -> str:
             _unfinished(read),
             _scores(read),
             _video(read),
-            _curves(read),
+            curves_section(read),
             conflicts_section(read.records),
-            _decisions(read),
+            decisions_section(read),
             _committees(read),
             _times(read),
             _again(read),
@@ -128,37 +96,13 @@ def run_page(run: RunDirectory) -> str:
     )
 
 
-def _read(run: RunDirectory) -> _Run:
-    missing: list[str] = []
-    summary = details = None
-    records: Sequence[Mapping[str, Any]] = ()
-    try:
-        summary = run.read_summary()
-    except UserError as error:
-        missing.append(str(error))
-    try:
-        details = read_details(run.details_path)
-        if details is None and summary is not None:
-            missing.append(
-                f"{run.details_path.name}: there is none, as in older runs: which choices are taken for which, the "
-                "moments that cost most, and the versions that it ran with are not known"
-            )
-    except UserError as error:
-        missing.append(f"{error}; it is left out")
-    try:
-        records = read_metrics(run.metrics_path)
-    except UserError as error:
-        missing.append(f"{error}; the curves are left out")
-    return _Run(run, summary, details, records, tuple(missing))
-
-
-def _title(read: _Run) -> str:
+def _title(read: RunFiles) -> str:
     games = ", ".join(read.games) if len(read.games) <= 3 else f"{len(read.games)} games"
     network = show_setting(section(read.directory.config, "student", "").get("network", "a student"))
     return f"{games} into {network}" + (", online" if read.directory.command == "online" else "")
 
 
-def _head(read: _Run) -> str:
+def _head(read: RunFiles) -> str:
     summary, cells = read.summary, []
     if summary is not None and summary.is_comparison:
         if len(summary.games) == 1:
@@ -182,7 +126,7 @@ def _head(read: _Run) -> str:
     return f"<header><h1>{escape(_title(read))}</h1>\n{made}{tiles(cells) if cells else ''}</header>"
 
 
-def _in_words(read: _Run) -> str:
+def _in_words(read: RunFiles) -> str:
     config = read.directory.config
     loss = section(config, "loss", "")
     kind = show_setting(loss.get("kind", "?"))
@@ -197,7 +141,7 @@ def _in_words(read: _Run) -> str:
     return f"Policy distillation from {by}, by {loss_name(kind)}{temperature}{_balance(read)}, seed {seed}."
 
 
-def _balance(read: _Run) -> str:
+def _balance(read: RunFiles) -> str:
     """How the games are weighed, unless all count the same."""
     about: Mapping[str, Any] = read.summary or {}
     by = {"uncertainty": "uncertainty", "gradnorm": "GradNorm", "pcgrad": "PCGrad"}.get(
@@ -212,12 +156,12 @@ def _listed(value: Any) -> str:
     return ", ".join(map(show_setting, value)) if isinstance(value, list) else show_setting(value)
 
 
-def _unfinished(read: _Run) -> str:
+def _unfinished(read: RunFiles) -> str:
     if read.summary is not None:
         return ""
     schedule = section(read.directory.config, "schedule", "")
     rounds, each = schedule.get("rounds"), schedule.get("updates_per_round")
-    done = max((int(_x(record)) for record in read.records if "loss" in record), default=0)
+    done = max((int(updates_at(record)) for record in read.records if "loss" in record), default=0)
     stands = f"update {done:,}"
     if type(rounds) is int and type(each) is int and rounds * each > 0:
         stands += f" of {rounds * each:,} ({100 * done / (rounds * each):.0f}{SPACE}%)"
@@ -229,7 +173,7 @@ def _unfinished(read: _Run) -> str:
     )
 
 
-def _scores(read: _Run) -> str:
+def _scores(read: RunFiles) -> str:
     summary = read.summary
     if summary is None:
         return ""
@@ -298,7 +242,7 @@ def _rail(game: GameSummary) -> str:
     return interval_rail((low, high + 0.02 * (high - low)), marks)
 
 
-def _video(read: _Run) -> str:
+def _video(read: RunFiles) -> str:
     run = read.directory
     path = run.video_path
     animation = path.with_suffix(".gif")
@@ -334,140 +278,7 @@ def _embedded(tag: str, content: bytes, kind: str) -> str:
     return f'<video controls loop muted playsinline src="{data}"></video>'
 
 
-def _curves(read: _Run) -> str:
-    if not read.records:
-        return ""
-    charts = [
-        line_chart("Loss", _metric_lines(read, "loss"), x_label="updates", about="loss over the updates", is_log=True),
-        line_chart(
-            "Agreement with the teacher over time",
-            _metric_lines(read, "agreement", scale=100.0),
-            x_label="updates",
-            about="per cent of states in which student and teacher choose the same action, over the updates",
-            is_percent=True,
-            bounds=(0.0, 100.0),
-        ),
-    ]
-    charts += _online_chart(read) if read.directory.command == "online" else _score_chart(read)
-    return (
-        f'<section><h2>Over the training</h2><div class="charts">{"".join(charts)}</div>'
-        '<p class="note">Loss and agreement are of minibatches out of the replay. Of many points: their means, over a '
-        "band from the least to the largest.</p></section>"
-    )
-
-
-def _metric_lines(read: _Run, name: str, scale: float = 1.0) -> list[Line]:
-    """One for each game where there are several and each was recorded; else of all."""
-    if len(read.games) > 1:
-        lines = [
-            Line(game, _points(read.records, f"{game}/{name}", scale), _colour(place))
-            for place, game in enumerate(read.games)
-        ]
-        if any(len(line.points) for line in lines):
-            return [line for line in lines if len(line.points)]
-    return [Line(name, _points(read.records, name, scale), "own")]
-
-
-def _points(records: Sequence[Mapping[str, Any]], name: str, scale: float = 1.0) -> np.ndarray:
-    return _points_of(records, [name], _x) * [1.0, scale]
-
-
-def _score_chart(read: _Run) -> list[str]:
-    """The scores on the way, if there were any; the last point is the final evaluation's."""
-    summary, games = read.summary, read.games
-    rows = {game: _scores_on_the_way(read.records, game) for game in games}
-    if not any(len(found) for found in rows.values()):
-        return []
-    last = max(_x(record) for record in read.records)
-    if len(games) == 1:
-        return [_chart_of_one(games[0], rows[games[0]], None if summary is None else summary.games[games[0]], last)]
-    lines = []
-    for place, game in enumerate(games):
-        final = None if summary is None else summary.games[game]
-        if final is None or final.teacher is None or final.student is None:
-            lines.append(Line(game, rows[game], _colour(place)))
-            continue
-        random = final.random_score or 0.0
-        span = final.teacher.mean - random
-        if span <= 0:
-            continue
-        points = np.vstack([rows[game][rows[game][:, 0] < last][:, :2], [[last, final.student.mean]]])
-        points[:, 1] = 100 * (points[:, 1] - random) / span
-        lines.append(Line(game, points, _colour(place)))
-    label = "score" if summary is None else "score above random play, of the teacher's"
-    return [
-        line_chart(
-            f"{label[0].upper()}{label[1:]}",
-            [*lines, *([Line.level("teacher", 100.0, "quiet")] if summary is not None else [])],
-            x_label="updates",
-            about=f"{label}, over the updates",
-            is_percent=summary is not None,
-        )
-    ]
-
-
-def _chart_of_one(name: str, rows: np.ndarray, final: GameSummary | None, last: float) -> str:
-    lines = []
-    if final is not None and final.student is not None:
-        ends = [np.nan if end is None else end for end in final.student.ci95]
-        rows = np.vstack([rows[rows[:, 0] < last], [[last, final.student.mean, *ends]]])
-    if final is not None and final.teacher is not None:
-        lines.append(Line.level("teacher", final.teacher.mean, "taught", (final.teacher.low, final.teacher.high)))
-    if final is not None and final.random_score is not None:
-        lines.append(Line.level("random play", final.random_score, "quiet"))
-    return line_chart(
-        f"Score, {name}",
-        [Line("student", rows, "own"), *lines],
-        x_label="updates",
-        about="the student's score with 95 % intervals, over the updates",
-    )
-
-
-def _online_chart(read: _Run) -> list[str]:
-    (game,) = read.games
-    ends = ("", "_low", "_high")
-    # The student last, so that it is drawn on top.
-    classes = {"teacher": "line0", "target": "line2", "student": "own"}
-    lines = [
-        Line(who, _points_of(read.records, [f"{game}/{who}_score{end}" for end in ends], _teacher_steps), css_class)
-        for who, css_class in classes.items()
-    ]
-    final = None if read.summary is None else read.summary.games[game]
-    if final is not None and final.random_score is not None:
-        lines.append(Line.level("random play", final.random_score, "quiet"))
-    return [
-        line_chart(
-            f"Score, {game}",
-            lines,
-            x_label="control steps of the teacher's training",
-            about="scores of the learning teacher, of its best snapshot (the target) and of the student",
-        )
-    ]
-
-
-def _decisions(read: _Run) -> str:
-    """Confusion and the worst moments, game by game."""
-    details = read.details
-    if details is None or not details.games:
-        return ""
-    parts = []
-    for name, found in details.games.items():
-        body = _comparison(found)
-        if len(details.games) > 1:
-            share = NOTHING if found.agreement is None else percent(found.agreement)
-            is_open = " open" if len(details.games) <= _OPEN_GAMES else ""
-            body = (
-                f"<details{is_open}><summary>{escape(name)} <small>agrees in {share}</small></summary>{body}</details>"
-            )
-        parts.append(body)
-    return (
-        '<section class="long"><h2>Where student and teacher choose otherwise</h2>'
-        '<p class="note">The student plays its final games, and the teacher is asked what it would do.</p>'
-        f"{''.join(parts)}</section>"
-    )
-
-
-def _committees(read: _Run) -> str:
+def _committees(read: RunFiles) -> str:
     """Pictures of teachers that are several of one game."""
     if not any(read.directory.path.glob("committee_*.png")):
         return ""
@@ -477,76 +288,7 @@ def _committees(read: _Run) -> str:
     return committee_section(read.directory.path)
 
 
-def _comparison(found: Comparison) -> str:
-    if not found.states:
-        return "<p>There was no state about which both gave finite outputs.</p>"
-    share = found.agreement or 0.0
-    unit = "log probability" if found.gives_logits else "value"
-    worst = "".join(_moment(found, moment) for moment in found.moments)
-    every = "all decisions" if found.every == 1 else f"one of {found.every:,} decisions in each lane"
-    pictures = '<p class="note">None: wherever they were compared, the student chooses what its teacher chooses.</p>'
-    if worst:
-        pictures = (
-            '<p class="legend"><span class="key taught">teacher</span><span class="key own">student</span></p>'
-            f'<div class="grid moments">{worst}</div>'
-        )
-    return (
-        f"<p>They agree in <b>{percent(share)}</b> of {found.states:,} states: {every}.</p>"
-        "<h3>Which choice is taken for which</h3>"
-        f"{confusion_table(found.actions, found.confusion.tolist())}"
-        '<p class="note">Per cent of the states in which the teacher makes the choice of the row. The last row and '
-        "column are shares of all states.</p>"
-        f"<h3>The {spell_count(len(found.moments), 'moment')} that cost{'s' * (len(found.moments) == 1)} most</h3>"
-        f"{pictures}<p class=\"note\">Cost: the teacher's {unit} of its own choice less its {unit} of the student's. "
-        f"Over all states it is {_number(found.mean_cost)} in the mean. Two moments of one game are at least 30 "
-        "decisions apart. "
-        f"Bars: the teacher's {unit}, from the least to the largest, and the student's probability.</p>"
-    )
-
-
-def _moment(found: Comparison, moment: Moment) -> str:
-    lane, game = moment.game
-    where = f"lane {lane + 1}, game {game + 1}, step {moment.step:,}"
-    if moment.observation.dtype == np.uint8:
-        seen = frames(moment.observation, where)
-    else:
-        cells = "".join(
-            f"<dt>x<sub>{place}</sub></dt><dd>{_number(value)}</dd>" for place, value in enumerate(moment.observation)
-        )
-        seen = f'<dl class="values">{cells}</dl>'
-    least, most = float(np.nanmin(moment.teacher_outputs)), float(np.nanmax(moment.teacher_outputs))
-    # As many as tell them apart.
-    digits = min(max(2 - math.floor(math.log10(moment.cost)), 0), 6) if moment.cost > 0 else 2
-    rows = []
-    for place, name in enumerate(found.actions):
-        value, likely = float(moment.teacher_outputs[place]), float(moment.student_probabilities[place])
-        length = (value - least) / (most - least) if most > least else 0.0
-        chosen = [
-            css_class
-            for css_class, choice in (("chosen-taught", moment.teacher_choice), ("chosen-own", moment.student_choice))
-            if choice == place
-        ]
-        share = f"{100 * likely:.0f}{SPACE}%"
-        # Nothing is less than nothing.
-        shown = f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", MINUS)
-        rows.append(
-            f'<tr class="{" ".join(chosen)}"><td>{escape(name)}</td>'
-            f"<td>{_bar('taught', length, shown)}</td><td>{_bar('own', likely, share)}</td></tr>"
-        )
-    teacher, student = found.actions[moment.teacher_choice], found.actions[moment.student_choice]
-    return (
-        f'<figure class="moment">{seen}<figcaption><span class="taught">{escape(teacher)}</span>'
-        f'<span class="own">{escape(student)}</span><br>costs <b>{_number(moment.cost)}</b>; {where}</figcaption>'
-        f'<table class="choices">{"".join(rows)}</table></figure>'
-    )
-
-
-def _bar(css_class: str, share: float, text: str) -> str:
-    share = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
-    return f'<span class="cell"><i class="{css_class}" style="width:{100 * share:.0f}%"></i><b>{text}</b></span>'
-
-
-def _times(read: _Run) -> str:
+def _times(read: RunFiles) -> str:
     shares = _time_shares(read)
     if not shares:
         return ""
@@ -572,22 +314,22 @@ def _times(read: _Run) -> str:
     )
 
 
-def _time_shares(read: _Run) -> dict[str, float]:
+def _time_shares(read: RunFiles) -> dict[str, float]:
     told = None if read.summary is None else read.summary.get("time_shares")
     # A run that had nothing left to do when it was gone on with has none in its summary.
     if isinstance(told, dict):
         seconds = told
     else:
         seconds = {
-            name: sum(record[key] for record in read.records if _is_number(record.get(key := f"seconds/{name}")))
+            name: sum(record[key] for record in read.records if is_number(record.get(key := f"seconds/{name}")))
             for name in _TIMES
         }
-    sound = {name: float(seconds[name]) for name in _TIMES if _is_number(seconds.get(name)) and seconds[name] > 0}
+    sound = {name: float(seconds[name]) for name in _TIMES if is_number(seconds.get(name)) and seconds[name] > 0}
     total = sum(sound.values())
     return {name: value / total for name, value in sound.items()}
 
 
-def _again(read: _Run) -> str:
+def _again(read: RunFiles) -> str:
     run = read.directory
     code, versions, teachers = _origin(read)
     version, revision = code.get("pd_jax"), code.get("revision")
@@ -625,7 +367,7 @@ def _seeds(run: RunDirectory) -> str:
     return f"{seed}; the emulators of the scores have {seed + offset:,} and the seeds after it"
 
 
-def _origin(read: _Run) -> tuple[Mapping[str, str], Mapping[str, str], list[tuple[str, str, str]]]:
+def _origin(read: RunFiles) -> tuple[Mapping[str, str], Mapping[str, str], list[tuple[str, str, str]]]:
     """Code, versions, and ``(game, name, SHA-256)`` of the teachers; of an older run what its lineage says."""
     if read.details is not None:
         teachers = [
@@ -657,7 +399,7 @@ def _origin(read: _Run) -> tuple[Mapping[str, str], Mapping[str, str], list[tupl
     return {}, {}, [(game, show_setting(name), "") for game, name in zip(read.games, names, strict=False)]
 
 
-def _configuration(read: _Run) -> str:
+def _configuration(read: RunFiles) -> str:
     path = read.directory.config_path
     try:
         text = path.read_text(encoding="utf-8")
@@ -668,47 +410,11 @@ def _configuration(read: _Run) -> str:
     )
 
 
-def _missing(read: _Run) -> str:
+def _missing(read: RunFiles) -> str:
     if not read.missing:
         return ""
     lines = "".join(f"<li>{held(line)}</li>" for line in read.missing)
     return f'<section><h2>What is missing here</h2><ul class="note">{lines}</ul></section>'
-
-
-def _scores_on_the_way(records: Sequence[Mapping[str, Any]], game: str) -> np.ndarray:
-    """``[evaluations, (x, score, low, high)]``."""
-    return _points_of(records, [f"{part}/{game}" for part in ("score", "score_low", "score_high")], _x)
-
-
-def _points_of(
-    records: Sequence[Mapping[str, Any]], names: Sequence[str], x_of: Callable[[Mapping[str, Any]], float]
-) -> np.ndarray:
-    """``[lines, (x, one value for each name)]`` of the lines that have the first; NaN where another is missing."""
-    rows = [
-        (x_of(record), *(record[name] if _is_number(record.get(name)) else math.nan for name in names))
-        for record in records
-        if _is_number(record.get(names[0]))
-    ]
-    return np.array(rows, float).reshape(-1, 1 + len(names))
-
-
-def _teacher_steps(record: Mapping[str, Any]) -> float:
-    """Control steps of an online run's teacher."""
-    steps = record.get("teacher_env_steps")
-    return float(steps) if steps is not None and _is_number(steps) else math.nan
-
-
-def _x(record: Mapping[str, Any]) -> float:
-    updates = record.get("updates")
-    return float(updates) if updates is not None and _is_number(updates) else float(record["step"])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _colour(place: int) -> str:
-    return f"line{place % COLOURS}" + (" dashed" if place >= COLOURS else "")
 
 
 def _score(score: Score | None) -> str:
@@ -723,14 +429,6 @@ def _with_interval(score: Score | None) -> str:
         return text
     low, high = (format_score(end, None) for end in (score.low, score.high))
     return f"{text} <small>({low} to {high})</small>"
-
-
-def _number(value: float) -> str:
-    """Three digits that count."""
-    if not math.isfinite(value):
-        return NOTHING
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", MINUS)
 
 
 def _duration(seconds: float) -> str:
