@@ -32,7 +32,8 @@ from pd_jax.evaluation.scores import Score
 from pd_jax.report.explanation import english, japanese
 from pd_jax.report.explanation.explain import explain, say, spell
 from pd_jax.report.explanation.facts import read_facts
-from pd_jax.report.explanation.rules import Remark, remarks
+from pd_jax.report.explanation.remarks import Percent, Remark
+from pd_jax.report.explanation.rules import remarks
 from pd_jax.runs.directory import RunDirectory
 from support.made_runs import write_distillation, write_evaluation
 from support.summaries import summary_of
@@ -589,7 +590,6 @@ def test_a_name_cannot_bring_lines_or_codes_of_a_terminal(tmp_path: Path) -> Non
 
 def test_a_score_that_is_just_short_does_not_look_whole() -> None:
     from pd_jax.report.explanation.explain import spell_value
-    from pd_jax.report.explanation.rules import Percent
 
     values = [(99.6, "99.6"), (100.0, "100"), (0.4, "0.4"), (-0.02, "0.0"), (98.5, "98"), (-3.4, "-3")]
     assert [spell_value(Percent(value), english) for value, _ in values] == [text for _, text in values]

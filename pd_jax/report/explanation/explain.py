@@ -7,19 +7,8 @@ from types import ModuleType
 
 from pd_jax.report.explanation import english, japanese
 from pd_jax.report.explanation.facts import Facts, read_facts
-from pd_jax.report.explanation.rules import (
-    SECTIONS,
-    Count,
-    Duration,
-    Names,
-    Percent,
-    Remark,
-    Score,
-    Times,
-    Value,
-    remarks,
-    spell_command,
-)
+from pd_jax.report.explanation.remarks import SECTIONS, Count, Duration, Names, Percent, Remark, Score, Times, Value
+from pd_jax.report.explanation.rules import remarks, spell_command
 from pd_jax.system.text import printable
 
 LANGUAGES = {"en": english, "ja": japanese}

@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pd_jax.environments.tasks import TASKS
 from pd_jax.report.explanation.facts import Facts
+from pd_jax.report.explanation.remarks import Count, Duration, Names, Percent, Remark, Score, Times, Value
 from pd_jax.report.forgetting import forgotten_in
 from pd_jax.runs.summary import GameSummary, Summary
-
-Section = Literal["goal", "done", "result", "limits", "next"]
-SECTIONS: tuple[Section, ...] = ("goal", "done", "result", "limits", "next")
 
 SURE = 2.0
 """Standard errors of a difference beyond which two scores count as different."""
@@ -45,69 +42,6 @@ FORGETS = 5.0
 """Per cent of what a score lay above random play that are lost, from which on something counts as forgotten."""
 _LARGER = {"net3": "net2", "net2": "net1", "net1": "dqn"}
 _SHOWN_GAMES = 4
-
-
-class Value:
-    """What stands in a sentence; how it is spelled is a matter of the language."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Score(Value):
-    """A score, spelled with one decimal."""
-
-    value: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Count(Value):
-    """A whole number."""
-
-    value: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Percent(Value):
-    """A share of a hundred, spelled without decimals; ``value`` is in per cent."""
-
-    value: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Times(Value):
-    """How many times as many, with one decimal."""
-
-    value: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Duration(Value):
-    """Seconds, spelled in what suits them."""
-
-    value: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Names(Value):
-    """Of games or networks, as they are."""
-
-    values: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Remark:
-    """One thing to say.
-
-    Attributes:
-      section: where.
-      key: which sentence.
-      values: what stands in it, by name.
-      command: to try, below it.
-    """
-
-    section: Section
-    key: str
-    values: Mapping[str, Value] = dataclasses.field(default_factory=dict)
-    command: tuple[str, ...] = ()
 
 
 def remarks(facts: Facts) -> Iterator[Remark]:
