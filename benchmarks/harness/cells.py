@@ -42,7 +42,7 @@ def score_once(path: Path, config: DistillConfig, teacher: Teacher) -> TeacherSc
     """A teacher's score under a run's protocol, taken once and kept in a file."""
     protocol = Protocol.of(config, teacher.task)
     score = read_teacher_score(path)
-    if score is None or score.protocol != protocol:
+    if score is None or score.protocol != protocol or score.fingerprint != teacher.sha256:
         score = score_teacher(protocol, teacher.task, teacher)
         write_teacher_score(path, score)
     return score

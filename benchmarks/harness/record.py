@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pd_jax.system.files import to_json, write_atomically
+
 RESULTS = Path(__file__).parents[1] / "results"
 MACHINE_KEYS = ("processor", "cores", "devices")
 """What tells one machine from another in :func:`machine`, beside its rates."""
@@ -141,8 +143,8 @@ def _optional_versions() -> dict[str, str]:
 
 
 def write(name: str, results: Any) -> Path:
-    """Writes ``results/NAME.json`` and returns its path."""
+    """Writes ``results/NAME.json``, with null for what is not a number, and returns its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
+    write_atomically(path, json.dumps(to_json({"machine": machine(), "results": results}), indent=2) + "\n")
     return path

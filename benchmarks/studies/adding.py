@@ -25,24 +25,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import record
+from benchmarks.harness.cells import record_play, score_once, summary_of
 from pd_jax.config.adding import AddingConfig
-from pd_jax.config.collect import CollectConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import (
     DistillCheckpointConfig,
     LearnerConfig,
     LossConfig,
-    OneGameEnvConfig,
     ReplayConfig,
     ScheduleConfig,
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill.collect import collect
 from pd_jax.distill.session import distill
-from pd_jax.evaluation.protocol import Protocol
-from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
-from pd_jax.runs.directory import read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import load
 
@@ -124,41 +119,19 @@ def cells_of(options: argparse.Namespace) -> Iterator[Cell]:
 def run_cell(options: argparse.Namespace, cell: Cell) -> Summary:
     """The summary of a cell, which is trained if there is none yet."""
     config = config_of(options, cell)
-    out = Path(config.out)
-    if (out / "summary.json").exists():
-        summary = read_run(out).read_summary()
-        if summary is not None and summary.updates == cell.updates:
-            return summary
+    if (summary := summary_of(config)) is not None:
+        return summary
     scores = {}
     for game in [*options.old, *([] if cell.way == OLD else [options.new])]:
-        collect(
-            CollectConfig(
-                teacher=game,
-                out=_recording(options, game),
-                steps=options.steps,
-                seed=0,
-                env=OneGameEnvConfig(num_lanes=options.lanes),
-                resume=True,
-            ),
-            tells_memory=False,
-        )
-        scores[game] = _score(options, config, game)
+        teacher = load(game)
+        record_play(Path(_recording(options, game)), teacher, steps=options.steps, lanes=options.lanes)
+        # On the same starts for all seeds.
+        scores[game] = score_once(options.out / "teachers" / f"{game}-{options.episodes}.json", config, teacher)
     return distill(config, teacher_scores=scores, tells_memory=False)
 
 
 def _recording(options: argparse.Namespace, game: str) -> str:
     return str(options.out / "recordings" / game)
-
-
-def _score(options: argparse.Namespace, config: DistillConfig, game: str) -> TeacherScore:
-    """The teacher's, taken once; on the same starts for all seeds."""
-    path, teacher = options.out / "teachers" / f"{game}-{options.episodes}.json", load(game)
-    protocol = Protocol.of(config, teacher.task)
-    score = read_teacher_score(path)
-    if score is None or score.protocol != protocol:
-        score = score_teacher(protocol, teacher.task, teacher)
-        write_teacher_score(path, score)
-    return score
 
 
 def config_of(options: argparse.Namespace, cell: Cell) -> DistillConfig:

@@ -28,24 +28,20 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import record
-from pd_jax.config.collect import CollectConfig
+from benchmarks.harness.cells import record_play, score_once, summary_of
 from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import (
     DistillCheckpointConfig,
     EnvConfig,
     LearnerConfig,
-    OneGameEnvConfig,
     ReplayConfig,
     ScheduleConfig,
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill.collect import collect
 from pd_jax.distill.session import distill
-from pd_jax.evaluation.protocol import Protocol
-from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
-from pd_jax.runs.directory import read_run
+from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score
 from pd_jax.runs.students import load_teacher
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher, load, make_committee
@@ -148,11 +144,8 @@ class Study:
     def run(self, cell: Cell) -> Summary:
         """The summary of a cell, which is trained if there is none yet."""
         config = self.config(cell)
-        out = Path(config.out)
-        if (out / "summary.json").exists():
-            summary = read_run(out).read_summary()
-            if summary is not None and summary.updates == self.options.updates:
-                return summary
+        if (summary := summary_of(config)) is not None:
+            return summary
         teacher = self.teacher(cell)
         assert isinstance(config.data, tuple)
         self.collect(teacher, Path(config.data[0]))
@@ -191,33 +184,19 @@ class Study:
             out=str(options.out / "second"),
             data=(str(data),),
         )
-        summary = read_run(config.out).read_summary() if (Path(config.out) / "summary.json").exists() else None
-        if summary is None or summary.updates != options.second_updates:
+        if summary_of(config) is None:
             self.collect(bundled, data)
             distill(config, bundled, {self.game: self.score(bundled, "bundled")}, tells_memory=False)
         return load_teacher(config.out, self.game)
 
     def collect(self, teacher: Teacher, out: Path) -> None:
         """Records a teacher's play, if that is not there yet."""
-        config = CollectConfig(
-            teacher=self.game,
-            out=str(out),
-            steps=self.options.steps,
-            seed=0,
-            env=OneGameEnvConfig(num_lanes=self.options.lanes),
-            resume=True,
-        )
-        collect(config, teacher, tells_memory=False)
+        record_play(out, teacher, steps=self.options.steps, lanes=self.options.lanes)
 
     def score(self, teacher: Teacher, name: str) -> TeacherScore:
         """A teacher's score, taken once; on the same starts for all."""
         path = self.options.out / "teachers" / f"{name}-{self.options.episodes}.json"
-        protocol = Protocol.of(self.config(Cell("good", 0, 0)), teacher.task)
-        score = read_teacher_score(path)
-        if score is None or score.protocol != protocol or score.fingerprint != teacher.sha256:
-            score = score_teacher(protocol, teacher.task, teacher)
-            write_teacher_score(path, score)
-        return score
+        return score_once(path, self.config(Cell("good", 0, 0)), teacher)
 
     def config(self, cell: Cell, network: str | None = None, updates: int | None = None) -> DistillConfig:
         """The settings of a cell: all of the recording is there from the first update on."""

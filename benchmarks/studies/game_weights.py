@@ -24,22 +24,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import record
-from pd_jax.config.collect import CollectConfig
+from benchmarks.harness.cells import record_play, score_once, summary_of
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import load_config
 from pd_jax.config.sections import (
     DistillCheckpointConfig,
-    OneGameEnvConfig,
     ReplayConfig,
     ScheduleConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill.collect import collect
 from pd_jax.distill.session import distill
-from pd_jax.evaluation.protocol import Protocol
-from pd_jax.evaluation.teacher_scores import TeacherScore, read_teacher_score, score_teacher, write_teacher_score
 from pd_jax.report.conflicts import read_conflicts
-from pd_jax.runs.directory import read_run
 from pd_jax.runs.metrics import read_metrics
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher, load
@@ -142,38 +137,15 @@ def config_of(options: argparse.Namespace, template: DistillConfig, cell: Cell) 
 
 def run_cell(options: argparse.Namespace, config: DistillConfig, teachers: Sequence[Teacher]) -> Summary:
     """The summary of a cell, which is trained if there is none yet."""
-    out = Path(config.out)
-    if (out / "summary.json").exists():
-        summary = read_run(out).read_summary()
-        if summary is not None and summary.updates == options.updates:
-            return summary
+    if (summary := summary_of(config)) is not None:
+        return summary
     assert isinstance(config.data, tuple)
-    for game, path, teacher in zip(options.games, config.data, teachers, strict=True):
-        collect(
-            CollectConfig(
-                teacher=game,
-                out=path,
-                steps=options.steps,
-                seed=0,
-                env=OneGameEnvConfig(num_lanes=options.lanes),
-                resume=True,
-            ),
-            teacher,
-            tells_memory=False,
-        )
-    scores = {teacher.task.name: _score(options, config, teacher) for teacher in teachers}
+    scores = {}
+    for path, teacher in zip(config.data, teachers, strict=True):
+        record_play(Path(path), teacher, steps=options.steps, lanes=options.lanes)
+        name = teacher.task.name
+        scores[name] = score_once(options.out / "teachers" / f"{name}-{options.episodes}.json", config, teacher)
     return distill(config, teachers, scores, tells_memory=False)
-
-
-def _score(options: argparse.Namespace, config: DistillConfig, teacher: Teacher) -> TeacherScore:
-    """The teacher's, taken once."""
-    path = options.out / "teachers" / f"{teacher.task.name}-{options.episodes}.json"
-    protocol = Protocol.of(config, teacher.task)
-    score = read_teacher_score(path)
-    if score is None or score.protocol != protocol:
-        score = score_teacher(protocol, teacher.task, teacher)
-        write_teacher_score(path, score)
-    return score
 
 
 def row_of(cell: Cell, config: DistillConfig, summary: Summary) -> dict[str, Any]:
