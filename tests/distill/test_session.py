@@ -351,7 +351,7 @@ def test_another_teacher_under_the_same_name_is_not_taken_for_the_first(
     before = contents(out)
     settings = recorded_run_options | QUICK_EVALUATION | {"env.num-lanes": 8, "out": out, "resume": True}
     del settings["data"]
-    monkeypatch.setattr("pd_jax.teachers.teacher.fingerprint", lambda path: "0" * 64)
+    monkeypatch.setattr("pd_jax.teachers.loading.fingerprint", lambda path: "0" * 64)
     message = refusal(capfd, "distill", *options(settings))
     assert message.startswith(f"pd-jax distill: {out}: was begun with another teacher file (")
     assert message.endswith(", now 000000000000); --accept-other-teacher goes on with it")
@@ -376,7 +376,7 @@ def test_a_run_that_was_stopped_in_its_first_play_is_as_choosy(
         patch.setattr(Experience, "play_round", stop)
         assert main(["distill", *options(settings)]) == 128 + signal.SIGTERM
     assert checkpoint_steps(out) == [0]
-    monkeypatch.setattr("pd_jax.teachers.teacher.fingerprint", lambda path: "0" * 64)
+    monkeypatch.setattr("pd_jax.teachers.loading.fingerprint", lambda path: "0" * 64)
     message = refusal(capfd, "distill", *options(settings | {"resume": True}))
     assert message.startswith(f"pd-jax distill: {out}: was begun with another teacher file (")
 
