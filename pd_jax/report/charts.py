@@ -132,7 +132,12 @@ def interval_rail(
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``, at most so many and one more: steps of 1, 2 or 5 times a power of ten."""
+    """Round numbers from ``low`` to ``high``: steps of 1, 2 or 5 times a power of ten.
+
+    Args:
+      low, high: the ends.
+      most: numbers, at most one more; 3 at least, or there may be none.
+    """
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
