@@ -27,6 +27,7 @@ from pd_jax.config.sections import (
     StudentConfig,
 )
 from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.distill.counters import DistillCounters
 from pd_jax.distill.experience import Experience
 from pd_jax.distill.memory import distillation_parts, rollouts_ahead
 from pd_jax.distill.setup import make_setup
@@ -81,7 +82,7 @@ def test_the_replay_takes_what_the_replay_allocates(game: str, tmp_path: Path) -
 
 def test_replays_student_and_teachers_take_what_a_run_allocates() -> None:
     setup = make_setup(two_games())
-    experience = Experience(setup, [], None, None)  # type: ignore[arg-type]
+    experience = Experience(setup, DistillCounters.begin(setup).games, None, None)  # type: ignore[arg-type]
     assert setup.memory.bytes_of("replay") == allocated(experience.replay.stored)
     loss = make_loss(setup.config.loss, setup.student, setup.gives_logits)
     learner = Learner(setup.student, loss, setup.config.learner, setup.devices, total_updates=1)
