@@ -12,15 +12,19 @@ from pd_jax.system.interrupts import Interrupted, Interrupts
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_waits_until_it_is_asked_for(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with Interrupts() as interrupts:
-        interrupts.check()
-        os.kill(os.getpid(), number)
-        assert interrupts.requested
-        with pytest.raises(Interrupted, match=number.name) as raised:
+    # Under nohup SIGHUP is ignored, here too.
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with Interrupts() as interrupts:
             interrupts.check()
-    assert raised.value.signal_number == number
-    assert signal.getsignal(number) is before
+            os.kill(os.getpid(), number)
+            assert interrupts.requested
+            with pytest.raises(Interrupted, match=number.name) as raised:
+                interrupts.check()
+        assert raised.value.signal_number == number
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
