@@ -184,7 +184,16 @@ def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
 SLOW = tuple(
     f"quick/{name}.yaml"
     for name in (
-        *("cartpole_acrobot", "committee_cartpole", "compression", "dagger_net3", "losses", "multi3", "multi10"),
+        *(
+            "cartpole_acrobot",
+            "committee_cartpole",
+            "compression",
+            "dagger_net3",
+            "game_weights",
+            "losses",
+            "multi3",
+            "multi10",
+        ),
         *("multi_dqn", "multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
         *("same_play_net3", "reinforce_pong"),
         "cartpole_acrobot_lunarlander",
