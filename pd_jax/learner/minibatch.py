@@ -6,8 +6,9 @@ The minibatch of all devices is the same for any number of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,46 @@ from pd_jax.replay import rings
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system.devices import AXIS, mean_over_devices
 from pd_jax.types import Batch
+
+
+def draw_minibatch(
+    rule: UpdateRule, variables: Any, stored: tuple[ReplayState, ...], key: Array, games: Games = None
+) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Batch]]:
+    """This device's share of a minibatch: where its examples are, what they count, and how its frames are shifted.
+
+    Args:
+      rule: of the update.
+      variables: the student's.
+      stored: of all games.
+      key: of the update.
+      games: places of those to draw from, in order; None is all.
+
+    Returns:
+      arrays ``[K, share, ...]`` for each of K games, and what fetches the examples of any part of them along the second
+      axis. What an empty replay gives is not to be learnt from.
+    """
+    wanted = tuple(range(rule.num_games)) if games is None else games
+    places, corrections = draw_places(rule, variables, stored, key, games)
+    drawn: dict[str, Any] = {"places": jax.tree.map(lambda *parts: jnp.stack(parts), *places)}
+    if rule.weigh is not None or corrections is not None:
+        # All weights come before the first part of the minibatch: their mean is that of all of it.
+        weights = jnp.float32(1.0)
+        if rule.weigh is not None:
+            teacher_q = fetch_outputs(rule, [stored[game] for game in wanted], places)
+            weights = (
+                rule.weigh(teacher_q) if games is None else rule.weigh(spread(rule, teacher_q, games))[jnp.array(games)]
+            )
+        drawn["weights"] = normalised(weights if corrections is None else weights * corrections)
+    if rule.random_shift:
+        drawn["shifts"] = jnp.stack([place_shifts(rule, game, key) for game in wanted])
+
+    def fetch_drawn(part: dict[str, Any]) -> Batch:
+        batch = fetch_some(rule, stored, wanted, list(zip(*part["places"], strict=True)))
+        if rule.random_shift:
+            batch = jax.vmap(functools.partial(shifted, rule))(batch, part["shifts"])
+        return dataclasses.replace(batch, weights=part.get("weights"))
+
+    return drawn, fetch_drawn
 
 
 def draw_places(
@@ -73,8 +114,7 @@ def prioritise(
         return rule.loss(outputs, spread(rule, batch.teacher_q, games))[places]
     if rule.preference.by == "action_gap":
         return action_gap_weights(fetch_outputs(rule, stored, candidates), mask=jnp.asarray(rule.student.mask[:, None]))
-    batches = [fetch(rule, store, *places) for store, places in zip(stored, candidates, strict=True)]
-    batch = jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
+    batch = fetch_some(rule, stored, range(rule.num_games), candidates)
     # None of it is learnt from: the gradients are those of the chosen.
     outputs = rule.student.apply(lax.stop_gradient(variables), batch.observations)
     if rule.num_games == 1:
@@ -134,7 +174,7 @@ def fetch(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array) -> 
 
 
 @jax.named_scope("sample")
-def fetch_outputs(rule: UpdateRule, stored: tuple[ReplayState, ...], places: Sequence[tuple[Array, Array]]) -> Array:
+def fetch_outputs(rule: UpdateRule, stored: Sequence[ReplayState], places: Sequence[tuple[Array, Array]]) -> Array:
     """The teachers' outputs alone of what :func:`fetch` gives, ``[G, B, A]``."""
     each = []
     for store, (lanes, slots) in zip(stored, places, strict=True):

@@ -14,7 +14,6 @@ From the outside in:
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,9 +29,8 @@ from pd_jax.learner.by_game import gradients_by_game, products, shared_layers
 from pd_jax.learner.gradients import MeanLoss, mean_gradients
 from pd_jax.learner.minibatch import (
     apply_some,
-    draw_places,
+    draw_minibatch,
     fetch,
-    fetch_outputs,
     fetch_some,
     normalised,
     place,
@@ -138,27 +136,7 @@ def update_from_replay(
     if rule.adding is not None and not rule.adding.replays:
         assert games is not None
         return update_on_new(rule, state, stored, games, sample_key)
-    places, corrections = draw_places(rule, state.variables, stored, sample_key)
-
-    def fetch_all(places: Any) -> Batch:
-        # What an empty replay gives is not learnt from.
-        batches = [fetch(rule, store, *here) for store, here in zip(stored, zip(*places, strict=True), strict=True)]
-        return jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
-
-    drawn: dict[str, Any] = {"places": jax.tree.map(lambda *parts: jnp.stack(parts), *places)}
-    if rule.weigh is not None or corrections is not None:
-        # All weights come before the first part of the minibatch: their mean is that of all of it.
-        weights = jnp.float32(1.0) if rule.weigh is None else rule.weigh(fetch_outputs(rule, stored, places))
-        drawn["weights"] = normalised(weights if corrections is None else weights * corrections)
-    if rule.random_shift:
-        drawn["shifts"] = jnp.stack([place_shifts(rule, game, sample_key) for game in range(rule.num_games)])
-
-    def fetch_drawn(part: dict[str, Any]) -> Batch:
-        batch = fetch_all(part["places"])
-        if rule.random_shift:
-            batch = jax.vmap(functools.partial(shifted, rule))(batch, part["shifts"])
-        return dataclasses.replace(batch, weights=part.get("weights"))
-
+    drawn, fetch_drawn = draw_minibatch(rule, state.variables, stored, sample_key)
     return update_on_all(rule, state, drawn, games, fetch_drawn)
 
 
@@ -285,22 +263,7 @@ def update_on_new(
     """
     adding = rule.adding
     assert adding is not None
-    places, corrections = draw_places(rule, state.variables, stored, key, games)
-    drawn: dict[str, Any] = {"places": jax.tree.map(lambda *parts: jnp.stack(parts), *places)}
-    if rule.weigh is not None or corrections is not None:
-        weights = jnp.float32(1.0)
-        if rule.weigh is not None:
-            teacher_q = fetch_some(rule, stored, games, places).teacher_q
-            weights = rule.weigh(spread(rule, teacher_q, games))[jnp.array(games)]
-        drawn["weights"] = normalised(weights if corrections is None else weights * corrections)
-    if rule.random_shift:
-        drawn["shifts"] = jnp.stack([place_shifts(rule, game, key) for game in games])
-
-    def fetch_drawn(part: dict[str, Any]) -> Batch:
-        batch = fetch_some(rule, stored, games, list(zip(*part["places"], strict=True)))
-        if rule.random_shift:
-            batch = jax.vmap(functools.partial(shifted, rule))(batch, part["shifts"])
-        return dataclasses.replace(batch, weights=part.get("weights"))
+    drawn, fetch_drawn = draw_minibatch(rule, state.variables, stored, key, games)
 
     def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
         measures = measure_some(rule, variables, batch, games)
