@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pd_jax.config.sections import LossConfig, StudentConfig
@@ -54,6 +54,8 @@ def found(outputs: np.ndarray, target: float, mask: np.ndarray = ALL) -> tuple[f
 def test_the_teachers_policy_has_the_entropy_that_was_asked_for(
     seed: int, share: float, scale: float, offset: float
 ) -> None:
+    # Beside an offset float32 makes ties of outputs that are nearly equal; no temperature takes away their entropy.
+    assume(offset == 0.0 or share >= 0.01)
     outputs = outputs_of(seed, scale, offset * scale)
     target = share * np.log(ACTIONS)
     temperature, entropy = found(outputs, target)
