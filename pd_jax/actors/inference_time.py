@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import statistics
 import time
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pd_jax.environments.envpool import TimeStep
+from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
 from pd_jax.system.computing import computing
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
@@ -55,15 +58,15 @@ class InferenceProbe:
     """Times the decisions of a rollout alone. Changes nothing in the play, and asks no random numbers of it.
 
     Args:
-      policies: ``(apply, variables)`` of all that decide at every step.
-      observations: that they are shown, ``[L, ...]``; each decision sees them in another order of lanes, for XLA would
-        take what is always the same out of the loop.
+      policies: of all that decide at every step: the policy, its variables and its state.
+      timestep: that they are shown; each decision sees its observations in another order of lanes, for XLA would take
+        what is always the same out of the loop.
     """
 
-    def __init__(self, policies: tuple[tuple[PolicyApply, Any], ...], observations: Array) -> None:
-        applies, variables = zip(*policies, strict=True)
-        self._platform = platform_of(observations)
-        self._arguments = applies, variables, observations
+    def __init__(self, policies: tuple[tuple[PolicyApply | LanePolicy, Any, Any], ...], timestep: TimeStep) -> None:
+        all_policies, variables, states = zip(*policies, strict=True)
+        self._platform = platform_of(timestep.observations)
+        self._arguments = tuple(map(as_lane_policy, all_policies)), variables, states, timestep
         self._decide()
 
     def seconds(self) -> float:
@@ -149,10 +152,16 @@ class InferenceTimer:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decide(applies: tuple[PolicyApply, ...], variables: tuple[Any, ...], observations: Array) -> Array:
+def _decide(
+    policies: tuple[LanePolicy, ...], variables: tuple[Any, ...], states: tuple[Any, ...], timestep: TimeStep
+) -> Array:
     def once(_: Array, shift: Array) -> tuple[Array, Array]:
-        seen = jnp.roll(observations, shift, axis=0)
-        actions = [apply(own, seen).argmax(axis=-1) for apply, own in zip(applies, variables, strict=True)]
-        return shift, jnp.stack(actions)
+        seen = dataclasses.replace(timestep, observations=jnp.roll(timestep.observations, shift, axis=0))
+        key = jax.random.key(shift)
+        decided = (
+            policy.decide(own, seen, state, key)[0]
+            for policy, own, state in zip(policies, variables, states, strict=True)
+        )
+        return shift, jnp.stack([outputs.argmax(axis=-1) for outputs in decided])
 
     return lax.scan(once, jnp.int32(0), jnp.arange(_DECISIONS))[1]

@@ -16,6 +16,7 @@ from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import Task
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.teachers import Committee, Teacher
 from pd_jax.teachers.committee import CommitteeNetwork, Fault, read_faults
@@ -52,7 +53,7 @@ class LivePlay:
         rollout_length: int,
         epsilon: float,
         seed: int,
-        student: PolicyApply | None = None,
+        student: PolicyApply | LanePolicy | None = None,
         device: jax.Device | None = None,
     ) -> None:
         self.num_lanes = env.num_lanes
@@ -69,10 +70,10 @@ class LivePlay:
         self._epsilon = epsilon
         stepping = stepping_options(env.stepping, device.platform if device else None, env.backend)
         self._environment = Environment(task, env.num_lanes, seed, **env.environment_options(), **stepping)
-        self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed)))
         network = teacher.network
-        apply = network.report if isinstance(network, CommitteeNetwork) else network.apply
-        self._rollout = rollout.make_rollout(self._environment, apply, rollout_length, student=student)
+        self._apply = network.report if isinstance(network, CommitteeNetwork) else network.apply
+        self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed), self._apply, student))
+        self._rollout = rollout.make_rollout(self._environment, self._apply, rollout_length, student=student)
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended."""
@@ -122,10 +123,11 @@ class LivePlay:
         """What times the decisions of the play alone; None for a function of the user's, which only the play calls."""
         if self._teacher.metadata.source_format == "function":
             return None
-        policies = [(self._teacher.network.apply, self._variables)]
+        lanes = self._lanes
+        policies = [(self._apply, self._variables, lanes.policy_state)]
         if self._student is not None and self._acting is not None:
-            policies.append((self._student, self._acting.variables))
-        return InferenceProbe(tuple(policies), self._lanes.timestep.observations)
+            policies.append((self._student, self._acting.variables, lanes.student_state))
+        return InferenceProbe(tuple(policies), lanes.timestep)
 
     def note_inference(self, seconds: float) -> None:
         """Sets the share of inference in the play's time, where one decision takes so many seconds."""

@@ -20,6 +20,7 @@ from jax import Array, lax
 
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, Received, TimeStep, frames_first, frames_last
 from pd_jax.networks.greedy import epsilon_greedy
+from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
 from pd_jax.types import LaneRange, PolicyApply, Trajectory
 
 
@@ -32,12 +33,16 @@ class LaneState:
       timestep: the last one of every lane.
       statistics: return and length of every lane's current game.
       key: PRNG key of the exploration.
+      policy_state: of the policy that labels, as `pd_jax.networks.lane_policy` has it; None of one without.
+      student_state: of the student that may act; as long as none acts, it stands still.
     """
 
     handle: Array
     timestep: TimeStep
     statistics: EpisodeStatistics
     key: Array
+    policy_state: Any = None
+    student_state: Any = None
 
 
 @flax.struct.dataclass
@@ -62,12 +67,18 @@ class ActingStudent:
     share: Array | float
 
 
-def start(environment: Environment, key: Array) -> LaneState:
+def start(
+    environment: Environment,
+    key: Array,
+    policy: PolicyApply | LanePolicy | None = None,
+    student: PolicyApply | LanePolicy | None = None,
+) -> LaneState:
     """Resets every lane.
 
     Args:
       environment: the lanes.
       key: PRNG key of the exploration.
+      policy, student: that are to play, if they have a state.
 
     Returns:
       what the first rollout goes on from.
@@ -75,7 +86,8 @@ def start(environment: Environment, key: Array) -> LaneState:
     handle, timestep = environment.reset()
     # Made by NumPy: JAX would compile each of them.
     none = np.zeros(environment.num_lanes, np.float32), np.zeros(environment.num_lanes, np.int32)
-    return LaneState(handle, timestep, EpisodeStatistics(*jax.device_put(none)), key)
+    states = (None if each is None else as_lane_policy(each).start(environment.num_lanes) for each in (policy, student))
+    return LaneState(handle, timestep, EpisodeStatistics(*jax.device_put(none)), key, *jax.device_put(tuple(states)))
 
 
 def mix(
@@ -103,42 +115,50 @@ def mix(
 
 
 def act(
-    apply: PolicyApply,
+    policy: PolicyApply | LanePolicy,
     variables: Any,
     state: LaneState,
     epsilon: Array | float,
-    student: PolicyApply | None = None,
+    student: PolicyApply | LanePolicy | None = None,
     acting: ActingStudent | None = None,
     lanes: LaneRange | None = None,
-) -> tuple[Array, Array, Array]:
-    """One decision of every lane: ``(actions int32 [L], q float32 [L, A], next key)``.
+) -> tuple[Array, Array, LaneState]:
+    """One decision of every lane: ``(actions int32 [L], outputs float32 [L, A], state)``.
 
-    ``q`` is always what ``apply`` gives; the actions are those of ``student`` where it is ``acting``. If the state is
-    of some lanes only, ``lanes`` says which.
+    ``outputs`` is always what ``policy`` gives; the actions are those of ``student`` where it is ``acting``. The state
+    is that of before, with the next key and what the policies have in mind after the decision. If the state is of some
+    lanes only, ``lanes`` says which.
     """
     key, action_key = jax.random.split(state.key)
+    # Beside the two keys that epsilon_greedy splits off, which stay what they are without a student and its senses:
+    # folding in 0 or 1 would give those very keys.
+    share_key, policy_key, student_key = (jax.random.fold_in(action_key, number) for number in (2, 3, 4))
     with jax.named_scope("inference"):
-        q_values = outputs = apply(variables, state.timestep.observations)
+        q_values, policy_state = as_lane_policy(policy).decide(
+            variables, state.timestep, state.policy_state, policy_key
+        )
+    outputs, student_state = q_values, state.student_state
     if student is not None and acting is not None:
-        # Beside the two keys that epsilon_greedy splits off, which stay what they are without a student: folding in 0
-        # or 1 would give those very keys.
-        share_key = jax.random.fold_in(action_key, 2)
         with jax.named_scope("inference"):
-            student_outputs = student(acting.variables, state.timestep.observations)
+            student_outputs, student_state = as_lane_policy(student).decide(
+                acting.variables, state.timestep, state.student_state, student_key
+            )
         outputs = mix(share_key, q_values, student_outputs, acting.share, lanes)
-    return epsilon_greedy(action_key, outputs, epsilon, lanes), q_values, key
+    decided = dataclasses.replace(state, key=key, policy_state=policy_state, student_state=student_state)
+    return epsilon_greedy(action_key, outputs, epsilon, lanes), q_values, decided
 
 
-def advance(state: LaneState, handle: Array, timestep: TimeStep, key: Array) -> tuple[LaneState, FinishedEpisodes]:
+def advance(state: LaneState, handle: Array, timestep: TimeStep) -> tuple[LaneState, FinishedEpisodes]:
     """The lanes' state after ``timestep``, and which games it ended."""
     statistics = state.statistics.update(timestep, state.timestep.game_over)
     finished = FinishedEpisodes(timestep.game_over, statistics.returns, statistics.lengths)
-    return LaneState(handle, timestep, statistics, key), finished
+    return dataclasses.replace(state, handle=handle, timestep=timestep, statistics=statistics), finished
 
 
 Record = Callable[[LaneState, Array, Array, TimeStep], Any]
 """``(before, actions, q_values, after) -> record`` of one step of play, traced: the state before, what was decided, and
-what came of it. A record is a pytree of arrays ``[L, ...]``."""
+what came of it. The state before shows what was decided on; its key and the policies' states are those of after the
+decision. A record is a pytree of arrays ``[L, ...]``."""
 
 
 class Unroll(Protocol):
@@ -153,11 +173,11 @@ class Unroll(Protocol):
 
 def make_unroll(
     environment: Environment,
-    apply: PolicyApply,
+    apply: PolicyApply | LanePolicy,
     num_steps: int,
     record: Record,
     *,
-    student: PolicyApply | None = None,
+    student: PolicyApply | LanePolicy | None = None,
 ) -> Unroll:
     """Builds ``unroll(variables, state, epsilon, acting) -> (state, records, finished)`` over ``num_steps`` steps.
 
@@ -179,10 +199,10 @@ def make_unroll(
     def step(
         variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
     ) -> tuple[LaneState, tuple[Any, FinishedEpisodes]]:
-        actions, q_values, key = act(apply, variables, state, epsilon, student, acting)
+        actions, q_values, decided = act(apply, variables, state, epsilon, student, acting)
         handle, timestep = environment.step(state.handle, actions, state.timestep)
-        next_state, finished = advance(state, handle, timestep, key)
-        return next_state, (record(state, actions, q_values, timestep), finished)
+        next_state, finished = advance(decided, handle, timestep)
+        return next_state, (record(decided, actions, q_values, timestep), finished)
 
     def unroll(
         variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None = None
@@ -198,16 +218,15 @@ class _Decided:
     """A group of lanes that has decided and is about to be stepped; donated from one step to the next.
 
     Attributes:
-      state: of its lanes, with the frames of the stacks in front, as EnvPool gives them: turned, they would be written
-        down once more.
-      actions, q_values, key: of the decision, as from :func:`act`.
+      state: of its lanes after the decision, with the frames of the stacks in front, as EnvPool gives them: turned,
+        they would be written down once more.
+      actions, q_values: of the decision, as from :func:`act`.
       steps: int32 scalar, how many steps there were before.
     """
 
     state: LaneState
     actions: Array
     q_values: Array
-    key: Array
     steps: Array
 
 
@@ -226,10 +245,10 @@ class HostUnroll:
     def __init__(
         self,
         environment: Environment,
-        apply: PolicyApply,
+        apply: PolicyApply | LanePolicy,
         num_steps: int,
         record: Record,
-        student: PolicyApply | None,
+        student: PolicyApply | LanePolicy | None,
     ) -> None:
         self._environment = environment
         self._apply = apply
@@ -284,8 +303,10 @@ class HostUnroll:
             state,
             timestep=jax.tree.map(lanes.of, state.timestep),
             statistics=jax.tree.map(lanes.of, state.statistics),
+            policy_state=jax.tree.map(lanes.of, state.policy_state),
+            student_state=jax.tree.map(lanes.of, state.student_state),
         )
-        actions, q_values, key = act(self._apply, variables, own, epsilon, self._student, acting, lanes)
+        actions, q_values, own = act(self._apply, variables, own, epsilon, self._student, acting, lanes)
         # Only shapes are looked at, and the time step after it looks like the one before.
         shapes = jax.eval_shape(self._record, own, actions, q_values, own.timestep)
         records = jax.tree.map(lambda leaf: jnp.zeros((self._num_steps, *leaf.shape), leaf.dtype), shapes)
@@ -293,7 +314,7 @@ class HostUnroll:
         shape = (self._num_steps, len(actions))
         finished = FinishedEpisodes(jnp.zeros(shape, bool), empty.returns.reshape(shape), empty.lengths.reshape(shape))
         steps = jnp.zeros((), jnp.int32)
-        return _Decided(_turn(own, frames_first), actions, q_values, key, steps), (records, finished)
+        return _Decided(_turn(own, frames_first), actions, q_values, steps), (records, finished)
 
     def _next_decision(
         self,
@@ -307,14 +328,14 @@ class HostUnroll:
     ) -> tuple[_Decided, _Kept]:
         state, records, finished = self._settle(decided, kept, received)
         lanes = self._environment.groups[group]
-        actions, q_values, key = act(self._apply, variables, state, epsilon, self._student, acting, lanes)
-        return _Decided(_turn(state, frames_first), actions, q_values, key, decided.steps + 1), (records, finished)
+        actions, q_values, state = act(self._apply, variables, state, epsilon, self._student, acting, lanes)
+        return _Decided(_turn(state, frames_first), actions, q_values, decided.steps + 1), (records, finished)
 
     def _settle(self, decided: _Decided, kept: _Kept, received: Received) -> tuple[LaneState, Any, FinishedEpisodes]:
         """The lanes after the step, and the records with that of the step."""
         before = _turn(decided.state, frames_last)
         timestep = self._environment.timestep(received, before.timestep.is_last)
-        state, finished = advance(before, before.handle, timestep, decided.key)
+        state, finished = advance(before, before.handle, timestep)
         record = self._record(before, decided.actions, decided.q_values, timestep)
 
         def put(all_steps: Array, one: Array) -> Array:
@@ -329,11 +350,10 @@ class HostUnroll:
     ) -> tuple[LaneState, Any, FinishedEpisodes]:
         """The groups side by side."""
         states, records, finished = zip(*played, strict=True)
-        timestep, statistics = jax.tree.map(
-            lambda *leaves: jnp.concatenate(leaves), *[(state.timestep, state.statistics) for state in states]
-        )
+        by_lane = ("timestep", "statistics", "policy_state", "student_state")
+        parts = ({name: getattr(state, name) for name in by_lane} for state in states)
         # Every group has the keys of all.
-        state = dataclasses.replace(states[0], timestep=timestep, statistics=statistics)
+        state = dataclasses.replace(states[0], **jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts))
         side_by_side = functools.partial(jax.tree.map, lambda *leaves: jnp.concatenate(leaves, axis=1))
         return state, side_by_side(*records), side_by_side(*finished)
 
@@ -357,7 +377,11 @@ def _record(before: LaneState, actions: Array, q_values: Array, after: TimeStep)
 
 
 def make_rollout(
-    environment: Environment, apply: PolicyApply, num_steps: int, *, student: PolicyApply | None = None
+    environment: Environment,
+    apply: PolicyApply | LanePolicy,
+    num_steps: int,
+    *,
+    student: PolicyApply | LanePolicy | None = None,
 ) -> Unroll:
     """Builds ``rollout(variables, state, epsilon, acting) -> (state, trajectory, finished)``.
 

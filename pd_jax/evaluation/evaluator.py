@@ -15,6 +15,7 @@ from pd_jax.actors import rollout
 from pd_jax.environments.envpool import Environment, TimeStep, frames_first, frames_last
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.system.computing import computing
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
@@ -64,7 +65,8 @@ class Evaluator:
 
     Args:
       task: what to play.
-      apply: ``(variables, observations) -> [L, actions]``; it is compiled once for all evaluators that share it.
+      apply: ``(variables, observations) -> [L, actions]``, or a policy with a state for every lane; it is compiled once
+        for all evaluators that share it.
       episodes: games wanted, at least 1.
       num_lanes: games played side by side, at least 1; no more than ``episodes`` are used.
       epsilon: chance of a random action, 0.05 in the paper.
@@ -81,7 +83,7 @@ class Evaluator:
     def __init__(
         self,
         task: Task,
-        apply: PolicyApply,
+        apply: PolicyApply | LanePolicy,
         *,
         episodes: int = 30,
         num_lanes: int = 10,
@@ -143,7 +145,7 @@ class Evaluator:
           its games.
         """
         environment = Environment(self.task, self.num_lanes, self.seed, stepping="host", **self._options)
-        state = rollout.start(environment, jax.random.key(self.seed))
+        state = rollout.start(environment, jax.random.key(self.seed), self._apply)
         timestep, state = state.timestep, without_observations(state)
         is_last: Any = np.zeros(self.num_lanes, bool)
         moved = np.ones(self.num_lanes, bool)
@@ -188,7 +190,7 @@ def evaluate(
 ) -> EpisodeScores: ...
 @overload
 def evaluate(
-    policy: PolicyApply,
+    policy: PolicyApply | LanePolicy,
     variables: Any,
     task: Task,
     *,
@@ -202,7 +204,7 @@ def evaluate(
 ) -> EpisodeScores: ...
 @computing()
 def evaluate(
-    policy: GreedyPolicy | PolicyApply,
+    policy: GreedyPolicy | PolicyApply | LanePolicy,
     variables: Any = None,
     task: Task | None = None,
     *,
@@ -217,8 +219,8 @@ def evaluate(
     """Scores one policy: :class:`Evaluator` in one call.
 
     Args:
-      policy: a teacher or a student; or a function ``(variables, observations [L, ...]) -> [L, actions]``, which is
-        given its variables and a task, too.
+      policy: a teacher or a student; or a function ``(variables, observations [L, ...]) -> [L, actions]``, or a policy
+        with a state for every lane, which is given its variables and a task, too.
       variables: the function's.
       task: what the function plays.
       episodes: games wanted, at least 1; rounded up to the same number for every lane.
@@ -241,15 +243,16 @@ def evaluate(
 
         pd_jax.evaluate(pd_jax.load_student("runs/cartpole"), episodes=30).returns.mean()
     """
+    own: PolicyApply | LanePolicy
     if isinstance(policy, GreedyPolicy):
-        apply, variables, task = policy.apply, policy.variables, policy.task
+        own, variables, task = policy.apply, policy.variables, policy.task
     else:
-        apply = policy
+        own = policy
     if task is None:
         raise TypeError("evaluate() takes a teacher, a student, or a function with its variables and a task")
     evaluator = Evaluator(
         task,
-        apply,
+        own,
         episodes=episodes,
         num_lanes=num_lanes,
         epsilon=epsilon,
@@ -264,16 +267,16 @@ def evaluate(
 # their first seed again.
 @functools.partial(jax.jit, static_argnames="apply")
 def settle_and_act(
-    apply: PolicyApply, variables: Any, state: rollout.LaneState, timestep: TimeStep, epsilon: float
+    apply: PolicyApply | LanePolicy, variables: Any, state: rollout.LaneState, timestep: TimeStep, epsilon: float
 ) -> tuple[rollout.LaneState, Array, rollout.FinishedEpisodes]:
     """Takes in what the lanes show, and decides what they do next.
 
     ``state`` has no observations, and those of ``timestep`` have their frames in front.
     """
     timestep = dataclasses.replace(timestep, observations=frames_last(timestep.observations))
-    state, finished = rollout.advance(state, state.handle, timestep, state.key)
-    actions, _, key = rollout.act(apply, variables, state, epsilon)
-    return dataclasses.replace(without_observations(state), key=key), actions, finished
+    state, finished = rollout.advance(state, state.handle, timestep)
+    actions, _, state = rollout.act(apply, variables, state, epsilon)
+    return without_observations(state), actions, finished
 
 
 def _step(

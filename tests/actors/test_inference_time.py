@@ -15,6 +15,7 @@ from pd_jax.actors.inference_time import InferenceProbe, InferenceTimer, Rollout
 from pd_jax.actors.live import LivePlay
 from pd_jax.actors.rollout import ActingStudent
 from pd_jax.config.sections import OneGameEnvConfig
+from pd_jax.environments.envpool import TimeStep
 from pd_jax.teachers import from_function, load
 from pd_jax.types import Trajectory
 from support.platforms import TracedPolicy, make_tpu_the_default
@@ -30,6 +31,11 @@ def test_the_usual_rollout_is_none_of_those_that_compile() -> None:
     assert (play.usual_seconds, play.seconds) == (2.0, 38.0)
 
 
+def showing(observations: jax.Array) -> TimeStep:
+    flags = jnp.zeros(len(observations), bool)
+    return TimeStep(observations, jnp.zeros(len(observations)), flags, flags, flags, flags)
+
+
 def test_a_probe_times_every_decision_of_all_who_decide() -> None:
     calls: list[int] = []
 
@@ -43,7 +49,7 @@ def test_a_probe_times_every_decision_of_all_who_decide() -> None:
 
     # Not the same function twice: XLA would call it once for both.
     other = lambda variables, observations: slow(variables, observations + 1.0)  # noqa: E731
-    seconds = InferenceProbe(((slow, {}), (other, {})), jnp.zeros((3, 2))).seconds()
+    seconds = InferenceProbe(((slow, {}, None), (other, {}, None)), showing(jnp.zeros((3, 2)))).seconds()
     assert 0.02 <= seconds < 0.2, "two of a hundredth each, in each decision"
     assert set(calls) == {3}
 
@@ -53,7 +59,7 @@ def test_a_probe_decides_as_the_play_on_its_device_does(monkeypatch: pytest.Monk
     for device, platform in ((jax.devices("cpu")[0], "cpu"), (None, "tpu")):
         told = TracedPolicy()
         observations = jnp.zeros((2, 4)) if device is None else jax.device_put(np.zeros((2, 4), np.float32), device)
-        assert InferenceProbe(((told, told.variables(device)),), observations).seconds() > 0.0
+        assert InferenceProbe(((told, told.variables(device), None),), showing(observations)).seconds() > 0.0
         assert told.platforms == {platform}
 
 

@@ -226,6 +226,58 @@ def test_a_mixture_plays_the_same_games_in_jit_and_from_the_host(random_policy):
         np.testing.assert_allclose(trajectory.teacher_q, host.teacher_q, atol=1e-5)
 
 
+@dataclasses.dataclass(frozen=True)
+class CountsSteps:
+    """Remembers how many steps of its episode it has seen, and what it saw; gives both as its outputs."""
+
+    def start(self, num_lanes: int) -> Any:
+        return {"steps": np.zeros(num_lanes, np.int32), "seen": np.zeros((num_lanes, 4), np.float32)}
+
+    def decide(self, variables: Any, timestep: TimeStep, state: Any, key: Any) -> tuple[Any, Any]:
+        steps = jnp.where(timestep.is_first, 1, state["steps"] + 1)
+        seen = jnp.where(timestep.is_first[:, None], 0.0, state["seen"]) + timestep.observations
+        return jnp.stack([steps * variables, seen.sum(axis=1)], axis=1), {"steps": steps, "seen": seen}
+
+
+def remembered(groups: int | None) -> Any:
+    """Play of two policies that remember, in rollouts of 12 steps: in jit, or from the host in groups."""
+    stepping: dict[str, Any] = {} if groups is None else {"stepping": "host", "num_groups": groups}
+    environment = Environment(get_task("cartpole"), 6, seed=3, **stepping)
+    policy = student = CountsSteps()
+    play = rollout.make_rollout(environment, policy, 12, student=student)
+    state = rollout.start(environment, jax.random.key(1), policy, student)
+    acting = rollout.ActingStudent(jnp.float32(2.0), 0.5)
+    trajectories = []
+    for _ in range(4):
+        state, trajectory, _ = play(jnp.float32(1.0), state, 0.3, acting)
+        trajectories.append(trajectory)
+    jax.block_until_ready((state, trajectories))
+    environment.close()
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *trajectories), state
+
+
+def test_what_policies_remember_goes_from_rollout_to_rollout_and_ends_with_the_episode() -> None:
+    played, state = remembered(None)
+    assert played.is_first.sum() > 6, "episodes have ended"
+    counted, seen = np.zeros(6, int), np.zeros((6, 4))
+    for step, is_first in enumerate(played.is_first):
+        counted = np.where(is_first, 1, counted + 1)
+        seen = np.where(is_first[:, None], 0.0, seen) + played.observations[step]
+        np.testing.assert_array_equal(played.teacher_q[step, :, 0], counted)
+        np.testing.assert_allclose(played.teacher_q[step, :, 1], seen.sum(axis=1), rtol=1e-4, atol=1e-4)
+    for own in (state.policy_state, state.student_state):
+        np.testing.assert_array_equal(own["steps"], counted)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_what_policies_remember_is_the_same_from_the_host(groups: int) -> None:
+    played, state = remembered(groups)
+    wanted, wanted_state = remembered(None)
+    for field in ("observations", "actions", "is_first", "teacher_q"):
+        np.testing.assert_array_equal(getattr(played, field), getattr(wanted, field), err_msg=field)
+    jax.tree.map(np.testing.assert_array_equal, state.student_state, wanted_state.student_state)
+
+
 def test_whoever_acts_is_drawn_for_every_lane_and_step_and_explores_like_the_other():
     lanes, steps, share, epsilon = 500, 40, 0.3, 0.5
     environment_state = jnp.zeros(lanes)
@@ -239,8 +291,7 @@ def test_whoever_acts_is_drawn_for_every_lane_and_step_and_explores_like_the_oth
     counts, both, previous = np.zeros(3), np.zeros((2, 2)), None
     state = rollout.LaneState(jnp.zeros(()), nothing, EpisodeStatistics.zeros(lanes), jax.random.key(5))
     for _ in range(steps):
-        actions, labels, key = rollout.act(policy, outputs["teacher"], state, epsilon, policy, acting)
-        state = dataclasses.replace(state, key=key)
+        actions, labels, state = rollout.act(policy, outputs["teacher"], state, epsilon, policy, acting)
         assert (np.asarray(labels) == [1.0, 0.0, 0.0]).all()
         students = np.asarray(rollout.act(policy, outputs["teacher"], state, 0.0, policy, acting)[0])
         counts += np.bincount(np.asarray(actions), minlength=3)
