@@ -165,7 +165,9 @@ def format_percent(percent: float | None) -> str:
 def print_distillation(summary: Summary, out: str, *, file: TextIO | None = None) -> None:
     """Prints what ``pd-jax distill`` made: the table, and what is in the run's directory ``out``."""
     print_summary(summary, file=file)
-    files = "summary.json, report.html, progress.png, metrics.jsonl, tb/, checkpoints/"
+    # Those of committees and of games that pull against each other are drawn for some runs only.
+    drawn = sorted(path.name for path in Path(out).glob("*.png"))
+    files = ", ".join(["summary.json", "report.html", *drawn, "metrics.jsonl", "tb/", "checkpoints/"])
     print(f"{Path(out)}: {files}", file=file or sys.stdout)
 
 

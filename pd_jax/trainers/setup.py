@@ -31,6 +31,7 @@ from pd_jax.runs.start import goes_on, saved_steps
 from pd_jax.runs.students import load_teacher
 from pd_jax.runs.trackers import check_trackers
 from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.progress import print_warning
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_is_one, check_protocol
 from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
@@ -51,6 +52,10 @@ _MAY_CHANGE = frozenset(
     | {"evaluation", "init_from"}
 )
 """What a resumed run may set anew: how long it goes on, how fast it learns and how it is scored."""
+
+
+_MOSTLY_RANDOM = 0.5
+"""Share of random actions from which on hardly anything is left of a start's own play."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +234,11 @@ def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Teacher | N
     # A file of several games is the same weights for each of them.
     teacher = load_teacher(config.init_from, tasks[0].name)
     _check_start(teacher, config, tasks)
+    if (epsilon := config.learning.epsilon_start) >= _MOSTLY_RANDOM:
+        print_warning(
+            f"{config.algorithm}.epsilon_start: {epsilon:g} has the play begin at random, not as {config.init_from} "
+            "plays; a small one, such as 0.05, goes on from what it can do"
+        )
     return teacher
 
 

@@ -181,10 +181,11 @@ def check_curve(summary: dict[str, Any], lines: list[dict[str, Any]]) -> None:
     ids=["pqn", "dqn"],
 )
 def test_training_starts_from_another_teachers_weights(
-    settings: dict[str, Any], short_run: Path, tmp_path: Path
+    settings: dict[str, Any], short_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = short_run / "teacher.safetensors"
     succeed("train-teacher", settings | {"init-from": source, "seed": 9, "out": tmp_path / "run"})
+    assert "epsilon_start: 1 has the play begin at random" in capfd.readouterr().err
     before, _ = read_teacher(source)
     after, _ = read_teacher(tmp_path / "run" / "teacher.safetensors")
     # The rate is too small for anything to show: what comes out is what went in.
