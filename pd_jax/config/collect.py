@@ -29,6 +29,9 @@ class CollectConfig(ProtocolSettings, CommandConfig):
     """Name or EnvPool id of the game; None is the teacher's."""
     steps: Count = 540_000
     """Control steps to record in all lanes together, rounded up to whole rollouts."""
+    minari: PathText | None = None
+    """Directory of a Minari dataset of the game, whose play is recorded with the teacher's outputs in the place of the
+    teacher's own play; needs the extra minari."""
     epsilon: Probability = 0.05
     """Chance of a random action in the teacher's play."""
     rollout_length: Count = 32
@@ -37,15 +40,23 @@ class CollectConfig(ProtocolSettings, CommandConfig):
     env: OneGameEnvConfig = dataclasses.field(default_factory=OneGameEnvConfig)
 
     @property
+    def steps_per_rollout(self) -> int:
+        """Control steps of a rollout in all lanes together."""
+        return self.env.num_lanes * self.rollout_length
+
+    @property
     def num_rollouts(self) -> int:
         """Rollouts that give at least ``steps``."""
-        return math.ceil(self.steps / (self.env.num_lanes * self.rollout_length))
+        return math.ceil(self.steps / self.steps_per_rollout)
 
     def idle(self) -> Iterator[Idle]:
         because = "teacher" if self.game is None else "game"
         yield from idle_atari([self.game or self.teacher], because, ATARI_KEYS)
         yield from idle_credibility(self.credibility, (self.teacher,))
         yield from idle_backend(self)
+        if self.minari is not None:
+            for key in ("epsilon", "env.max_episode_steps", "env.stepping"):
+                yield Idle(key, "minari", "is a setting of live play, and minari has play that is there already")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from game_conflicts(self.game)

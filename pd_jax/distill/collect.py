@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from pd_jax.actors.live import LivePlay
+from pd_jax.actors.minari import MinariEpisodes, MinariPlay, read_minari
 from pd_jax.config.collect import CollectConfig
 from pd_jax.config.loading import to_mapping
 from pd_jax.environments.ale import check_backend
@@ -64,9 +65,13 @@ def collect(
     check_protocol(teacher, config)
     check_backend(config.env.backend, task)
     config = dataclasses.replace(config, game=task.name)
+    episodes = None if config.minari is None else read_minari(config.minari, task)
+    if episodes is not None:
+        available = _minari_play(config, task, teacher, episodes).num_rollouts
+        config = dataclasses.replace(config, epsilon=0.0, steps=min(config.steps, available * config.steps_per_rollout))
     memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))
     memory.check()
-    header = _header(config, task, teacher)
+    header = _header(config, task, teacher, episodes)
     is_local = "://" not in config.out
     if is_local:
         _check_not_shorter(config, header)
@@ -85,7 +90,7 @@ def collect(
         if is_local and not writer.header.complete:
             # It says what is recorded so far.
             (Path(config.out) / LINEAGE_NAME).unlink(missing_ok=True)
-        _record(config, task, teacher, writer, progress, interrupts)
+        _record(config, task, teacher, episodes, writer, progress, interrupts)
         header = writer.header
         if is_local and not (Path(config.out) / LINEAGE_NAME).exists():
             parents = teacher_parents(teacher, config.out, game=task.name)
@@ -108,7 +113,20 @@ def _check_not_shorter(config: CollectConfig, header: DatasetHeader) -> None:
             )
 
 
-def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeader:
+def _minari_play(
+    config: CollectConfig, task: Task, teacher: Teacher, episodes: MinariEpisodes, begin: int = 0
+) -> MinariPlay:
+    return MinariPlay(
+        episodes,
+        teacher,
+        task,
+        num_lanes=config.env.num_lanes,
+        rollout_length=config.rollout_length,
+        begin=begin,
+    )
+
+
+def _header(config: CollectConfig, task: Task, teacher: Teacher, episodes: MinariEpisodes | None) -> DatasetHeader:
     return DatasetHeader(
         task=task.name,
         env_id=task.env_id,
@@ -121,7 +139,7 @@ def _header(config: CollectConfig, task: Task, teacher: Teacher) -> DatasetHeade
         teacher_output=teacher.metadata.output,
         epsilon=config.epsilon,
         seed=config.seed,
-        environment=_environment(config, task),
+        environment=_environment(config, task) if episodes is None else {"minari": episodes.dataset},
         chunk_length=config.rollout_length,
         planned_steps=config.num_rollouts * config.rollout_length,
         teacher_score=teacher.metadata.evaluation or None,
@@ -145,6 +163,7 @@ def _record(
     config: CollectConfig,
     task: Task,
     teacher: Teacher,
+    episodes: MinariEpisodes | None,
     writer: DatasetWriter,
     progress: Progress,
     interrupts: Interrupts,
@@ -152,18 +171,25 @@ def _record(
     num_lanes, length = config.env.num_lanes, config.rollout_length
     recorded, planned = writer.header.steps, writer.header.planned_steps
     if recorded:
-        progress.print(f"resumed at step {recorded * num_lanes:,}, with fresh episodes")
+        fresh = ", with fresh episodes" if episodes is None else ""
+        progress.print(f"resumed at step {recorded * num_lanes:,}{fresh}")
     meter = progress.add("steps", planned * num_lanes, completed=recorded * num_lanes)
     if recorded >= planned:
         return
-    play = LivePlay(
-        teacher,
-        task,
-        config.env,
-        rollout_length=length,
-        epsilon=config.epsilon,
-        seed=fresh_seed(config.seed, recorded * num_lanes),
-    )
+    play: LivePlay | MinariPlay
+    if episodes is not None:
+        play = _minari_play(config, task, teacher, episodes, recorded // length)
+        if play.num_left_out and planned == play.num_rollouts * length:
+            progress.print(f"{play.num_left_out:,} of {episodes.num_steps:,} steps do not fill a rollout of all lanes")
+    else:
+        play = LivePlay(
+            teacher,
+            task,
+            config.env,
+            rollout_length=length,
+            epsilon=config.epsilon,
+            seed=fresh_seed(config.seed, recorded * num_lanes),
+        )
     try:
         for trajectory in play.rollouts((planned - recorded) // length):
             writer.append(jax.tree.map(np.asarray, trajectory))

@@ -31,6 +31,7 @@ UNLOCKS = {
     "hub": "teachers from the Hugging Face Hub",
     "ale": "env.backend: ale, another build of Atari's emulator",
     "export": "export to ONNX and StableHLO, and running it",
+    "minari": "recorded play of others, as Minari keeps it",
     "monitor": "monitor's test of Page and Hinkley",
     "video": "MP4 files of play",
     "trackio": "tracking runs with Trackio",
