@@ -7,6 +7,7 @@ while EnvPool steps one of them, a device decides for another. ale-py can stand 
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +18,10 @@ import numpy as np
 from jax import Array
 
 from pd_jax.environments.ale import AlePool
-from pd_jax.environments.in_jit import InJit
+from pd_jax.environments.in_jit import InJit, Widths, widths_of
 from pd_jax.environments.loaded import envpool
 from pd_jax.environments.screens import SCREEN_SHAPE
+from pd_jax.environments.spaces import leaves_of, register
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.system.cores import is_confined, usable_cores
@@ -69,6 +71,19 @@ def frames_first(observations: Any) -> Any:
 def frames_last(observations: Any) -> Any:
     """Stacks ``[L, 4, H, W]`` as policies see them, ``[L, H, W, 4]``; vectors as they are."""
     return observations.transpose(0, 2, 3, 1) if observations.ndim == 4 else observations
+
+
+def flatten(observations: Any, task: Task) -> Any:
+    """A batch of observations as EnvPool gives them, or such vectors, as vectors of float32 ``[L, D]``."""
+    if not hasattr(observations, "items"):
+        flat = observations.reshape(observations.shape[0], math.prod(observations.shape[1:]))
+        return flat.astype(np.float32)
+    parts = dict(leaves_of(observations))
+    # EnvPool's dict need not have the order of its specification.
+    ordered = [parts[name] for name, _ in task.components] if task.components else list(parts.values())
+    is_numpy = all(isinstance(part, np.ndarray) for part in ordered)
+    vectors = [part.reshape(part.shape[0], math.prod(part.shape[1:])).astype(np.float32) for part in ordered]
+    return np.concatenate(vectors, axis=1) if is_numpy else jnp.concatenate(vectors, axis=1)
 
 
 @flax.struct.dataclass
@@ -180,6 +195,8 @@ class Environment:
             raise ValueError(f"backend must be 'envpool', or 'ale' from the host, got {backend!r} and {stepping!r}")
         if shows == "colours" and (backend == "ale" or task.kind != "atari"):
             raise ValueError(f"colours are EnvPool's, of games of Atari; got {backend!r} and {task.name}")
+        if backend == "envpool":
+            register(task.env_id)
         self.task = task
         self.num_lanes = num_lanes
         self.stepping = stepping
@@ -249,18 +266,21 @@ class Environment:
         self.ram: np.ndarray | None = None
         self._in_jit: InJit | None = None
         self._in_jit_elsewhere: Any = None
+        self._width: Widths | None = None
         if stepping == "jit":
             (pool,) = self._pools
             if target_platform() == "cpu":
                 self._in_jit = InJit(pool)
                 self.handle = self._in_jit.handle
             else:
-                self.handle, _, _, self._in_jit_elsewhere = pool.xla()
+                self._width = widths_of(pool)
+                with self._width:
+                    self.handle, _, _, self._in_jit_elsewhere = pool.xla()
 
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
         shown = [pool.reset() for pool in self._pools]
-        observations = np.concatenate([seen for seen, _ in shown])
+        observations = np.concatenate([self._stacks_last(seen) for seen, _ in shown])
         self.lives, self.ram = (
             np.concatenate([info[name] for _, info in shown]) if all(name in info for _, info in shown) else None
             for name in ("lives", "ram")
@@ -268,7 +288,7 @@ class Environment:
         # One array for each field: callers may donate them all. Made by NumPy: JAX would compile each of them.
         count = self.num_lanes
         fields: dict[str, Any] = {
-            "observations": self._stacks_last(observations),
+            "observations": observations,
             "rewards": np.zeros(count, np.float32),
             "is_first": np.ones(count, bool),
             "terminated": np.zeros(count, bool),
@@ -284,16 +304,20 @@ class Environment:
 
         Args:
           handle: from :meth:`reset` or the step before; threading it through is what orders the calls.
-          actions: int32 ``[L]``.
+          actions: int32 ``[L]``; of a continuous task float32 ``[L, components]``, within its range.
           previous: the time step the actions answer.
         """
         if self._in_jit is not None and target_platform() == "cpu":
             handle, outputs = self._in_jit.step(handle, actions)
         else:
             # Also of a program that is only compiled, for devices that are not there.
-            if self._in_jit_elsewhere is None:
-                self._in_jit_elsewhere = self._pools[0].xla()[-1]
-            handle, outputs = self._in_jit_elsewhere(handle, actions)
+            if self._width is None:
+                self._width = widths_of(self._pools[0])
+            with self._width:
+                if self._in_jit_elsewhere is None:
+                    self._in_jit_elsewhere = self._pools[0].xla()[-1]
+                handle, outputs = self._in_jit_elsewhere(handle, self._width.widened(actions))
+                outputs = self._width.narrowed(outputs)
         return handle, self._timestep(*outputs, is_first=previous.is_last)
 
     def send(self, group: int, actions: np.ndarray) -> None:
@@ -301,13 +325,16 @@ class Environment:
 
         Args:
           group: its number.
-          actions: int ``[lanes of the group]``.
+          actions: int ``[lanes of the group]``, or as for :meth:`step`.
         """
-        self._pools[group].send(np.asarray(actions, np.int32))
+        self._pools[group].send(np.asarray(actions, self.task.action_dtype))
 
     def receive(self, group: int) -> Received:
         """Waits for what :meth:`send` asked of a group, and returns it as EnvPool gives it, for :meth:`timestep`."""
         observations, rewards, terminated, truncated, info = self._pools[group].recv()
+        if self.task.kind == "vector":
+            # Of several boxes EnvPool gives a dict; here, as the device takes one array.
+            observations = flatten(observations, self.task)
         return Received(observations, rewards, terminated, truncated, info.get("terminated"))
 
     def timestep(self, received: Received, is_first: Any) -> TimeStep:
@@ -326,7 +353,7 @@ class Environment:
         """Steps every lane from Python, or some of them; they are in one group.
 
         Args:
-          actions: int ``[L]``.
+          actions: int ``[L]``, or as for :meth:`step`.
           is_first: bool ``[L]``, :attr:`TimeStep.is_last` of the time step the actions answer.
           lanes: those that are stepped, in rising order; the others stand still. Arguments and result are theirs alone.
 
@@ -335,7 +362,7 @@ class Environment:
         """
         lanes = None if lanes is None else np.asarray(lanes, np.int32)
         (pool,) = self._pools
-        received = pool.step(np.asarray(actions, np.int32), lanes)
+        received = pool.step(np.asarray(actions, self.task.action_dtype), lanes)
         self.lives, self.ram = (received[-1].get(name) for name in ("lives", "ram"))
         return self._timestep(*received, is_first=is_first)
 
@@ -351,7 +378,7 @@ class Environment:
         del self._pools, self._in_jit, self._in_jit_elsewhere
 
     def _stacks_last(self, observations: Any) -> Any:
-        return frames_last(observations) if self.task.kind == "atari" else observations.astype(np.float32)
+        return frames_last(observations) if self.task.kind == "atari" else flatten(observations, self.task)
 
     def _timestep(
         self, observations: Any, rewards: Any, terminated: Any, truncated: Any, info: dict[str, Any], *, is_first: Any

@@ -1,11 +1,13 @@
 """Which of EnvPool's families of environments are imported.
 
 EnvPool 1.2 imports all of them, 17, with its first line: among them libraries of physics, and Matplotlib for drawing
-boards. That is 100 MB and a second or two of every command, for three that there are tasks of.
+boards. That is 100 MB and a second or two of every command. Three have tasks that are known by a name of their own; the
+others are imported when a name is none of these.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -14,7 +16,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 FAMILIES = ("atari", "box2d", "classic_control")
-"""Those that `pd_jax.environments.tasks` has tasks of."""
+"""Those that are imported with EnvPool."""
+OTHERS = tuple(
+    "mujoco.gym mujoco.dmc mujoco.playground mujoco.metaworld mujoco.robotics mujoco.myosuite toy_text minigrid "
+    "jumanji pgx highway procgen gfootball vizdoom".split()
+)
+"""Those that are imported when a task of theirs is asked for."""
 _REGISTERS_ALL = "envpool.entry"
 
 
@@ -25,6 +32,14 @@ def import_few() -> None:
     """
     if "envpool" not in sys.modules and not any(isinstance(finder, _Few) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Few())
+
+
+def import_others() -> None:
+    """Imports the families that :func:`import_few` leaves out. Without an effect where they are there."""
+    for family in OTHERS:
+        # A family may be missing from a build of EnvPool, and its tasks are then not known.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"envpool.{family}.registration")
 
 
 class _Few(importlib.abc.MetaPathFinder, importlib.abc.Loader):

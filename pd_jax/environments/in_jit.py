@@ -149,6 +149,52 @@ _calls = _Calls()
 atexit.register(_calls.end)
 
 
+class Widths(contextlib.AbstractContextManager[None]):
+    """Has JAX take a pool's arrays of 64 bits as they are, within a ``with``; without such arrays nothing changes.
+
+    MuJoCo's observations, rewards and actions are float64, which JAX is told not to have. EnvPool writes them whatever
+    is declared of the result's type, and so they are declared as they are, and rounded in the same program.
+
+    Args:
+      action_type: NumPy's, of the pool's actions.
+      is_wide: whether any of the pool's arrays has 64 bits.
+    """
+
+    def __init__(self, action_type: Any, *, is_wide: bool) -> None:
+        self._action_type = action_type
+        self._is_wide = is_wide
+        self._entered: list[Any] = []
+
+    def __enter__(self) -> None:
+        context = jax.enable_x64(True) if self._is_wide else contextlib.nullcontext()
+        context.__enter__()
+        self._entered.append(context)
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.pop().__exit__(*error)
+
+    def widened(self, actions: Any) -> Any:
+        """Actions in the pool's own type."""
+        return actions.astype(self._action_type) if self._is_wide else actions
+
+    def narrowed(self, outputs: Any) -> Any:
+        """A pool's outputs in the types of 32 bits."""
+        return jax.tree.map(_narrow, outputs) if self._is_wide else outputs
+
+
+def widths_of(pool: Any) -> Widths:
+    """What a pool's arrays are in."""
+    types = [np.dtype(dtype) for _, (_, specs, _) in pool._xla() for side in specs for dtype, _ in side]
+    (action_type, _) = dict(pool._xla())["send"][1][0][-1]
+    return Widths(np.dtype(action_type), is_wide=any(dtype.itemsize == 8 for dtype in types))
+
+
+def _narrow(leaf: Array) -> Array:
+    if leaf.dtype.itemsize < 8:
+        return leaf
+    return leaf.astype(np.float32 if np.issubdtype(leaf.dtype, np.floating) else np.int32)
+
+
 class InJit:
     """The step of a pool.
 
@@ -164,15 +210,18 @@ class InJit:
         self.handle = np.zeros(ctypes.sizeof(ctypes.c_void_p), np.uint8)
         methods = dict(zip(("receive", "send"), (method for _, method in pool._xla()), strict=True))
         self._numbers: list[int] = []
-        self._receive = self._function(*methods["receive"])
-        self._send = self._function(*methods["send"])
+        self._width = widths_of(pool)
+        with self._width:
+            self._receive = self._function(*methods["receive"])
+            self._send = self._function(*methods["send"])
 
     def step(self, handle: Array, actions: Array) -> tuple[Array, Any]:
-        """As that of EnvPool's ``xla()``, to be traced."""
-        given = self._pool._from(actions)
-        self._pool._check_action(given)
-        handle, *state = self._receive(self._send(handle, *given))
-        return handle, self._pool._to(state, reset=False, return_info=True)
+        """As that of EnvPool's ``xla()``, to be traced; of 32 bits, whatever EnvPool's arrays have."""
+        with self._width:
+            given = self._pool._from(self._width.widened(actions))
+            self._pool._check_action(given)
+            handle, *state = self._receive(self._send(handle, *given))
+            return handle, self._width.narrowed(self._pool._to(state, reset=False, return_info=True))
 
     def close(self) -> None:
         """What was compiled with :meth:`step` fails from now on."""

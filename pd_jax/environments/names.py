@@ -19,13 +19,10 @@ _ATARI = re.compile(
 )
 _SUFFIX = re.compile(r"(?:NoFrameskip|Deterministic)?(?:-v[0-9]+)?$", re.IGNORECASE)
 _SAME: Mapping[str, str] = MappingProxyType({"lunarlander-v2": "lunarlander"})
-_CONTINUOUS = "has a continuous throttle; lunarlander (LunarLander-v3) has 4 actions, which a student can choose among"
 _OTHER: Mapping[str, str] = MappingProxyType(
     {
         "cartpole-v0": "ends after 200 steps; cartpole (CartPole-v1) ends after 500, and settings that are called "
         "max_episode_steps can cut its episodes at 200",
-        "lunarlandercontinuous-v2": _CONTINUOUS,
-        "lunarlandercontinuous-v3": _CONTINUOUS,
         "phys2d/cartpole-v0": "is another simulation than cartpole (CartPole-v1)",
         "phys2d/cartpole-v1": "is another simulation than cartpole (CartPole-v1)",
     }

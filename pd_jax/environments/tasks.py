@@ -31,13 +31,16 @@ class Task:
       name: our name, such as ``"ms_pacman"``.
       env_id: EnvPool's id, such as ``"MsPacman-v5"``.
       kind: ``"atari"`` (stacked frames) or ``"vector"`` (a flat float observation).
-      num_actions: size of the action set (Atari: the game's minimal set).
+      num_actions: size of the action set (Atari: the game's minimal set); of a continuous task, the components of an
+        action.
       observation_shape: what a network sees at one step: ``(84, 84, 4)``, oldest frame first, or ``(D,)``.
       observation_dtype: ``"uint8"`` (Atari) or ``"float32"``.
-      action_names: ``num_actions`` names, in the order of the action indices.
+      action_names: ``num_actions`` names, in the order of the action indices, or of the components.
       random_score: mean undiscounted return of uniformly random play, None where it was not measured.
       human_score: mean return of a human tester (Mnih et al. 2015), None where there is none.
       max_episode_steps: control steps (Atari: of 4 frames) after which an episode is cut; 27,000 is 30 minutes.
+      action_low, action_high: of a continuous task, the range of each component of an action; ``()`` of a discrete one.
+      components: of a vector that EnvPool gives in parts, their names and sizes in EnvPool's order; ``()`` of others.
     """
 
     name: str
@@ -50,6 +53,24 @@ class Task:
     random_score: float | None
     human_score: float | None
     max_episode_steps: int
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    components: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether an action is a vector of floats, float32 ``[num_actions]``, instead of an index."""
+        return bool(self.action_low)
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Of one action: ``()``, or ``(num_actions,)`` of a continuous task."""
+        return (self.num_actions,) if self.is_continuous else ()
+
+    @property
+    def action_dtype(self) -> Literal["int32", "float32"]:
+        """Of actions: ``"int32"``, or ``"float32"`` of a continuous task."""
+        return "float32" if self.is_continuous else "int32"
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -143,7 +164,8 @@ def get_task(name: str) -> Task:
 
     ``"ms_pacman"``, ``"MsPacman-v5"``, ``"mspacman"``, ``"ALE/MsPacman-v5"`` and ``"MsPacmanNoFrameskip-v4"`` are the
     same game. Every Atari game that EnvPool registers can be had, the paper's ten without importing EnvPool (which
-    takes seconds).
+    takes seconds); and every task of its other families whose spaces fit, see `pd_jax.environments.spaces`:
+    ``"HalfCheetah-v5"`` and ``"half_cheetah_v5"`` are one, and so is ``"half_cheetah"``, the newest of its versions.
 
     Args:
       name: any spelling.
@@ -153,7 +175,7 @@ def get_task(name: str) -> Task:
 
     Raises:
       UserError: there is no such task; the message names the nearest one, or says what is different in the task of
-        that name.
+        that name, or which of its spaces is none of ours.
     """
     key, shown = _spelling(name), _short(name.strip())
     if (task := _known_task(key)) is not None:
@@ -165,10 +187,36 @@ def get_task(name: str) -> Task:
     key = translate(shown, key, atari)
     if key in atari:
         return _ask_envpool(atari[key])
+    # Imported late, as EnvPool is.
+    from pd_jax.environments import spaces
+
+    if (found := spaces.find(shown)) is not None:
+        return Task(
+            name=spaces.task_name(found.env_id),
+            env_id=found.env_id,
+            kind="vector",
+            num_actions=found.num_actions,
+            observation_shape=(sum(size for _, size in found.components),),
+            observation_dtype="float32",
+            action_names=tuple(f"ACTION{index}" for index in range(found.num_actions)),
+            random_score=None,
+            human_score=None,
+            max_episode_steps=found.max_episode_steps,
+            action_low=found.low,
+            action_high=found.high,
+            components=found.components if len(found.components) > 1 else (),
+        )
     choices = [*TASKS, *(task.env_id for task in TASKS.values()), *atari.values()]
-    hint = nearest(name[:60], choices) or nearest(without_suffix(name[:60]), choices)
+    other_version = spaces.nearest_version(shown)
+    hint = (
+        f"; did you mean {other_version!r}?"
+        if other_version
+        else nearest(name[:60], choices)
+        or nearest(without_suffix(name[:60]), choices)
+        or nearest(name[:60], spaces.names())
+    )
     raise UserError(
-        f"{_short(name)!r} is not a game{hint} ({', '.join(TASKS)}, or another Atari game by its EnvPool id)"
+        f"{_short(name)!r} is not a game{hint} ({', '.join(TASKS)}, or another game or task by its EnvPool id)"
     )
 
 

@@ -14,6 +14,7 @@ from jax import Array
 
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import ObservationsError, UserError
+from pd_jax.networks.continuous import OutputSpec, mean_actions, noisy_actions
 from pd_jax.networks.policy import count_params
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import LaneRange, PolicyApply
@@ -80,6 +81,11 @@ class GreedyPolicy(abc.ABC):
         """Whether the outputs are a policy's logits instead of Q-values."""
 
     @property
+    def output(self) -> OutputSpec:
+        """What the outputs are; of a continuous task neither Q-values nor logits."""
+        return OutputSpec("logits" if self.gives_logits else "q")
+
+    @property
     def num_params(self) -> int:
         """Number of scalars, LayerNorm's included."""
         return count_params(self.variables)
@@ -117,18 +123,22 @@ class GreedyPolicy(abc.ABC):
         epsilon: float = 0.0,
         key: Array | None = None,
     ) -> tuple[np.ndarray, None]:
-        """The actions to play: greedy ones, or with probability ``epsilon`` random ones.
+        """The actions to play: greedy ones, or with probability ``epsilon`` random ones; of a continuous task those
+        without noise, or with ``epsilon`` of the policy's own.
 
-        Actions are NumPy's, as emulators take them. Inside jit, ``apply`` and :func:`greedy_actions` do the same.
+        Actions are NumPy's, as emulators take them. Inside jit, ``apply`` and :func:`greedy_actions` do the same; of a
+        continuous task `pd_jax.networks.continuous.noisy_actions` does.
 
         Args:
           observations: as for :meth:`outputs`.
           state: what :meth:`initial_state` or the call before gave.
-          epsilon: chance of a uniformly random action, for each lane anew; scores are taken with 0.05.
+          epsilon: chance of a uniformly random action, for each lane anew; scores are taken with 0.05. Of a continuous
+            task, the scale of the noise: 1 plays a Gaussian policy's samples.
           key: PRNG key of this call's chances, such as ``jax.random.key(step)``; needed with an ``epsilon`` above 0.
 
         Returns:
-          NumPy actions int32 ``[N]``, and the state for the next call.
+          NumPy actions int32 ``[N]``, or float32 ``[N, components]`` of a continuous task, and the state for the next
+          call.
 
         Raises:
           ObservationsError: as :meth:`outputs`.
@@ -139,7 +149,11 @@ class GreedyPolicy(abc.ABC):
         if epsilon > 0.0 and key is None:
             raise UserError("epsilon: random actions need a key, such as key=jax.random.key(step)")
         outputs = self.outputs(observations)
-        actions = _greedy(outputs) if key is None else _epsilon_greedy(key, outputs, epsilon)
+        if self.output.is_continuous:
+            means = _means(outputs, self.output, self.task)
+            actions = means if key is None else _noisy(key, outputs, epsilon, self.output, self.task)
+        else:
+            actions = _greedy(outputs) if key is None else _epsilon_greedy(key, outputs, epsilon)
         return np.asarray(actions), state
 
     @functools.cached_property
@@ -150,6 +164,8 @@ class GreedyPolicy(abc.ABC):
 # Shared by all policies: compiled once for each shape of outputs.
 _greedy = jax.jit(greedy_actions)
 _epsilon_greedy = jax.jit(epsilon_greedy)
+_means = jax.jit(mean_actions, static_argnums=(1, 2))
+_noisy = jax.jit(noisy_actions, static_argnums=(3, 4))
 
 
 def check_observations(observations: Any, task: Task, name: str) -> Any:

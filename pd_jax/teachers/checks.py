@@ -13,6 +13,7 @@ from jax import Array
 from pd_jax.config.games import check_network
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
+from pd_jax.networks.continuous import ContinuousHead
 from pd_jax.networks.heads import DeepHead
 from pd_jax.networks.joint import GameNetwork, make_joint_network
 from pd_jax.networks.normalisation import Normalisation
@@ -46,7 +47,11 @@ def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
     )
     if metadata.head_hidden is not None:
         options["head_hidden"] = metadata.head_hidden
-    network = make_network(metadata.network, metadata.num_actions, **options)
+    network = make_network(metadata.network, metadata.num_outputs, **options)
+    if metadata.is_continuous:
+        is_tanh = metadata.output == "means" and metadata.squashed
+        bounds = (metadata.action_low, metadata.action_high) if is_tanh else ((), ())
+        network = network.clone(head=ContinuousHead(metadata.num_outputs, metadata.log_std_bounds, *bounds))
     if metadata.head_sizes:
         if metadata.support or metadata.layer_norm:
             raise UserError("head_sizes: a categorical head and layer_norm do not go with them")
@@ -119,10 +124,23 @@ def _check_applied(metadata: TeacherMetadata) -> None:
         raise UserError(f"needs {metadata.unapplied}, which this pd_jax cannot apply: upgrade pd_jax")
 
 
+def _listed(numbers: tuple[float, ...]) -> str:
+    """A range's bounds: one number where all are the same."""
+    return ", ".join(f"{number:g}" for number in (numbers if len(set(numbers)) > 1 else numbers[:1]))
+
+
 def _check_fits_task(metadata: TeacherMetadata) -> None:
     task, observation = get_task(metadata.game), metadata.observation
+    if metadata.is_continuous != task.is_continuous:
+        has = {True: "continuous actions", False: "actions to choose among"}
+        raise UserError(f"has {has[metadata.is_continuous]}, {task.name} has {has[task.is_continuous]}")
     if metadata.num_actions != task.num_actions:
         raise UserError(f"has {metadata.num_actions} actions, {task.name} has {task.num_actions}")
+    if (metadata.action_low, metadata.action_high) != (task.action_low, task.action_high):
+        raise UserError(
+            f"its actions are from {_listed(metadata.action_low)} to {_listed(metadata.action_high)}; those of "
+            f"{task.name} are from {_listed(task.action_low)} to {_listed(task.action_high)}"
+        )
     if tuple(metadata.action_names) != task.action_names:
         raise UserError(
             f"its actions are {', '.join(metadata.action_names)}; those of {task.name} are "

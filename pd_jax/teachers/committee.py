@@ -267,6 +267,10 @@ def _check_go_together(members: Sequence[Teacher], source: str) -> None:
                 f"{source}: {first.source} plays {first.task.name}, and {member.source} {member.task.name}; teachers "
                 "that are joined by + are of one game, and those of several games stand beside one another"
             )
+        if member.metadata.is_continuous:
+            raise UserError(
+                f"{source}: {member.source} has continuous actions; teachers that are joined by + choose among actions"
+            )
         if tuple(member.metadata.action_names) != tuple(first.metadata.action_names):
             raise UserError(
                 f"{source}: the actions of {first.source} are {', '.join(first.metadata.action_names)}, and those of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pd_jax.config.credibility import CredibilityConfig
+from pd_jax.environments.spaces import simulator_of
 from pd_jax.system.computing import computing
 from pd_jax.system.files import expand_home
 from pd_jax.system.progress import print_warning
@@ -15,6 +16,7 @@ from pd_jax.teachers.files import fingerprint, read_teacher
 from pd_jax.teachers.formats import is_foreign
 from pd_jax.teachers.importers import hides_normalisation, import_teacher
 from pd_jax.teachers.joined import split
+from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.teachers.teacher import Teacher
 
 
@@ -56,4 +58,14 @@ def load(
     _, path = locate(text)
     params, metadata = read_teacher(path, game)
     check_fits(params, metadata, text)
+    _warn_of_simulator(metadata, text)
     return Teacher(metadata, params, text, fingerprint(path))
+
+
+def _warn_of_simulator(metadata: TeacherMetadata, source: str) -> None:
+    """Says where a teacher comes from another version of the simulator: it may play otherwise there."""
+    if metadata.simulator and (here := simulator_of(metadata.env_id)) != metadata.simulator:
+        print_warning(
+            f"{source}: is of {metadata.simulator}, and {metadata.env_id} runs on {here or 'another simulator'} here: "
+            "its score may differ"
+        )

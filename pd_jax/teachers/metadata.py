@@ -28,15 +28,17 @@ from pd_jax.replay.observations import (
     unapplied,
 )
 
-FORMAT_VERSION = 5
-"""Version 5 has statistics that are applied, further activations and layers after convolutions. Version 4 has further
-observations, frozen statistics and the name of a score's protocol. Version 3 is of several games. Version 2 has
-activations, categorical heads, sources and half-precision weights; version 1 is read as before."""
+FORMAT_VERSION = 6
+"""Version 6 has policies of continuous tasks. Version 5 has statistics that are applied, further activations and layers
+after convolutions. Version 4 has further observations, frozen statistics and the name of a score's protocol. Version 3
+is of several games. Version 2 has activations, categorical heads, sources and half-precision weights; version 1 is read
+as before."""
 SEVERAL_GAMES_VERSION = 3
 """What a teacher of several games is written in that has nothing of a later version."""
 ONE_GAME_VERSION = 2
 """What a teacher of one game is written in that has nothing of a later version."""
 _STATISTICS_VERSION = 4
+_WIDTHS_VERSION = 5
 
 _MAX_ATOMS = 1024
 _MAX_GAMES = 64
@@ -66,8 +68,9 @@ class TeacherMetadata:
       channels, hidden, head_hidden: widths of a network of several games, as `pd_jax.networks.registry.make_network`
         takes them; None where its name says what they are. Since version 5 a single game's network may have them too.
       head_sizes: widths of the dense layers between a convolutional torso and the output layer, of a single game.
-      num_actions: the number of outputs.
-      action_names: one per output, in order, e.g. ``("NOOP", "FIRE")``.
+      num_actions: the number of actions, or of the components of one; but for ``"gaussian"``, that of the outputs.
+      action_names: one per action or component, in order, e.g. ``("NOOP", "FIRE")``.
+      action_low, action_high: of a continuous task, the range of each component; ``()`` of a discrete one.
       observation: ``kind`` (``"atari"`` or ``"vector"``), ``shape`` and ``dtype`` of what the network is given, and
         where they apply ``frame_stack``, ``frame_skip``, ``grey`` and ``scaling``.
       observations: what the network is given beside ``observation``, by name, each specified as that is. This version
@@ -76,7 +79,11 @@ class TeacherMetadata:
         main one: ``mean`` and ``variance``, a number or nested lists of the observation's shape, and ``count``, of the
         observations behind them. Those of an ``mlp``'s one observation are applied if they say how, with ``epsilon``
         and perhaps ``clip``: see `pd_jax.networks.normalisation`. Others are described, and their teachers not loaded.
-      output: ``"q"`` for Q-values, ``"logits"`` for the logits of a policy.
+      output: ``"q"`` for Q-values, ``"logits"`` for the logits of a policy; of a continuous task ``"gaussian"``, for D
+        means and then D logarithms of standard deviations, or ``"means"``, for the D components of an action.
+      squashed: whether actions are the range applied to the tanh of a sample (gaussian) or of the output layer (means).
+      log_std_bounds: that the logarithms of a Gaussian's standard deviations are clipped to; None leaves them.
+      simulator: that it was trained or scored on, e.g. ``"mujoco 3.6.0"``; ``""`` where none is told.
       algorithm: that trained it, e.g. ``"pqn"``.
       env_steps, seed: of its training, None where its source does not say.
       training_config: the settings of its training; any JSON.
@@ -108,10 +115,15 @@ class TeacherMetadata:
     head_sizes: tuple[int, ...] = ()
     num_actions: int
     action_names: tuple[str, ...]
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
     observation: dict[str, Any]
     observations: dict[str, Any] = dataclasses.field(default_factory=dict)
     normalisation: dict[str, Any] = dataclasses.field(default_factory=dict)
     output: str
+    squashed: bool = False
+    log_std_bounds: tuple[float, float] | None = None
+    simulator: str = ""
     algorithm: str
     env_steps: int | None
     seed: int | None
@@ -124,6 +136,16 @@ class TeacherMetadata:
     licence: str
     created: str
     pd_jax_version: str
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether its actions are vectors of floats."""
+        return self.output in CONTINUOUS_OUTPUTS
+
+    @property
+    def num_outputs(self) -> int:
+        """O, the numbers that its network gives."""
+        return (2 if self.output == "gaussian" else 1) * self.num_actions
 
     @property
     def named_protocol(self) -> str | None:
@@ -160,6 +182,8 @@ class TeacherMetadata:
     @property
     def untrainable(self) -> str:
         """What its network has that the networks which are trained here do not, in words; ``""`` if nothing."""
+        if self.is_continuous:
+            return "continuous actions"
         if self.support:
             return "a categorical head"
         if self.network.startswith("impala"):
@@ -213,6 +237,8 @@ _DICT: Check = ("an object", lambda v: isinstance(v, dict))
 _SHA256: Check = ("64 hexadecimal digits", lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None)
 _DIMENSIONS: Check = (f"a list of whole numbers from 1 to {MAX_DIMENSION}", _list_of(_COUNT[1]))
 
+CONTINUOUS_OUTPUTS = ("gaussian", "means")
+"""Kinds of outputs of a continuous task, since version 6."""
 ACTIVATIONS = ("relu", "tanh", "elu", "leaky_relu", "silu", "gelu")
 """That a teacher's hidden layers may have; the first two before version 5."""
 
@@ -253,6 +279,18 @@ _OF_VERSION_5: dict[str, Check] = {
     "head_sizes": _DIMENSIONS,
 }
 """What version 5 added, of a single game."""
+_RANGE: Check = ("a list of finite numbers", _list_of(is_float32, least=1))
+_OF_VERSION_6: dict[str, Check] = {
+    "action_low": _RANGE,
+    "action_high": _RANGE,
+    "squashed": _BOOL,
+    "log_std_bounds": (
+        "a list of two numbers that rise, or null",
+        lambda v: v is None or (_list_of(is_float32)(v) and len(v) == 2 and v[0] < v[1]),
+    ),
+    "simulator": ("a short printable text", lambda v: v == "" or is_label(v)),
+}
+"""What version 6 added, of a continuous task, of which all but the last is to be told."""
 _ACTIVATION: dict[str, Check] = {"activation": (f"one of {', '.join(ACTIVATIONS)}", lambda v: v in ACTIVATIONS)}
 _OBSERVATION: dict[str, Check] = {
     "kind": ("'atari' or 'vector'", lambda v: v in ("atari", "vector")),
@@ -294,16 +332,20 @@ def to_fields(metadata: Sequence[TeacherMetadata]) -> dict[str, Any]:
             raise ValueError(f"{metadata[0].name} is one of the games {metadata[0].games}; give all of them")
         version = _version(metadata, ONE_GAME_VERSION)
         left_out = {*_SEVERAL_GAMES_FIELDS, *_OF_VERSION_5}
-        left_out -= _OF_VERSION_5.keys() if version == FORMAT_VERSION else set()
+        left_out -= _OF_VERSION_5.keys() if version >= _WIDTHS_VERSION else set()
+        left_out |= _OF_VERSION_6.keys() if version < FORMAT_VERSION else set()
         left_out |= set(_OF_VERSION_4) if version < _STATISTICS_VERSION else set()
         fields = dataclasses.asdict(metadata[0]) | {"format_version": version}
         return {name: value for name, value in fields.items() if name not in left_out}
     if any(each.head_sizes for each in metadata):
         raise ValueError("a network of several games has no head_sizes")
+    if any(each.is_continuous for each in metadata):
+        raise ValueError("a teacher of several games has discrete actions")
     version = _version(metadata, SEVERAL_GAMES_VERSION)
     games = [dataclasses.asdict(each) | {"format_version": version} for each in metadata]
     for each in games:
-        del each["head_sizes"]
+        for name in ("head_sizes", *_OF_VERSION_6):
+            del each[name]
     own = {*_GAME_FIELDS, *_OF_VERSION_4}
     common = [{name: value for name, value in each.items() if name not in own} for each in games]
     if any(each != common[0] for each in common) or common[0]["games"] != tuple(each.game for each in metadata):
@@ -315,8 +357,10 @@ def to_fields(metadata: Sequence[TeacherMetadata]) -> dict[str, Any]:
 
 def _version(metadata: Sequence[TeacherMetadata], least: int) -> int:
     """The lowest version that holds a file."""
-    if any(map(_needs_version_5, metadata)):
+    if any(each.is_continuous for each in metadata):
         return FORMAT_VERSION
+    if any(map(_needs_version_5, metadata)):
+        return _WIDTHS_VERSION
     return _STATISTICS_VERSION if any(map(_needs_version_4, metadata)) else least
 
 
@@ -354,6 +398,8 @@ def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
             raise Malformed(f"metadata: {name} is beside the games, not in them")
     if "head_sizes" in common:
         raise Malformed("metadata: a network of several games has no head_sizes")
+    if fields.get("output") in CONTINUOUS_OUTPUTS:
+        raise Malformed("metadata: a network of several games has discrete actions")
     widths = {name: common.pop(name) for name in ("channels", "hidden", "head_hidden")}
     widths["channels"] = None if widths["channels"] is None else tuple(widths["channels"])
     each = [_checked(common | own, f"metadata: games[{index}]") for index, own in enumerate(fields["games"])]
@@ -363,20 +409,24 @@ def checked_metadata(fields: dict[str, Any]) -> tuple[TeacherMetadata, ...]:
     return tuple(dataclasses.replace(metadata, games=games, **widths) for metadata in each)
 
 
-_TUPLES = ("hidden_sizes", "action_names", "support", "head_sizes")
+_TUPLES = ("hidden_sizes", "action_names", "support", "head_sizes", "action_low", "action_high")
 
 
 def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
-    _check(fields, _FIELDS, where)
+    is_continuous = fields["format_version"] >= FORMAT_VERSION and fields.get("output") in CONTINUOUS_OUTPUTS
+    _check(fields, _FIELDS | ({"output": _TEXT} if is_continuous else {}), where)
     is_version_4 = fields["format_version"] >= _STATISTICS_VERSION
-    is_version_5 = fields["format_version"] >= FORMAT_VERSION
+    is_version_5 = fields["format_version"] >= _WIDTHS_VERSION
     optional = _OPTIONAL_FIELDS | (_OF_VERSION_5 | _ACTIVATION if is_version_5 else {})
+    optional |= _OF_VERSION_6 if is_continuous else {}
     known = {*_FIELDS, *optional, *(_OF_VERSION_4 if is_version_4 else ())}
     for name in sorted(fields.keys() - known):
         raise Malformed(f"{where}: {reprlib.repr(name)} is not a field{nearest(name, sorted(known))}")
     _check(fields, _present(optional, fields), where)
     if len(fields["action_names"]) != fields["num_actions"]:
         raise Malformed(f"{where}: {len(fields['action_names'])} action_names for {fields['num_actions']} actions")
+    if is_continuous and (fault := _fault_of_actions(fields)):
+        raise Malformed(f"{where}: {fault}")
     observation = fields["observation"]
     _check(observation, _OBSERVATION | _present(_OBSERVATION_OPTIONAL, observation), f"{where}: observation")
     if fields["evaluation"]:
@@ -387,9 +437,25 @@ def _checked(fields: dict[str, Any], where: str) -> TeacherMetadata:
         _check(point, _SCORE | {"env_steps": _INT}, f"{where}: learning_curve[{index}]")
     values = {name: value for name, value in fields.items() if name != "params_sha256"}
     tuples = {name: tuple(fields.get(name, ())) for name in _TUPLES}
-    if values.get("channels") is not None:
-        tuples["channels"] = tuple(values["channels"])
+    for name in ("channels", "log_std_bounds"):
+        if values.get(name) is not None:
+            tuples[name] = tuple(values[name])
     return TeacherMetadata(**(values | tuples))
+
+
+def _fault_of_actions(fields: dict[str, Any]) -> str:
+    """What is wrong with what a file says of continuous actions; ``""`` if nothing is."""
+    for name in ("action_low", "action_high"):
+        if name not in fields:
+            return f"{name} is missing"
+        if len(fields[name]) != fields["num_actions"]:
+            return f"{name} has {len(fields[name])} numbers for {fields['num_actions']} components"
+    if not all(low < high for low, high in zip(fields["action_low"], fields["action_high"], strict=True)):
+        return "action_low is not below action_high"
+    if fields["output"] == "means" and fields.get("log_std_bounds") is not None:
+        return "log_std_bounds are of a Gaussian, and its output is 'means'"
+    has_other_head = fields.get("support") or fields.get("head_sizes") or fields["network"] != "mlp"
+    return "continuous actions are those of an mlp with a plain output layer" if has_other_head else ""
 
 
 def _fault_of_version_4(fields: dict[str, Any]) -> str:
@@ -401,5 +467,5 @@ def _fault_of_version_4(fields: dict[str, Any]) -> str:
         return fault
     shapes = {name: specification["shape"] for name, specification in observations.items()}
     shapes[MAIN] = fields["observation"]["shape"]
-    how = HOW_APPLIED if fields["format_version"] >= FORMAT_VERSION else None
+    how = HOW_APPLIED if fields["format_version"] >= _WIDTHS_VERSION else None
     return fault_in_normalisation(fields.get("normalisation", {}), shapes, how)

@@ -12,6 +12,7 @@ from jax import Array
 
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.networks import partition
+from pd_jax.networks.continuous import OutputSpec
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.joint import GameNetwork
 from pd_jax.networks.partition import PartSizes
@@ -83,6 +84,13 @@ class Teacher(GreedyPolicy):
     def gives_logits(self) -> bool:
         """Whether the outputs are a policy's logits instead of Q-values."""
         return self.metadata.output == "logits"
+
+    @property
+    def output(self) -> OutputSpec:
+        """What its outputs are."""
+        # A deterministic teacher's tanh is its network's own.
+        kind: Any = self.metadata.output
+        return OutputSpec(kind, squashed=self.metadata.squashed and kind == "gaussian")
 
     def with_sizes(self, sizes: PartSizes) -> Teacher:
         """The same teacher, whose large batches a CPU divides into parts of other sizes; itself where nothing

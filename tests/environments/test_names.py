@@ -61,7 +61,6 @@ def test_names_of_gymnasium_are_known(given: str, name: str) -> None:
         ("ALE/Pong-ram-v5", "shows the 128 bytes of the console's memory"),
         ("SpaceInvadersDeterministic-v4", "holds an action for 3 frames; space_invaders is played with 4 here"),
         ("CartPole-v0", "ends after 200 steps; cartpole (CartPole-v1) ends after 500"),
-        ("LunarLanderContinuous-v3", "has a continuous throttle; lunarlander (LunarLander-v3) has 4 actions"),
         ("phys2d/CartPole-v1", "is another simulation than cartpole"),
         ("MinAtar/Breakout-v1", "is a game of MinAtar, on a grid of 10 x 10"),
         ("Breakout-MinAtar", "is a game of MinAtar, on a grid of 10 x 10"),

@@ -196,9 +196,9 @@ def test_metadata_that_is_not_json_is_refused(teacher_file, text):
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(teacher_file):
     header, tensors = parts(teacher_file)
-    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 6}'}}, tensors)
+    write_parts(teacher_file, header | {"__metadata__": {"pd_jax": '{"format_version": 7}'}}, tensors)
     assert refusal(teacher_file) == (
-        "is in teacher format 6, newer than the format 5 that this pd_jax reads: upgrade pd_jax"
+        "is in teacher format 7, newer than the format 6 that this pd_jax reads: upgrade pd_jax"
     )
 
 

@@ -155,7 +155,7 @@ def test_the_files_of_single_games_are_as_they_were(tmp_path: Path) -> None:
         ),
         (lambda fields: fields.update(head_hidden=5), "tensor "),
         (lambda fields: fields.update(support=[0.0, 1.0]), "a categorical head is for a single game"),
-        (lambda fields: fields.update(format_version=6), "is in teacher format 6, newer than the format 5"),
+        (lambda fields: fields.update(format_version=7), "is in teacher format 7, newer than the format 6"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(file: Path, change: Any, message: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import Task
+from pd_jax.networks.continuous import OutputKind
 from pd_jax.teachers.files import Params
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 from pd_jax.version import __version__
@@ -106,7 +108,9 @@ def describe(
     *,
     library: str,
     algorithm: str,
-    output: Literal["q", "logits"],
+    output: OutputKind,
+    squashed: bool = False,
+    log_std_bounds: tuple[float, float] | None = None,
     source_sha256: str,
     how_made: str,
     hidden_sizes: Sequence[int] = (),
@@ -145,7 +149,12 @@ def describe(
         num_actions=task.num_actions,
         action_names=task.action_names,
         observation=observation,
+        action_low=task.action_low,
+        action_high=task.action_high,
         output=output,
+        squashed=squashed,
+        log_std_bounds=log_std_bounds,
+        simulator=simulator_of(task.env_id) if task.is_continuous else "",
         algorithm=algorithm,
         env_steps=_count(env_steps),
         seed=_count(seed),
