@@ -16,6 +16,7 @@ from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.networks.heads import action_mask
+from pd_jax.networks.memory import Memory
 from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
@@ -97,6 +98,47 @@ class Student:
             outputs: Array = self.network.apply(variables, observations, game, method="one_game")
         else:
             outputs = self.network.apply(variables, observations)
+        return outputs
+
+    @property
+    def memory(self) -> Memory | None:
+        """The recurrent layer; None where what is seen now is all that counts."""
+        return getattr(self.network, "memory", None)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers that each lane's memory holds; 0 without memory."""
+        return 0 if self.memory is None else self.memory.state_size
+
+    def remember(self, variables: Any, observations: Array, is_first: Array, state: Array) -> tuple[Array, Array]:
+        """Outputs of a student with memory for sequences of every game.
+
+        Args:
+          variables: the network's.
+          observations: ``[G, B, T, ...]``, padded to ``observation_shape``.
+          is_first: bool ``[G, B, T]``, where an episode opens.
+          state: float32 ``[G, B, state_size]``, of before the first step.
+
+        Returns:
+          float32 ``[G, B, T, A]``, ``-inf`` where the game has no such action, and the state after the last step.
+        """
+        if self._has_game_axis:
+            outputs: tuple[Array, Array] = self.network.apply(
+                variables, observations, is_first, state, method="remember"
+            )
+            return outputs
+        alone, state = self.network.apply(variables, observations[0], is_first[0], state[0], method="remember")
+        return alone[None], state[None]
+
+    def remember_game(
+        self, variables: Any, observations: Array, is_first: Array, state: Array, game: int | Array
+    ) -> tuple[Array, Array]:
+        """As :meth:`remember`, of one game and without the game axis."""
+        if self._has_game_axis:
+            arguments = (variables, observations, is_first, state, game)
+            outputs: tuple[Array, Array] = self.network.apply(*arguments, method="one_game_remember")
+        else:
+            outputs = self.network.apply(variables, observations, is_first, state, method="remember")
         return outputs
 
     def pad(self, observations: Array) -> Array:
@@ -189,5 +231,7 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         hidden=config.hidden,
         head_hidden=config.head_hidden,
         quantisation=config.quantisation,
+        memory=config.memory,
+        memory_size=config.memory_size,
     )
     return Student(network, tuple(tasks))
