@@ -120,6 +120,7 @@ class _Recurrent(nn.Module):
 
 def _gru(gates: Array, product: Array, bias: Array | None, state: Array) -> Array:
     """The next state ``[N, H]``, from what the inputs and the state add to the gates, ``[N, 3 H]`` each."""
+    assert bias is not None
     from_input, from_state = jnp.split(gates, 3, axis=-1), jnp.split(product, 3, axis=-1)
     reset = nn.sigmoid(from_input[0] + from_state[0])
     update = nn.sigmoid(from_input[1] + from_state[1])

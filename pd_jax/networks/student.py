@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,10 @@ from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
 from pd_jax.networks.registry import make_network
+
+if TYPE_CHECKING:
+    # EnvPool takes seconds to import.
+    from pd_jax.environments.envpool import TimeStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,9 +180,10 @@ class Student:
         padded = [self.pad(jnp.asarray(own)) for own in observations]
         return jnp.stack(padded) if self._has_game_axis else padded[0]
 
-    def policy(self, game: int) -> GamePolicy:
-        """What plays one of the games; policies of the same student and game are equal."""
-        return GamePolicy(self, game)
+    def policy(self, game: int) -> Any:
+        """What plays one of the games: a :class:`GamePolicy`, or a :class:`RememberingPolicy` of a student with memory.
+        Policies of the same student and game are equal."""
+        return GamePolicy(self, game) if self.memory is None else RememberingPolicy(self, game)
 
     @property
     def _has_game_axis(self) -> bool:
@@ -196,6 +201,39 @@ class GamePolicy:
         """Maps the game's own observations ``[N, ...]`` to float32 ``[N, actions]`` of its own action set."""
         outputs = self.student.apply_game(variables, self.student.pad(observations), self.game)
         return outputs[:, : self.student.tasks[self.game].num_actions]
+
+
+@dataclasses.dataclass(frozen=True)
+class RememberingPolicy:
+    """A student with memory as the policy of one game: a `pd_jax.networks.lane_policy.LanePolicy`, whose state is what
+    each lane remembers."""
+
+    student: Student
+    game: int
+
+    def start(self, num_lanes: int) -> np.ndarray:
+        """Empty memories, float32 ``[N, state_size]``."""
+        return np.zeros((num_lanes, self.student.state_size), np.float32)
+
+    def decide(self, variables: Any, timestep: TimeStep, state: Array, key: Array) -> tuple[Array, Array]:
+        """As :meth:`step`, of what lanes show."""
+        return self.step(variables, timestep.observations, timestep.is_first, state)
+
+    def step(self, variables: Any, observations: Array, is_first: Array, state: Array) -> tuple[Array, Array]:
+        """One step of every lane, to be traced.
+
+        Args:
+          variables: the student's.
+          observations: the game's own, ``[N, ...]``.
+          is_first: bool ``[N]``, where an episode opens: what was before is forgotten.
+          state: float32 ``[N, state_size]``.
+
+        Returns:
+          float32 ``[N, actions]`` of its own action set, and the state for the next step.
+        """
+        shown = self.student.pad(observations)[:, None]
+        outputs, state = self.student.remember_game(variables, shown, is_first[:, None], state, self.game)
+        return outputs[:, 0, : self.student.tasks[self.game].num_actions], state
 
 
 def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
