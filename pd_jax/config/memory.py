@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pd_jax.config.sections import LearnerConfig
-
-if TYPE_CHECKING:
-    from pd_jax.config.distill import DistillConfig
 
 STACKED_BEFORE = 3
 """Steps before its own that a stack of frames reaches back to."""
