@@ -232,3 +232,14 @@ def load_student(
     trained = load_trained(path, checkpoint=checkpoint, warn=lambda message: warnings.warn(message, stacklevel=2))
     student = StudentPolicy(trained, path, read_run(path).read_summary())
     return student if game is None else student.for_game(game)
+
+
+def refuse_memory(policy: GreedyPolicy, where: str) -> None:
+    """Raises a UserError if a policy has memory, which something is not made for.
+
+    Args:
+      policy: a teacher or a student.
+      where: the setting or the command, as it begins the message.
+    """
+    if policy.initial_state(1) is not None:
+        raise UserError(f"{where}: {policy.name} has memory, and this is for policies without")
