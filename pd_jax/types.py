@@ -59,8 +59,15 @@ class Batch:
         longest vector; shorter ones are followed by zeros.
       teacher_q: float32 ``[G, B, A]`` with A the size of the widest action set; 0 where a game has no such action.
       weights: float32 ``[G, B]``, what each example counts; None has all count the same.
+      is_first: of a student with memory, bool ``[G, B, T]``, where an episode opens: an example is then a sequence of
+        ``T`` steps, and all arrays have an axis ``T`` behind ``B``. Otherwise None, as are the next two.
+      counts: float32 ``[G, B, T]``, what each step counts in what is measured: 0 where nothing was decided.
+      before: observations ``[G, B, U, ...]`` and ``is_first`` ``[G, B, U]`` of the ``U`` steps before each sequence.
     """
 
     observations: jax.Array
     teacher_q: jax.Array
     weights: jax.Array | None = None
+    is_first: jax.Array | None = None
+    counts: jax.Array | None = None
+    before: tuple[jax.Array, jax.Array] | None = None

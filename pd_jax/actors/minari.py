@@ -177,6 +177,14 @@ def _check_spaces(path: str, dataset: Any, task: Task) -> None:
     if shape != task.observation_shape:
         shown = f"observations of shape {list(shape)}" if shape is not None else type(observations).__name__
         raise UserError(f"minari: {show(path)} has {shown}, and {task.name} {list(task.observation_shape)}")
+    if task.is_continuous:
+        bounds = [np.ravel(getattr(actions, name, ())).tolist() for name in ("low", "high")]
+        if not np.array_equal(np.float32(bounds[0]), np.float32(task.action_low)) or not np.array_equal(
+            np.float32(bounds[1]), np.float32(task.action_high)
+        ):
+            wanted = f"{task.num_actions} from {list(task.action_low)} to {list(task.action_high)}"
+            raise UserError(f"minari: {show(path)} has the actions {actions}, and {task.name} {wanted}")
+        return
     num_actions, start = getattr(actions, "n", None), getattr(actions, "start", 0)
     if num_actions is None or int(num_actions) != task.num_actions or int(start) != 0:
         raise UserError(f"minari: {show(path)} has the actions {actions}, and {task.name} {task.num_actions} from 0 on")
@@ -192,9 +200,14 @@ def _read_episode(path: str, episode: Any, task: Task) -> tuple[np.ndarray, np.n
         raise UserError(f"{where} has {len(observations)} observations, {len(actions)} actions and {count} rewards")
     if not (np.isfinite(observations).all() and np.isfinite(rewards).all()):
         raise UserError(f"{where} has NaN or infinite numbers in it")
-    if not ((actions >= 0) & (actions < task.num_actions)).all():
+    if task.is_continuous:
+        # What was sent may lie beyond the range, and was clipped as it was played.
+        is_known = actions.shape[1:] == task.action_shape and np.isfinite(actions).all()
+    else:
+        is_known = actions.ndim == 1 and ((actions >= 0) & (actions < task.num_actions)).all()
+    if not is_known:
         raise UserError(f"{where} has actions that {task.name} has not")
-    return observations, actions.astype(np.int32), rewards
+    return observations, actions.astype(task.action_dtype), rewards
 
 
 def _deal_out(episodes: MinariEpisodes, task: Task, num_lanes: int) -> _Lanes:

@@ -10,13 +10,12 @@ from pd_jax.config.adding import AddingConfig, adding_conflicts, idle_adding, un
 from pd_jax.config.credibility import credibility_conflicts
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import games_conflicts
-from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_student
+from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_memory, idle_student
+from pd_jax.config.memory import STACKED_BEFORE, memory_conflicts
 from pd_jax.config.protocols import protocol_conflicts
 from pd_jax.config.sections import Paths
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
-
-_STACKED_BEFORE = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,8 +71,11 @@ class DistillConfig(DistillationSettings):
 
     @property
     def steps_before(self) -> int:
-        """Steps before a rollout that are stored with it, for the stacks of its first steps reach back to them."""
-        return _STACKED_BEFORE if self.is_shuffled else 0
+        """Steps before a rollout that are stored with it, for the stacks of its first steps reach back to them, and a
+        student with memory goes through some before it learns."""
+        if not self.is_shuffled:
+            return 0
+        return STACKED_BEFORE + (0 if self.student.memory == "none" else self.learner.burn_in)
 
     @property
     def stored_length(self) -> int:
@@ -104,6 +106,7 @@ class DistillConfig(DistillationSettings):
             yield Idle("data_order", "data", "is for recorded play, and there is no data")
         yield from idle_loss(self.loss)
         yield from idle_learner(self.learner, self.num_games)
+        yield from idle_memory(self.student)
         yield from idle_student(self.student, self.num_games)
         yield from idle_adding(self.adding, is_added=self.num_old_games > 0)
 
@@ -151,6 +154,7 @@ class DistillConfig(DistillationSettings):
         yield from games_conflicts([game for game in self.game or () if game], self.student.network)
         yield from _balance_conflicts(self)
         yield from _quantisation_conflicts(self)
+        yield from memory_conflicts(self)
         yield from protocol_conflicts(self)
 
 
@@ -212,6 +216,14 @@ def device_conflicts(config: DistillConfig, num_devices: int) -> Iterator[tuple[
             f"{batch_size} does not split evenly into learner.accumulate {accumulate} parts on each of {num_devices} "
             f"devices; {_fitting(batch_size, parts)}",
         )
+    elif config.student.memory != "none" and parts > 1:
+        steps = parts * config.learner.sequence_length
+        if batch_size % steps:
+            yield (
+                "learner.batch_size",
+                f"{batch_size} does not split into {parts} parts of whole sequences of learner.sequence_length "
+                f"{config.learner.sequence_length} steps; {_fitting(batch_size, steps)}",
+            )
 
 
 def _fitting(number: int, parts: int) -> str:

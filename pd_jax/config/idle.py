@@ -122,6 +122,13 @@ def idle_student(
         yield Idle("student.head_hidden", because, why)
 
 
+def idle_memory(student: StudentConfig) -> Iterator[Idle]:
+    """What is of sequences, where a student has no memory."""
+    if student.memory == "none":
+        for key in ("student.memory_size", "learner.sequence_length", "learner.burn_in"):
+            yield Idle(key, "student.memory", "is for a student with memory, and student.memory is 'none'")
+
+
 def idle_behaviour(behaviour: BehaviourConfig) -> Iterator[Idle]:
     """The student's share, where none is drawn."""
     if behaviour.policy != "mixture":

@@ -148,6 +148,11 @@ class StudentConfig:
     """Type of the activations; parameters and losses are float32 always."""
     quantisation: Annotated[Literal["none", "int8"], Choice("a quantisation")] = "none"
     """Int8 goes on from the student of init_from and learns as 8-bit integers compute, which export then writes."""
+    memory: Annotated[Literal["none", "gru", "lstm"], Choice("a memory")] = "none"
+    """A recurrent layer between torso and head, which carries what was seen from step to step of an episode; it learns
+    from sequences of play, see learner.sequence_length."""
+    memory_size: Width = 128
+    """Units of the recurrent layer (memory only)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -314,6 +319,12 @@ class LearnerConfig:
     random_shift: Annotated[int, Bounds(0, 16)] = 0
     """Move each stack of frames by up to so many pixels either way, its edges repeated; the teacher's outputs stay
     (Atari only)."""
+    sequence_length: Annotated[int, Bounds(1, 4096)] = 16
+    """Steps of a sequence that a student with memory learns from at once: gradients reach back no further (truncated
+    backpropagation through time). A minibatch has batch_size steps, in batch_size / sequence_length sequences."""
+    burn_in: Annotated[int, Bounds(0, 4096)] = 8
+    """Steps before each sequence that a student with memory goes through without learning from them, so that it
+    remembers at its first step (Kapturowski et al. 2019)."""
     average_decay: Annotated[float, Bounds(0.0, 0.9999999)] | None = None
     """Keep an average of the weights, of which so much stays at each update (0.999: of about a thousand updates). It is
     what acts, is scored and is handed on; None takes the weights as they are."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pd_jax.config.monitor import DisturbanceConfig
-from pd_jax.deploy.policy import StudentPolicy
+from pd_jax.deploy.policy import StudentPolicy, refuse_memory
 from pd_jax.deploy.runtime import Policy as FilePolicy
 from pd_jax.deploy.runtime import PolicyError
 from pd_jax.deploy.signals import Decisions, sight_of
@@ -51,7 +51,12 @@ class Watched(NamedTuple):
 
 
 def watched_policy(policy: GreedyPolicy) -> Watched:
-    """A student or a teacher."""
+    """A student or a teacher.
+
+    Raises:
+      UserError: it has memory.
+    """
+    refuse_memory(policy, "policy")
     return Watched(
         policy.name,
         policy.task.name,
@@ -74,6 +79,8 @@ def watched_file(path: str) -> Watched:
         raise UserError(str(error)) from None
     except ImportError:
         raise UserError(f"{path}: needs ONNX Runtime, which is not installed: pip install 'pd-jax[export]'") from None
+    if policy.state_size:
+        raise UserError(f"{path}: has memory, and this is for policies without")
     parameters = str(policy.metadata.get("hashes", {}).get("parameters", ""))
     temperature = _temperature(str(policy.metadata.get("output", "logits")))
     return Watched(

@@ -19,7 +19,7 @@ from pd_jax.config.export import ExportConfig
 from pd_jax.deploy import c_file, onnx_file, runtime, stablehlo
 from pd_jax.deploy.file_metadata import describe_policy, named_rules
 from pd_jax.deploy.layers import Layer, layers_of
-from pd_jax.deploy.policy import StudentPolicy
+from pd_jax.deploy.policy import StudentPolicy, refuse_memory
 from pd_jax.deploy.products import check_place, settings_of
 from pd_jax.deploy.proof import (
     Agreement,
@@ -113,8 +113,14 @@ def _check_onnx(policy: GreedyPolicy) -> None:
     layers_of(policy)
 
 
+def _check_stablehlo(policy: GreedyPolicy) -> None:
+    stablehlo.check_available()
+    refuse_memory(policy, "format: stablehlo")
+
+
 def _check_c(policy: GreedyPolicy) -> None:
     c_file.compiler()
+    refuse_memory(policy, "format: c")
     layers_of(policy)
 
 
@@ -129,7 +135,7 @@ FORMATS: Mapping[str, Format] = {
     ),
     "stablehlo": Format(
         {"float32": ".stablehlo"},
-        lambda policy: stablehlo.check_available(),
+        _check_stablehlo,
         lambda policy, metadata, config: stablehlo_bytes(policy, metadata),
         StableHloPolicy,
         lambda file, task: file.apply,
@@ -189,7 +195,7 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
         memory.tell()
         games = {policy.task.name: _export(config, policy, directory, interrupts, progress) for policy in policies}
         report: dict[str, Any] = {
-            "format_version": runtime.FORMAT_VERSION,
+            "format_version": 2 if any(game["policy"]["format_version"] == 2 for game in games.values()) else 1,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "pd_jax_version": __version__,
             "settings": settings_of(config),
@@ -310,6 +316,8 @@ def _check_precision(policy: GreedyPolicy, config: ExportConfig) -> None:
     """Raises a UserError if the policy's layers cannot be written in a precision that is wanted."""
     if all("int8" not in FORMATS[name].suffixes for name in config.format):
         return
+    if "int8" in config.precision:
+        refuse_memory(policy, "precision: int8")
     layers = layers_of(policy)
     if "float32" in config.precision and is_trained(layers):
         raise UserError(

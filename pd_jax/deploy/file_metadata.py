@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from pd_jax.config.train_teacher import TrainTeacherConfig
-from pd_jax.deploy import runtime
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.distill.counters import GameCounters
 from pd_jax.environments.tasks import Task
@@ -46,6 +45,7 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
             "order": "oldest first; four copies of its first frame open a game",
             "scaling": "1/255, inside the file",
         }
+    memory = policy.trained.student.memory if isinstance(policy, StudentPolicy) else None
     measured = None
     if score is not None:
         measured = {
@@ -54,7 +54,7 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
             "by": "JAX, when it was exported",
         }
     return {
-        "format_version": runtime.FORMAT_VERSION,
+        "format_version": 1 if memory is None else 2,
         "game": task.name,
         "env_id": task.env_id,
         "action_names": list(task.action_names),
@@ -62,6 +62,7 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
         "output": "logits" if policy.gives_logits else "q",
         "parameters": policy.num_params,
         **(_of_student(policy) if isinstance(policy, StudentPolicy) else _of_teacher(policy)),
+        **({} if memory is None else {"memory": {"kind": memory.kind, "state_size": memory.state_size}}),
         "measured": measured,
         "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
     }

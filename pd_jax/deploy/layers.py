@@ -20,6 +20,7 @@ from pd_jax.errors import UserError
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.heads import CategoricalHead, DeepHead, MultiGameHead, SingleHead
 from pd_jax.networks.joint import GameNetwork
+from pd_jax.networks.memory import Memory, state_size
 from pd_jax.networks.padded import PaddedTorso, same_margin
 from pd_jax.networks.partition import PartitionedTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
@@ -98,6 +99,34 @@ class Dense:
 
 
 @dataclasses.dataclass(frozen=True)
+class Recurrent:
+    """One step of a recurrent layer, see `pd_jax.networks.memory`; the state goes in and out beside it.
+
+    Attributes:
+      kind: ``gru`` or ``lstm``.
+      kernel, bias: of the inputs, ``[in, k H]`` and ``[k H]``.
+      recurrent: of the state, ``[H, k H]``.
+      recurrent_bias: of a GRU's candidate, ``[H]``; zeros of an LSTM.
+    """
+
+    kind: str
+    kernel: np.ndarray
+    bias: np.ndarray
+    recurrent: np.ndarray
+    recurrent_bias: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """H, the units."""
+        return len(self.recurrent)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the state of one lane."""
+        return state_size(self.kind, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
 class Residual:
     """What these layers make of ``x``, added to ``x``."""
 
@@ -111,7 +140,9 @@ class Expectation:
     support: np.ndarray
 
 
-Layer = Normalise | Convolution | MaxPool | LayerNorm | Activation | Flatten | Dense | Residual | Expectation
+Layer = (
+    Normalise | Convolution | MaxPool | LayerNorm | Activation | Flatten | Dense | Recurrent | Residual | Expectation
+)
 RELU = Activation("relu")
 
 
@@ -130,11 +161,12 @@ def layers_of(policy: GreedyPolicy) -> tuple[Layer, ...]:
     """
     network, game = _network_of(policy)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), policy.variables["params"])
-    for part in (network.torso, network.head):
+    for part in (network.torso, network.memory, network.head):
         # Their dtype is that of the arithmetic.
-        if getattr(part, "dtype", jnp.float32) != jnp.float32:
-            raise _refused(policy, f"computes in {jnp.dtype(part.dtype).name}, and such a file has float32 alone")
-    torso = _torso(policy, network.torso, params.get("torso", {}))
+        dtype = getattr(part, "dtype", jnp.float32)
+        if dtype != jnp.float32:
+            raise _refused(policy, f"computes in {jnp.dtype(dtype).name}, and such a file has float32 alone")
+    torso = (*_torso(policy, network.torso, params.get("torso", {})), *_memory(network.memory, params))
     return _narrowed([*torso, *_head(policy, network.head, params["head"], game)], policy.task)
 
 
@@ -146,8 +178,11 @@ def _narrowed(layers: Sequence[Layer], task: Task) -> tuple[Layer, ...]:
     if task.kind != "vector":
         return tuple(layers)
     (length,) = task.observation_shape
-    first = next(index for index, layer in enumerate(layers) if isinstance(layer, Dense))
+    first = next(index for index, layer in enumerate(layers) if isinstance(layer, Dense | Recurrent))
     dense: Any = layers[first]
+    if isinstance(dense, Recurrent):
+        narrow = dataclasses.replace(dense, kernel=dense.kernel[:length])
+        return (*layers[:first], narrow, *layers[first + 1 :])
     known = dense.input_range
     dense = Dense(dense.kernel[:length], dense.bias, known[:length] if np.ndim(known) else known)
     return (*layers[:first], dense, *layers[first + 1 :])
@@ -180,6 +215,14 @@ def _torso(policy: GreedyPolicy, torso: Any, params: Mapping[str, Any]) -> tuple
     if type(torso) is MLPTorso:
         return _mlp(torso, params)
     raise _refused(policy, f"its torso {type(torso).__name__!r} is none of known layers")
+
+
+def _memory(memory: Memory | None, params: Mapping[str, Any]) -> tuple[Layer, ...]:
+    if memory is None:
+        return ()
+    entering, recurrent = params["memory"]["input"], params["memory"]["recurrent"]
+    bias = recurrent.get("bias", np.zeros(memory.size, np.float32))
+    return (Recurrent(memory.kind, entering["kernel"], entering["bias"], recurrent["kernel"], bias),)
 
 
 def _atari(params: Mapping[str, Any], layer_norm: bool, padded: bool = False) -> tuple[Layer, ...]:

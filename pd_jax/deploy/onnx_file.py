@@ -25,6 +25,7 @@ from pd_jax.deploy.layers import (
     LayerNorm,
     MaxPool,
     Normalise,
+    Recurrent,
     Residual,
 )
 from pd_jax.deploy.quantised import Integers, Quantise, QuantisedNetwork
@@ -46,6 +47,8 @@ def onnx_bytes(
 ) -> bytes:
     """An ONNX file: ``observations`` in, ``outputs`` float32 ``[N, actions]`` and greedy ``actions`` int64 ``[N]`` out.
 
+    Of a policy with memory, ``state`` float32 ``[N, state]`` goes in as well, and ``next_state`` comes out.
+
     Args:
       network: the policy's layers, see `pd_jax.deploy.layers.layers_of`; or the same in integers.
       task: what it plays.
@@ -65,17 +68,21 @@ def onnx_bytes(
         graph.to_channels_first()
     for layer in network.steps if isinstance(network, QuantisedNetwork) else network:
         graph.write(layer)
-    graph.nodes[-1].output[0] = "outputs"
+    graph.rename_last("outputs")
     graph.nodes.append(helper.make_node("ArgMax", ["outputs"], ["actions"], axis=1, keepdims=0))
     element = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[task.observation_dtype]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             task.name,
-            [helper.make_tensor_value_info("observations", element, ["N", *task.observation_shape])],
+            [
+                helper.make_tensor_value_info("observations", element, ["N", *task.observation_shape]),
+                *(helper.make_tensor_value_info("state", TensorProto.FLOAT, ["N", size]) for size in graph.states),
+            ],
             [
                 helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["N", task.num_actions]),
                 helper.make_tensor_value_info("actions", TensorProto.INT64, ["N"]),
+                *(helper.make_tensor_value_info("next_state", TensorProto.FLOAT, ["N", size]) for size in graph.states),
             ],
             graph.weights,
         ),
@@ -110,6 +117,12 @@ class _Graph:
         self._outputs = 0
         # Whether what comes is bytes that stand for other numbers.
         self._is_units = False
+        # How long the state is, of a network that has one.
+        self.states: list[int] = []
+
+    def rename_last(self, name: str) -> None:
+        """Gives what the last operation made another name."""
+        self.nodes[-1].output[0] = self.current = name
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> None:
         """An operation on the current tensor and others."""
@@ -207,6 +220,51 @@ class _Graph:
     def _(self, layer: Dense) -> None:
         self._outputs = len(layer.bias)
         self.add("Gemm", self.weight(self._turned(layer.kernel)), self.weight(layer.bias))
+
+    @write.register
+    def _(self, layer: Recurrent) -> None:
+        size = layer.size
+        self.states.append(layer.state_size)
+        hidden, cell = "state", ""
+        if layer.kind == "lstm":
+            hidden, cell = self._split("state", [size, size])
+        entering = self._node("Gemm", self.current, self.weight(self._turned(layer.kernel)), self.weight(layer.bias))
+        gates = [size] * (layer.recurrent.shape[1] // size)
+        if layer.kind == "gru":
+            bias = np.concatenate([np.zeros(2 * size, np.float32), layer.recurrent_bias])
+            product = self._node("Gemm", hidden, self.weight(layer.recurrent), self.weight(bias))
+            self._gru(hidden, self._split(entering, gates), self._split(product, gates))
+            self.rename_last("next_state")
+            return
+        product = self._node("MatMul", hidden, self.weight(layer.recurrent))
+        both = self._split(self._node("Add", entering, product), gates)
+        output, cell = self._lstm(cell, both)
+        self.current = output
+        self.add("Concat", cell, axis=1)
+        self.rename_last("next_state")
+        self.current = output
+
+    def _gru(self, hidden: str, entering: list[str], product: list[str]) -> None:
+        reset, update = (self._node("Sigmoid", self._node("Add", entering[gate], product[gate])) for gate in range(2))
+        kept = self._node("Add", entering[2], self._node("Mul", reset, product[2]))
+        candidate = self._node("Tanh", kept)
+        self.current = self._node("Mul", self._node("Sub", self.weight(np.float32(1.0)), update), candidate)
+        self.add("Add", self._node("Mul", update, hidden))
+
+    def _lstm(self, cell: str, gates: list[str]) -> tuple[str, str]:
+        """The output and the next cell."""
+        enter, keep, leave = (self._node("Sigmoid", gates[gate]) for gate in (0, 1, 3))
+        entered = self._node("Mul", enter, self._node("Tanh", gates[2]))
+        cell = self._node("Add", self._node("Mul", keep, cell), entered)
+        return self._node("Mul", leave, self._node("Tanh", cell)), cell
+
+    def _split(self, name: str, sizes: list[int]) -> list[str]:
+        """Names of the parts of a tensor along its features."""
+        from onnx import helper
+
+        names = [f"split{len(self.nodes) + 1}_{part}" for part in range(len(sizes))]
+        self.nodes.append(helper.make_node("Split", [name, self.weight(sizes, np.int64)], names, axis=1))
+        return names
 
     @write.register
     def _(self, step: Quantise) -> None:

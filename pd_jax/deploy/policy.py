@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import warnings
 from typing import Any, Literal, Protocol
@@ -16,10 +17,11 @@ from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.student import TrainedStudent, load_trained
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError, nearest
-from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.networks.greedy import GreedyPolicy, check_observations
 from pd_jax.runs.directory import read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.system.computing import computing
+from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
 _CHECKPOINTS = ("newest", "best")
@@ -101,7 +103,8 @@ class StudentPolicy(GreedyPolicy):
 
     @property
     def apply(self) -> PolicyApply:
-        """``(variables, observations [N, ...]) -> float32 [N, actions]`` of its game, to be traced.
+        """``(variables, observations [N, ...]) -> float32 [N, actions]`` of its game, to be traced; of a student with
+        memory a `pd_jax.networks.student.RememberingPolicy`.
 
         Raises:
           UserError: it has several games, and none was chosen.
@@ -114,6 +117,52 @@ class StudentPolicy(GreedyPolicy):
         ``huber``)."""
         config = self.trained.config
         return not isinstance(config, TrainTeacherConfig) and not config.loss.gives_q
+
+    def initial_state(self, num_lanes: int) -> np.ndarray | None:
+        """What the first :meth:`act` of an episode takes: float32 ``[N, state]`` of a student with memory, all 0;
+        otherwise None.
+
+        A lane whose episode ends while others go on is set back by hand: ``state[lane] = 0``.
+
+        Args:
+          num_lanes: observations in a batch.
+        """
+        memory = self.trained.student.memory
+        return None if memory is None else np.zeros((num_lanes, memory.state_size), np.float32)
+
+    def outputs(self, observations: Array | np.ndarray) -> Array:
+        """As of every policy; what a student with memory gives depends on its state, see :meth:`decide`."""
+        if self.trained.student.memory is not None:
+            raise UserError(f"{self.name} has memory: what it gives depends on its state; take decide or act")
+        return super().outputs(observations)
+
+    def decide(
+        self, observations: Array | np.ndarray, state: np.ndarray | None = None
+    ) -> tuple[Array, np.ndarray | None]:
+        """As of every policy; a student with memory takes no state for one that is empty.
+
+        Raises:
+          ObservationsError: observations of another shape or dtype.
+          UserError: a state that is not one of as many lanes.
+        """
+        if self.trained.student.memory is None:
+            return super().decide(observations, state)
+        observations = check_observations(observations, self.task, self.name)
+        empty = self.initial_state(len(observations))
+        assert empty is not None
+        state = empty if state is None else np.asarray(state)
+        if state.shape != empty.shape or state.dtype != empty.dtype:
+            raise UserError(
+                f"state: {state.dtype} {list(state.shape)}, and {self.name} has float32 {list(empty.shape)} for "
+                f"{len(observations)} observations; initial_state({len(observations)}) gives an empty one"
+            )
+        with tracing_for(platform_of(self.variables)):
+            outputs, after = self._step(self.variables, observations, np.zeros(len(observations), bool), state)
+        return outputs, np.array(after)
+
+    @functools.cached_property
+    def _step(self) -> Any:
+        return jax.jit(self.trained.student.policy(self._place).step)
 
     def for_game(self, game: str) -> StudentPolicy:
         """The same student as the policy of one of its games.
@@ -183,3 +232,14 @@ def load_student(
     trained = load_trained(path, checkpoint=checkpoint, warn=lambda message: warnings.warn(message, stacklevel=2))
     student = StudentPolicy(trained, path, read_run(path).read_summary())
     return student if game is None else student.for_game(game)
+
+
+def refuse_memory(policy: GreedyPolicy, where: str) -> None:
+    """Raises a UserError if a policy has memory, which something is not made for.
+
+    Args:
+      policy: a teacher or a student.
+      where: the setting or the command, as it begins the message.
+    """
+    if policy.initial_state(1) is not None:
+        raise UserError(f"{where}: {policy.name} has memory, and this is for policies without")

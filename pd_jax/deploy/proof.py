@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pd_jax.config.export import ProofConfig
-from pd_jax.environments.envpool import Environment
+from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol as ScoreProtocol
@@ -27,7 +27,7 @@ _RECORDED_STEPS = 32
 class ExportedPolicy(Protocol):
     """A file that was read back: `pd_jax.deploy.runtime.Policy` and its likes."""
 
-    def act(self, frames: np.ndarray, state: None = None) -> tuple[np.ndarray, None]:
+    def act(self, frames: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
         """Greedy actions int32 ``[N]``."""
         ...
 
@@ -123,17 +123,23 @@ def own_play(policy: GreedyPolicy, protocol: ScoreProtocol, seed: int) -> Iterat
     environment = Environment(task, protocol.num_lanes, seed, stepping="host", **protocol.environment_options)
     try:
         _, timestep = environment.reset()
-        is_last = np.zeros(protocol.num_lanes, bool)
+        is_last, state = np.zeros(protocol.num_lanes, bool), policy.initial_state(protocol.num_lanes)
         while True:
             observations = np.ascontiguousarray(timestep.observations)
             yield observations, ~is_last
-            actions = np.asarray(policy.outputs(observations)).argmax(axis=1)
+            outputs, state = policy.decide(observations, _opened(state, is_last))
+            actions = np.asarray(outputs).argmax(axis=1)
             explores = generator.random(len(actions)) < protocol.epsilon
             actions = np.where(explores, generator.integers(task.num_actions, size=len(actions)), actions)
             timestep = environment.step_host(actions, is_last)
             is_last = np.asarray(timestep.is_last)
     finally:
         environment.close()
+
+
+def _opened(state: np.ndarray | None, was_last: np.ndarray) -> np.ndarray | None:
+    """The state with that of lanes whose game was over set back; None without memory."""
+    return None if state is None else np.where(was_last[:, None], np.float32(0.0), state)
 
 
 def check_recording(path: str, task: Task) -> None:
@@ -208,15 +214,28 @@ def compare(
       UserError: there was nothing to compare, or a file answers one observation otherwise than the same one in a batch.
     """
     found = {name: Agreement() for name in files}
+    # Each carries a memory of its own.
+    states: dict[str, np.ndarray | None] = {}
+    was_last: np.ndarray | None = None
     shown = 0
     # Accelerators round products otherwise.
     with jax.default_matmul_precision("float32"):
         for observations, is_decided in batches:
-            ours = np.asarray(policy.outputs(observations))
+            if was_last is None:
+                states = {name: policy.initial_state(len(observations)) for name in ("", *files)}
+                was_last = np.zeros(len(observations), bool)
+            states = {name: _opened(state, was_last) for name, state in states.items()}
+            was_last = ~is_decided
+            outputs, states[""] = policy.decide(observations, states[""])
+            ours = np.asarray(outputs)
             is_decided = is_decided & (is_decided.cumsum() <= frames - shown)
             for name, file in files.items():
-                theirs, actions = file.decide(observations)
-                if shown == 0 and not np.allclose(file.decide(observations[:1])[0], theirs[:1], rtol=1e-3, atol=1e-3):
+                state = states[name]
+                theirs, actions, states[name] = _answer(file, observations, state)
+                first = None if state is None else state[:1]
+                if shown == 0 and not np.allclose(
+                    _answer(file, observations[:1], first)[0], theirs[:1], rtol=1e-3, atol=1e-3
+                ):
                     raise UserError(f"{name}: answers one observation otherwise than the same one among others")
                 found[name].add(ours[is_decided], theirs[is_decided], actions[is_decided])
             shown += int(is_decided.sum())
@@ -226,6 +245,16 @@ def compare(
     if not shown:
         raise UserError("data: the recording has no decision in it")
     return found
+
+
+def _answer(
+    file: ExportedPolicy, observations: np.ndarray, state: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Outputs, actions and the next state."""
+    if state is None:
+        return (*file.decide(observations), None)
+    answer: tuple[np.ndarray, np.ndarray, np.ndarray | None] = file.step(observations, state)  # type: ignore[attr-defined]
+    return answer
 
 
 def check_can_play() -> None:
@@ -240,8 +269,40 @@ def check_can_play() -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class RememberingFile:
+    """What plays games by a file with memory: a `pd_jax.networks.lane_policy.LanePolicy`."""
+
+    file: Any
+    task: Task
+
+    def start(self, num_lanes: int) -> np.ndarray:
+        """Empty memories."""
+        state: np.ndarray = self.file.initial_state(num_lanes)
+        return state
+
+    def decide(self, variables: Any, timestep: TimeStep, state: jax.Array, key: jax.Array) -> tuple[Any, Any]:
+        """One-hot outputs of the file's own actions, called back from compiled code, and the next state."""
+
+        def act(observations: Any, is_first: Any, state: Any) -> tuple[np.ndarray, Any]:
+            opened = _opened(np.asarray(state), np.asarray(is_first))
+            actions, after = self.file.act(np.array(observations), opened)
+            return np.eye(self.task.num_actions, dtype=np.float32)[actions], after
+
+        shapes = (
+            jax.ShapeDtypeStruct((len(timestep.is_first), self.task.num_actions), jnp.float32),
+            jax.ShapeDtypeStruct(state.shape, jnp.float32),
+        )
+        decided: tuple[Any, Any] = jax.pure_callback(
+            act, shapes, timestep.observations, timestep.is_first, state, vmap_method="sequential"
+        )
+        return decided
+
+
 def file_apply(file: ExportedPolicy, task: Task) -> PolicyApply:
     """What plays games by a file: one-hot outputs of the file's own actions, called back from compiled code."""
+    if getattr(file, "state_size", 0):
+        return RememberingFile(file, task)  # type: ignore[return-value]
 
     def act(observations: Any) -> np.ndarray:
         actions, _ = file.act(np.array(observations))

@@ -24,7 +24,8 @@ from pd_jax.environments.screens import FrameStack, shrink
 
 __all__ = ["AlteredPolicyError", "FrameStack", "FramesError", "NotAPolicyError", "Policy", "PolicyError", "shrink"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format; that of files without memory is 1."""
 METADATA_KEY = "pd_jax"
 _SEAL_KEY = b"pd_jax.sha256"
 
@@ -53,6 +54,7 @@ class Policy:
       metadata: all that the file says of the policy: game, rule of the frames, scores, hashes, versions.
       game: name of the game.
       action_names: one for each action, in the order of their numbers.
+      state_size: numbers that each lane's memory holds; 0 of a policy without memory.
     """
 
     def __init__(self, path: str, metadata: dict[str, Any], session: Any) -> None:
@@ -62,6 +64,7 @@ class Policy:
         self.action_names: tuple[str, ...] = tuple(metadata["action_names"])
         self._shape = tuple(metadata["observation"]["shape"])
         self._dtype = np.dtype(metadata["observation"]["dtype"])
+        self.state_size: int = metadata.get("memory", {}).get("state_size", 0)
         self._session = session
 
     @classmethod
@@ -101,16 +104,19 @@ class Policy:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         return cls(path, checked_metadata(text, path), session)
 
-    def initial_state(self, num_lanes: int) -> None:
-        """What the first :meth:`act` of an episode takes: None, as the policy has no memory."""
-        return None
+    def initial_state(self, num_lanes: int) -> np.ndarray | None:
+        """What the first :meth:`act` of an episode takes: zeros, float32 ``[N, state_size]``; None without memory.
 
-    def act(self, frames: np.ndarray, state: None = None) -> tuple[np.ndarray, None]:
+        Where a game opens in one lane while others go on, that lane is set back: ``state[lane] = 0``.
+        """
+        return np.zeros((num_lanes, self.state_size), np.float32) if self.state_size else None
+
+    def act(self, frames: np.ndarray, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The greedy actions: of equals the first.
 
         Args:
           frames: uint8 ``[N, 84, 84, 4]``, oldest frame first, or float32 ``[N, D]``.
-          state: what :meth:`initial_state` or the call before gave.
+          state: what :meth:`initial_state` or the call before gave; None is that of an episode that opens.
 
         Returns:
           int32 ``[N]``, and the state for the next call.
@@ -118,6 +124,9 @@ class Policy:
         Raises:
           FramesError: another shape or dtype.
         """
+        if self.state_size:
+            _, actions, state = self.step(frames, state)
+            return actions, state
         (actions,) = self._session.run(["actions"], {"observations": self._checked(frames)})
         return actions.astype(np.int32), state
 
@@ -129,6 +138,7 @@ class Policy:
 
         Raises:
           FramesError: another shape or dtype.
+          PolicyError: the policy has memory; :meth:`step` takes its state.
         """
         return self.decide(frames)[0]
 
@@ -139,10 +149,34 @@ class Policy:
           frames: as for :meth:`act`.
 
         Raises:
-          FramesError: another shape or dtype.
+          FramesError, PolicyError: as :meth:`outputs`.
         """
+        if self.state_size:
+            raise PolicyError(f"{self.path}: has memory: what it gives depends on its state; take step or act")
         outputs, actions = self._session.run(["outputs", "actions"], {"observations": self._checked(frames)})
         return outputs, actions.astype(np.int32)
+
+    def step(
+        self, frames: np.ndarray, state: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Outputs, greedy actions, and the state for the next call; of a policy without memory None.
+
+        Args:
+          frames, state: as for :meth:`act`.
+
+        Raises:
+          FramesError: another shape or dtype, of frames or state.
+        """
+        if not self.state_size:
+            return (*self.decide(frames), None)
+        frames = self._checked(frames)
+        state = self.initial_state(len(frames)) if state is None else state
+        shape = (len(frames), self.state_size)
+        if not isinstance(state, np.ndarray) or state.dtype != np.float32 or state.shape != shape:
+            raise FramesError(f"{self.game}: the state of {len(frames)} lanes is float32 {list(shape)} of NumPy")
+        names = ["outputs", "actions", "next_state"]
+        outputs, actions, state = self._session.run(names, {"observations": frames, "state": state})
+        return outputs, actions.astype(np.int32), state
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:
         is_one = isinstance(frames, np.ndarray) and frames.dtype == self._dtype
@@ -215,6 +249,7 @@ def checked_metadata(text: str | None, path: str) -> dict[str, Any]:
         observation = metadata["observation"]
         sizes = [int(size) for size in observation["shape"]]
         is_whole = observation["dtype"] in ("uint8", "float32") and len(sizes) in (1, 3)
+        is_whole &= "memory" not in metadata or int(metadata["memory"]["state_size"]) > 0
         names = [metadata["game"], *metadata["action_names"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         is_whole, names = False, []

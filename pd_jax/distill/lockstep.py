@@ -102,6 +102,7 @@ class _Group:
             learning_rates=[session.config.learner.learning_rate for session in sessions.values()],
             weigh_at=functools.partial(weigh_at, first.config.loss, first.setup.student),
             auto=make_auto(first.config.loss, first.setup.student, first.setup.gives_logits),
+            stretch=first.setup.stretch,
         )
         self._learner = first.learner
         self._devices = first.setup.devices

@@ -91,6 +91,10 @@ def minibatch_part(config: DistillConfig, student: Student, devices: DeviceGroup
         # Drawn whole, and then learnt from part by part, or game by game.
         drawn = student.num_games if learner.is_by_game else 1
         total += 2 * drawn * batch * students * tree_bytes(observations_of(student.tasks[0], 1))
+    if student.memory is not None:
+        # The steps before the sequences, as they were stored and as stacks.
+        before = batch * learner.burn_in // learner.sequence_length * (1 if is_one_game else student.num_games)
+        total += 2 * before * students * tree_bytes(observations_of(student.tasks[0], 1))
     of_each = "" if is_one_game or student.num_games == 1 else f" of each of {student.num_games} games"
     return Part("activations", total, f"learner.batch_size: {batch} samples{of_each} take")
 

@@ -14,6 +14,7 @@ from pd_jax.evaluation.sampled_states import SampledStates
 from pd_jax.evaluation.scores import Score
 from pd_jax.evaluation.statistics import mean_percent
 from pd_jax.learner.objective import student_temperature
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.runs.metrics import score_values
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Progress
@@ -73,7 +74,9 @@ class Scorer:
         student: dict[str, Score] = {}
         teacher: dict[str, Score] = {}
         for game, name in enumerate(self._setup.names):
-            self._sampled[name] = SampledStates(self._setup.tasks[game])
+            policy = self._setup.student.policy(game)
+            beside = (policy, variables) if isinstance(policy, LanePolicy) else None
+            self._sampled[name] = SampledStates(self._setup.tasks[game], student=beside)
             student[name] = self.play_student(variables, game, episodes, self._sampled[name])
             known = self._setup.teacher_scores.get(name)
             teacher[name] = known.score if known else self._play_teacher(game, episodes)

@@ -15,6 +15,7 @@ from pd_jax.config.adding import check_head, with_added
 from pd_jax.config.distill import DistillConfig, check_devices
 from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
+from pd_jax.config.memory import too_short, window_steps
 from pd_jax.config.sections import StudentConfig
 from pd_jax.distill.calibration import calibrated
 from pd_jax.distill.memory import distillation_parts
@@ -33,6 +34,7 @@ from pd_jax.networks.student import Student, make_student
 from pd_jax.replay import rings
 from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset
+from pd_jax.replay.sequences import Stretch
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.runs.directory import OF_ONE_START, RunDirectory, differences, quote, read_run
 from pd_jax.runs.parts import settle
@@ -166,7 +168,13 @@ class DistillSetup:
             weigh=objective.weigh,
             auto=make_auto(config.loss, student, self.gives_logits),
             adding=self.adding,
+            stretch=self.stretch,
         )
+
+    @property
+    def stretch(self) -> Stretch | None:
+        """Of play that is stored in rollouts that do not follow one another; None of any other."""
+        return Stretch(self.config.stored_length, self.config.steps_before) if self.config.is_shuffled else None
 
     @property
     def adding(self) -> Adding | None:
@@ -265,6 +273,7 @@ def make_setup(
     if devices.num_processes > 1 and config.checkpoint.replay:
         raise UserError(f"checkpoint.replay: true, and there are {devices.num_processes} processes; it is for one")
     check_stacks_fit(config, tasks)
+    check_sequences_fit(config, datasets)
     warn_of_slow_dtype(config.student, devices)
     student = make_student(config.student, tasks).with_sizes(sizes)
     start = start_of(config, student_at_start(config, tasks).with_sizes(sizes) if config.num_old_games else student)
@@ -413,6 +422,27 @@ def check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
             raise UserError(
                 f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane(game)} steps to each of "
                 f"{config.lanes[game]} lanes; a stack of frames needs {rings.STACK}"
+            )
+
+
+def check_sequences_fit(config: DistillConfig, datasets: Sequence[Dataset | None]) -> None:
+    """Raises a UserError unless the replays, and the recordings, hold a sequence for a student with memory."""
+    if config.student.memory == "none":
+        return
+    steps = window_steps(config.learner)
+    for game, dataset in enumerate(datasets):
+        for key, problem in too_short(config, game):
+            raise UserError(f"{key}: {problem}")
+        if dataset is None or config.is_shuffled:
+            continue
+        length = config.schedule.rollout_length
+        held = min(config.rollouts_per_round(game), dataset.num_steps // length) * length
+        if steps > held:
+            recorded = dataset.num_steps < config.rollouts_per_round(game) * length
+            where = f"{dataset.path} holds" if recorded else "a lane gives in a round (schedule.steps_per_round:"
+            raise UserError(
+                f"learner.sequence_length: {config.learner.sequence_length} steps with learner.burn_in "
+                f"{config.learner.burn_in} before them are more than {where} {held}{'' if recorded else ')'}"
             )
 
 

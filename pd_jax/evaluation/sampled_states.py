@@ -7,12 +7,14 @@ import zlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pd_jax.environments.envpool import frames_first, frames_last
+from pd_jax.environments.envpool import TimeStep, frames_first, frames_last
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.comparison import Comparison, Place, compare
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
@@ -30,10 +32,14 @@ class SampledStates:
     Args:
       task: what is played.
       most: states to keep.
+      student: who plays, and its variables, if it has a state: what it gives depends on all that it has seen, so it
+        goes along, and what it gives in these states is kept with them.
     """
 
-    def __init__(self, task: Task, most: int = MOST) -> None:
+    def __init__(self, task: Task, most: int = MOST, student: tuple[LanePolicy, Any] | None = None) -> None:
         self._task, self._most = task, most
+        self._beside = None if student is None else _Beside(*student)
+        self._given: list[np.ndarray] = []
         self._every, self._step = 1, 0
         self._kept: list[tuple[int, Place, bytes]] = []
         self._games: np.ndarray | None = None
@@ -55,6 +61,7 @@ class SampledStates:
         # Odd, so that lanes take turns however often the steps between two are doubled.
         turns = self._step + 37 * np.arange(len(playing))
         decides = playing & ~is_last
+        own = None if self._beside is None else self._beside.outputs(observations, is_last)
         chosen = np.flatnonzero(decides & (turns % self._every == 0))
         if len(chosen):
             # Bytes as they were: emulators write the next observations to the same place.
@@ -67,9 +74,13 @@ class SampledStates:
                 )
                 for lane in chosen.tolist()
             ]
+            if own is not None:
+                self._given += [own[lane] for lane in chosen.tolist()]
         while len(self._kept) > self._most:
             self._every *= 2
-            self._kept = [kept for kept in self._kept if kept[0] % self._every == 0]
+            stay = [index for index, kept in enumerate(self._kept) if kept[0] % self._every == 0]
+            self._kept = [self._kept[index] for index in stay]
+            self._given = [self._given[index] for index in stay] if self._given else []
         self._games += playing & is_last
         self._ages = np.where(playing & is_last, 0, self._ages + decides)
         self._step += 1
@@ -97,7 +108,7 @@ class SampledStates:
 
         Args:
           teacher: its function and its variables.
-          student: likewise.
+          student: likewise; of one with a state, what it gave is there already.
           student_temperature: the student's outputs over it are the logits of its policy.
           gives_logits: whether the teacher's outputs are logits.
         """
@@ -110,7 +121,11 @@ class SampledStates:
             # Batches of one size are compiled once.
             batch = np.stack([self[start + min(index, count - 1)] for index in range(_BATCH)])
             with tracing_for(platform):
-                both = _outputs(taught, own, taught_by, owned_by, frames_first(batch))
+                if self._beside is not None:
+                    there = _alone(taught, taught_by, frames_first(batch))
+                    both = there, np.stack(self._given[start : start + count])
+                else:
+                    both = _outputs(taught, own, taught_by, owned_by, frames_first(batch))
             for kept, output in zip(outputs, both, strict=True):
                 kept.append(np.asarray(output)[:count])
         return compare(
@@ -131,3 +146,44 @@ def _outputs(
 ) -> tuple[Array, Array]:
     observations = frames_last(observations)
     return teacher(taught_by, observations), student(owned_by, observations)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _alone(teacher: PolicyApply, taught_by: Any, observations: Array) -> Array:
+    outputs: Array = teacher(taught_by, frames_last(observations))
+    return outputs
+
+
+class _Beside:
+    """A policy with a state that goes along with the play.
+
+    Args:
+      policy: who plays.
+      variables: its own.
+    """
+
+    def __init__(self, policy: LanePolicy, variables: Any) -> None:
+        self._policy, self._variables = policy, variables
+        self._state: Any = None
+        self._was_last: np.ndarray | None = None
+
+    def outputs(self, observations: Any, is_last: np.ndarray) -> np.ndarray:
+        """What it gives for a step, float32 ``[L, ...]``."""
+        if self._was_last is None:
+            self._state, self._was_last = self._policy.start(len(is_last)), np.ones(len(is_last), bool)
+        with tracing_for(platform_of(self._variables)):
+            given, self._state = _go_along(
+                self._policy, self._variables, frames_first(observations), self._was_last, self._state
+            )
+        self._was_last = np.array(is_last)
+        return np.asarray(given)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _go_along(
+    policy: LanePolicy, variables: Any, observations: Array, is_first: Array, state: Any
+) -> tuple[Array, Any]:
+    none = jnp.zeros(len(is_first))
+    nowhere = jnp.zeros(len(is_first), bool)
+    shown = TimeStep(frames_last(observations), none, is_first, nowhere, nowhere, nowhere)
+    return policy.decide(variables, shown, state, jax.random.key(0))

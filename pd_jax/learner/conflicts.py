@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pd_jax.learner.by_game import cosines, gradients_by_game, products, shared_layers
-from pd_jax.learner.minibatch import fetch, normalised, place
+from pd_jax.learner.minibatch import fetch, normalised, place, weigh_steps
 from pd_jax.learner.rule import Games, LearnerState, UpdateRule, learnt_games
 from pd_jax.learner.update import game_loss
 from pd_jax.replay.rings import ReplayState
@@ -42,9 +42,13 @@ def gradient_cosines(
     rule = rule.at(state.temperature)
     learnt = learnt_games(rule, games)
     key = jax.random.fold_in(jax.random.key(_SEED), state.updates)
-    batches = [fetch(rule, stored[game], *place(rule, stored, game, key)) for game in range(rule.num_games)]
+    places = [place(rule, stored, game, key) for game in range(rule.num_games)]
+    batches = [fetch(rule, store, *here) for store, here in zip(stored, places, strict=True)]
     batch = jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
-    if rule.weigh is not None:
+    if rule.windows is not None:
+        counts, weights = weigh_steps(rule, stored, places)
+        batch = dataclasses.replace(batch, counts=counts, weights=weights)
+    elif rule.weigh is not None:
         batch = dataclasses.replace(batch, weights=normalised(rule.weigh(batch.teacher_q)))
     gradients, _ = gradients_by_game(
         state.variables, lambda game: game_loss(rule, game), batch, learnt, parts=rule.gradient_parts
@@ -52,14 +56,14 @@ def gradient_cosines(
     shared: dict[str, Any] = mean_over_devices(gradients["params"]["torso"])
     inner = {layer: products(shared[layer]) for layer in shared_layers(state.variables)}
     inner[ALL_LAYERS] = products(shared)
-    places = jnp.array(learnt)
+    at = jnp.array(learnt)
 
     def everywhere(inner: Array) -> tuple[Array, Array]:
         own, norms = cosines(inner)
         matrix = jnp.full((rule.num_games, rule.num_games), jnp.nan)
         return (
-            matrix.at[places[:, None], places].set(own),
-            jnp.full(rule.num_games, jnp.nan).at[places].set(norms),
+            matrix.at[at[:, None], at].set(own),
+            jnp.full(rule.num_games, jnp.nan).at[at].set(norms),
         )
 
     return {layer: everywhere(own) for layer, own in inner.items()}

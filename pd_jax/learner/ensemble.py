@@ -22,6 +22,7 @@ from pd_jax.learner.rule import LearnerState, Metrics, UpdateRule, make_rule
 from pd_jax.learner.update import updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
+from pd_jax.replay.sequences import Stretch
 from pd_jax.system.devices import DeviceGroup
 
 
@@ -38,6 +39,7 @@ class EnsembleLearner:
       learning_rates: of each student.
       weigh_at: gives what examples count at a temperature; None has all count the same.
       auto: of temperatures that are in the students' states; ``loss_at`` and ``weigh_at`` are then not looked at.
+      stretch: as for :func:`pd_jax.learner.rule.make_rule`.
 
     Raises:
       ValueError: the minibatch does not split evenly over the devices, or there is not a temperature for each rate.
@@ -55,12 +57,13 @@ class EnsembleLearner:
         learning_rates: Sequence[float],
         weigh_at: Callable[[Any], WeightFunction | None] = lambda _: None,
         auto: AutoTemperature | None = None,
+        stretch: Stretch | None = None,
     ) -> None:
         if len(temperatures) != len(learning_rates):
             raise ValueError(f"{len(temperatures)} temperatures for {len(learning_rates)} learning rates")
         self._student = student
         self._loss_at, self._weigh_at, self._auto = loss_at, weigh_at, auto
-        self._config = config
+        self._config, self._stretch = config, stretch
         self._devices = devices
         self._total_updates = total_updates
         self._settings = devices.replicate(
@@ -119,6 +122,7 @@ class EnsembleLearner:
             total_updates=self._total_updates,
             weigh=self._weigh_at(temperature),
             auto=self._auto,
+            stretch=self._stretch,
         )
 
 

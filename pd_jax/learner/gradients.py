@@ -23,6 +23,9 @@ def gradient_parts(student: Student, config: LearnerConfig, devices: DeviceGroup
     """Parts that each device takes its gradients in: as many as are asked for, and those in what suits its platform."""
     share = config.batch_size // devices.size // config.accumulate
     seen = 1 if config.games == "alternating" or config.is_by_game else student.num_games
+    if student.memory is not None:
+        # Sequences are never divided; each is as many examples as it has steps.
+        share, seen = share // config.sequence_length, seen * config.sequence_length
     return config.accumulate * partition.gradient_parts(student.network, share, seen, platform=devices.platform)
 
 

@@ -24,6 +24,7 @@ from pd_jax.learner.rule import Games, LearnerState, Metrics, init_state, make_o
 from pd_jax.learner.update import update, updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
+from pd_jax.replay.sequences import Stretch
 from pd_jax.system.computing import computing
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.types import Batch
@@ -83,6 +84,7 @@ class Learner:
       auto: of temperatures that are found from the play and kept in the state; ``loss``, ``divergence`` and ``weigh``
         are then not looked at.
       adding: of games that are added to a student; None adds none.
+      stretch: as for :func:`pd_jax.learner.rule.make_rule`.
 
     Attributes:
       rule: of its updates, see :mod:`pd_jax.learner.rule`.
@@ -103,6 +105,7 @@ class Learner:
         weigh: WeightFunction | None = None,
         auto: AutoTemperature | None = None,
         adding: Adding | None = None,
+        stretch: Stretch | None = None,
     ) -> None:
         rule = make_rule(
             student,
@@ -114,6 +117,7 @@ class Learner:
             weigh=weigh,
             auto=auto,
             adding=adding,
+            stretch=stretch,
         )
         self.rule = rule
         self._devices = devices

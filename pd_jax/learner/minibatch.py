@@ -18,8 +18,9 @@ from jax import Array, lax
 from pd_jax.learner.drawing import SHIFT, choose, draw_shifts, group_key, shift
 from pd_jax.learner.rule import Games, UpdateRule
 from pd_jax.losses import action_gap_weights
-from pd_jax.replay import rings
+from pd_jax.replay import rings, sequences
 from pd_jax.replay.rings import ReplayState
+from pd_jax.replay.sequences import Windows
 from pd_jax.system.devices import AXIS, mean_over_devices
 from pd_jax.types import Batch
 
@@ -43,7 +44,9 @@ def draw_minibatch(
     wanted = tuple(range(rule.num_games)) if games is None else games
     places, corrections = draw_places(rule, variables, stored, key, games)
     drawn: dict[str, Any] = {"places": jax.tree.map(lambda *parts: jnp.stack(parts), *places)}
-    if rule.weigh is not None or corrections is not None:
+    if rule.windows is not None:
+        drawn["counts"], drawn["weights"] = weigh_steps(rule, [stored[game] for game in wanted], places)
+    elif rule.weigh is not None or corrections is not None:
         # All weights come before the first part of the minibatch: their mean is that of all of it.
         weights = jnp.float32(1.0)
         if rule.weigh is not None:
@@ -59,7 +62,7 @@ def draw_minibatch(
         batch = fetch_some(rule, stored, wanted, list(zip(*part["places"], strict=True)))
         if rule.random_shift:
             batch = jax.vmap(functools.partial(shifted, rule))(batch, part["shifts"])
-        return dataclasses.replace(batch, weights=part.get("weights"))
+        return dataclasses.replace(batch, weights=part.get("weights"), counts=part.get("counts"))
 
     return drawn, fetch_drawn
 
@@ -141,7 +144,8 @@ def shifted(rule: UpdateRule, batch: Batch, shifts: Array) -> Batch:
 def place(
     rule: UpdateRule, stored: tuple[ReplayState, ...], game: int, key: Array, times: int = 1
 ) -> tuple[Array, Array]:
-    """Where this device's share of a game's minibatch is: lanes and slots, int32 ``[times * share]`` each.
+    """Where this device's share of a game's minibatch is: lanes and slots, int32 ``[times * share]`` each; of
+    sequences, those of their first steps.
 
     The minibatch of all devices is the same for any number of them: lanes are drawn from in as many groups as the
     largest number of devices that lanes and minibatch could be dealt out to, each by a key of its own.
@@ -157,20 +161,77 @@ def place(
     key = jax.random.fold_in(key, game) if rule.num_games > 1 else key
     groups = num_groups(rule, stored, game)
     first_group = lax.axis_index(AXIS) * groups
+    if rule.windows is not None:
+        count = times * rule.num_sequences
+        return sequences.place(stored[game], rule.windows, key, count, num_groups=groups, first_group=first_group)
     return rings.place(stored[game], key, times * rule.share, num_groups=groups, first_group=first_group)
 
 
 def num_groups(rule: UpdateRule, stored: tuple[ReplayState, ...], game: int) -> int:
     """Groups of this device's lanes of a game that are drawn from by keys of their own."""
-    return math.gcd(stored[game].flags.shape[0], rule.share)
+    return math.gcd(stored[game].flags.shape[0], rule.num_sequences)
 
 
 @jax.named_scope("sample")
 def fetch(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array) -> Batch:
     """What is stored at some places of a game, ``[B, ...]``, padded to what the games have in common."""
+    if rule.windows is not None:
+        return fetch_sequences(rule, rule.windows, stored, lanes, slots)
     batch = rings.fetch(stored, lanes, slots)
     missing = rule.student.num_actions - batch.teacher_q.shape[-1]
     return Batch(rule.student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
+
+
+def fetch_sequences(rule: UpdateRule, windows: Windows, stored: ReplayState, lanes: Array, starts: Array) -> Batch:
+    """The sequences that begin at some places of a game, ``[B, T, ...]``, without what their steps count."""
+    slots = sequences.slots_of(stored, starts, 0, windows.length)
+    observations, is_first = sequences.observe(stored, lanes, slots)
+    outputs = rings.take(stored, "teacher_q", jnp.broadcast_to(lanes[:, None], slots.shape), slots)
+    before = None
+    if windows.burn_in:
+        earlier = sequences.slots_of(stored, starts, -windows.burn_in, windows.burn_in)
+        shown, opens = sequences.observe(stored, lanes, earlier)
+        before = rule.student.pad(shown), opens
+    missing = rule.student.num_actions - outputs.shape[-1]
+    return Batch(
+        rule.student.pad(observations),
+        jnp.pad(outputs, ((0, 0), (0, 0), (0, missing))),
+        is_first=is_first,
+        before=before,
+    )
+
+
+@jax.named_scope("sample")
+def weigh_steps(
+    rule: UpdateRule, stored: Sequence[ReplayState], places: Sequence[tuple[Array, Array]]
+) -> tuple[Array, Array]:
+    """What the steps of sequences count in what is measured, and in the loss: float32 ``[G, B, T]`` each.
+
+    Where an observation ended an episode, nothing was decided, and it counts nothing.
+
+    Args:
+      rule: of the update.
+      stored: of each game.
+      places: of each game, as from :func:`place`.
+    """
+    windows = rule.windows
+    assert windows is not None
+    decided = jnp.stack(
+        [
+            sequences.is_learnt(store, lanes, starts, windows.length)
+            for store, (lanes, starts) in zip(stored, places, strict=True)
+        ]
+    ).astype(jnp.float32)
+    flat = decided.reshape(len(decided), -1)
+    counts = normalised(flat)
+    if rule.weigh is None:
+        return counts.reshape(decided.shape), counts.reshape(decided.shape)
+    steps = []
+    for store, (lanes, starts) in zip(stored, places, strict=True):
+        slots = sequences.slots_of(store, starts, 0, windows.length)
+        steps.append((jnp.broadcast_to(lanes[:, None], slots.shape).ravel(), slots.ravel()))
+    weights = normalised(flat * rule.weigh(fetch_outputs(rule, stored, steps)))
+    return counts.reshape(decided.shape), weights.reshape(decided.shape)
 
 
 @jax.named_scope("sample")

@@ -19,6 +19,7 @@ from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.muon import muon
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
 from pd_jax.networks.student import Student
+from pd_jax.replay.sequences import Stretch, Windows
 from pd_jax.system.devices import DeviceGroup
 
 Games = tuple[int, ...] | None
@@ -85,6 +86,7 @@ class UpdateRule:
       average_decay: share of the old average of the variables that is kept at each update; None keeps no average.
       balance: of the games; None has the mean of their losses learnt, or that of the game whose turn it is.
       adding: of a student that games are added to; None is any other.
+      windows: which sequences a student with memory learns from; None is of single examples.
     """
 
     student: Student
@@ -101,6 +103,12 @@ class UpdateRule:
     average_decay: float | None = None
     balance: Balance | None = None
     adding: Adding | None = None
+    windows: Windows | None = None
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of each game in one device's part of a minibatch; of single examples, these."""
+        return self.share if self.windows is None else self.share // self.windows.length
 
     @property
     def num_games(self) -> int:
@@ -128,6 +136,7 @@ def make_rule(
     weigh: WeightFunction | None = None,
     auto: AutoTemperature | None = None,
     adding: Adding | None = None,
+    stretch: Stretch | None = None,
 ) -> UpdateRule:
     """The rule that a configuration asks for.
 
@@ -138,6 +147,7 @@ def make_rule(
       devices: that share each minibatch.
       total_updates: of the whole run, over which a decaying learning rate falls.
       divergence, weigh, auto, adding: the rule's. Added games that are learnt alone do not alternate.
+      stretch: of play that is stored in stretches which do not follow one another; None of any other.
 
     Returns:
       what the functions of this module take.
@@ -150,6 +160,13 @@ def make_rule(
     share = config.batch_size // devices.size
     if share % config.accumulate:
         raise ValueError(f"{share} examples on each device do not split into {config.accumulate} parts")
+    windows = None
+    if student.memory is not None:
+        windows = Windows(config.sequence_length, config.burn_in, *(stretch or ()))
+        if share % (config.accumulate * windows.length):
+            raise ValueError(
+                f"{share} steps on each device are not {config.accumulate} parts of whole sequences of {windows.length}"
+            )
     alternates = config.games == "alternating" and student.num_games > 1
     return UpdateRule(
         student=student,
@@ -166,6 +183,7 @@ def make_rule(
         average_decay=config.average_decay,
         balance=make_balance(config, student.num_games),
         adding=adding,
+        windows=windows,
     )
 
 

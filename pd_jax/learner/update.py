@@ -179,8 +179,8 @@ def update_on_all(
     weights = None if rule.balance is None else rule.balance.weights(state.balance, learnt_games(rule, games))
 
     def mean_loss(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        outputs = rule.student.apply(variables, batch.observations)
-        measures = measure(rule, outputs, batch.teacher_q, batch.weights)
+        outputs, batch = answer(rule, variables, batch)
+        measures = measure(rule, outputs, batch.teacher_q, batch.weights, batch.counts)
         if rule.adding is not None and rule.adding.replays:
             return rule.adding.weigh_games(measures["loss"], games or range(rule.num_games)), measures
         losses = measures["loss"] if weights is None else measures["loss"] * weights
@@ -188,6 +188,46 @@ def update_on_all(
         return learnt.mean(), measures
 
     return step(rule, state, mean_loss, batch, axis=1, games=games, fetch=fetch, weights=weights)
+
+
+def answer(rule: UpdateRule, variables: Any, batch: Batch, game: Array | None = None) -> tuple[Array, Batch]:
+    """The student's outputs for a minibatch, and what else there is of its examples; of sequences, step by step.
+
+    A student with memory goes through the steps before each sequence first, without a gradient: it is truncated there
+    (Williams and Peng 1990). Where there are none, its memory is empty.
+
+    Args:
+      rule: of the update.
+      variables: the student's.
+      batch: ``[G, B, ...]``, or ``[G, B, T, ...]`` of sequences.
+      game: a place, of ``[B, ...]`` of that game; None is every game.
+
+    Returns:
+      float32 ``[G, B, A]``, or ``[G, B T, A]``, and the minibatch without observations, as long.
+    """
+    student = rule.student
+    if rule.windows is None:
+        if game is None:
+            return student.apply(variables, batch.observations), batch
+        return student.apply_game(variables, batch.observations, game), batch
+    assert batch.is_first is not None
+    axis = 1 if game is None else 0
+
+    def remember(variables: Any, observations: Array, is_first: Array, state: Array) -> tuple[Array, Array]:
+        if game is None:
+            return student.remember(variables, observations, is_first, state)
+        return student.remember_game(variables, observations, is_first, state, game)
+
+    state = jnp.zeros((*batch.is_first.shape[:-1], student.state_size))
+    if batch.before is not None:
+        _, state = remember(lax.stop_gradient(variables), *batch.before, state)
+    outputs, _ = remember(variables, batch.observations, batch.is_first, lax.stop_gradient(state))
+
+    def flat(steps: Array | None) -> Any:
+        return None if steps is None else steps.reshape(*steps.shape[:axis], -1, *steps.shape[axis + 2 :])
+
+    others = Batch(batch.is_first, flat(batch.teacher_q), flat(batch.weights), counts=flat(batch.counts))
+    return flat(outputs), others
 
 
 def update_by_game(
@@ -239,11 +279,11 @@ def game_loss(rule: UpdateRule, game: Array) -> MeanLoss:
     is_game = (jnp.arange(rule.num_games) == game)[:, None, None]
 
     def loss_of_game(variables: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        outputs = rule.student.apply_game(variables, batch.observations, game)
+        outputs, batch = answer(rule, variables, batch, game)
         # The loss knows temperatures and masks by their places on the game axis. Zeros stand for the other games:
         # these outputs, with -inf where this game has no action, would give them infinite losses.
         outputs, teacher_q = jnp.where(is_game, outputs, 0.0), jnp.where(is_game, batch.teacher_q, 0.0)
-        measures = measure(rule, outputs, teacher_q, batch.weights)
+        measures = measure(rule, outputs, teacher_q, batch.weights, batch.counts)
         return measures["loss"][game], measures
 
     return loss_of_game
@@ -369,7 +409,9 @@ def _all_reduce(tree: Any) -> Any:
         return mean_over_devices(tree)
 
 
-def measure(rule: UpdateRule, outputs: Array, teacher_q: Array, weights: Array | None = None) -> dict[str, Array]:
+def measure(
+    rule: UpdateRule, outputs: Array, teacher_q: Array, weights: Array | None = None, counts: Array | None = None
+) -> dict[str, Array]:
     """``loss``, ``agreement`` and, with a divergence, ``kl``: means over the examples, float32 ``[G]`` each.
 
     Args:
@@ -377,15 +419,16 @@ def measure(rule: UpdateRule, outputs: Array, teacher_q: Array, weights: Array |
       outputs: the student's, float32 ``[G, B, A]``.
       teacher_q: float32 ``[G, B, A]``.
       weights: of the examples in the loss, float32 ``[G, B]``, or ``[B]`` for all games; None is 1.
+      counts: of the examples in what is measured beside it, likewise.
     """
     best = jnp.argmax(jnp.where(rule.student.mask[:, None], teacher_q, -jnp.inf), axis=-1)
     agrees = jnp.argmax(outputs, axis=-1) == best
     measures = {
         "loss": _mean_by_game(rule.loss, outputs, teacher_q, weights),
-        "agreement": agrees.mean(axis=1, dtype=jnp.float32),
+        "agreement": (agrees if counts is None else agrees * counts).mean(axis=1, dtype=jnp.float32),
     }
     if rule.divergence is not None:
-        measures["kl"] = _mean_by_game(rule.divergence, outputs, teacher_q)
+        measures["kl"] = _mean_by_game(rule.divergence, outputs, teacher_q, counts)
     return measures
 
 

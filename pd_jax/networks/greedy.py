@@ -90,7 +90,7 @@ class GreedyPolicy(abc.ABC):
         """Number of scalars, LayerNorm's included."""
         return count_params(self.variables)
 
-    def initial_state(self, num_lanes: int) -> None:
+    def initial_state(self, num_lanes: int) -> np.ndarray | None:
         """What the first :meth:`act` of an episode takes: None, for a policy without memory.
 
         Args:
@@ -115,14 +115,28 @@ class GreedyPolicy(abc.ABC):
         with tracing_for(platform_of(self.variables)):
             return self._forward(self.variables, observations)
 
+    def decide(
+        self, observations: Array | np.ndarray, state: np.ndarray | None = None
+    ) -> tuple[Array, np.ndarray | None]:
+        """What :meth:`outputs` gives, and the state for the next call.
+
+        Args:
+          observations: as for :meth:`outputs`.
+          state: what :meth:`initial_state` or the call before gave.
+
+        Raises:
+          ObservationsError: as :meth:`outputs`.
+        """
+        return self.outputs(observations), state
+
     def act(
         self,
         observations: Array | np.ndarray,
-        state: None = None,
+        state: np.ndarray | None = None,
         *,
         epsilon: float = 0.0,
         key: Array | None = None,
-    ) -> tuple[np.ndarray, None]:
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """The actions to play: greedy ones, or with probability ``epsilon`` random ones; of a continuous task those
         without noise, or with ``epsilon`` of the policy's own.
 
@@ -148,7 +162,7 @@ class GreedyPolicy(abc.ABC):
             raise UserError(f"epsilon: {epsilon!r} is not between 0 and 1")
         if epsilon > 0.0 and key is None:
             raise UserError("epsilon: random actions need a key, such as key=jax.random.key(step)")
-        outputs = self.outputs(observations)
+        outputs, state = self.decide(observations, state)
         if self.output.is_continuous:
             means = _means(outputs, self.output, self.task)
             actions = means if key is None else _noisy(key, outputs, epsilon, self.output, self.task)

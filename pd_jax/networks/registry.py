@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from pd_jax.errors import UserError, nearest
 from pd_jax.networks.convolutions import ConvolutionMethod
 from pd_jax.networks.heads import CategoricalHead, MultiGameHead, SingleHead
+from pd_jax.networks.memory import MEMORIES, Memory
 from pd_jax.networks.padded import PaddedTorso
 from pd_jax.networks.partition import PartitionedTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
@@ -56,6 +57,8 @@ class NetworkOptions(TypedDict, total=False):
     hidden: int | None
     head_hidden: int
     quantisation: Quantisation
+    memory: str
+    memory_size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,8 @@ def make_network(
     hidden: int | None = None,
     head_hidden: int = 128,
     quantisation: Quantisation = "none",
+    memory: str = "none",
+    memory_size: int = 128,
 ) -> PolicyNetwork | MultiGameNetwork:
     """Builds one of the paper's networks (Rusu et al. 2016, appendix A, table 4) or an MLP, for one game or several.
 
@@ -161,6 +166,9 @@ def make_network(
         ``multi10``; 0 leaves it out. Other networks of a single game have none.
       quantisation: ``int8`` learns as 8-bit integers will compute, see `pd_jax.networks.quantisation`; for the networks
         of ``NETWORK_NAMES``, in float32.
+      memory: ``gru`` or ``lstm`` puts a recurrent layer between torso and head, see `pd_jax.networks.memory`; such a
+        network is applied by its method ``remember``.
+      memory_size: units of that layer.
 
     Returns:
       a linen module with ``init(key, observations)`` and ``apply(variables, observations)``.
@@ -182,7 +190,14 @@ def make_network(
     if quantised and (compute_dtype != "float32" or support or name not in NETWORK_NAMES):
         why = f"{name!r} has no such layers" if name not in NETWORK_NAMES else "it is for plain outputs in float32"
         raise UserError(f"quantisation: {quantisation}: {why}")
+    if memory not in ("none", *MEMORIES) or memory_size < 1:
+        raise UserError(
+            f"memory: {memory!r} of {memory_size} units is none of none, {', '.join(MEMORIES)}, of at least 1"
+        )
+    if memory != "none" and (quantised or support):
+        raise UserError(f"memory: {memory} has no 8-bit integers, and no categorical head")
     dtype = jnp.dtype(compute_dtype)
+    remembers = None if memory == "none" else Memory(memory, memory_size, dtype)
     options = TorsoOptions(
         layer_norm=layer_norm,
         hidden_sizes=tuple(hidden_sizes),
@@ -199,7 +214,9 @@ def make_network(
     if isinstance(num_actions, Sequence):
         if support:
             raise UserError("a categorical head is for a single game")
-        return MultiGameNetwork(torso, MultiGameHead(sizes, head_hidden, layer_norm, dtype, quantised, signed))
+        return MultiGameNetwork(
+            torso, MultiGameHead(sizes, head_hidden, layer_norm, dtype, quantised, signed), remembers
+        )
     head: nn.Module = SingleHead(
         num_actions,
         head_hidden if name in _MULTI_GAME_NAMES else 0,
@@ -210,7 +227,7 @@ def make_network(
     )
     if support:
         head = CategoricalHead(num_actions, tuple(support), dtype=dtype)
-    return PolicyNetwork(torso=torso, head=head)
+    return PolicyNetwork(torso=torso, head=head, memory=remembers)
 
 
 def _make_torso(name: str, options: TorsoOptions) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,15 @@ from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.networks.heads import action_mask
+from pd_jax.networks.memory import Memory
 from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
 from pd_jax.networks.registry import make_network
+
+if TYPE_CHECKING:
+    # EnvPool takes seconds to import.
+    from pd_jax.environments.envpool import TimeStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +104,47 @@ class Student:
             outputs = self.network.apply(variables, observations)
         return outputs
 
+    @property
+    def memory(self) -> Memory | None:
+        """The recurrent layer; None where what is seen now is all that counts."""
+        return getattr(self.network, "memory", None)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers that each lane's memory holds; 0 without memory."""
+        return 0 if self.memory is None else self.memory.state_size
+
+    def remember(self, variables: Any, observations: Array, is_first: Array, state: Array) -> tuple[Array, Array]:
+        """Outputs of a student with memory for sequences of every game.
+
+        Args:
+          variables: the network's.
+          observations: ``[G, B, T, ...]``, padded to ``observation_shape``.
+          is_first: bool ``[G, B, T]``, where an episode opens.
+          state: float32 ``[G, B, state_size]``, of before the first step.
+
+        Returns:
+          float32 ``[G, B, T, A]``, ``-inf`` where the game has no such action, and the state after the last step.
+        """
+        if self._has_game_axis:
+            outputs: tuple[Array, Array] = self.network.apply(
+                variables, observations, is_first, state, method="remember"
+            )
+            return outputs
+        alone, state = self.network.apply(variables, observations[0], is_first[0], state[0], method="remember")
+        return alone[None], state[None]
+
+    def remember_game(
+        self, variables: Any, observations: Array, is_first: Array, state: Array, game: int | Array
+    ) -> tuple[Array, Array]:
+        """As :meth:`remember`, of one game and without the game axis."""
+        if self._has_game_axis:
+            arguments = (variables, observations, is_first, state, game)
+            outputs: tuple[Array, Array] = self.network.apply(*arguments, method="one_game_remember")
+        else:
+            outputs = self.network.apply(variables, observations, is_first, state, method="remember")
+        return outputs
+
     def pad(self, observations: Array) -> Array:
         """Appends zeros to vectors ``[..., d]`` up to ``observation_shape``; frames are as they should be."""
         missing = self.observation_shape[-1] - observations.shape[-1]
@@ -134,9 +180,10 @@ class Student:
         padded = [self.pad(jnp.asarray(own)) for own in observations]
         return jnp.stack(padded) if self._has_game_axis else padded[0]
 
-    def policy(self, game: int) -> GamePolicy:
-        """What plays one of the games; policies of the same student and game are equal."""
-        return GamePolicy(self, game)
+    def policy(self, game: int) -> Any:
+        """What plays one of the games: a :class:`GamePolicy`, or a :class:`RememberingPolicy` of a student with memory.
+        Policies of the same student and game are equal."""
+        return GamePolicy(self, game) if self.memory is None else RememberingPolicy(self, game)
 
     @property
     def _has_game_axis(self) -> bool:
@@ -154,6 +201,39 @@ class GamePolicy:
         """Maps the game's own observations ``[N, ...]`` to float32 ``[N, actions]`` of its own action set."""
         outputs = self.student.apply_game(variables, self.student.pad(observations), self.game)
         return outputs[:, : self.student.tasks[self.game].num_actions]
+
+
+@dataclasses.dataclass(frozen=True)
+class RememberingPolicy:
+    """A student with memory as the policy of one game: a `pd_jax.networks.lane_policy.LanePolicy`, whose state is what
+    each lane remembers."""
+
+    student: Student
+    game: int
+
+    def start(self, num_lanes: int) -> np.ndarray:
+        """Empty memories, float32 ``[N, state_size]``."""
+        return np.zeros((num_lanes, self.student.state_size), np.float32)
+
+    def decide(self, variables: Any, timestep: TimeStep, state: Array, key: Array) -> tuple[Array, Array]:
+        """As :meth:`step`, of what lanes show."""
+        return self.step(variables, timestep.observations, timestep.is_first, state)
+
+    def step(self, variables: Any, observations: Array, is_first: Array, state: Array) -> tuple[Array, Array]:
+        """One step of every lane, to be traced.
+
+        Args:
+          variables: the student's.
+          observations: the game's own, ``[N, ...]``.
+          is_first: bool ``[N]``, where an episode opens: what was before is forgotten.
+          state: float32 ``[N, state_size]``.
+
+        Returns:
+          float32 ``[N, actions]`` of its own action set, and the state for the next step.
+        """
+        shown = self.student.pad(observations)[:, None]
+        outputs, state = self.student.remember_game(variables, shown, is_first[:, None], state, self.game)
+        return outputs[:, 0, : self.student.tasks[self.game].num_actions], state
 
 
 def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
@@ -189,5 +269,7 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         hidden=config.hidden,
         head_hidden=config.head_hidden,
         quantisation=config.quantisation,
+        memory=config.memory,
+        memory_size=config.memory_size,
     )
     return Student(network, tuple(tasks))

@@ -11,6 +11,7 @@ from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.sampled_states import SampledStates
 from pd_jax.evaluation.scores import Score
 from pd_jax.learner.objective import student_temperature
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.online.setup import OnlineSetup
 from pd_jax.resources.ledger import SCORING, Ledger
 from pd_jax.system.interrupts import Interrupts
@@ -53,7 +54,9 @@ class OnlineScorer:
         """The score over the games that the run ends with, from starts that chose nothing."""
         looks_on = None
         if who == "student":
-            looks_on = self._sampled = SampledStates(self._setup.task)
+            policy = self._setup.student_setup.student.policy(0)
+            beside = (policy, variables) if isinstance(policy, LanePolicy) else None
+            looks_on = self._sampled = SampledStates(self._setup.task, student=beside)
         return self._play(who, variables, self._setup.config.evaluation.episodes, FINAL_SEED_OFFSET, looks_on)
 
     def compare(self, target: Any, student: Any) -> Comparison:

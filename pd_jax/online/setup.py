@@ -11,7 +11,14 @@ from pd_jax.config.distill import check_devices
 from pd_jax.config.games import check_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.online import OnlineConfig
-from pd_jax.distill.setup import DistillSetup, check_resumed, check_stacks_fit, start_of, warn_of_slow_dtype
+from pd_jax.distill.setup import (
+    DistillSetup,
+    check_resumed,
+    check_sequences_fit,
+    check_stacks_fit,
+    start_of,
+    warn_of_slow_dtype,
+)
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
@@ -138,6 +145,7 @@ def _student_setup(config: OnlineConfig, task: Task, metadata: TeacherMetadata, 
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(distillation, devices.size)
     check_stacks_fit(distillation, (task,))
+    check_sequences_fit(distillation, (None,))
     warn_of_slow_dtype(config.student, devices)
     sizes = part_sizes(config.parts)
     student = make_student(config.student, (task,)).with_sizes(sizes)

@@ -339,6 +339,11 @@ def bytes_per_step(state: FrameRings) -> float:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / state.flags.size
 
 
+def reach(state: FrameRings) -> int:
+    """How many slots before its own a stack reaches at most: so many of the oldest steps may have none."""
+    return 0 if len(state.observation_shape) == 1 else STACK - 1
+
+
 def _history(state: FrameRings, lanes: Array, slots: Array) -> Array:
     """How many slots before each the stack reaches: back to the start of the episode, at most 3; 0 for vectors."""
     if len(state.observation_shape) == 1:

@@ -163,7 +163,7 @@ def network_label(student: StudentConfig, tasks: Sequence[Task]) -> str:
 def student_metadata(path: str, student: Student, config: DistillConfig, updates: int) -> list[TeacherMetadata]:
     """What a teacher file of a run's student says of it, for each of its games.
 
-    A student with quantisation is no teacher: it is refused.
+    A student with quantisation or memory is no teacher: it is refused.
 
     Args:
       path: the run's directory.
@@ -176,8 +176,10 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
       the logits of a policy.
 
     Raises:
-      UserError: the student has quantisation.
+      UserError: the student has quantisation, or memory.
     """
+    if student.memory is not None:
+        raise UserError(f"{path}: its student has memory ({config.student.memory}), and teacher files have none")
     if config.student.quantisation != "none":
         raise UserError(f"{path}: its student has quantisation {config.student.quantisation}; pd-jax export writes it")
     widths: dict[str, Any] = {name: getattr(config.student, name) for name in ("channels", "hidden")}

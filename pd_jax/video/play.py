@@ -12,15 +12,15 @@ import jax
 import numpy as np
 from jax import Array
 
-from pd_jax.environments.envpool import Environment
+from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.environments.screens import SCREEN_SHAPE
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.evaluator import Decision, Evaluator
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
 from pd_jax.system.devices import platform_of, tracing_for
-from pd_jax.types import PolicyApply
 from pd_jax.video.scenes import SCENE_SIZE, SCENES
 
 PLAYERS = ("teacher", "student")
@@ -116,7 +116,8 @@ def play_tracks(
         seed=protocol.seed,
         environment_options=protocol.environment_options,
     )
-    applies = tuple(policies[player].apply for player in PLAYERS)
+    players: Any = tuple(as_lane_policy(policies[player].apply) for player in PLAYERS)
+    states = tuple(player.start(len(lanes)) for player in players)
     variables = tuple(policies[player].variables for player in PLAYERS)
     recorders = [_Recorder(task, lane, protocol) for lane in lanes]
     chances = _Chances(protocol, evaluator.num_lanes)
@@ -125,9 +126,10 @@ def play_tracks(
     play = evaluator.play(policies[actor].variables, games, lanes)
     try:
         for step, decision in enumerate(play):
-            observations = np.asarray(decision.timestep.observations)[index]
+            shown: TimeStep = jax.tree.map(lambda leaf: np.asarray(leaf)[index], decision.timestep)
             with tracing_for(platform_of(variables)):
-                asked = dict(zip(PLAYERS, map(np.asarray, _ask(applies, variables, observations)), strict=True))
+                answers, states = _ask(players, variables, shown, states)
+            asked = dict(zip(PLAYERS, map(np.asarray, answers), strict=True))
             is_chance = chances.draw()
             is_enough = decisions is not None and step >= decisions
             for place, recorder in enumerate(recorders):
@@ -250,8 +252,16 @@ def _explores(key: Array, epsilon: float, lanes: int) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _ask(applies: tuple[PolicyApply, ...], variables: tuple[Any, ...], observations: Array) -> tuple[Array, ...]:
-    return tuple(apply(own, observations) for apply, own in zip(applies, variables, strict=True))
+def _ask(
+    policies: tuple[LanePolicy, ...], variables: tuple[Any, ...], shown: TimeStep, states: tuple[Any, ...]
+) -> tuple[tuple[Array, ...], tuple[Any, ...]]:
+    """Outputs of all, and the states that they go on with."""
+    key = jax.random.key(0)
+    asked = [
+        policy.decide(own, shown, state, key) for policy, own, state in zip(policies, variables, states, strict=True)
+    ]
+    outputs, after = zip(*asked, strict=True)
+    return outputs, after
 
 
 def screen_size(task: Task) -> tuple[int, int]:
