@@ -11,6 +11,7 @@ from typing import Any
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.protocols import PROTOCOLS
+from pd_jax.environments.registered import is_registered
 from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.protocol import Protocol
@@ -232,7 +233,7 @@ def _of_policy(config: TrainTeacherConfig, task: Task) -> dict[str, Any]:
         "activation": config.ppo.activation,
         "action_low": task.action_low,
         "action_high": task.action_high,
-        "simulator": simulator_of(task),
+        "simulator": "" if is_registered(task) else simulator_of(task.env_id),
     }
 
 

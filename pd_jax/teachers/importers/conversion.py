@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pd_jax.environments.registered import is_registered
 from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.continuous import OutputKind
@@ -156,7 +157,7 @@ def describe(
         squashed=squashed,
         log_std_bounds=log_std_bounds,
         normalisation=dict(normalisation or {}),
-        simulator=simulator_of(task.env_id) if task.is_continuous else "",
+        simulator=simulator_of(task.env_id) if task.is_continuous and not is_registered(task) else "",
         algorithm=algorithm,
         env_steps=_count(env_steps),
         seed=_count(seed),
