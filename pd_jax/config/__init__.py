@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pd_jax.config.algorithms import DQNConfig, PQNConfig, QLearningConfig
+    from pd_jax.config.algorithms import DQNConfig, PPOConfig, PQNConfig, QLearningConfig
     from pd_jax.config.audit import AuditConfig, AuditEvaluationConfig, BoundsConfig, OutsideConfig
     from pd_jax.config.base import CommandConfig, ProfiledConfig, Settings
     from pd_jax.config.collect import CollectConfig
@@ -69,6 +69,7 @@ __all__ = [
     "OneGameEnvConfig",
     "OnlineConfig",
     "OutsideConfig",
+    "PPOConfig",
     "PQNConfig",
     "ProfiledConfig",
     "ProofConfig",
@@ -97,7 +98,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "algorithms": ["DQNConfig", "PQNConfig", "QLearningConfig"],
+            "algorithms": ["DQNConfig", "PPOConfig", "PQNConfig", "QLearningConfig"],
             "audit": ["AuditConfig", "AuditEvaluationConfig", "BoundsConfig", "OutsideConfig"],
             "base": ["CommandConfig", "ProfiledConfig", "Settings"],
             "collect": ["CollectConfig"],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pd_jax.config.fields import Choice
-from pd_jax.config.sections import Count, Lanes, Positive, Probability
+from pd_jax.config.sections import Count, Lanes, Positive, Probability, Weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +129,71 @@ class DQNConfig(QLearningConfig):
         return self.replay_capacity // self.num_lanes
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Proximal policy optimisation of a Gaussian policy, for tasks with continuous actions.
+
+    The defaults are for MuJoCo's tasks on a few cores: small steps, many updates, little noise.
+    """
+
+    total_steps: Count = 1_000_000
+    """Control steps in all lanes together, rounded up to whole rollouts."""
+    num_lanes: Lanes = 32
+    """Environments that play side by side."""
+    rollout_length: Count = 64
+    """Steps per lane between updates."""
+    epochs: Count = 10
+    """Passes over each rollout."""
+    minibatches: Count = 16
+    """Parts a rollout is split into; they must divide num_lanes x rollout_length."""
+    gamma: Probability = 0.98
+    """Discount per control step."""
+    gae_lambda: Probability = 0.92
+    """The lambda of generalised advantage estimates: 0 looks one step ahead, 1 to the end."""
+    learning_rate: Positive = 1e-4
+    """Of Adam."""
+    learning_rate_decay: bool = True
+    """Let the learning rate fall linearly to 0."""
+    max_grad_norm: Positive = 0.5
+    """Gradients with a larger global norm are scaled down to it."""
+    clip: Positive = 0.1
+    """How far the ratio of densities may leave 1 and still count."""
+    clip_values: bool = True
+    """Hold the critic's outputs within clip of what they were, too."""
+    entropy_weight: Weight = 0.0
+    """Of the policy's entropy in the loss."""
+    value_weight: Weight = 0.5
+    """Of the critic's error in the loss."""
+    initial_std: Positive = 0.3
+    """Standard deviation of the noise on every action at the start, in the units of the actions."""
+    normalise_advantages: bool = True
+    """Standardise the advantages of every minibatch."""
+    normalise_observations: bool = True
+    """Normalise observations by running statistics, which are frozen into the teacher file."""
+    observation_clip: Positive | None = 10.0
+    """Normalised observations are held within so many standard deviations; None leaves them."""
+    normalise_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return. Scores are of the rewards as they
+    are."""
+    activation: Annotated[Literal["tanh", "relu", "elu"], Choice("an activation")] = "relu"
+    """Of the hidden layers of policy and critic."""
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Control steps of one rollout in all lanes together."""
+        return self.num_lanes * self.rollout_length
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Minibatch updates after each rollout."""
+        return self.epochs * self.minibatches
+
+    @property
+    def episodic_life(self) -> bool:
+        """No task with continuous actions has lives."""
+        return False
+
+
 def pqn_conflicts(pqn: PQNConfig) -> Iterator[tuple[str, str]]:
     """Yields what is impossible together in PQN's settings."""
     if pqn.steps_per_rollout % pqn.minibatches:
@@ -136,6 +201,16 @@ def pqn_conflicts(pqn: PQNConfig) -> Iterator[tuple[str, str]]:
             "pqn.minibatches",
             f"{pqn.minibatches} do not divide a rollout of {pqn.steps_per_rollout} steps "
             f"(pqn.num_lanes {pqn.num_lanes} x pqn.rollout_length {pqn.rollout_length})",
+        )
+
+
+def ppo_conflicts(ppo: PPOConfig) -> Iterator[tuple[str, str]]:
+    """Yields what is impossible together in PPO's settings."""
+    if ppo.steps_per_rollout % ppo.minibatches:
+        yield (
+            "ppo.minibatches",
+            f"{ppo.minibatches} do not divide a rollout of {ppo.steps_per_rollout} steps "
+            f"(ppo.num_lanes {ppo.num_lanes} x ppo.rollout_length {ppo.rollout_length})",
         )
 
 

@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pd_jax.config.algorithms import DQNConfig, PQNConfig, dqn_conflicts, pqn_conflicts
+from pd_jax.config.algorithms import (
+    DQNConfig,
+    PPOConfig,
+    PQNConfig,
+    dqn_conflicts,
+    ppo_conflicts,
+    pqn_conflicts,
+)
 from pd_jax.config.base import TrackedConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import game_conflicts
@@ -41,8 +48,9 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
     init_from: PathText | None = None
     """Name or file of a teacher whose weights to start from, of the same games, or a distill run; None starts from
     scratch. A student that gives logits needs guidance.teacher."""
-    algorithm: Annotated[Literal["pqn", "dqn"], Choice("an algorithm")] = "pqn"
-    """Parallelised Q-learning, or deep Q-learning with a replay and a target network."""
+    algorithm: Annotated[Literal["pqn", "dqn", "ppo"], Choice("an algorithm")] = "pqn"
+    """Parallelised Q-learning, or deep Q-learning with a replay and a target network; or proximal policy optimisation,
+    for tasks with continuous actions."""
     network: StudentNetwork = "dqn"
     """The paper's networks by name, or mlp for vector observations; multi3 and multi10 are for several games."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
@@ -59,6 +67,7 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
     init_from is under guidance.teacher."""
     pqn: PQNConfig = dataclasses.field(default_factory=PQNConfig)
     dqn: DQNConfig = dataclasses.field(default_factory=DQNConfig)
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     parts: PartsConfig = dataclasses.field(default_factory=PartsConfig)
     env: EmulatorConfig = dataclasses.field(default_factory=EmulatorConfig)
@@ -66,14 +75,16 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
     checkpoint: TeacherCheckpointConfig = dataclasses.field(default_factory=TeacherCheckpointConfig)
 
     @property
-    def learning(self) -> PQNConfig | DQNConfig:
+    def learning(self) -> PQNConfig | DQNConfig | PPOConfig:
         """The settings of the algorithm in use."""
+        if self.algorithm == "ppo":
+            return self.ppo
         return self.pqn if self.algorithm == "pqn" else self.dqn
 
     @property
-    def other_algorithm(self) -> str:
-        """The one whose settings do not matter."""
-        return "dqn" if self.algorithm == "pqn" else "pqn"
+    def other_algorithms(self) -> tuple[str, ...]:
+        """Those whose settings do not matter."""
+        return tuple(name for name in ("pqn", "dqn", "ppo") if name != self.algorithm)
 
     @property
     def uses_layer_norm(self) -> bool:
@@ -97,8 +108,12 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
             lanes = f"{name}.num_lanes {learning.num_lanes}"
             yield f"{name}.rollout_length", f"{learning.rollout_length} x {lanes} is more than 2^31 steps"
             return
-        yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn, self.num_games)
-        if learning.epsilon_end > learning.epsilon_start:
+        if name == "ppo":
+            yield from ppo_conflicts(self.ppo)
+            yield from self._policy_conflicts()
+        else:
+            yield from pqn_conflicts(self.pqn) if name == "pqn" else dqn_conflicts(self.dqn, self.num_games)
+        if not isinstance(learning, PPOConfig) and learning.epsilon_end > learning.epsilon_start:
             yield (
                 f"{name}.epsilon_end",
                 f"{learning.epsilon_end} is more than {name}.epsilon_start ({learning.epsilon_start})",
@@ -108,10 +123,19 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
         yield from learnt_games_conflicts(self)
         yield from protocol_conflicts(self)
 
+    def _policy_conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yields what does not go with PPO, which trains one policy from scratch."""
+        if self.num_games > 1:
+            yield "algorithm", "ppo trains one task at a time; pqn and dqn train several games"
+        if self.init_from is not None:
+            yield "init_from", "ppo begins from scratch: a teacher file has no critic"
+        if self.layer_norm:
+            yield "layer_norm", "is for pqn and dqn; ppo normalises what the policy sees"
+
     def idle(self) -> Iterator[Idle]:
         yield from super().idle()
-        other = self.other_algorithm
-        yield Idle(other, "algorithm", f"is a setting of {other}, and algorithm is {self.algorithm!r}")
+        for other in self.other_algorithms:
+            yield Idle(other, "algorithm", f"is a setting of {other}, and algorithm is {self.algorithm!r}")
         if self.network != "mlp":
             yield Idle("mlp_hidden", "network", f"is a setting of mlp, and network is {self.network!r}")
         own = {"rmsprop": ("rmsprop_decay", "rmsprop_epsilon"), "adam": ("adam_epsilon",)}
@@ -143,6 +167,8 @@ def learnt_games_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, st
             what = f"{kinds['atari']} shows frames and {kinds['vector']} vectors"
             problems = [("game", f"{what}; the games of one network share what sees them")]
     yield from problems
+    if not any(key == "game" for key, _ in problems):
+        yield from _action_conflicts(config)
     if len(config.game) == 1:
         if config.network in ("multi3", "multi10"):
             choices = "dqn, net1, net2, net3, mlp"
@@ -150,3 +176,14 @@ def learnt_games_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, st
         for key in ("channels", "hidden", "head_hidden"):
             if getattr(config, key) is not None:
                 yield key, "is for networks of several games, and there is one"
+
+
+def _action_conflicts(config: TrainTeacherConfig) -> Iterator[tuple[str, str]]:
+    """Yields the algorithm that cannot learn what the games let one do."""
+    for task in map(get_task, config.game):
+        if task.is_continuous and config.algorithm != "ppo":
+            what = f"{config.algorithm} learns the values of single actions, and those of {task.name} are continuous"
+            yield "algorithm", f"{what}; --algorithm ppo is for these"
+        elif config.algorithm == "ppo" and not task.is_continuous:
+            what = f"ppo is for continuous actions, and {task.name} has {task.num_actions} single ones"
+            yield "algorithm", f"{what} (pqn, dqn)"

@@ -8,6 +8,7 @@ from pd_jax.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
+    from pd_jax.environments.registered import register_gymnasium, register_jax
     from pd_jax.environments.tasks import PAPER_GAMES, TASKS, Task, get_task
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Task",
     "TimeStep",
     "get_task",
+    "register_gymnasium",
+    "register_jax",
 ]
 
 if not TYPE_CHECKING:
@@ -25,6 +28,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "envpool": ["Environment", "EpisodeStatistics", "TimeStep"],
+            "registered": ["register_gymnasium", "register_jax"],
             "tasks": ["PAPER_GAMES", "TASKS", "Task", "get_task"],
         },
     )

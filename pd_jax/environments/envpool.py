@@ -20,6 +20,7 @@ from jax import Array
 from pd_jax.environments.ale import AlePool
 from pd_jax.environments.in_jit import InJit, Widths, widths_of
 from pd_jax.environments.loaded import envpool
+from pd_jax.environments.registered import JaxPool, is_registered, is_registered_in_jax, registered_pool
 from pd_jax.environments.screens import SCREEN_SHAPE
 from pd_jax.environments.spaces import leaves_of, register
 from pd_jax.environments.tasks import Task
@@ -195,8 +196,12 @@ class Environment:
             raise ValueError(f"backend must be 'envpool', or 'ale' from the host, got {backend!r} and {stepping!r}")
         if shows == "colours" and (backend == "ale" or task.kind != "atari"):
             raise ValueError(f"colours are EnvPool's, of games of Atari; got {backend!r} and {task.name}")
-        if backend == "envpool":
+        if backend == "envpool" and not is_registered(task):
             register(task.env_id)
+        is_own = is_registered(task)
+        if is_own and not is_registered_in_jax(task):
+            # Gymnasium's are Python, and stepped from there, whatever device plays.
+            stepping = "host"
         self.task = task
         self.num_lanes = num_lanes
         self.stepping = stepping
@@ -227,6 +232,8 @@ class Environment:
 
         def pool_of(lanes: LaneRange) -> Any:
             count, own_seed = lanes.stop - lanes.start, seed + lanes.start
+            if is_own:
+                return registered_pool(task, count, own_seed, options["max_episode_steps"])
             if backend == "ale":
                 return AlePool(
                     task,
@@ -264,12 +271,14 @@ class Environment:
         self.handle: Any = np.zeros(0, np.uint8)
         self.lives: np.ndarray | None = None
         self.ram: np.ndarray | None = None
-        self._in_jit: InJit | None = None
+        self._in_jit: InJit | JaxPool | None = None
         self._in_jit_elsewhere: Any = None
         self._width: Widths | None = None
         if stepping == "jit":
             (pool,) = self._pools
-            if target_platform() == "cpu":
+            if isinstance(pool, JaxPool):
+                self._in_jit = pool
+            elif target_platform() == "cpu":
                 self._in_jit = InJit(pool)
                 self.handle = self._in_jit.handle
             else:
@@ -285,6 +294,8 @@ class Environment:
             np.concatenate([info[name] for _, info in shown]) if all(name in info for _, info in shown) else None
             for name in ("lives", "ram")
         )
+        if isinstance(self._in_jit, JaxPool):
+            self.handle = self._in_jit.handle
         # One array for each field: callers may donate them all. Made by NumPy: JAX would compile each of them.
         count = self.num_lanes
         fields: dict[str, Any] = {
@@ -299,7 +310,7 @@ class Environment:
         return started
 
     @jax.named_scope("stepping")
-    def step(self, handle: Array, actions: Array, previous: TimeStep) -> tuple[Array, TimeStep]:
+    def step(self, handle: Any, actions: Array, previous: TimeStep) -> tuple[Any, TimeStep]:
         """Steps every lane from inside jit.
 
         Args:
@@ -307,7 +318,10 @@ class Environment:
           actions: int32 ``[L]``; of a continuous task float32 ``[L, components]``, within its range.
           previous: the time step the actions answer.
         """
-        if self._in_jit is not None and target_platform() == "cpu":
+        outputs: Any
+        if isinstance(self._in_jit, JaxPool):
+            handle, outputs = self._in_jit.step_in_jit(handle, actions)
+        elif self._in_jit is not None and target_platform() == "cpu":
             handle, outputs = self._in_jit.step(handle, actions)
         else:
             # Also of a program that is only compiled, for devices that are not there.
@@ -374,6 +388,8 @@ class Environment:
         """
         if self._in_jit is not None:
             self._in_jit.close()
+        for pool in self._pools if is_registered(self.task) else ():
+            pool.close()
         # EnvPool's own close() does nothing; its threads end with the object.
         del self._pools, self._in_jit, self._in_jit_elsewhere
 

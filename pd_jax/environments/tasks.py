@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -159,6 +160,9 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 """The tasks known without asking EnvPool, by name."""
 
 
+_own: dict[str, Task] = {}
+
+
 def get_task(name: str) -> Task:
     """Finds a task by our name, by EnvPool's id or by that of Gym, Gymnasium or ALE, ignoring case and underscores.
 
@@ -220,12 +224,37 @@ def get_task(name: str) -> Task:
     )
 
 
+def add_task(task: Task) -> None:
+    """Has :func:`get_task` know a task of the user's own; of the same name given again, the later one.
+
+    Raises:
+      UserError: the name is empty, or that of a task that is there.
+    """
+    key = _spelling(task.name)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", key):
+        raise UserError(f"{_short(task.name)!r} is no name of an environment: letters, digits, '_', '-' and '.'")
+    own = _own.get(key)
+    if own is None and _is_taken(task.name):
+        raise UserError(f"{_short(task.name)!r} is the name of a task that is there; choose another")
+    _own[key] = task
+
+
+def _is_taken(name: str) -> bool:
+    try:
+        get_task(name)
+    except UserError:
+        return False
+    return True
+
+
 def known_task(name: str) -> Task | None:
     """The task of our name or of EnvPool's id, if it is one of those that are known without EnvPool."""
     return _known_task(_spelling(name))
 
 
 def _known_task(key: str) -> Task | None:
+    if key in _own:
+        return _own[key]
     return next((task for task in TASKS.values() if key in (_spelling(task.name), _spelling(task.env_id))), None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pd_jax.config.algorithms import DQNConfig, PQNConfig
+from pd_jax.config.algorithms import DQNConfig, PPOConfig, PQNConfig
 from pd_jax.config.sections import EvaluationConfig
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.policy import count_params
@@ -25,6 +25,7 @@ from pd_jax.resources.parts import (
     spell_games,
 )
 from pd_jax.trainers.guided_pqn import GuidedPQN
+from pd_jax.trainers.ppo import STATISTICS, PlayedStep, Samples
 from pd_jax.trainers.pqn import Transitions
 
 # What the rollout's scan stacks up, and the rows that the minibatches of the epochs are taken from.
@@ -32,7 +33,7 @@ _COPIES = 2
 
 
 def learning_parts(
-    student: Student, learning: PQNConfig | DQNConfig, state: Any, key: str, evaluation: EvaluationConfig
+    student: Student, learning: PQNConfig | DQNConfig | PPOConfig, state: Any, key: str, evaluation: EvaluationConfig
 ) -> tuple[Part, ...]:
     """What a network that learns from rewards takes, and its games.
 
@@ -43,7 +44,7 @@ def learning_parts(
       key: the setting that names the network.
       evaluation: how it is scored on the way.
     """
-    name = "pqn" if isinstance(learning, PQNConfig) else "dqn"
+    name = {PQNConfig: "pqn", DQNConfig: "dqn", PPOConfig: "ppo"}[type(learning)]
     tasks, lanes = student.tasks, learning.num_lanes
     num_params = count_params(state.variables)
     learner = Part(
@@ -51,7 +52,8 @@ def learning_parts(
         tree_bytes(state) + 2 * tree_bytes(state.variables),
         f"{key}: training {num_params:,} parameters takes",
     )
-    policies = [(student.policy(game), state.variables) for game in range(student.num_games)]
+    weights = {name: value for name, value in state.variables.items() if name != STATISTICS}
+    policies = [(student.policy(game), weights) for game in range(student.num_games)]
     play = max(
         forward_bytes(apply, variables, task, lanes) for (apply, variables), task in zip(policies, tasks, strict=True)
     )
@@ -75,19 +77,28 @@ def teacher_part(guided: GuidedPQN, learning: PQNConfig) -> Part:
     return Part("teacher", tree_bytes(weights) + outputs + policy, subject)
 
 
-def _stored_parts(student: Student, learning: PQNConfig | DQNConfig) -> tuple[Part, ...]:
+def _stored_parts(student: Student, learning: PQNConfig | DQNConfig | PPOConfig) -> tuple[Part, ...]:
     """What is learnt from."""
     tasks, lanes, length = student.tasks, learning.num_lanes, learning.rollout_length
     if isinstance(learning, DQNConfig):
         size = sum(tree_bytes(_dqn_replay(learning, task)) for task in tasks)
         subject = f"dqn.replay_capacity: {learning.replay_capacity} steps of {spell_games(tasks)} take"
         return Part("replay", size, subject), rollout_part("dqn.num_lanes", [(task, lanes) for task in tasks], length)
+    if isinstance(learning, PPOConfig):
+        (task,) = tasks
+        size = _COPIES * (tree_bytes(_ppo_steps(learning, task)) + tree_bytes(_ppo_samples(learning, task)))
+        return (Part("rollout", size, f"ppo.rollout_length: {length} steps of {lanes} lanes of {task.name} take"),)
     size = _COPIES * sum(tree_bytes(_pqn_transitions(learning, task)) for task in tasks)
     subject = f"pqn.rollout_length: {length} steps of {lanes} lanes of {spell_games(tasks)}, in whole stacks, take"
     return (Part("rollout", size, subject),)
 
 
-def _minibatch_part(student: Student, learning: PQNConfig | DQNConfig) -> Part:
+def _minibatch_part(student: Student, learning: PQNConfig | DQNConfig | PPOConfig) -> Part:
+    if isinstance(learning, PPOConfig):
+        batch = learning.steps_per_rollout // learning.minibatches
+        # Of the policy and of the critic, which is as large.
+        size = 2 * minibatch_bytes(student, batch)
+        return Part("activations", size, f"ppo.minibatches: {batch} samples take")
     if isinstance(learning, PQNConfig):
         batch = learning.steps_per_rollout // learning.minibatches
         subject = f"pqn.minibatches: {batch} samples of {spell_games(student.tasks)} take"
@@ -115,3 +126,20 @@ def _pqn_transitions(learning: PQNConfig, task: Task) -> Transitions:
     numbers = of("float32")
     observations, flags = of(task.observation_dtype, *task.observation_shape), of(bool)
     return Transitions(observations, of("int32"), numbers, numbers, flags, flags, numbers)
+
+
+def _ppo_steps(learning: PPOConfig, task: Task) -> PlayedStep:
+    def of(dtype: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct((learning.rollout_length, learning.num_lanes, *shape), jnp.dtype(dtype))
+
+    size, flags = task.num_actions, of(bool)
+    observations = of(task.observation_dtype, *task.observation_shape)
+    actions, outputs = of("float32", size), of("float32", 2 * size)
+    return PlayedStep(observations, actions, outputs, of("float32"), flags, flags, flags)
+
+
+def _ppo_samples(learning: PPOConfig, task: Task) -> Samples:
+    def of(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct((learning.steps_per_rollout, *shape), jnp.float32)
+
+    return Samples(of(*task.observation_shape), of(task.num_actions), *(of() for _ in range(5)))

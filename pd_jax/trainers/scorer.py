@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from pd_jax.errors import UserError
 from pd_jax.evaluation.games import play_games
 from pd_jax.evaluation.protocol import Protocol
@@ -102,7 +99,7 @@ class TrainingScorer:
         """
         params, (best, *_) = read_games(self.path)
         counters.best_env_steps = best.env_steps or counters.env_steps
-        kept: Any = {"params": jax.tree.map(jnp.asarray, params)}
+        kept: Any = self._setup.variables_of(params, best)
         episodes = self._evaluation.episodes
         if counters.best_env_steps != counters.env_steps:
             # The best of many short evaluations was lucky too; over more games the last weights are often better.
@@ -145,4 +142,5 @@ class TrainingScorer:
             curve=counters.curve,
             seed_offset=seed_offset,
             path=path,
+            normalisation=self._setup.normalisation(variables),
         )

@@ -102,7 +102,7 @@ class TrainingSession(Session[TrainingCounters]):
             self.scorer.normalised,
             path=str(self.scorer.path),
             updates=self.setup.updates_done(self.state),
-            parameters=count_params(variables),
+            parameters=count_params(variables["params"]),
             speed=self.speed,
             wall_seconds=self.wall_seconds(),
         )

@@ -33,15 +33,16 @@ from pd_jax.runs.trackers import check_trackers
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers import Teacher
+from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.teachers.tasks import check_is_one, check_protocol
-from pd_jax.trainers import dqn, joint_dqn, joint_pqn, pqn
+from pd_jax.trainers import dqn, joint_dqn, joint_pqn, ppo, pqn
 from pd_jax.trainers.algorithm import Algorithm, Iteration
 from pd_jax.trainers.guidance import make_guided
 from pd_jax.trainers.guided_pqn import GuidedPQN
 from pd_jax.trainers.memory import learning_parts, teacher_part
 from pd_jax.trainers.teacher_writer import run_settings
 
-ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": pqn, "dqn": dqn})
+ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": pqn, "dqn": dqn, "ppo": ppo})
 """For one game, by name."""
 JOINT_ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({"pqn": joint_pqn, "dqn": joint_dqn})
 """For several at once."""
@@ -81,6 +82,9 @@ class TrainingSetup:
             (task,) = tasks
             check_network(config.network, task)
             algorithm = ALGORITHMS[config.algorithm]
+            if config.algorithm == "ppo":
+                policy = ppo.make_policy(task, config.ppo, config.mlp_hidden)
+                return cls(config, Student(policy.network, tasks), algorithm, (policy,))
             network = make_network(
                 config.network, task.num_actions, layer_norm=config.uses_layer_norm, hidden_sizes=config.mlp_hidden
             )
@@ -140,6 +144,19 @@ class TrainingSetup:
         """Updates behind a state."""
         return self.algorithm.updates_done(state, self.config.learning, len(self.tasks))
 
+    def normalisation(self, variables: Any) -> dict[str, Any]:
+        """What a teacher file is to say of the statistics among a policy's variables; ``{}`` if there are none."""
+        policy = self.networks[0]
+        return policy.normalisation(variables) if isinstance(policy, ppo.GaussianPolicy) else {}
+
+    def variables_of(self, params: Any, metadata: TeacherMetadata) -> Any:
+        """Undoes what writing a teacher file does."""
+        variables: Any = {"params": jax.tree.map(jnp.asarray, params)}
+        policy = self.networks[0]
+        if isinstance(policy, ppo.GaussianPolicy):
+            variables |= policy.statistics_of(metadata.normalisation, self.tasks[0])
+        return variables
+
     @property
     def guided(self) -> GuidedPQN | None:
         """The algorithm, if a teacher guides it."""
@@ -152,7 +169,7 @@ class TrainingSetup:
 
     @property
     def _learner(self) -> Any:
-        return self.student if self.is_joint else self.student.network
+        return self.student if self.is_joint else self.networks[0]
 
     def _arena(self, environments: tuple[Environment, ...]) -> Any:
         return environments if self.is_joint else environments[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.protocols import PROTOCOLS
+from pd_jax.environments.registered import is_registered
+from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.scores import Score
@@ -79,6 +82,7 @@ class TeacherWriter:
         curve: Sequence[dict[str, Any]],
         seed_offset: int = 0,
         path: Path | None = None,
+        normalisation: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the teacher file.
 
@@ -89,8 +93,10 @@ class TeacherWriter:
           curve: of the whole training.
           seed_offset: of the score's protocol.
           path: another file than :attr:`path`.
+          normalisation: of what the network sees, as `TeacherMetadata` has it.
         """
         metadata = self.metadata(score, env_steps=env_steps, curve=curve, seed_offset=seed_offset)
+        metadata = dataclasses.replace(metadata, normalisation=dict(normalisation or {}))
         save_teacher(path or self.path, params, metadata)
 
     def metadata(
@@ -121,7 +127,7 @@ class TeacherWriter:
             action_names=task.action_names,
             observation={"kind": task.kind, "shape": list(task.observation_shape), "dtype": task.observation_dtype}
             | (atari if is_atari else {}),
-            output="q",
+            **_of_policy(config, task),
             algorithm=config.algorithm,
             env_steps=env_steps,
             seed=config.seed,
@@ -174,6 +180,7 @@ class TeachersWriter:
         curve: Sequence[dict[str, Any]],
         seed_offset: int = 0,
         path: Path | None = None,
+        normalisation: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the teacher file.
 
@@ -184,10 +191,19 @@ class TeachersWriter:
           curve: of the whole training, points of `curve_point`.
           seed_offset: of the scores' protocol.
           path: another file than :attr:`path`.
+          normalisation: of what the network of one game sees, as `TeacherMetadata` has it.
         """
         if len(self._writers) == 1:
             ((game, writer),) = self._writers.items()
-            writer.write(params, scores[game], env_steps=env_steps, curve=curve, seed_offset=seed_offset, path=path)
+            writer.write(
+                params,
+                scores[game],
+                env_steps=env_steps,
+                curve=curve,
+                seed_offset=seed_offset,
+                path=path,
+                normalisation=normalisation,
+            )
             return
         metadata = [
             writer.metadata(scores[game], env_steps=env_steps, curve=_curve_of(curve, game), seed_offset=seed_offset)
@@ -208,6 +224,19 @@ def _curve_of(curve: Sequence[Mapping[str, Any]], game: str) -> list[dict[str, A
     return [{"env_steps": point["env_steps"], **point["games"][game]} for point in curve]
 
 
+def _of_policy(config: TrainTeacherConfig, task: Task) -> dict[str, Any]:
+    """What a file says of the outputs, and of the layers before them."""
+    if config.algorithm != "ppo":
+        return {"output": "q"}
+    return {
+        "output": "gaussian",
+        "activation": config.ppo.activation,
+        "action_low": task.action_low,
+        "action_high": task.action_high,
+        "simulator": "" if is_registered(task) else simulator_of(task.env_id),
+    }
+
+
 def _guidance(config: TrainTeacherConfig) -> str:
     """How a file says from whom its weights have learnt beside their rewards."""
     if not config.guidance.is_on:
@@ -222,7 +251,7 @@ def run_settings(config: TrainTeacherConfig) -> dict[str, Any]:
     A run of a single game says nothing of what is for several, and one without a teacher that guides nothing of
     guidance: runs from before there was such a thing go on.
     """
-    left_out: set[str] = {config.other_algorithm, *OF_ONE_START}
+    left_out: set[str] = {*config.other_algorithms, *OF_ONE_START}
     settings = to_mapping(config)
     if not config.guidance.is_on:
         left_out.add("guidance")

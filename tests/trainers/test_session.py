@@ -251,7 +251,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, capfd: pytest.CaptureFi
             {"algorithm": "dqn"},
             "--pqn.total-steps: is a setting of pqn, and algorithm is 'dqn'",
         ),
-        ({"algorithm": "dqm"}, "--algorithm: 'dqm' is not an algorithm; did you mean 'dqn'? (pqn, dqn)"),
+        ({"algorithm": "dqm"}, "--algorithm: 'dqm' is not an algorithm; did you mean 'dqn'? (pqn, dqn, ppo)"),
         ({"init-from": "cartpol"}, "'cartpol' is neither a bundled teacher nor a file; did you mean 'cartpole'?"),
     ):
         # As many options as the algorithm has no use for are no part of what is tested.

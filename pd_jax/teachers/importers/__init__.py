@@ -41,7 +41,7 @@ def _convert_flax(path: Path, task: Task, is_told: bool = False) -> tuple[Params
 
 _FLAX: tuple[str, _Convert] = ("a model of CleanRL", _convert_flax)
 # Their files do not tell of VecNormalize: those with a replay buffer, and policies that were saved alone.
-_VAGUE = ("dqn", "qrdqn", "actor-critic")
+_VAGUE = ("dqn", "qrdqn", "actor-critic", "sac", "tqc", "td3", "ddpg")
 _SUFFIXES_ON_THE_HUB = (".safetensors", ".zip", ".cleanrl_model", ".pth", ".pt", ".model", ".bin", ".gz")
 
 
@@ -123,4 +123,6 @@ def _convert(
     task = get_task(game)
     normalisation = None if statistics is None else read_statistics(statistics, task)
     params, metadata = convert(local, task, normalisation is not None)
+    if normalisation is not None and metadata.normalisation:
+        raise Malformed("holds the statistics of its observations itself: leave out --observation-statistics")
     return params, dataclasses.replace(metadata, normalisation=normalisation) if normalisation else metadata

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pd_jax.environments.registered import is_registered
 from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.continuous import OutputKind
@@ -118,6 +119,7 @@ def describe(
     activation: str = "relu",
     network: str = "",
     support: Sequence[float] = (),
+    normalisation: Mapping[str, Any] | None = None,
     env_steps: Any = None,
     seed: Any = None,
     settings: Mapping[str, Any] | None = None,
@@ -154,7 +156,8 @@ def describe(
         output=output,
         squashed=squashed,
         log_std_bounds=log_std_bounds,
-        simulator=simulator_of(task.env_id) if task.is_continuous else "",
+        normalisation=dict(normalisation or {}),
+        simulator=simulator_of(task.env_id) if task.is_continuous and not is_registered(task) else "",
         algorithm=algorithm,
         env_steps=_count(env_steps),
         seed=_count(seed),

@@ -1,5 +1,5 @@
 """Stable-Baselines3 and RL-Zoo archives (``.zip``): DQN, QR-DQN, PPO, A2C, TRPO and MaskablePPO, ``CnnPolicy`` or
-``MlpPolicy``.
+``MlpPolicy``; and of continuous actions PPO, A2C, TRPO, SAC, TD3, DDPG and TQC with ``MlpPolicy``.
 
 An archive holds ``data``, a JSON object whose values are plain or, under ``":serialized:"``, pickles in base64, and
 ``policy.pth``, the weights as PyTorch saves them. The pickles are never looked at: what an agent is follows from the
@@ -27,6 +27,7 @@ from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params, open_regular_file
 from pd_jax.teachers.importers import archives
 from pd_jax.teachers.importers.conversion import check_actions, describe
+from pd_jax.teachers.importers.sb3_continuous import algorithm_of, check_range, convert_continuous, is_continuous
 from pd_jax.teachers.importers.sb3_weights import convert_weights, load_tensors
 from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 
@@ -34,7 +35,10 @@ _MAX_FILE_BYTES = 2**30
 # Weights are 7 MB, twice that with a target network; the data holds a few observations.
 _LIMITS = {"data": 2**26, "policy.pth": 2**28, "_stable_baselines3_version": 2**10}
 _READABLE_ACTIVATIONS = "ReLU, Tanh, ELU, LeakyReLU, SiLU and GELU"
-_READABLE = "DQN, QR-DQN, PPO, A2C, TRPO and MaskablePPO with CnnPolicy or MlpPolicy are read"
+_READABLE = (
+    "DQN, QR-DQN, PPO, A2C, TRPO and MaskablePPO with CnnPolicy or MlpPolicy are read, and SAC, TD3, DDPG and TQC with "
+    "MlpPolicy"
+)
 _EXTRACTORS = {f"stable_baselines3.common.torch_layers.{name}" for name in ("NatureCNN", "FlattenExtractor")}
 _ACTIVATIONS = {
     f"torch.nn.modules.activation.{theirs}": ours
@@ -56,7 +60,7 @@ class Family:
 
     classes: frozenset[str]
     activation: str
-    output: Literal["q", "logits"]
+    output: Literal["q", "logits", "gaussian", "means"]
 
 
 _FAMILIES = {
@@ -69,11 +73,16 @@ _FAMILIES = {
     "sb3_contrib.common.maskable.policies": Family(
         frozenset({"MaskableActorCriticPolicy", "MaskableActorCriticCnnPolicy"}), "tanh", "logits"
     ),
+    "stable_baselines3.sac.policies": Family(frozenset({"SACPolicy"}), "relu", "gaussian"),
+    "sb3_contrib.tqc.policies": Family(frozenset({"TQCPolicy"}), "relu", "gaussian"),
+    "stable_baselines3.td3.policies": Family(frozenset({"TD3Policy"}), "relu", "means"),
 }
 _ALGORITHMS = {
     "stable_baselines3.dqn.policies": "dqn",
     "sb3_contrib.qrdqn.policies": "qrdqn",
     "sb3_contrib.common.maskable.policies": "maskable-ppo",
+    "stable_baselines3.sac.policies": "sac",
+    "sb3_contrib.tqc.policies": "tqc",
 }
 
 
@@ -127,6 +136,8 @@ def convert_policy(
         module, algorithm = "stable_baselines3.dqn.policies", "dqn"
     elif any(name.startswith("quantile_net.") for name in tensors):
         module, algorithm = "sb3_contrib.qrdqn.policies", "qrdqn"
+    elif is_continuous(tensors) and (algorithm := algorithm_of(tensors)) != "actor-critic":
+        module = f"stable_baselines3.{algorithm}.policies"
     else:
         module, algorithm = "stable_baselines3.common.policies", "actor-critic"
     if data is not None:
@@ -147,7 +158,13 @@ def _converted(
 ) -> tuple[Params, TeacherMetadata]:
     """What archives and policies have in common."""
     activation_fn = _check_policy_kwargs(data, task)
-    params, hidden_sizes, features = convert_weights(tensors, algorithm, task)
+    output, squashed, log_std_bounds = family.output, False, None
+    if task.is_continuous or is_continuous(tensors):
+        policy = convert_continuous(tensors, algorithm, task)
+        params, hidden_sizes, features = policy.params, policy.hidden_sizes, task.observation_shape[0]
+        output, squashed, log_std_bounds = policy.output, policy.squashed, policy.log_std_bounds
+    else:
+        params, hidden_sizes, features = convert_weights(tensors, algorithm, task)
     activation = _ACTIVATIONS.get(activation_fn, "") if activation_fn else family.activation
     if hidden_sizes and not activation:
         raise Malformed(f"its activation_fn is {_short(activation_fn)}; {_READABLE_ACTIVATIONS} are read")
@@ -155,7 +172,9 @@ def _converted(
         task,
         library="stable-baselines3",
         algorithm=algorithm,
-        output=family.output,
+        output=output,
+        squashed=squashed,
+        log_std_bounds=log_std_bounds,
         source_sha256=sha256,
         how_made=how_made,
         hidden_sizes=hidden_sizes,
@@ -207,6 +226,9 @@ def _identify(data: dict[str, Any]) -> tuple[Family, str]:
         raise Malformed(f"its policy class {_short(name)} of {_short(module)} is not one that is read; {_READABLE}")
     if module in _ALGORITHMS:
         return _FAMILIES[module], _ALGORITHMS[module]
+    if module == "stable_baselines3.td3.policies":
+        # DDPG is TD3 with one critic.
+        return _FAMILIES[module], "ddpg" if (data.get("policy_kwargs") or {}).get("n_critics") == 1 else "td3"
     # PPO, A2C and TRPO share their policy classes and differ in their settings.
     if "clip_range" in data:
         return _FAMILIES[module], "ppo"
@@ -245,6 +267,11 @@ def _check_inputs_and_outputs(data: dict[str, Any], task: Task) -> None:
             f"sees frames of {_short(observations.get('dtype'))}, normalised outside the network; need uint8"
         )
     kind = _class_name(actions)
+    if task.is_continuous:
+        if kind != "Box":
+            raise Malformed(f"its actions are a {kind} space; those of {task.name} are continuous")
+        check_range(actions, task)
+        return
     if kind != "Discrete":
         raise Malformed(f"its actions are a {kind} space; {task.name} has {task.num_actions} discrete ones")
     count = str(actions.get("n"))

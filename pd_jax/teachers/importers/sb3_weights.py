@@ -118,7 +118,7 @@ def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Param
       Malformed: a tensor is missing, is one too many or has another shape.
     """
     key = algorithm if algorithm in _LAYERS else "ppo"
-    read = _Reader(tensors)
+    read = Reader(tensors)
     torso: dict[str, Params] = {}
     width = task.observation_shape[0]
     if task.kind == "atari":
@@ -147,7 +147,7 @@ def convert_weights(tensors: Tensors, algorithm: str, task: Task) -> tuple[Param
     return params, tuple(len(bias) for _, bias in hidden), features
 
 
-def _nature(read: _Reader, prefix: str) -> dict[str, Params]:
+def _nature(read: Reader, prefix: str) -> dict[str, Params]:
     """NatureCNN: kernels OIHW to HWIO, and the dense layer's inputs from channels first to channels last."""
     torso = {}
     for index, shape in enumerate(NATURE_CONVOLUTIONS):
@@ -173,14 +173,19 @@ def _mean_over_quantiles(weight: np.ndarray, bias: np.ndarray, task: Task) -> tu
     return quantiles.mean(axis=0), bias.astype(np.float64).reshape(-1, task.num_actions).mean(axis=0)
 
 
-class _Reader:
-    """Hands out tensors, and knows which were never asked for."""
+class Reader:
+    """Hands out tensors, and knows which were never asked for.
+
+    Args:
+      tensors: finite floats by name.
+    """
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
         self._used: set[str] = set()
 
     def has(self, prefix: str) -> bool:
+        """Whether there are tensors whose names begin so."""
         return any(name.startswith(prefix) for name in self._tensors)
 
     def pair(self, prefix: str, shape: tuple[int, ...] | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +203,27 @@ class _Reader:
             raise Malformed(f"tensor '{prefix}bias' has shape {bias.shape}, the network needs {weight.shape[:1]}")
         return weight, bias
 
+    def array(self, name: str) -> np.ndarray:
+        """One tensor of any shape."""
+        if name not in self._tensors:
+            raise Malformed(f"tensor {name!r} is missing")
+        self._used.add(name)
+        return self._tensors[name]
+
+    def vector(self, name: str) -> np.ndarray:
+        """One tensor of one dimension."""
+        array = self.array(name)
+        if array.ndim != 1 or not 0 < array.size <= _MAX_WIDTH:
+            raise Malformed(f"tensor {name!r} has shape {array.shape}, which is no vector")
+        return array
+
+    def number(self, name: str) -> float:
+        """One tensor of a single number."""
+        array = self.array(name)
+        if array.size != 1:
+            raise Malformed(f"tensor {name!r} has shape {array.shape}, which is no number")
+        return float(array.reshape(()))
+
     def sequence(self, prefix: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """The linear layers of a ``torch.nn.Sequential`` in which every second module is an activation."""
         pattern = re.compile(re.escape(prefix) + r"(\d{1,4})\.(?:weight|bias)")
@@ -207,6 +233,7 @@ class _Reader:
         return [self.pair(f"{prefix}{index}.") for index in found]
 
     def check_nothing_else(self, prefixes: Sequence[str]) -> None:
+        """Raises a Malformed if a tensor was never asked for, whose name begins with none of these."""
         for name in self._tensors:
             if name not in self._used and not name.startswith(tuple(prefixes)):
                 raise Malformed(f"tensor {name!r} {self._tensors[name].shape} does not belong to such a policy")

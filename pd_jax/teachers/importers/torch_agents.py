@@ -1,5 +1,5 @@
 """Agents as PyTorch saves them: policies of Stable-Baselines3 alone, models of CleanRL's PyTorch scripts, snapshots of
-atari-agents, checkpoints of Sample Factory. Any of them may be gzipped.
+atari-agents, checkpoints of Sample Factory, rsl_rl and rl_games. Any of them may be gzipped.
 
 ================================================  ==================================================================
 ``policy.save("x.pth")`` of Stable-Baselines3     ``{"state_dict": tensors, "data": the policy's settings}``
@@ -8,6 +8,8 @@ atari-agents, checkpoints of Sample Factory. Any of them may be gzipped.
 ``{"model_weights": tensors, "args": {...}}``     CleanRL's ``c51``, ``c51_atari``
 ``{"estimator_state": tensors, ...}``             atari-agents' DQN, M-DQN and C51
 ``{"model": tensors, "train_step": ..., ...}``    Sample Factory's Atari agents
+``{"model_state_dict": tensors, "iter": ...}``    rsl_rl's actors that are an MLP
+``{"model": {"a2c_network...": tensor}, ...}``    rl_games' actors that are an MLP
 ================================================  ==================================================================
 """
 
@@ -24,7 +26,7 @@ import numpy as np
 from pd_jax.environments.tasks import Task
 from pd_jax.teachers.files import Params, open_regular_file
 from pd_jax.teachers.formats import GZIP
-from pd_jax.teachers.importers import atari_agents, cleanrl, sample_factory, sb3
+from pd_jax.teachers.importers import atari_agents, cleanrl, robot_agents, sample_factory, sb3
 from pd_jax.teachers.importers.archives import gunzip
 from pd_jax.teachers.importers.conversion import check_finite
 from pd_jax.teachers.importers.pickles import Made, Name
@@ -33,9 +35,10 @@ from pd_jax.teachers.metadata import Malformed, TeacherMetadata
 
 _MAX_FILE_BYTES = 2**28
 _OF_SB3 = ("q_net.", "quantile_net.", "mlp_extractor.", "features_extractor.", "pi_features_extractor.", "action_net.")
+_OF_SB3_CONTINUOUS = ("actor.latent_pi.", "actor.mu.")
 _READABLE = (
     "policies of Stable-Baselines3 (policy.save, policy.state_dict()), models of CleanRL's dqn, dqn_atari, c51, "
-    "c51_atari, ppo, ppo_atari and qdagger, and those of atari-agents and Sample Factory are read"
+    "c51_atari, ppo, ppo_atari and qdagger, and those of atari-agents, Sample Factory, rsl_rl and rl_games are read"
 )
 
 
@@ -74,12 +77,16 @@ def convert(path: Path, task: Task, is_told: bool = False) -> tuple[Params, Teac
         return cleanrl.convert_torch(_tensors(tree["model_weights"]), tree["args"], task, path, sha256)
     if isinstance(tree.get("estimator_state"), dict):
         return atari_agents.convert_estimator(_tensors(tree["estimator_state"]), task, path, sha256)
+    if robot_agents.is_rsl_rl(tree):
+        return robot_agents.convert_rsl_rl(_tensors(robot_agents.rsl_rl_tensors(tree)), tree, task, path, sha256)
+    if robot_agents.is_rl_games(tree):
+        return robot_agents.convert_rl_games(_tensors(tree["model"]), tree, task, path, sha256)
     if sample_factory.is_checkpoint(tree):
         return sample_factory.convert_model(_tensors(tree["model"]), tree, task, path, sha256)
     tensors = _tensors(tree)
     if any(name.startswith(atari_agents.PREFIX) for name in tensors):
         return atari_agents.convert_estimator(tensors, task, path, sha256)
-    if any(name.startswith(_OF_SB3) for name in tensors):
+    if any(name.startswith((*_OF_SB3, *_OF_SB3_CONTINUOUS)) for name in tensors):
         return sb3.convert_policy(tensors, None, task, path, sha256)
     if any(name.startswith(("network.", "actor.")) for name in tensors):
         return cleanrl.convert_torch(tensors, {}, task, path, sha256)
