@@ -178,10 +178,9 @@ def _check_spaces(path: str, dataset: Any, task: Task) -> None:
         shown = f"observations of shape {list(shape)}" if shape is not None else type(observations).__name__
         raise UserError(f"minari: {show(path)} has {shown}, and {task.name} {list(task.observation_shape)}")
     if task.is_continuous:
-        bounds = [np.ravel(getattr(actions, name, ())).tolist() for name in ("low", "high")]
-        if not np.array_equal(np.float32(bounds[0]), np.float32(task.action_low)) or not np.array_equal(
-            np.float32(bounds[1]), np.float32(task.action_high)
-        ):
+        bounds = [np.ravel(np.asarray(getattr(actions, name, ()), np.float32)) for name in ("low", "high")]
+        wanted_bounds = [np.asarray(bound, np.float32) for bound in (task.action_low, task.action_high)]
+        if not all(map(np.array_equal, bounds, wanted_bounds)):
             wanted = f"{task.num_actions} from {list(task.action_low)} to {list(task.action_high)}"
             raise UserError(f"minari: {show(path)} has the actions {actions}, and {task.name} {wanted}")
         return
