@@ -438,11 +438,11 @@ def check_sequences_fit(config: DistillConfig, datasets: Sequence[Dataset | None
         length = config.schedule.rollout_length
         held = min(config.rollouts_per_round(game), dataset.num_steps // length) * length
         if steps > held:
-            recorded = dataset.num_steps < config.rollouts_per_round(game) * length
-            where = f"{dataset.path} holds" if recorded else "a lane gives in a round (schedule.steps_per_round:"
+            is_all = dataset.num_steps < config.rollouts_per_round(game) * length
+            where = f"the {held} of {dataset.path}" if is_all else f"a lane gives in a round ({held})"
             raise UserError(
                 f"learner.sequence_length: {config.learner.sequence_length} steps with learner.burn_in "
-                f"{config.learner.burn_in} before them are more than {where} {held}{'' if recorded else ')'}"
+                f"{config.learner.burn_in} before them are more than {where}"
             )
 
 
