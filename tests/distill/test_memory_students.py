@@ -8,14 +8,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from pd_jax.actors import rollout
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.sections import LearnerConfig, StudentConfig
 from pd_jax.deploy.policy import load_student
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.evaluator import evaluate
+from pd_jax.runs.directory import _ADDED
 from support.commands import (
     ENDLESS_EVALUATION,
     QUICK_EVALUATION,
@@ -163,8 +167,6 @@ def test_evaluations_carry_the_memory_as_a_loop_of_ones_own_does() -> None:
 
 
 def test_play_carries_the_memory_from_rollout_to_rollout() -> None:
-    import jax
-
     student = random_student(["cartpole"], network="mlp", mlp_hidden=(6,), memory="lstm", memory_size=5)
     task = get_task("cartpole")
     found = []
@@ -207,7 +209,6 @@ def test_a_state_is_one_of_as_many_lanes(acting: Path) -> None:
         ),
         ({"learner.accumulate": 8}, "learner.batch-size: 32 does not split into 8 parts of whole sequences"),
         ({"learner.sampling": "loss"}, "learner.sampling: 'loss' prefers single steps, and student.memory is 'gru'"),
-        ({"learner.random-shift": 2, "game": "pong"}, "learner.random-shift: 2 moves single steps"),
         ({"student.quantisation": "int8", "init-from": "x"}, "student.quantisation: 'int8', and student.memory is"),
         ({"learner.burn-in": 300}, ": 8 steps with learner.burn_in 300 before them do not fit"),
         (
@@ -223,6 +224,15 @@ def test_what_cannot_learn_from_sequences_is_refused(
     told = refusal(capfd, "distill", *options(LIVE | MEMORY | {"learner.num-devices": 1} | changes | {"out": out}))
     assert words in told
     assert not out.exists()
+
+
+def test_frames_that_are_shifted_are_refused() -> None:
+    config = DistillConfig(
+        teacher="pong", out="-", student=StudentConfig(memory="gru"), learner=LearnerConfig(random_shift=2)
+    )
+    assert ("learner.random_shift", "2 moves single steps, and student.memory is 'gru'; leave it out") in list(
+        config.conflicts()
+    )
 
 
 def test_games_by_turns_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -264,9 +274,6 @@ def test_settings_of_sequences_idle_without_memory(tmp_path: Path, capfd: pytest
 
 def test_dataclasses_of_settings_are_as_they_were_without_memory() -> None:
     """A run from before there was memory goes on: what it has no word of is what it did."""
-    from pd_jax.config.sections import LearnerConfig, StudentConfig
-    from pd_jax.runs.directory import _ADDED
-
     for section, config, names in (
         ("student", StudentConfig(), ("memory", "memory_size")),
         ("learner", LearnerConfig(), ("sequence_length", "burn_in")),
