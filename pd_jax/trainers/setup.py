@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from pd_jax.actors.stepping import stepping_options
+from pd_jax.config.algorithms import PPOConfig
 from pd_jax.config.games import check_network
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.ale import check_backend
@@ -251,8 +252,8 @@ def load_start(config: TrainTeacherConfig, tasks: Sequence[Task]) -> Teacher | N
     # A file of several games is the same weights for each of them.
     teacher = load_teacher(config.init_from, tasks[0].name)
     _check_start(teacher, config, tasks)
-    # A Gaussian policy explores by its own noise.
-    if (epsilon := getattr(config.learning, "epsilon_start", 0.0)) >= _MOSTLY_RANDOM:
+    learning = config.learning
+    if not isinstance(learning, PPOConfig) and (epsilon := learning.epsilon_start) >= _MOSTLY_RANDOM:
         print_warning(
             f"{config.algorithm}.epsilon_start: {epsilon:g} has the play begin at random, not as {config.init_from} "
             "plays; a small one, such as 0.05, goes on from what it can do"

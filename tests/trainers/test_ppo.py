@@ -1,4 +1,4 @@
-"""PPO: one update against PyTorch's, its bookkeeping against loops, and a point on a line that learns to stand."""
+"""PPO: an update against PyTorch's, its bookkeeping against loops, and a point on a line that learns to stand still."""
 
 from __future__ import annotations
 
