@@ -33,13 +33,15 @@ class Trajectory:
 
     Attributes:
       observations: the newest frame seen at each step, uint8 ``[T, L, 84, 84]`` (Atari), or float32 ``[T, L, D]``.
-        Frame stacks are rebuilt from these by the replay.
+        Frame stacks are rebuilt from these by the replay. Of a student with senses of its own, what it sensed.
       is_first: bool ``[T, L]``, the observation opens an episode, so its stack is four copies of it.
       is_decision: bool ``[T, L]``, False on terminal observations. EnvPool resets a lane in the step *after* its
         terminal observation and ignores the action of that step: nothing was decided there.
       actions: int32 ``[T, L]``.
       rewards: float32 ``[T, L]``, unclipped, for acting on the observation of the same index.
       teacher_q: float32 ``[T, L, A]``, the teacher's Q-values (or logits) for the observation of the same index.
+      sensed: what a student with senses of its own sensed at each step, ``[T, L, ...]``, of play that holds both: then
+        ``observations`` are what the task shows.
     """
 
     observations: jax.Array
@@ -48,6 +50,7 @@ class Trajectory:
     actions: jax.Array
     rewards: jax.Array
     teacher_q: jax.Array
+    sensed: jax.Array | None = None
 
 
 @flax.struct.dataclass

@@ -15,8 +15,10 @@ from pd_jax.actors.inference_time import InferenceProbe, RolloutTime
 from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.environments.envpool import Environment
+from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.lane_policy import LanePolicy
+from pd_jax.networks.sensing import with_senses
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.teachers import Committee, Teacher
 from pd_jax.teachers.committee import CommitteeNetwork, Fault, read_faults
@@ -36,7 +38,9 @@ class LivePlay:
       rollout_length: steps per lane of one rollout.
       epsilon: chance of a random action.
       seed: of the emulators and the exploration.
-      student: the student's policy of this task, if it is to act once :meth:`let_act` has said how.
+      student: the student's policy of this task, if it is to act once :meth:`let_act` has said how; of what it senses.
+      senses: the student's; what it senses is what the rollouts have as observations.
+      keeps_shown: whether what the task shows is kept beside.
       device: that decides, and that the rollouts are left on; the default device if None.
 
     Attributes:
@@ -54,6 +58,8 @@ class LivePlay:
         epsilon: float,
         seed: int,
         student: PolicyApply | LanePolicy | None = None,
+        senses: Senses | None = None,
+        keeps_shown: bool = False,
         device: jax.Device | None = None,
     ) -> None:
         self.num_lanes = env.num_lanes
@@ -69,11 +75,15 @@ class LivePlay:
         self._rollout_length = rollout_length
         self._epsilon = epsilon
         stepping = stepping_options(env.stepping, device.platform if device else None, env.backend)
-        self._environment = Environment(task, env.num_lanes, seed, **env.environment_options(), **stepping)
+        self._senses = senses = None if senses is None or senses.is_plain else senses
+        options = env.environment_options() | ({} if senses is None else {"beside": senses.beside})
+        self._environment = Environment(task, env.num_lanes, seed, **options, **stepping)
         network = teacher.network
         self._apply = network.report if isinstance(network, CommitteeNetwork) else network.apply
-        self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed), self._apply, student))
-        self._rollout = rollout.make_rollout(self._environment, self._apply, rollout_length, student=student)
+        self._lanes = self._put(rollout.start(self._environment, jax.random.key(seed), self._apply, student, senses))
+        self._rollout = rollout.make_rollout(
+            self._environment, self._apply, rollout_length, student=student, senses=senses, keeps_shown=keeps_shown
+        )
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended."""
@@ -124,9 +134,10 @@ class LivePlay:
         if self._teacher.metadata.source_format == "function":
             return None
         lanes = self._lanes
-        policies = [(self._apply, self._variables, lanes.policy_state)]
+        policies: list[tuple[PolicyApply | LanePolicy, Any, Any]] = [(self._apply, self._variables, lanes.policy_state)]
         if self._student is not None and self._acting is not None:
-            policies.append((self._student, self._acting.variables, lanes.student_state))
+            state = lanes.student_state if self._senses is None else (lanes.sensor_state, lanes.student_state)
+            policies.append((with_senses(self._student, self._senses), self._acting.variables, state))
         return InferenceProbe(tuple(policies), lanes.timestep)
 
     def note_inference(self, seconds: float) -> None:

@@ -18,9 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pd_jax.environments import sensors
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, Received, TimeStep, frames_first, frames_last
+from pd_jax.environments.senses import Senses
+from pd_jax.environments.sensors import SensorState
 from pd_jax.networks.greedy import epsilon_greedy
 from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
+from pd_jax.networks.sensing import sense_step
 from pd_jax.types import LaneRange, PolicyApply, Trajectory
 
 
@@ -35,6 +39,8 @@ class LaneState:
       key: PRNG key of the exploration.
       policy_state: of the policy that labels, as `pd_jax.networks.lane_policy` has it; None of one without.
       student_state: of the student that may act; as long as none acts, it stands still.
+      sensor_state: of the student's sensors, which sense every step whoever acts; None where it sees what the task
+        shows.
     """
 
     handle: Array
@@ -43,6 +49,7 @@ class LaneState:
     key: Array
     policy_state: Any = None
     student_state: Any = None
+    sensor_state: SensorState | None = None
 
 
 @flax.struct.dataclass
@@ -72,6 +79,7 @@ def start(
     key: Array,
     policy: PolicyApply | LanePolicy | None = None,
     student: PolicyApply | LanePolicy | None = None,
+    senses: Senses | None = None,
 ) -> LaneState:
     """Resets every lane.
 
@@ -79,6 +87,7 @@ def start(
       environment: the lanes.
       key: PRNG key of the exploration.
       policy, student: that are to play, if they have a state.
+      senses: the student's, if they are its own.
 
     Returns:
       what the first rollout goes on from.
@@ -86,8 +95,9 @@ def start(
     handle, timestep = environment.reset()
     # Made by NumPy: JAX would compile each of them.
     none = np.zeros(environment.num_lanes, np.float32), np.zeros(environment.num_lanes, np.int32)
-    states = (None if each is None else as_lane_policy(each).start(environment.num_lanes) for each in (policy, student))
-    return LaneState(handle, timestep, EpisodeStatistics(*jax.device_put(none)), key, *jax.device_put(tuple(states)))
+    own = (None if each is None else as_lane_policy(each).start(environment.num_lanes) for each in (policy, student))
+    states = (*own, None if senses is None else sensors.start(senses, environment.num_lanes))
+    return LaneState(handle, timestep, EpisodeStatistics(*jax.device_put(none)), key, *jax.device_put(states))
 
 
 def mix(
@@ -122,17 +132,25 @@ def act(
     student: PolicyApply | LanePolicy | None = None,
     acting: ActingStudent | None = None,
     lanes: LaneRange | None = None,
+    senses: Senses | None = None,
 ) -> tuple[Array, Array, LaneState]:
     """One decision of every lane: ``(actions int32 [L], outputs float32 [L, A], state)``.
 
     ``outputs`` is always what ``policy`` gives; the actions are those of ``student`` where it is ``acting``. The state
     is that of before, with the next key and what the policies have in mind after the decision. If the state is of some
-    lanes only, ``lanes`` says which.
+    lanes only, ``lanes`` says which. A student with ``senses`` of its own is shown what they sense, whether it acts or
+    not.
     """
     key, action_key = jax.random.split(state.key)
     # Beside the two keys that epsilon_greedy splits off, which stay what they are without a student and its senses:
     # folding in 0 or 1 would give those very keys.
     share_key, policy_key, student_key = (jax.random.fold_in(action_key, number) for number in (2, 3, 4))
+    seen, sensor_state = state.timestep, None
+    if senses is not None:
+        assert state.sensor_state is not None
+        with jax.named_scope("sensing"):
+            sensor_key = jax.random.fold_in(action_key, 5)
+            sensor_state, seen = sense_step(senses, state.sensor_state, state.timestep, sensor_key, lanes)
     with jax.named_scope("inference"):
         q_values, policy_state = as_lane_policy(policy).decide(
             variables, state.timestep, state.policy_state, policy_key
@@ -141,10 +159,12 @@ def act(
     if student is not None and acting is not None:
         with jax.named_scope("inference"):
             student_outputs, student_state = as_lane_policy(student).decide(
-                acting.variables, state.timestep, state.student_state, student_key
+                acting.variables, seen, state.student_state, student_key
             )
         outputs = mix(share_key, q_values, student_outputs, acting.share, lanes)
-    decided = dataclasses.replace(state, key=key, policy_state=policy_state, student_state=student_state)
+    decided = dataclasses.replace(
+        state, key=key, policy_state=policy_state, student_state=student_state, sensor_state=sensor_state
+    )
     return epsilon_greedy(action_key, outputs, epsilon, lanes), q_values, decided
 
 
@@ -178,6 +198,7 @@ def make_unroll(
     record: Record,
     *,
     student: PolicyApply | LanePolicy | None = None,
+    senses: Senses | None = None,
 ) -> Unroll:
     """Builds ``unroll(variables, state, epsilon, acting) -> (state, records, finished)`` over ``num_steps`` steps.
 
@@ -188,18 +209,19 @@ def make_unroll(
       record: what is wanted of each step.
       student: a second policy, which acts as the unroll's :class:`ActingStudent` says. A new share or new variables
         compile nothing anew.
+      senses: the student's, if they are its own; the environment has what is beside.
 
     Returns:
       that function, whose records are ``[T, L, ...]``. If the environment is stepped inside jit it is to be traced: one
       scan. Stepped from the host it is to be called, and compiles what it runs.
     """
     if environment.stepping == "host":
-        return HostUnroll(environment, apply, num_steps, record, student)
+        return HostUnroll(environment, apply, num_steps, record, student, senses)
 
     def step(
         variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
     ) -> tuple[LaneState, tuple[Any, FinishedEpisodes]]:
-        actions, q_values, decided = act(apply, variables, state, epsilon, student, acting)
+        actions, q_values, decided = act(apply, variables, state, epsilon, student, acting, senses=senses)
         handle, timestep = environment.step(state.handle, actions, state.timestep)
         next_state, finished = advance(decided, handle, timestep)
         return next_state, (record(decided, actions, q_values, timestep), finished)
@@ -249,8 +271,10 @@ class HostUnroll:
         num_steps: int,
         record: Record,
         student: PolicyApply | LanePolicy | None,
+        senses: Senses | None = None,
     ) -> None:
         self._environment = environment
+        self._senses = senses
         self._apply = apply
         self._num_steps = num_steps
         self._record = record
@@ -305,8 +329,9 @@ class HostUnroll:
             statistics=jax.tree.map(lanes.of, state.statistics),
             policy_state=jax.tree.map(lanes.of, state.policy_state),
             student_state=jax.tree.map(lanes.of, state.student_state),
+            sensor_state=jax.tree.map(lanes.of, state.sensor_state),
         )
-        actions, q_values, own = act(self._apply, variables, own, epsilon, self._student, acting, lanes)
+        actions, q_values, own = act(self._apply, variables, own, epsilon, self._student, acting, lanes, self._senses)
         # Only shapes are looked at, and the time step after it looks like the one before.
         shapes = jax.eval_shape(self._record, own, actions, q_values, own.timestep)
         records = jax.tree.map(lambda leaf: jnp.zeros((self._num_steps, *leaf.shape), leaf.dtype), shapes)
@@ -328,7 +353,8 @@ class HostUnroll:
     ) -> tuple[_Decided, _Kept]:
         state, records, finished = self._settle(decided, kept, received)
         lanes = self._environment.groups[group]
-        actions, q_values, state = act(self._apply, variables, state, epsilon, self._student, acting, lanes)
+        student, senses = self._student, self._senses
+        actions, q_values, state = act(self._apply, variables, state, epsilon, student, acting, lanes, senses)
         return _Decided(_turn(state, frames_first), actions, q_values, decided.steps + 1), (records, finished)
 
     def _settle(self, decided: _Decided, kept: _Kept, received: Received) -> tuple[LaneState, Any, FinishedEpisodes]:
@@ -350,7 +376,7 @@ class HostUnroll:
     ) -> tuple[LaneState, Any, FinishedEpisodes]:
         """The groups side by side."""
         states, records, finished = zip(*played, strict=True)
-        by_lane = ("timestep", "statistics", "policy_state", "student_state")
+        by_lane = ("timestep", "statistics", "policy_state", "student_state", "sensor_state")
         parts = ({name: getattr(state, name) for name in by_lane} for state in states)
         # Every group has the keys of all.
         state = dataclasses.replace(states[0], **jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts))
@@ -364,8 +390,15 @@ def _turn(state: LaneState, turn: Callable[[Array], Array]) -> LaneState:
     return dataclasses.replace(state, timestep=dataclasses.replace(timestep, observations=turn(timestep.observations)))
 
 
-def _record(before: LaneState, actions: Array, q_values: Array, after: TimeStep) -> Trajectory:
+def _record(
+    before: LaneState, actions: Array, q_values: Array, after: TimeStep, *, keeps_shown: bool = True
+) -> Trajectory:
+    """A step of a trajectory: what a student with senses of its own senses is beside what the task shows, or in its
+    place."""
     observations = before.timestep.observations
+    sensed = None if before.sensor_state is None else sensors.newest(before.sensor_state)
+    if sensed is not None and not keeps_shown:
+        observations, sensed = sensed[..., None] if sensed.ndim == 3 else sensed, None
     return Trajectory(
         observations=observations[..., -1] if observations.ndim == 4 else observations,
         is_first=before.timestep.is_first,
@@ -373,6 +406,7 @@ def _record(before: LaneState, actions: Array, q_values: Array, after: TimeStep)
         actions=actions,
         rewards=after.rewards,
         teacher_q=q_values,
+        sensed=sensed,
     )
 
 
@@ -382,14 +416,18 @@ def make_rollout(
     num_steps: int,
     *,
     student: PolicyApply | LanePolicy | None = None,
+    senses: Senses | None = None,
+    keeps_shown: bool = False,
 ) -> Unroll:
     """Builds ``rollout(variables, state, epsilon, acting) -> (state, trajectory, finished)``.
 
     Args:
-      environment, apply, num_steps, student: as for :func:`make_unroll`; the policy labels every step.
+      environment, apply, num_steps, student, senses: as for :func:`make_unroll`; the policy labels every step.
+      keeps_shown: whether what the task shows is kept beside what a student senses.
 
     Returns:
       a compiled unroll whose records are a `pd_jax.types.Trajectory`.
     """
-    unroll = make_unroll(environment, apply, num_steps, _record, student=student)
+    record = functools.partial(_record, keeps_shown=keeps_shown)
+    unroll = make_unroll(environment, apply, num_steps, record, student=student, senses=senses)
     return unroll if environment.stepping == "host" else jax.jit(unroll)

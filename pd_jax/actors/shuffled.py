@@ -96,7 +96,7 @@ class ShuffledPlay:
         # The steps that fill up are repeated, but begin no episode once more.
         is_first, is_decision = fill_up(read.is_first, "constant"), fill_up(read.is_decision, "constant")
         is_decision[: self._before] = False
-        if missing_before and len(self._dataset.header.observation_shape) == 2:
+        if missing_before and self._dataset.stack > 1:
             # Of a recording that began within an episode, the first stacks are not whole.
             reach = slice(self._before, self._before + missing_before)
             is_decision[reach] &= np.logical_or.accumulate(is_first[reach], axis=0)

@@ -10,8 +10,10 @@ from pd_jax.config.base import CommandConfig
 from pd_jax.config.credibility import CredibilityConfig, idle_credibility
 from pd_jax.config.games import game_conflicts
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari
+from pd_jax.config.observation import ObservationConfig
 from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
 from pd_jax.config.sections import Count, OneGameEnvConfig, PathText, Probability
+from pd_jax.environments.senses import SIZES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class CollectConfig(ProtocolSettings, CommandConfig):
     rollout_length: Count = 32
     """Steps per lane in one jitted rollout."""
     credibility: CredibilityConfig = dataclasses.field(default_factory=CredibilityConfig)
+    observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
     env: OneGameEnvConfig = dataclasses.field(default_factory=OneGameEnvConfig)
 
     @property
@@ -60,4 +63,16 @@ class CollectConfig(ProtocolSettings, CommandConfig):
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from game_conflicts(self.game)
+        yield from collected_conflicts(self)
         yield from protocol_conflicts(self)
+
+
+def collected_conflicts(config: CollectConfig) -> Iterator[tuple[str, str]]:
+    """Yields, as `CommandConfig.conflicts` does, what a student cannot see of what is recorded for it."""
+    observation = config.observation
+    if not observation.is_plain and config.minari is not None:
+        yield "observation", "is sensed in live play, and minari is play of others; leave one out"
+    if observation.size is not None and observation.size not in SIZES:
+        yield "observation.size", f"{observation.size} is none of {', '.join(map(str, SIZES))} pixels"
+    if observation.source == "ram" and config.env.backend == "ale":
+        yield "observation.source", "'ram' is read by EnvPool, and env.backend is 'ale'"

@@ -14,6 +14,7 @@ from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_memory, idle_
 from pd_jax.config.memory import STACKED_BEFORE, memory_conflicts
 from pd_jax.config.protocols import protocol_conflicts
 from pd_jax.config.sections import Paths
+from pd_jax.environments.senses import SIZES
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
 
@@ -75,7 +76,8 @@ class DistillConfig(DistillationSettings):
         student with memory goes through some before it learns."""
         if not self.is_shuffled:
             return 0
-        return STACKED_BEFORE + (0 if self.student.memory == "none" else self.learner.burn_in)
+        stacked = max(STACKED_BEFORE, self.student.observation.window_steps - 1)
+        return stacked + (0 if self.student.memory == "none" else self.learner.burn_in)
 
     @property
     def stored_length(self) -> int:
@@ -151,11 +153,30 @@ class DistillConfig(DistillationSettings):
         if self.data is not None and self.checkpoint.replay:
             yield "checkpoint.replay", "a replay of recorded play is filled again bit for bit; leave it out"
         # Of an added game the name may not be known yet.
-        yield from games_conflicts([game for game in self.game or () if game], self.student.network)
+        games = [game for game in self.game or () if game]
+        yield from games_conflicts(games, self.student.network, self.student.observation)
+        yield from observation_conflicts(self)
         yield from _balance_conflicts(self)
         yield from _quantisation_conflicts(self)
         yield from memory_conflicts(self)
         yield from protocol_conflicts(self)
+
+
+def observation_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
+    """Yields, as `CommandConfig.conflicts` does, what a student cannot see, or cannot do with what it sees."""
+    observation = config.student.observation
+    if observation.is_plain:
+        return
+    if observation.size is not None and observation.size not in SIZES:
+        yield "student.observation.size", f"{observation.size} is none of {', '.join(map(str, SIZES))} pixels"
+    if observation.source == "ram" and config.env.backend == "ale":
+        yield "student.observation.source", "'ram' is read by EnvPool, and env.backend is 'ale'"
+    if config.student.quantisation != "none":
+        yield (
+            "student.quantisation",
+            f"{config.student.quantisation!r} is for students that see what their teachers see; leave out "
+            "student.observation",
+        )
 
 
 def _balance_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:

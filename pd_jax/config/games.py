@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from pd_jax.config.observation import ObservationConfig
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
@@ -61,11 +62,21 @@ def game_conflicts(game: str | None, network_key: str = "", network: str = "") -
         yield network_key, problem
 
 
-def games_conflicts(games: Sequence[str], network: str = "") -> Iterator[tuple[str, str]]:
-    """Yields what is wrong with several games, and with the network that is to see them all, if there is one."""
+def games_conflicts(
+    games: Sequence[str], network: str = "", observation: ObservationConfig | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with several games, and with the network that is to see them all, if there is one; with an
+    ``observation`` it sees that of them."""
     problems = [problem for game in games for problem in game_conflicts(game)]
     if not problems:
         tasks = [get_task(game) for game in games]
+        if observation is not None:
+            try:
+                tasks = [observation.of(task).perceived for task in tasks]
+            except UserError as error:
+                where, _, what = str(error).partition(": ")
+                yield where, what
+                return
         if games_problem := _games_problem(tasks, bool(network)):
             problems.append(("game", games_problem))
         elif network and tasks and (problem := _network_problem(network, tasks[0])):

@@ -159,7 +159,7 @@ def idle_atari(games: Sequence[str], because: str, keys: Sequence[str]) -> Itera
       keys: of the settings.
     """
     tasks = [known_task(game) for game in games]
-    if tasks and all(task is not None and task.kind != "atari" for task in tasks):
+    if tasks and all(task is not None and not task.is_console for task in tasks):
         for key in keys:
             yield Idle(key, because, f"is for games of Atari, and {because} is {', '.join(games)}")
 

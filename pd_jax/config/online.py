@@ -209,6 +209,12 @@ class OnlineConfig(ProtocolSettings, TrackedConfig):
         yield from self._student_conflicts()
 
     def _student_conflicts(self) -> Iterator[tuple[str, str]]:
+        if not self.student.observation.is_plain and self.stale == "relabel":
+            yield (
+                "stale",
+                "'relabel' asks the target about what is stored, which is what the student sees with a "
+                "student.observation of its own; say --stale age_out or keep",
+            )
         if self.max_stale_steps is not None and self.stale != "age_out":
             yield "max_stale_steps", f"{self.max_stale_steps}, and stale is {self.stale}; it says what age_out drops"
         yield from self.distillation.conflicts()

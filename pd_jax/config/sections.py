@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pd_jax.config.fields import Bounds, Choice, FilePath, MaxItems, OneOrMany, make_tuples
+from pd_jax.config.observation import ObservationConfig
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -153,6 +154,7 @@ class StudentConfig:
     from sequences of play, see learner.sequence_length."""
     memory_size: Width = 128
     """Units of the recurrent layer (memory only)."""
+    observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

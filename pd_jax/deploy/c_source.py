@@ -405,6 +405,12 @@ class Source:
     def _(self, layer: Convolution) -> None:
         size, _, channels, outputs = layer.kernel.shape
         rows, columns = self._places(layer.kernel, layer.stride, layer.padding)
+        if rows == columns == 1 and not any(layer.padding):
+            # It sees all that there is, once.
+            self.write(Flatten())
+            self.write(Dense(layer.kernel.reshape(-1, outputs), layer.bias))
+            self._shape = (1, 1, outputs)
+            return
         assert rows * columns >= _ROWS
         self._sizes["LONGEST_PATCH"] = max(self._sizes["LONGEST_PATCH"], size * size * channels)
         variant, patch = self._patch(self._type, "float", layer.padding, "patches + p * k", "0.0f")

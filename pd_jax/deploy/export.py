@@ -44,6 +44,7 @@ from pd_jax.evaluation.games import heeding, play_games
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.networks.sensing import with_senses
 from pd_jax.resources.parts import evaluation_memory
 from pd_jax.runs.directory import read_run
 from pd_jax.runs.lineage import LINEAGE_NAME, Parent, parent_at, teacher_parent, write_lineage
@@ -174,12 +175,12 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
         check_can_play()
     policies = _load(config)
     for policy in policies:
-        check_backend(config.env.backend, policy.task)
+        check_backend(config.env.backend, policy.shown)
         for name in config.format:
             FORMATS[name].check(policy)
         _check_precision(policy, config)
         if config.data is not None:
-            check_recording(config.data, policy.task)
+            check_recording(config.data, policy.shown)
     _check_names([file for policy in policies for file in _files(config, policy.task)])
     players = [(policy.apply, policy.variables) for policy in policies]
     # All lanes play, also where there are fewer games.
@@ -231,11 +232,11 @@ def _export(
     config: ExportConfig, policy: GreedyPolicy, directory: Path, interrupts: Interrupts, progress: Progress
 ) -> dict[str, Any]:
     """Writes and proves the files of one game; what the report says of it."""
-    task, protocol = policy.task, Protocol.of(config, policy.task)
+    task, protocol = policy.shown, Protocol.of(config, policy.shown)
     policy_score = None
     if config.evaluation.episodes:
         meter = progress.add(f"{task.name}: the policy's games", protocol.episodes)
-        played = play_games(policy.apply, policy.variables, task, protocol, on_progress=heeding(interrupts, meter))
+        played = play_games(policy.player, policy.variables, task, protocol, on_progress=heeding(interrupts, meter))
         policy_score = Score.of(played.returns)
     metadata = to_json(describe_policy(policy, policy_score, protocol))
     wanted = _files(config, task)
@@ -250,7 +251,7 @@ def _export(
             data = rules.write(policy, metadata, config)
         else:
             assert network is not None and rules.write_int8 is not None
-            data = rules.write_int8(network, task, metadata | {"quantisation": said}, config)
+            data = rules.write_int8(network, policy.task, metadata | {"quantisation": said}, config)
         path.write_bytes(data)
         files[file.name] = rules.read(str(path))
         entry = {"file": file.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -273,7 +274,7 @@ def _export(
         if policy_score is not None:
             meter = progress.add(f"{file.name}: its games", protocol.episodes)
             played = play_games(
-                FORMATS[file.format].apply(files[file.name], task),
+                with_senses(FORMATS[file.format].apply(files[file.name], task), policy.senses),
                 {},
                 task,
                 protocol,
@@ -378,7 +379,9 @@ def _others(
 ) -> tuple[np.ndarray, str]:
     """Observations that are not compared, and where they come from: the recording behind those, or own play."""
     if config.data is not None:
-        shown = other_observations(recorded_play(config.data, policy.task), count, skip=config.proof.frames)
+        shown = other_observations(
+            recorded_play(config.data, policy.shown, policy.senses), count, skip=config.proof.frames
+        )
         if len(shown) == count:
             # A path would be the exporting machine's own.
             return shown, os.path.basename(os.path.abspath(config.data))
@@ -394,7 +397,7 @@ def _compare(
     progress: Progress,
 ) -> dict[str, Agreement]:
     if config.data is not None:
-        batches = recorded_play(config.data, policy.task)
+        batches = recorded_play(config.data, policy.shown, policy.senses)
     else:
         batches = own_play(policy, protocol, config.seed + _OWN_PLAY_SEED_OFFSET)
     meter = progress.add(f"{policy.task.name}: frames", config.proof.frames)

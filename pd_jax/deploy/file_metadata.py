@@ -11,7 +11,8 @@ import numpy as np
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.distill.counters import GameCounters
-from pd_jax.environments.tasks import Task
+from pd_jax.environments.senses import FULL_SIZE
+from pd_jax.environments.tasks import RAM_SIZE, Task
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.greedy import GreedyPolicy
@@ -36,15 +37,22 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
         "dtype": task.observation_dtype,
     }
     if task.kind == "atari":
+        stack, size = task.stack, task.frame_shape[0]
+        smaller = "" if size == FULL_SIZE else f", and from there by means over areas, halves up, to {size}x{size}"
+        copies = {4: "four copies", 1: "one copy"}.get(stack, f"{stack} copies")
         observation["rule"] = {
             "screens": "grey 210x160, as ALE's getScreenGrayscale gives them",
             "frame_skip": 4,
             "maximum_of": 2,
-            "resized": "INTER_AREA to 84x84",
-            "stack": 4,
-            "order": "oldest first; four copies of its first frame open a game",
+            "resized": f"INTER_AREA to {FULL_SIZE}x{FULL_SIZE}{smaller}",
+            "stack": stack,
+            "order": f"oldest first; {copies} of its first frame open a game",
             "scaling": "1/255, inside the file",
         }
+    elif task.ram:
+        observation["rule"] = {"bytes": RAM_SIZE, "scaling": "1/255 in float32, before the file"}
+    if policy.senses is not None:
+        observation["senses"] = policy.senses.told
     memory = policy.trained.student.memory if isinstance(policy, StudentPolicy) else None
     measured = None
     if score is not None:
@@ -70,7 +78,7 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
 
 def named_rules(task: Task, protocol: Protocol) -> dict[str, Any]:
     """A protocol with its name, which games of Atari have."""
-    return {"name": protocol.name if task.kind == "atari" else None} | protocol.to_json()
+    return {"name": protocol.name if task.is_console else None} | protocol.to_json()
 
 
 def _of_student(policy: StudentPolicy) -> dict[str, Any]:

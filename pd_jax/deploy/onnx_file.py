@@ -30,7 +30,7 @@ from pd_jax.deploy.layers import (
 )
 from pd_jax.deploy.quantised import Integers, Quantise, QuantisedNetwork
 from pd_jax.deploy.runtime import METADATA_KEY, seal
-from pd_jax.environments.tasks import ATARI_FRAME_SHAPE, Task
+from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.version import __version__
 
@@ -61,7 +61,7 @@ def onnx_bytes(
     import onnx
     from onnx import TensorProto, helper
 
-    graph = _Graph()
+    graph = _Graph(task.frame_shape)
     # Frames are units as they are.
     if task.kind == "atari" and not isinstance(network, QuantisedNetwork):
         graph.add("Cast", to=TensorProto.FLOAT)
@@ -107,7 +107,8 @@ class _Graph:
     Images go through with channels in front, as ONNX has them. Where features are normalised they are turned for that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame_shape: tuple[int, ...]) -> None:
+        self._frame_shape: Any = frame_shape
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self.current = "observations"
@@ -145,9 +146,9 @@ class _Graph:
         return name
 
     def to_channels_first(self) -> None:
-        """Turns frames ``[N, 84, 84, 4]`` as ONNX's convolutions want them."""
+        """Turns frames ``[N, H, W, n]`` as ONNX's convolutions want them."""
         self.add("Transpose", perm=[0, 3, 1, 2])
-        self._image = ATARI_FRAME_SHAPE
+        self._image = self._frame_shape
 
     @functools.singledispatchmethod
     def write(self, layer: Any) -> None:
@@ -313,7 +314,7 @@ class _Graph:
         times fewer places. In int8 that takes a fifth off a decision of ``net2``.
         """
         size, _, channels, outputs = step.weights.shape
-        height, width = ATARI_FRAME_SHAPE
+        height, width = self._frame_shape
         strides, weights, stride = (step.stride, step.stride), step.weights, step.stride
         if not any(step.padding) and size % stride == width % stride == 0:
             width //= stride

@@ -15,9 +15,11 @@ from jax import Array
 
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.student import TrainedStudent, load_trained
+from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError, nearest
 from pd_jax.networks.greedy import GreedyPolicy, check_observations
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.runs.directory import read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.system.computing import computing
@@ -110,6 +112,22 @@ class StudentPolicy(GreedyPolicy):
           UserError: it has several games, and none was chosen.
         """
         return self.trained.student.policy(self._place)
+
+    @property
+    def player(self) -> PolicyApply | LanePolicy:
+        """The policy as it plays its game: behind its senses, if it has its own."""
+        return self.trained.student.player(self._place)
+
+    @property
+    def shown(self) -> Task:
+        """The game as its environment shows it; :attr:`task` is how the student sees it."""
+        return self.trained.student.shown[self._place]
+
+    @property
+    def senses(self) -> Senses | None:
+        """What it senses of the game; None if it sees what the game shows."""
+        senses = self.trained.student.senses
+        return senses[self._place] if senses else None
 
     @property
     def gives_logits(self) -> bool:

@@ -12,11 +12,13 @@ import numpy as np
 
 from pd_jax.config.export import ProofConfig
 from pd_jax.environments.envpool import Environment, TimeStep
+from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol as ScoreProtocol
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.networks.sensing import LaneSensors
 from pd_jax.replay.recordings import Dataset
 from pd_jax.system.cores import xla_threads
 from pd_jax.types import PolicyApply
@@ -119,13 +121,15 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 def own_play(policy: GreedyPolicy, protocol: ScoreProtocol, seed: int) -> Iterator[Batch]:
     """What a policy sees when it plays, step by step without end, epsilon-greedy as its games are."""
-    task, generator = policy.task, np.random.default_rng(seed)
-    environment = Environment(task, protocol.num_lanes, seed, stepping="host", **protocol.environment_options)
+    task, generator, senses = policy.shown, np.random.default_rng(seed), policy.senses
+    options = protocol.environment_options | ({} if senses is None else {"beside": senses.beside})
+    environment = Environment(task, protocol.num_lanes, seed, stepping="host", **options)
+    own = None if senses is None else LaneSensors(senses, protocol.num_lanes, seed)
     try:
         _, timestep = environment.reset()
         is_last, state = np.zeros(protocol.num_lanes, bool), policy.initial_state(protocol.num_lanes)
         while True:
-            observations = np.ascontiguousarray(timestep.observations)
+            observations = np.ascontiguousarray(timestep.observations) if own is None else own.see(timestep)
             yield observations, ~is_last
             outputs, state = policy.decide(observations, _opened(state, is_last))
             actions = np.asarray(outputs).argmax(axis=1)
@@ -149,23 +153,30 @@ def check_recording(path: str, task: Task) -> None:
         raise UserError(f"data: {path} is a recording of {header.task}, and the policy plays {task.name}")
 
 
-def recorded_play(path: str, task: Task) -> Iterator[Batch]:
-    """What a recording shows, step by step, its stacks rebuilt.
+def recorded_play(path: str, task: Task, senses: Senses | None = None) -> Iterator[Batch]:
+    """What a recording shows, step by step, its stacks rebuilt; to a policy of these senses, if it has its own.
 
     Raises:
-      UserError: there is none, or it is of another game.
+      UserError: there is none, or it is of another game, or without what is sensed.
     """
     dataset = Dataset.open(path)
     dataset.check_matches(task.name, task.num_actions)
+    if senses is not None:
+        dataset = dataset.sensed_by(senses)
+    stack = dataset.stack
     stacks: np.ndarray | None = None
     for trajectory in dataset.trajectories(_RECORDED_STEPS):
         for observations, is_first, is_decision in zip(
             np.asarray(trajectory.observations), trajectory.is_first, trajectory.is_decision, strict=True
         ):
-            if task.kind == "atari":
-                filled = np.repeat(observations[..., None], 4, axis=-1)
+            if stack > 1 or observations.ndim == 3:
+                filled = np.repeat(observations[..., None], stack, axis=-1)
                 moved = filled if stacks is None else np.concatenate([stacks[..., 1:], observations[..., None]], -1)
-                observations = stacks = np.where(np.asarray(is_first)[:, None, None, None], filled, moved)
+                begins = np.asarray(is_first).reshape(-1, *[1] * observations.ndim)
+                observations = stacks = np.where(begins, filled, moved)
+                if observations.ndim == 3:
+                    # Vectors of a window stand one after another.
+                    observations = observations.transpose(0, 2, 1).reshape(len(observations), -1)
             yield np.ascontiguousarray(observations), np.asarray(is_decision)
 
 

@@ -116,7 +116,7 @@ def _tasks_of(config: EvaluateConfig, teachers: Sequence[Teacher], trained: Trai
     """The games to play, which have to be those of everyone who plays."""
     wanted = tuple(map(get_task, config.game)) if config.game is not None else None
     if trained is not None:
-        wanted = wanted or trained.student.tasks
+        wanted = wanted or trained.student.shown
         for task in wanted:
             if task.name not in trained.names:
                 raise UserError(f"{config.run}: its student plays {', '.join(trained.names)}, not {task.name}")
@@ -145,7 +145,7 @@ def _policies(
     if task.name in teachers:
         policies["teacher"] = (teachers[task.name].network.apply, teachers[task.name].variables)
     if trained is not None:
-        policies["student"] = (trained.student.policy(trained.names.index(task.name)), trained.variables)
+        policies["student"] = (trained.student.player(trained.names.index(task.name)), trained.variables)
     return policies
 
 
@@ -162,7 +162,13 @@ def _each_alone(
 def _memory(
     config: EvaluateConfig, tasks: Sequence[Task], teachers: Mapping[str, Teacher], trained: TrainedStudent | None
 ) -> MemoryEstimate:
-    players = [(policy, task) for task in tasks for policy in _policies(task, teachers, trained).values()]
+    players: list[tuple[Any, Task]] = []
+    for task in tasks:
+        if task.name in teachers:
+            players.append(((teachers[task.name].network.apply, teachers[task.name].variables), task))
+        if trained is not None:
+            place = trained.names.index(task.name)
+            players.append(((trained.student.policy(place), trained.variables), trained.student.tasks[place]))
     policies, games = zip(*players, strict=True)
     return evaluation_memory(config.evaluation, policies, games)
 
@@ -222,7 +228,7 @@ def _summarise(
 ) -> Summary:
     about: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "seed": config.seed}
     about |= {"max_noops": config.env.max_noops}
-    if any(task.kind == "atari" for task in tasks):
+    if any(task.is_console for task in tasks):
         about |= {"protocol": config.protocol_name}
     playing = [teachers[task.name].metadata for task in tasks if teachers]
     if playing:

@@ -104,7 +104,7 @@ def play(payload: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
             trained = _student(config)
             if trained.counters.updates != payload["updates"]:
                 raise UserError(f"{config.run}: has gone on meanwhile; score it when it has ended, or without --jobs")
-            apply, variables = trained.student.policy(trained.names.index(player.game)), trained.variables
+            apply, variables = trained.student.player(trained.names.index(player.game)), trained.variables
     except UserError as error:
         return {"failure": str(error)}
     with stopped_by(stop), Interrupts() as interrupts, Progress(player.game) as progress:

@@ -18,9 +18,10 @@ from pd_jax.config.loading import to_mapping
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.protocols import PROTOCOLS
 from pd_jax.environments.seeds import fresh_seed
+from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
-from pd_jax.replay.header import DatasetHeader
+from pd_jax.replay.header import SENSED, DatasetHeader
 from pd_jax.replay.recordings import Dataset, DatasetWriter
 from pd_jax.resources.parts import collection_memory
 from pd_jax.runs.directory import RunDirectory
@@ -64,6 +65,7 @@ def collect(
     task = task_of(config.game, teacher)
     check_protocol(teacher, config)
     check_backend(config.env.backend, task)
+    senses = config.observation.of(task, "observation")
     config = dataclasses.replace(config, game=task.name)
     episodes = None if config.minari is None else read_minari(config.minari, task)
     if episodes is not None:
@@ -71,7 +73,7 @@ def collect(
         config = dataclasses.replace(config, epsilon=0.0, steps=min(config.steps, available * config.steps_per_rollout))
     memory = collection_memory(config, task, (teacher.network.apply, teacher.variables))
     memory.check()
-    header = _header(config, task, teacher, episodes)
+    header = _header(config, task, teacher, senses, episodes)
     is_local = "://" not in config.out
     if is_local:
         _check_not_shorter(config, header)
@@ -90,7 +92,7 @@ def collect(
         if is_local and not writer.header.complete:
             # It says what is recorded so far.
             (Path(config.out) / LINEAGE_NAME).unlink(missing_ok=True)
-        _record(config, task, teacher, episodes, writer, progress, interrupts)
+        _record(config, task, teacher, senses, episodes, writer, progress, interrupts)
         header = writer.header
         if is_local and not (Path(config.out) / LINEAGE_NAME).exists():
             parents = teacher_parents(teacher, config.out, game=task.name)
@@ -126,7 +128,10 @@ def _minari_play(
     )
 
 
-def _header(config: CollectConfig, task: Task, teacher: Teacher, episodes: MinariEpisodes | None) -> DatasetHeader:
+def _header(
+    config: CollectConfig, task: Task, teacher: Teacher, senses: Senses, episodes: MinariEpisodes | None
+) -> DatasetHeader:
+    sensed = {"shape": list(senses.sample_shape), "dtype": senses.dtype, "senses": senses.told}
     return DatasetHeader(
         task=task.name,
         env_id=task.env_id,
@@ -143,6 +148,7 @@ def _header(config: CollectConfig, task: Task, teacher: Teacher, episodes: Minar
         chunk_length=config.rollout_length,
         planned_steps=config.num_rollouts * config.rollout_length,
         teacher_score=teacher.metadata.evaluation or None,
+        observations={} if senses.is_plain else {SENSED: sensed},
     )
 
 
@@ -163,6 +169,7 @@ def _record(
     config: CollectConfig,
     task: Task,
     teacher: Teacher,
+    senses: Senses,
     episodes: MinariEpisodes | None,
     writer: DatasetWriter,
     progress: Progress,
@@ -189,6 +196,8 @@ def _record(
             rollout_length=length,
             epsilon=config.epsilon,
             seed=fresh_seed(config.seed, recorded * num_lanes),
+            senses=senses,
+            keeps_shown=True,
         )
     try:
         for trajectory in play.rollouts((planned - recorded) // length):

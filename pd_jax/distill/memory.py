@@ -55,7 +55,7 @@ def distillation_parts(
         ]
         if is_live:
             activations.append(play_part(config, student, teachers, state.variables))
-    environments = [(task, own) for task, own in zip(tasks, lanes, strict=True) if is_live]
+    environments = [(task, own) for task, own in zip(student.shown, lanes, strict=True) if is_live]
     # The sum of an update's gradients, besides those of the part in hand.
     sums = 2 + (gradient_parts(student, config.learner, devices) > 1)
     if (config.learner.is_by_game and student.num_games > 1) or config.learner.gradient_cosines_every:
@@ -75,7 +75,7 @@ def distillation_parts(
         weights_part("teachers", [variables for _, variables in teachers]),
         rollout_part(config.lanes_key, list(zip(tasks, lanes, strict=True)), config.stored_length),
         *([ahead_part(config, tasks)] if config.plays_ahead(devices.platform) else []),
-        emulators_part(config.lanes_key, environments, config.evaluation, tasks),
+        emulators_part(config.lanes_key, environments, config.evaluation, student.shown),
         checkpoint_part("student.network", state, num_params, students),
         programs_part(),
     )
@@ -103,10 +103,10 @@ def play_part(config: DistillConfig, student: Student, teachers: Sequence[Policy
     """The layers of the teachers, which play side by side, and of a student that acts beside them."""
     total = 0
     for game, (apply, own) in enumerate(teachers):
-        task, lanes = student.tasks[game], config.lanes[game]
-        total += forward_bytes(apply, own, task, lanes)
+        lanes = config.lanes[game]
+        total += forward_bytes(apply, own, student.shown[game], lanes)
         if config.behaviour.student_acts:
-            total += forward_bytes(student.policy(game), variables, task, lanes)
+            total += forward_bytes(student.policy(game), variables, student.tasks[game], lanes)
     return Part("activations", total, f"{config.lanes_key}: {sum(config.lanes)} lanes at once take")
 
 

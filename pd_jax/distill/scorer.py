@@ -74,9 +74,9 @@ class Scorer:
         student: dict[str, Score] = {}
         teacher: dict[str, Score] = {}
         for game, name in enumerate(self._setup.names):
-            policy = self._setup.student.policy(game)
+            policy, seen = self._setup.student.policy(game), self._setup.student.tasks[game]
             beside = (policy, variables) if isinstance(policy, LanePolicy) else None
-            self._sampled[name] = SampledStates(self._setup.tasks[game], student=beside)
+            self._sampled[name] = SampledStates(self._setup.tasks[game], student=beside, seen=seen)
             student[name] = self.play_student(variables, game, episodes, self._sampled[name])
             known = self._setup.teacher_scores.get(name)
             teacher[name] = known.score if known else self._play_teacher(game, episodes)
@@ -117,7 +117,7 @@ class Scorer:
 
     def play_student(self, variables: Any, game: int, episodes: int, on_step: OnStep | None = None) -> Score:
         """The student's score in the game at a place."""
-        return self._play("student", self._setup.student.policy(game), variables, game, episodes, on_step)
+        return self._play("student", self._setup.student.player(game), variables, game, episodes, on_step)
 
     def _play_teacher(self, game: int, episodes: int) -> Score:
         teacher = self._setup.teachers[game]

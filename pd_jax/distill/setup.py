@@ -31,7 +31,6 @@ from pd_jax.learner.objective import make_auto, make_objective
 from pd_jax.networks.added import heads_of, old_elements
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student, make_student
-from pd_jax.replay import rings
 from pd_jax.replay.header import DatasetHeader
 from pd_jax.replay.recordings import Dataset
 from pd_jax.replay.sequences import Stretch
@@ -250,8 +249,9 @@ def make_setup(
     tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
     if named is not None or config.adding.games is not None:
         config = _with_added_games(config, tasks, named)
-    check_games(tasks)
-    check_network(config.student.network, tasks[0], "student.network")
+    perceived = [config.student.observation.of(task).perceived for task in tasks]
+    check_games(perceived)
+    check_network(config.student.network, perceived[0], "student.network")
     check_backend(config.env.backend, *tasks)
     for player in teachers:
         check_protocol(player, config)
@@ -264,6 +264,8 @@ def make_setup(
         for recording, teacher, task in zip(recordings, teachers[first:], tasks[first:], strict=True):
             check_recording(recording, teacher, task, config)
             warn_of_other_play(recording, task, config)
+        senses = [config.student.observation.of(task) for task in tasks[first:]]
+        recordings = tuple(own.sensed_by(seen) for own, seen in zip(recordings, senses, strict=True))
         headers = [recording.header for recording in recordings]
         config, datasets = _as_recorded(config, headers[:1] * first + headers), (*datasets[:first], *recordings)
     devices, actors = lay_out(config)
@@ -417,11 +419,14 @@ def _as_recorded(config: DistillConfig, headers: Sequence[DatasetHeader]) -> Dis
 
 
 def check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
-    for game, task in enumerate(tasks):
-        if task.kind == "atari" and config.is_learnt(game) and config.capacity_per_lane(game) < rings.STACK:
+    """Raises a UserError unless each lane's part of the replay holds all steps of an observation."""
+    for game, shown in enumerate(tasks):
+        task = config.student.observation.of(shown).perceived
+        if config.is_learnt(game) and config.capacity_per_lane(game) < task.stack:
+            what = "a stack of frames" if task.kind == "atari" else "a window"
             raise UserError(
                 f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane(game)} steps to each of "
-                f"{config.lanes[game]} lanes; a stack of frames needs {rings.STACK}"
+                f"{config.lanes[game]} lanes; {what} needs {task.stack}"
             )
 
 
@@ -485,7 +490,7 @@ def _check_recorded_protocol(dataset: Dataset, config: DistillConfig) -> None:
 
 def warn_of_other_play(dataset: Dataset, task: Task, config: DistillConfig) -> None:
     """Says so where the section ``env``, by which scores are played, is not how the play was that is learnt from."""
-    if task.kind != "atari" or not hosts.is_primary():
+    if not task.is_console or not hosts.is_primary():
         return
     for key in ("sticky_action_probability", "max_noops", "fire_reset"):
         # Recordings from before there was such a setting have it.

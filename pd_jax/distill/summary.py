@@ -75,7 +75,7 @@ def summarise_distillation(
         **(about_adding(setup) if setup.old else {}),
         "evaluation_epsilon": config.evaluation.epsilon,
         "max_noops": config.env.max_noops,
-        **({"protocol": config.protocol_name} if any(task.kind == "atari" for task in setup.tasks) else {}),
+        **({"protocol": config.protocol_name} if any(task.is_console for task in setup.tasks) else {}),
         "devices": setup.devices.size,
         "platform": setup.devices.platform,
     }

@@ -32,6 +32,8 @@ def check_backend(backend: str, *tasks: Task) -> None:
 
 def check_available(task: Task) -> None:
     """Raises a UserError unless ale-py is installed and has the task."""
+    if task.ram:
+        raise UserError(f"env.backend: the memory of {task.name} is read by EnvPool; envpool has it")
     if task.kind != "atari":
         raise UserError(f"env.backend: {_TASKS}, and {task.name} is none; envpool has it")
     if importlib.util.find_spec("ale_py") is None:

@@ -21,7 +21,7 @@ from pd_jax.environments.ale import AlePool
 from pd_jax.environments.in_jit import InJit, Widths, widths_of
 from pd_jax.environments.loaded import envpool
 from pd_jax.environments.registered import JaxPool, is_registered, is_registered_in_jax, registered_pool
-from pd_jax.environments.screens import SCREEN_SHAPE
+from pd_jax.environments.screens import RAM_SCALE, SCREEN_SHAPE
 from pd_jax.environments.spaces import leaves_of, register
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
@@ -44,6 +44,8 @@ class TimeStep:
       truncated: bool ``[L]``, the episode reached its step limit, whether or not it also ended there by itself.
       game_over: bool ``[L]``, the game itself ended or was cut off; differs from the two above only with
         ``episodic_life``.
+      beside: of an environment that has it, what a student senses and the task does not show: float32 ``[L, 128]`` of
+        the consoles' memory, or uint8 ``[L, 84, 84, 4]``.
     """
 
     observations: Array
@@ -52,6 +54,7 @@ class TimeStep:
     terminated: Array
     truncated: Array
     game_over: Array
+    beside: Array | None = None
 
     @property
     def is_last(self) -> Array:
@@ -114,13 +117,15 @@ class EpisodeStatistics:
 
 
 class Received(NamedTuple):
-    """What EnvPool gives of a step: stacks ``[L, 4, H, W]`` or vectors; ``ended`` is None if there is no such field."""
+    """What EnvPool gives of a step: stacks ``[L, 4, H, W]``, vectors or bytes; ``ended`` and ``beside`` are None if
+    there is nothing of the kind."""
 
     observations: Any
     rewards: Any
     terminated: Any
     truncated: Any
     ended: Any
+    beside: Any = None
 
 
 class Environment:
@@ -150,6 +155,8 @@ class Environment:
         What the lanes show does not depend on it.
       shows: of an Atari game: ``"stacks"`` of frames as policies see them, or ``"colours"``, the screen as people do.
         EnvPool's alone. The play is the same, and so are :attr:`ram`, rewards and ends.
+      beside: of a game of Atari: what time steps have beside what the task shows, its ``"ram"`` or its ``"frames"``.
+        EnvPool's alone.
 
     Attributes:
       groups: the lanes of each group.
@@ -160,7 +167,8 @@ class Environment:
 
     Raises:
       ValueError: ``num_lanes``, ``max_noops`` or ``num_groups`` is below 1, ``stepping`` or ``backend`` is neither, or
-        there are several groups, or ale-py, in jit; or colours are wanted of ale-py, or of a task without screens.
+        there are several groups, or ale-py, in jit; or colours, or what is beside, are wanted of ale-py, or of a task
+        without screens.
       UserError: ale-py is wanted, and is not installed or has no such game; or the game has no such mode or difficulty.
     """
 
@@ -182,6 +190,7 @@ class Environment:
         stepping: Literal["jit", "host"] = "jit",
         num_groups: int = 1,
         shows: Literal["stacks", "colours"] = "stacks",
+        beside: Literal["ram", "frames"] | None = None,
     ) -> None:
         # Checked here: EnvPool 1.2.5 takes its options as they are, and has crashed on some.
         if min(num_lanes, max_noops, num_groups) < 1:
@@ -194,21 +203,25 @@ class Environment:
             raise ValueError(f"inside jit all lanes are stepped together, not in {num_groups} groups")
         if backend not in ("envpool", "ale") or (backend == "ale" and stepping == "jit"):
             raise ValueError(f"backend must be 'envpool', or 'ale' from the host, got {backend!r} and {stepping!r}")
-        if shows == "colours" and (backend == "ale" or task.kind != "atari"):
+        if shows == "colours" and (backend == "ale" or not task.is_console):
             raise ValueError(f"colours are EnvPool's, of games of Atari; got {backend!r} and {task.name}")
+        if (beside or task.ram) and (backend == "ale" or not task.is_console):
+            raise ValueError(f"memory beside frames is EnvPool's, of games of Atari; got {backend!r} and {task.name}")
         if backend == "envpool" and not is_registered(task):
-            register(task.env_id)
+            register(task.pool_id)
         is_own = is_registered(task)
         if is_own and not is_registered_in_jax(task):
             # Gymnasium's are Python, and stepped from there, whatever device plays.
             stepping = "host"
         self.task = task
+        self._beside = beside
+        self._shows_ram = task.ram and shows == "stacks"
         self.num_lanes = num_lanes
         self.stepping = stepping
         bounds = np.linspace(0, num_lanes, min(num_groups, num_lanes) + 1).round().astype(int).tolist()
         self.groups = tuple(LaneRange(*each, num_lanes) for each in itertools.pairwise(bounds))
         options: dict[str, Any] = {"max_episode_steps": max_episode_steps or task.max_episode_steps}
-        if task.kind == "atari":
+        if task.is_console:
             options |= {
                 "stack_num": 4,
                 "frame_skip": 4,
@@ -247,7 +260,7 @@ class Environment:
                 )
             try:
                 return envpool.make(
-                    task.env_id,
+                    task.pool_id,
                     env_type="gymnasium",
                     num_envs=count,
                     batch_size=count,
@@ -289,7 +302,7 @@ class Environment:
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""
         shown = [pool.reset() for pool in self._pools]
-        observations = np.concatenate([self._stacks_last(seen) for seen, _ in shown])
+        observations = np.concatenate([self._as_seen(self._seen(*each)) for each in shown])
         self.lives, self.ram = (
             np.concatenate([info[name] for _, info in shown]) if all(name in info for _, info in shown) else None
             for name in ("lives", "ram")
@@ -306,6 +319,8 @@ class Environment:
             "truncated": np.zeros(count, bool),
             "game_over": np.zeros(count, bool),
         }
+        if self._beside is not None:
+            fields["beside"] = _as_seen(np.concatenate([self._seen_beside(*each) for each in shown]))
         started: tuple[Array, TimeStep] = jax.device_put((self.handle, TimeStep(**fields)))
         return started
 
@@ -346,10 +361,11 @@ class Environment:
     def receive(self, group: int) -> Received:
         """Waits for what :meth:`send` asked of a group, and returns it as EnvPool gives it, for :meth:`timestep`."""
         observations, rewards, terminated, truncated, info = self._pools[group].recv()
-        if self.task.kind == "vector":
+        seen, beside = self._seen(observations, info), self._seen_beside(observations, info)
+        if not self.task.is_console:
             # Of several boxes EnvPool gives a dict; here, as the device takes one array.
-            observations = flatten(observations, self.task)
-        return Received(observations, rewards, terminated, truncated, info.get("terminated"))
+            seen = flatten(seen, self.task)
+        return Received(seen, rewards, terminated, truncated, info.get("terminated"), beside)
 
     def timestep(self, received: Received, is_first: Any) -> TimeStep:
         """The time step that was received.
@@ -360,8 +376,8 @@ class Environment:
           received: from :meth:`receive`.
           is_first: bool ``[L]``, :attr:`TimeStep.is_last` of the time step before it.
         """
-        info = {} if received.ended is None else {"terminated": received.ended}
-        return self._timestep(*received[:4], info, is_first=is_first)
+        observations, rewards, terminated, truncated, ended, beside = received
+        return self._made(observations, beside, rewards, terminated, truncated, ended, is_first=is_first)
 
     def step_host(self, actions: np.ndarray, is_first: np.ndarray, lanes: np.ndarray | None = None) -> TimeStep:
         """Steps every lane from Python, or some of them; they are in one group.
@@ -393,20 +409,52 @@ class Environment:
         # EnvPool's own close() does nothing; its threads end with the object.
         del self._pools, self._in_jit, self._in_jit_elsewhere
 
-    def _stacks_last(self, observations: Any) -> Any:
-        return frames_last(observations) if self.task.kind == "atari" else flatten(observations, self.task)
+    def _seen(self, observations: Any, info: Any) -> Any:
+        """What the task shows, as EnvPool gives it."""
+        return info["ram"] if self._shows_ram else observations
+
+    def _seen_beside(self, observations: Any, info: Any) -> Any:
+        """What is beside it, likewise."""
+        return {None: None, "ram": info.get("ram"), "frames": observations}[self._beside]
+
+    def _as_seen(self, observations: Any) -> Any:
+        return _as_seen(observations) if self.task.is_console else flatten(observations, self.task)
 
     def _timestep(
         self, observations: Any, rewards: Any, terminated: Any, truncated: Any, info: dict[str, Any], *, is_first: Any
     ) -> TimeStep:
+        seen, beside = self._seen(observations, info), self._seen_beside(observations, info)
+        return self._made(seen, beside, rewards, terminated, truncated, info.get("terminated"), is_first=is_first)
+
+    def _made(
+        self,
+        observations: Any,
+        beside: Any,
+        rewards: Any,
+        terminated: Any,
+        truncated: Any,
+        ended: Any,
+        *,
+        is_first: Any,
+    ) -> TimeStep:
         # With episodic_life `terminated` also marks lost lives; info["terminated"] is the emulator's own game over,
         # also where that falls on the step limit and EnvPool reports only `truncated`.
-        game_over = (info["terminated"] != 0) if "terminated" in info else terminated
+        game_over = (ended != 0) if ended is not None else terminated
         return TimeStep(
-            observations=self._stacks_last(observations),
+            observations=self._as_seen(observations),
             rewards=rewards.astype(np.float32),
             is_first=is_first,
             terminated=terminated | game_over,
             truncated=truncated,
             game_over=game_over | truncated,
+            beside=None if beside is None else _as_seen(beside),
         )
+
+
+def _as_seen(observations: Any) -> Any:
+    """What is seen of consoles: of frames stacks ``[L, H, W, 4]``, of bytes of memory ``[L, 128]`` numbers from 0 to
+    1."""
+    if observations.ndim == 4:
+        return frames_last(observations)
+    # A product with a constant is the same on every platform, which a quotient need not be.
+    return observations.astype(np.float32) * RAM_SCALE

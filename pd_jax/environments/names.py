@@ -59,7 +59,7 @@ def translate(name: str, spelling: str, atari: Container[str]) -> str:
     if match["version"] not in ("5" if is_ale else "04") or (is_ale and skip is not None):
         return bare
     if match["ram"]:
-        raise UserError(f"{name!r} shows the 128 bytes of the console's memory; {game} is seen in frames here")
+        raise UserError(f"{name!r} shows the 128 bytes of the console's memory; that is {game}_ram here")
     if skip is None and not is_ale:
         raise UserError(
             f"{name!r} holds an action for 2 to 4 frames, at random; {game} is played with 4, as "

@@ -7,7 +7,8 @@ pd_jax.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,9 @@ SCREEN_SHAPE = (210, 160)
 FRAME_SHAPE = (84, 84)
 STACK = 4
 """Frames in a stack."""
+
+RAM_SCALE = np.float32(1 / 255)
+"""What each byte of a console's memory is multiplied by, where it is what a policy sees."""
 
 
 class FrameStack:
@@ -106,6 +110,47 @@ def shrink(screens: np.ndarray) -> np.ndarray:
     rows, columns = (_taps(size, wanted) for size, wanted in zip(SCREEN_SHAPE, FRAME_SHAPE, strict=True))
     narrow = _add_up(screens.astype(np.float32).swapaxes(1, 2), columns)
     return np.rint(_add_up(narrow.swapaxes(1, 2), rows)).astype(np.uint8)
+
+
+def pixel_weights(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which pixels of a line each pixel of a shorter line is the mean of, in whole numbers.
+
+    Args:
+      size: pixels of the line.
+      wanted: pixels of the shorter one.
+
+    Returns:
+      places of pixels and their weights, int32 ``[wanted, taps]`` each, and what the weights of each pixel add up to.
+    """
+    unit = size // math.gcd(size, wanted)
+    step = wanted // math.gcd(size, wanted)
+    # Pixel i of the shorter line is from i * unit to (i + 1) * unit, where a pixel of the longer one is `step` wide.
+    begins = np.arange(wanted) * unit
+    taps = max(-(-(begin + unit) // step) - begin // step for begin in begins.tolist())
+    pixels = begins[:, None] // step + np.arange(taps)
+    ends = np.minimum((pixels + 1) * step, begins[:, None] + unit)
+    weights = np.maximum(ends - np.maximum(pixels * step, begins[:, None]), 0)
+    return np.minimum(pixels, size - 1).astype(np.int32), weights.astype(np.int32), unit
+
+
+def halves_up(sums: Any, unit: int) -> Any:
+    """Whole numbers >= 0 over a whole number, rounded, halves up; NumPy's or JAX's."""
+    return (2 * sums + unit) // (2 * unit)
+
+
+def smaller(frames: np.ndarray, size: int) -> np.ndarray:
+    """Frames uint8 ``[..., 84, 84]`` as uint8 ``[..., size, size]``: means over areas, exactly, halves up."""
+    if size == FRAME_SHAPE[0]:
+        return frames
+    pixels, weights, unit = pixel_weights(FRAME_SHAPE[0], size)
+    # 255 * unit^2 is below 2^31 for both sizes.
+    sums = frames.astype(np.int32)
+    for axis in (-1, -2):
+        taps = [sums.take(places, axis) for places in pixels.T]
+        shape = (-1, *[1] * (-1 - axis))
+        parts = [tap * weight.reshape(shape) for tap, weight in zip(taps, weights.T, strict=True)]
+        sums = functools.reduce(np.add, parts)
+    return halves_up(sums, unit * unit).astype(np.uint8)
 
 
 def _add_up(values: np.ndarray, taps: _Taps) -> np.ndarray:

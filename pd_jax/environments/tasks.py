@@ -22,6 +22,10 @@ ATARI_ACTIONS: tuple[str, ...] = tuple(
 ATARI_FRAME_SHAPE = (84, 84)
 ATARI_OBSERVATION_SHAPE = (84, 84, 4)
 ATARI_MAX_EPISODE_STEPS = 27_000
+RAM_SIZE = 128
+"""Bytes of a game console's memory."""
+RAM_SUFFIX, RAM_ID = "_ram", "-ram"
+"""What the name and the id of a game have where its memory is what is seen: ``pong_ram``, ``Pong-ram-v5``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class Task:
       max_episode_steps: control steps (Atari: of 4 frames) after which an episode is cut; 27,000 is 30 minutes.
       action_low, action_high: of a continuous task, the range of each component of an action; ``()`` of a discrete one.
       components: of a vector that EnvPool gives in parts, their names and sizes in EnvPool's order; ``()`` of others.
+      ram: the vector is the 128 bytes of a game console's memory, times 1/255.
+      window: of a vector, the steps that follow one another in it, oldest first.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Task:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     components: tuple[tuple[str, int], ...] = ()
+    ram: bool = False
+    window: int = 1
 
     @property
     def is_continuous(self) -> bool:
@@ -75,8 +83,26 @@ class Task:
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of what is stored per step: the newest frame ``(84, 84)``, or the whole vector ``(D,)``."""
-        return ATARI_FRAME_SHAPE if self.kind == "atari" else self.observation_shape
+        """Shape of what is stored per step: the newest frame ``(84, 84)``, or the vector ``(D,)`` of one step."""
+        if self.kind == "atari":
+            return self.observation_shape[:2]
+        (size,) = self.observation_shape
+        return (size // self.window,)
+
+    @property
+    def stack(self) -> int:
+        """Steps in an observation: frames of a stack, or vectors of a window."""
+        return self.observation_shape[-1] if self.kind == "atari" else self.window
+
+    @property
+    def is_console(self) -> bool:
+        """Whether it is a game of Atari, whatever is seen of it."""
+        return self.kind == "atari" or self.ram
+
+    @property
+    def pool_id(self) -> str:
+        """EnvPool's id: that of the game also where its memory is seen."""
+        return self.env_id.replace(RAM_ID, "") if self.ram else self.env_id
 
 
 def _atari(
@@ -184,6 +210,8 @@ def get_task(name: str) -> Task:
         that name, or which of its spaces is none of ours.
     """
     key, shown = _spelling(name), _short(name.strip())
+    if (seen := _game_of_ram(name)) is not None:
+        return ram_task(get_task(seen))
     if (task := _known_task(key)) is not None:
         return task
     paper_games = {_spelling(game) for game in PAPER_GAMES}
@@ -251,7 +279,35 @@ def _is_taken(name: str) -> bool:
 
 def known_task(name: str) -> Task | None:
     """The task of our name or of EnvPool's id, if it is one of those that are known without EnvPool."""
+    if (seen := _game_of_ram(name)) is not None:
+        game = _known_task(_spelling(seen))
+        return ram_task(game) if game is not None and game.kind == "atari" else None
     return _known_task(_spelling(name))
+
+
+def ram_task(game: Task) -> Task:
+    """A game of Atari of which the console's memory is seen: float32 ``[128]``, each byte times 1/255.
+
+    Raises:
+      UserError: the task is no game of Atari.
+    """
+    if game.kind != "atari":
+        raise UserError(f"{game.name} is no game of Atari, and has no console whose memory could be seen")
+    return dataclasses.replace(
+        game,
+        name=game.name + RAM_SUFFIX,
+        env_id=game.env_id.replace("-v", f"{RAM_ID}-v"),
+        kind="vector",
+        observation_shape=(RAM_SIZE,),
+        observation_dtype="float32",
+        ram=True,
+    )
+
+
+def _game_of_ram(name: str) -> str | None:
+    """The game whose memory a name means, such as ``pong`` of ``pong_ram`` and ``Pong-v5`` of ``Pong-ram-v5``."""
+    match = re.fullmatch(r"(\w+)_ram|(\w+)-ram(-v5)", name.strip(), re.IGNORECASE)
+    return match and (match[1] or match[2] + match[3])
 
 
 def _known_task(key: str) -> Task | None:

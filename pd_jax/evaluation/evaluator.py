@@ -16,6 +16,7 @@ from pd_jax.environments.envpool import Environment, TimeStep, frames_first, fra
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.lane_policy import LanePolicy
+from pd_jax.networks.sensing import SensingPolicy, beside_of
 from pd_jax.system.computing import computing
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
@@ -48,6 +49,7 @@ class Decision(NamedTuple):
       finished: bool ``[L]``, whether the time step has ended a game.
       moved: int ``[lanes]``, the lanes that were stepped to get here; all at the start.
       environment: as it is now; its ``lives`` and ``ram`` are those of ``moved``.
+      sensed: gives what the policy senses of the time step, ``[L, ...]``; None of one that sees what the task shows.
     """
 
     timestep: TimeStep
@@ -55,6 +57,7 @@ class Decision(NamedTuple):
     finished: np.ndarray
     moved: np.ndarray
     environment: Environment
+    sensed: Callable[[], np.ndarray] | None = None
 
 
 class Evaluator:
@@ -122,6 +125,8 @@ class Evaluator:
             if on_progress is not None and (steps % _PROGRESS_STEPS == 0 or done == self.episodes):
                 on_progress(done, self.episodes)
             if on_step is not None and done < self.episodes:
+                if decision.sensed is not None and getattr(on_step, "senses", False):
+                    on_step.sense(decision.sensed())  # type: ignore[attr-defined]
                 playing = np.array([len(lane) < self.episodes_per_lane for lane in games])
                 on_step(decision.timestep.observations, playing, np.asarray(decision.timestep.is_last))
         returns, lengths = zip(*(game for lane in games for game in lane), strict=True)
@@ -144,7 +149,8 @@ class Evaluator:
           what the lanes show, and what the policy does then; a lane is not stepped any more once it has played all of
           its games.
         """
-        environment = Environment(self.task, self.num_lanes, self.seed, stepping="host", **self._options)
+        options = {"beside": beside_of(self._apply), **self._options}
+        environment = Environment(self.task, self.num_lanes, self.seed, stepping="host", **options)
         state = rollout.start(environment, jax.random.key(self.seed), self._apply)
         timestep, state = state.timestep, without_observations(state)
         is_last: Any = np.zeros(self.num_lanes, bool)
@@ -160,7 +166,10 @@ class Evaluator:
             mask = np.asarray(finished.mask)
             if mask.any():
                 self._note(games, mask, np.asarray(finished.returns), np.asarray(finished.lengths))
-            yield Decision(timestep, np.asarray(actions), mask, np.flatnonzero(moved), environment)
+            sensed = None
+            if isinstance(self._apply, SensingPolicy):
+                sensed = functools.partial(self._apply.sensed, state.policy_state)
+            yield Decision(timestep, np.asarray(actions), mask, np.flatnonzero(moved), environment, sensed)
             playing = wanted & np.array([len(lane) < self.episodes_per_lane for lane in games])
             if not playing.any():
                 return
@@ -245,7 +254,7 @@ def evaluate(
     """
     own: PolicyApply | LanePolicy
     if isinstance(policy, GreedyPolicy):
-        own, variables, task = policy.apply, policy.variables, policy.task
+        own, variables, task = policy.player, policy.variables, policy.shown
     else:
         own = policy
     if task is None:

@@ -8,13 +8,14 @@ from typing import Any
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.evaluator import EpisodeScores, OnStep, evaluate
 from pd_jax.evaluation.protocol import Protocol
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.system.interrupts import Interrupts
 from pd_jax.system.progress import Meter
 from pd_jax.types import PolicyApply
 
 
 def play_games(
-    apply: PolicyApply,
+    apply: PolicyApply | LanePolicy,
     variables: Any,
     task: Task,
     protocol: Protocol,

@@ -78,7 +78,7 @@ class Rules:
             "sticky_action_probability": env.get("sticky_action_probability"),
             "max_episode_steps": evaluation.get("max_episode_steps") or env.get("max_episode_steps"),
         }
-        is_atari = task is None or task.kind == "atari"
+        is_atari = task is None or task.is_console
         limit = count(values, "max_episode_steps", where)
         noops, sticky = count(values, "max_noops", where), number(values, "sticky_action_probability", where)
         return cls(

@@ -30,23 +30,41 @@ class SampledStates:
     every second is dropped. Each lane is kept at steps of its own.
 
     Args:
-      task: what is played.
+      task: what is played, as it is shown.
       most: states to keep.
       student: who plays, and its variables, if it has a state: what it gives depends on all that it has seen, so it
         goes along, and what it gives in these states is kept with them.
+      seen: the task as the student sees it, if that is in a way of its own.
     """
 
-    def __init__(self, task: Task, most: int = MOST, student: tuple[LanePolicy, Any] | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        most: int = MOST,
+        student: tuple[LanePolicy, Any] | None = None,
+        seen: Task | None = None,
+    ) -> None:
         self._task, self._most = task, most
         self._beside = None if student is None else _Beside(*student)
         self._given: list[np.ndarray] = []
+        self._seen = None if seen == task else seen
+        self._sensed: np.ndarray | None = None
         self._every, self._step = 1, 0
-        self._kept: list[tuple[int, Place, bytes]] = []
+        self._kept: list[tuple[int, Place, bytes, bytes]] = []
         self._games: np.ndarray | None = None
         self._ages: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    def senses(self) -> bool:
+        """Whether it is to be shown what the student senses, too, by :meth:`sense`."""
+        return self._seen is not None
+
+    def sense(self, sensed: Any) -> None:
+        """Takes what the student senses, ``[L, ...]``, of the step that it is called with next."""
+        self._sensed = np.asarray(sensed)
 
     def __call__(self, observations: Any, playing: np.ndarray, is_last: np.ndarray) -> None:
         """Takes in a step.
@@ -61,7 +79,8 @@ class SampledStates:
         # Odd, so that lanes take turns however often the steps between two are doubled.
         turns = self._step + 37 * np.arange(len(playing))
         decides = playing & ~is_last
-        own = None if self._beside is None else self._beside.outputs(observations, is_last)
+        goes_by = observations if self._sensed is None else self._sensed
+        own = None if self._beside is None else self._beside.outputs(goes_by, is_last)
         chosen = np.flatnonzero(decides & (turns % self._every == 0))
         if len(chosen):
             # Bytes as they were: emulators write the next observations to the same place.
@@ -71,6 +90,9 @@ class SampledStates:
                     int(turns[lane]),
                     Place(int(lane), int(self._games[lane]), int(self._ages[lane])),
                     zlib.compress(np.ascontiguousarray(seen[lane]).tobytes(), 1),
+                    b""
+                    if self._sensed is None
+                    else zlib.compress(np.ascontiguousarray(self._sensed[lane]).tobytes(), 1),
                 )
                 for lane in chosen.tolist()
             ]
@@ -91,10 +113,18 @@ class SampledStates:
         found: np.ndarray = flat.reshape(self._task.observation_shape)
         return found
 
+    def sensed(self, index: int) -> np.ndarray:
+        """What the student sensed of one of the states."""
+        if self._seen is None:
+            return self[index]
+        flat = np.frombuffer(zlib.decompress(self._kept[index][3]), self._seen.observation_dtype)
+        found: np.ndarray = flat.reshape(self._seen.observation_shape)
+        return found
+
     @property
     def places(self) -> list[Place]:
         """Where the states are in the play."""
-        return [place for _, place, _ in self._kept]
+        return [place for _, place, *_ in self._kept]
 
     def compare(
         self,
@@ -119,13 +149,15 @@ class SampledStates:
         for start in range(0, len(self), _BATCH):
             count = min(_BATCH, len(self) - start)
             # Batches of one size are compiled once.
-            batch = np.stack([self[start + min(index, count - 1)] for index in range(_BATCH)])
+            indices = [start + min(index, count - 1) for index in range(_BATCH)]
+            shown = frames_first(np.stack(list(map(self.__getitem__, indices))))
+            sensed = None if self._seen is None else frames_first(np.stack(list(map(self.sensed, indices))))
             with tracing_for(platform):
                 if self._beside is not None:
-                    there = _alone(taught, taught_by, frames_first(batch))
+                    there = _alone(taught, taught_by, shown)
                     both = there, np.stack(self._given[start : start + count])
                 else:
-                    both = _outputs(taught, own, taught_by, owned_by, frames_first(batch))
+                    both = _outputs(taught, own, taught_by, owned_by, shown, sensed)
             for kept, output in zip(outputs, both, strict=True):
                 kept.append(np.asarray(output)[:count])
         return compare(
@@ -142,10 +174,11 @@ class SampledStates:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _outputs(
-    teacher: PolicyApply, student: PolicyApply, taught_by: Any, owned_by: Any, observations: Array
+    teacher: PolicyApply, student: PolicyApply, taught_by: Any, owned_by: Any, observations: Array, sensed: Array | None
 ) -> tuple[Array, Array]:
     observations = frames_last(observations)
-    return teacher(taught_by, observations), student(owned_by, observations)
+    seen = observations if sensed is None else frames_last(sensed)
+    return teacher(taught_by, observations), student(owned_by, seen)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -63,17 +63,21 @@ def matmul_convolution(x: Array, kernel: Array, stride: int) -> Array:
     see is laid out side by side instead.
 
     Args:
-      x: ``[N, H, W, C]``, of the kernel's dtype or uint8; H and W divisible by ``stride``.
+      x: ``[N, H, W, C]``, of the kernel's dtype or uint8.
       kernel: ``[size, size, C, features]``; ``size`` divisible by ``stride``.
       stride: of both axes.
 
     Returns:
-      ``[N, (H - size) / stride + 1, (W - size) / stride + 1, features]``. Its gradients can be had backwards only
+      ``[N, (H - size) // stride + 1, (W - size) // stride + 1, features]``. Its gradients can be had backwards only
       (`jax.grad`, `jax.vjp`); forwards (`jax.jvp`) :func:`native_convolution` has them.
     """
     if not len(x):
         return native_convolution(x, kernel, stride)
     size, _, channels, features = kernel.shape
+    # What no step of the stride reaches, is not looked at: of frames of 42 the last 2 pixels each way.
+    height, width = ((side - size) // stride * stride + size for side in x.shape[1:3])
+    if (height, width) != x.shape[1:3]:
+        x = x[:, :height, :width]
     taps = size // stride
     kernel = kernel.reshape(taps, stride, taps, stride, channels, features)
     if _is_made_of_words(x, stride):

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import ObservationsError, UserError
 from pd_jax.networks.continuous import OutputSpec, mean_actions, noisy_actions
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.policy import count_params
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import LaneRange, PolicyApply
@@ -74,6 +76,21 @@ class GreedyPolicy(abc.ABC):
     @abc.abstractmethod
     def apply(self) -> PolicyApply:
         """``(variables, observations [N, ...]) -> float32 [N, actions]``, to be traced."""
+
+    @property
+    def player(self) -> PolicyApply | LanePolicy:
+        """The policy as it plays its game: behind its senses, if it has its own."""
+        return self.apply
+
+    @property
+    def shown(self) -> Task:
+        """The game as its environment shows it; :attr:`task` is how the policy sees it."""
+        return self.task
+
+    @property
+    def senses(self) -> Senses | None:
+        """What it senses of the game; None if it sees what the game shows."""
+        return None
 
     @property
     @abc.abstractmethod

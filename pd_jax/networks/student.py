@@ -13,14 +13,18 @@ import numpy as np
 from jax import Array
 
 from pd_jax.config.sections import StudentConfig
+from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.networks.heads import action_mask
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.memory import Memory
 from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
 from pd_jax.networks.registry import make_network
+from pd_jax.networks.sensing import with_senses
+from pd_jax.types import PolicyApply
 
 if TYPE_CHECKING:
     # EnvPool takes seconds to import.
@@ -34,11 +38,18 @@ class Student:
     Attributes:
       network: a linen module: a :class:`pd_jax.networks.policy.MultiGameNetwork`, or one without a game axis for one
         game.
-      tasks: the games, in the order of the game axis.
+      tasks: the games as the student sees them, in the order of the game axis.
+      senses: what it sees of each; none are those of a student that sees what the games show.
     """
 
     network: Any
     tasks: tuple[Task, ...]
+    senses: tuple[Senses, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Task, ...]:
+        """The games as their environments show them."""
+        return tuple(own.task for own in self.senses) or self.tasks
 
     @property
     def num_games(self) -> int:
@@ -185,6 +196,10 @@ class Student:
         Policies of the same student and game are equal."""
         return GamePolicy(self, game) if self.memory is None else RememberingPolicy(self, game)
 
+    def player(self, game: int) -> PolicyApply | LanePolicy:
+        """What plays one of the games behind its senses, of what the game shows; without senses its :meth:`policy`."""
+        return with_senses(self.policy(game), self.senses[game] if self.senses else None)
+
     @property
     def _has_game_axis(self) -> bool:
         return isinstance(self.network, MultiGameNetwork)
@@ -252,6 +267,8 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
     Raises:
       UserError: some games show frames and some vectors, or the network cannot be made.
     """
+    senses = tuple(config.observation.of(task) for task in tasks)
+    tasks = [own.perceived for own in senses]
     for task in tasks:
         if task.kind != tasks[0].kind:
             shows = {"atari": "frames", "vector": "vectors"}
@@ -272,4 +289,4 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         memory=config.memory,
         memory_size=config.memory_size,
     )
-    return Student(network, tuple(tasks))
+    return Student(network, tuple(tasks), () if config.observation.is_plain else senses)

@@ -72,7 +72,7 @@ class AtariTorso(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(dtype=self.dtype) for _ in range(4))
 
     def __call__(self, observations: Array) -> Array:
-        """Maps uint8 ``[N, 84, 84, 4]`` (oldest frame first) to features ``[N, hidden]``."""
+        """Maps uint8 ``[N, 84, 84, 4]`` (oldest first; or fewer and smaller frames) to features ``[N, hidden]``."""
         x = self.convolutions(observations)
         return self._activate(self.fc1(x), self.norm4)
 

@@ -36,7 +36,7 @@ class OnlineScorer:
     def __init__(self, setup: OnlineSetup, progress: Progress, interrupts: Interrupts, ledger: Ledger) -> None:
         self._setup, self._progress, self._interrupts, self._ledger = setup, progress, interrupts, ledger
         self._meter = progress.add("games", setup.config.evaluation.episodes)
-        self._sampled = SampledStates(setup.task)
+        self._sampled = SampledStates(setup.task, seen=setup.student_setup.student.tasks[0])
         """States of the student's final games."""
 
     def on_the_way(self, who: str, variables: Any, seed_offset: int = 0) -> Score:
@@ -54,9 +54,10 @@ class OnlineScorer:
         """The score over the games that the run ends with, from starts that chose nothing."""
         looks_on = None
         if who == "student":
-            policy = self._setup.student_setup.student.policy(0)
+            student = self._setup.student_setup.student
+            policy = student.policy(0)
             beside = (policy, variables) if isinstance(policy, LanePolicy) else None
-            looks_on = self._sampled = SampledStates(self._setup.task, student=beside)
+            looks_on = self._sampled = SampledStates(self._setup.task, student=beside, seen=student.tasks[0])
         return self._play(who, variables, self._setup.config.evaluation.episodes, FINAL_SEED_OFFSET, looks_on)
 
     def compare(self, target: Any, student: Any) -> Comparison:
@@ -80,7 +81,8 @@ class OnlineScorer:
         setup = self._setup
         self._progress.status(f"evaluating the {who}")
         self._meter.reset(episodes)
-        apply = setup.student_setup.student.policy(0) if who == "student" else setup.network.apply
+        student = setup.student_setup.student
+        apply = student.player(0) if who == "student" else setup.network.apply
         protocol = Protocol.of(setup.config, setup.task, episodes=episodes, seed_offset=seed_offset)
         on_progress = heeding(self._interrupts, self._meter)
         games = play_games(apply, variables, setup.task, protocol, on_progress=on_progress, on_step=on_step)

@@ -140,7 +140,7 @@ def _setup_of_snapshots(config: OnlineConfig, sources: Sequence[str]) -> OnlineS
 
 def _student_setup(config: OnlineConfig, task: Task, metadata: TeacherMetadata, network: Any) -> DistillSetup:
     """The student's part of a resolved configuration; ``metadata`` and ``network`` are the target's."""
-    check_network(config.student.network, task, "student.network")
+    check_network(config.student.network, config.student.observation.of(task).perceived, "student.network")
     distillation = config.distillation
     devices = DeviceGroup.local(config.learner.num_devices)
     check_devices(distillation, devices.size)

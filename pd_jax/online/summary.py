@@ -54,7 +54,7 @@ def summarise_online(
         "learning_curve": counters.curve,
         "evaluation_epsilon": config.evaluation.epsilon,
         "max_noops": config.env.max_noops,
-        **({"protocol": config.protocol_name} if task.kind == "atari" else {}),
+        **({"protocol": config.protocol_name} if task.is_console else {}),
         "devices": devices.size,
         "platform": devices.platform,
     }

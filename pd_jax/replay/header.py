@@ -19,6 +19,7 @@ from pd_jax.replay.observations import (
     LABEL,
     MAIN,
     SHAPE,
+    Check,
     fault_in_fields,
     fault_in_normalisation,
     fault_in_observations,
@@ -29,6 +30,9 @@ FORMAT_VERSION = 2
 """Version 2 has further observations, frozen statistics and the name of the protocol of the teacher's score."""
 PLAIN_VERSION = 1
 """What a recording that has none of these is written in, to the same bytes as before there was version 2."""
+
+SENSED = "sensed"
+"""The further observation that this version records and reads: what a student with senses of its own sensed."""
 
 # Fields that may differ between the parts of an interrupted recording.
 GROWS = frozenset({"planned_steps", "steps", "teacher_score"})
@@ -56,8 +60,10 @@ class DatasetHeader:
       steps: time steps per lane recorded so far.
       teacher_score: the teacher's evaluation, if there is one. Its ``protocol``, which may be absent, is the name of
         the rules that it was scored under, such as ``"no-op starts"``.
-      observations: what is stored beside the main observation, by name: ``{"shape": [...], "dtype": ...}`` of each.
-        This version reads such a header, and neither records nor reads such play.
+      observations: what is stored beside the main observation, by name: ``{"shape": [...], "dtype": ...}`` of each. Of
+        ``"sensed"``, which a student with senses of its own sensed, ``"senses"`` says which these are
+        (`pd_jax.environments.senses.Senses.told`). With others this version reads the header, and neither records nor
+        reads the play.
       normalisation: frozen statistics by the name of the observation, ``"observation"`` for the main one: ``mean`` and
         ``variance``, a number or nested lists of the stored shape, and ``count``, of the observations behind them. What
         is stored is not normalised. This version does not distil from such a recording.
@@ -116,10 +122,21 @@ class DatasetHeader:
     @property
     def unapplied(self) -> str:
         """What a run would have to apply and this version cannot, in words; ``""`` if there is nothing."""
-        return unapplied(self.observations, self.normalisation)
+        others = {name: told for name, told in self.observations.items() if not self._is_sensed(name)}
+        return unapplied(others, self.normalisation)
+
+    @property
+    def sensed(self) -> dict[str, Any] | None:
+        """What is told of the further observation ``"sensed"``; None if there is none."""
+        return self.observations.get(SENSED) if self._is_sensed(SENSED) else None
+
+    def _is_sensed(self, name: str) -> bool:
+        told = self.observations.get(name)
+        return name == SENSED and isinstance(told, dict) and isinstance(told.get("senses"), dict)
 
     def layouts(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Returns, by array, the shape behind ``[T, L]`` and the dtype."""
+        sensed = self.sensed
         return {
             "observations": (self.observation_shape, self.observation_dtype),
             "is_first": ((), "bool"),
@@ -127,6 +144,7 @@ class DatasetHeader:
             "actions": ((), "int32"),
             "rewards": ((), "float32"),
             "teacher_q": ((self.num_actions,), "float32"),
+            **({} if sensed is None else {SENSED: (tuple(sensed["shape"]), sensed["dtype"])}),
         }
 
 
@@ -174,11 +192,14 @@ def _fault_of_version_2(fields: dict[str, Any]) -> str:
     score, observations = fields["teacher_score"] or {}, fields.get("observations", {})
     if "protocol" in score and (fault := fault_in_fields({"protocol": score["protocol"]}, {"protocol": LABEL})):
         return f"teacher_score{fault}"
-    if fault := fault_in_observations(observations, {"shape": SHAPE, "dtype": DTYPE}):
+    if fault := fault_in_observations(observations, {"shape": SHAPE, "dtype": DTYPE}, {"senses": _SENSES}):
         return fault
     shapes = {name: specification["shape"] for name, specification in observations.items()}
     shapes[MAIN] = fields["observation_shape"]
     return fault_in_normalisation(fields.get("normalisation", {}), shapes)
+
+
+_SENSES: Check = ("an object", lambda value: isinstance(value, dict))
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

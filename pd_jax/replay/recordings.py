@@ -1,6 +1,7 @@
 """Recorded play on disk: TensorStore arrays beside a ``dataset.json`` that says how much of them counts.
 
-A data set is a directory of six zarr v3 arrays, one for each field of :class:`~pd_jax.types.Trajectory`. After an
+A data set is a directory of six zarr v3 arrays, one for each field of :class:`~pd_jax.types.Trajectory`; of seven where
+what a student senses is recorded beside what its teacher sees. After an
 append is on disk, ``dataset.json`` is replaced, atomically; what lies beyond its ``steps`` does not exist. So a
 recording that is killed loses no more than the append it was killed in, and can be read while it is being written.
 
@@ -25,8 +26,9 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from pd_jax.environments.senses import Senses
 from pd_jax.errors import UserError
-from pd_jax.replay.header import GROWS, DatasetHeader, dump_header, parse_header
+from pd_jax.replay.header import GROWS, SENSED, DatasetHeader, dump_header, parse_header
 from pd_jax.replay.zarr_group import dimension_names, dump_group
 from pd_jax.types import Trajectory
 
@@ -95,7 +97,7 @@ class DatasetWriter:
             observations. What was committed before stays readable, and the recording can be resumed.
           ValueError: the arrays are not what the header says, or exceed ``planned_steps``.
         """
-        if self.header.observations:
+        if self.header.observations and self.header.unapplied:
             raise UserError(f"{self._path}: not recorded: {_missing(self.header)}")
         arrays = self._checked(trajectory)
         start, stop = self.header.steps, self.header.steps + len(arrays["rewards"])
@@ -159,11 +161,13 @@ class Dataset:
       path: that it was opened with.
       header: as it was then.
       arrays: by name, as long as planned; only the first ``num_steps`` steps are recorded.
+      senses: of the student that it is read for; None reads what the task showed.
     """
 
     path: str
     header: DatasetHeader
     arrays: dict[str, ts.TensorStore]
+    senses: Senses | None = None
 
     @classmethod
     def open(cls, path: PathLike) -> Dataset:
@@ -191,6 +195,35 @@ class Dataset:
     def num_steps(self) -> int:
         """Time steps per lane."""
         return self.header.steps
+
+    @property
+    def stack(self) -> int:
+        """Steps in an observation of whoever it is read for."""
+        if self.senses is not None:
+            return self.senses.stack
+        return 4 if len(self.header.observation_shape) == 2 else 1
+
+    def sensed_by(self, senses: Senses) -> Dataset:
+        """The same play as a student of these senses sees it.
+
+        What it senses is read if it was recorded, and made from what the task showed where that is enough.
+
+        Raises:
+          UserError: it is not enough, and was not recorded; or the window is longer than the recording.
+        """
+        if self.num_steps < senses.stack:
+            raise UserError(
+                f"{self.path}: holds {self.num_steps} steps a lane, and the student sees {senses.stack} at once"
+            )
+        told = self.header.sensed
+        recorded = told is not None and _sample_of(told["senses"]) == _sample_of(senses.told)
+        if not recorded and not senses.is_of_shown_steps:
+            has = "what the task shows alone" if told is None else "what another student senses"
+            raise UserError(
+                f"{self.path}: holds {has}, and not what the student senses ({senses.describe()}); record it with the "
+                "same settings as options of pd-jax collect (--observation...), or play live"
+            )
+        return dataclasses.replace(self, senses=None if senses.is_plain else senses)
 
     def check_matches(self, task: str, num_actions: int) -> None:
         """Raises a UserError unless this is play of ``task`` with ``num_actions`` actions that can be used here."""
@@ -231,16 +264,28 @@ class Dataset:
         """Starts to read and returns the function that waits for it."""
         if not 0 <= start < stop <= self.num_steps:
             raise ValueError(f"steps {start} to {stop} of a data set of {self.num_steps}")
-        if self.header.observations:
+        if self.header.observations and self.header.unapplied:
             raise UserError(f"{self.path}: {_missing(self.header)}")
-        pending = {name: array[start:stop, lanes].read() for name, array in self.arrays.items()}
+        senses, told = self.senses, self.header.sensed
+        is_recorded = senses is not None and told is not None and _sample_of(told["senses"]) == _sample_of(senses.told)
+        unread = "observations" if is_recorded else SENSED
+        pending = {name: array[start:stop, lanes].read() for name, array in self.arrays.items() if name != unread}
 
         def wait() -> Trajectory:
             with _explained(self.path, "damaged"):
                 arrays: dict[str, Any] = {name: read.result() for name, read in pending.items()}
+            if is_recorded:
+                arrays["observations"] = arrays.pop(SENSED)
+            elif senses is not None:
+                arrays["observations"] = senses.of_samples(arrays["observations"])
             return Trajectory(**arrays)
 
         return wait
+
+
+def _sample_of(told: dict[str, Any]) -> dict[str, Any]:
+    """What files say of senses, without how many samples are seen at once: stacks are made of recorded samples."""
+    return {name: value for name, value in told.items() if name not in ("frames", "window")}
 
 
 def _open_root(path: str) -> ts.KvStore:

@@ -27,6 +27,7 @@ class RingSize(NamedTuple):
     observation_shape: tuple[int, ...]
     observation_dtype: Any
     num_actions: int
+    stack: int | None = None
 
 
 class Replay:

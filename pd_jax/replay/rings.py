@@ -54,7 +54,8 @@ class FrameRings:
       position: int32 scalar, the slot the next step goes to. It and ``size`` never exceed ``C``, so that they cannot
         overflow; a count of all steps ever inserted would.
       size: int32 scalar, how many slots of each lane are filled.
-      observation_shape: ``(H, W)`` for frames, ``(D,)`` for vectors, which are not stacked.
+      observation_shape: ``(H, W)`` for frames, ``(D,)`` for vectors.
+      stack: steps in an observation, that of the slot and those before it: 4 for frames and 1 for vectors by default.
     """
 
     observations: Array
@@ -62,6 +63,7 @@ class FrameRings:
     position: Array
     size: Array
     observation_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    stack: int = flax.struct.field(pytree_node=False)
 
     @property
     def capacity(self) -> int:
@@ -101,6 +103,7 @@ def init(
     observation_shape: tuple[int, ...],
     observation_dtype: jax.typing.DTypeLike,
     num_actions: int,
+    stack: int | None = None,
 ) -> ReplayState:
     """Returns an empty store, allocated in full.
 
@@ -110,13 +113,14 @@ def init(
       observation_shape: of one step of one lane: ``(84, 84)`` for Atari's newest frame, ``(D,)`` for vectors.
       observation_dtype: of the observations, kept as it is.
       num_actions: A, the width of ``teacher_q``.
+      stack: steps in an observation; by default 4 of frames and 1 of vectors.
 
     Raises:
       ValueError: a size is below 1, or ``observation_shape`` is neither a frame nor a vector.
     """
     if num_actions < 1:
         raise ValueError(f"num_actions must be at least 1, got {num_actions}")
-    common = allocate(num_lanes, capacity_per_lane, observation_shape, observation_dtype)
+    common = allocate(num_lanes, capacity_per_lane, observation_shape, observation_dtype, stack)
     teacher_q = jnp.zeros((num_lanes, *columns.stored_shape(capacity_per_lane, (num_actions,))), jnp.float32)
     return ReplayState(**common, teacher_q=teacher_q, num_actions=num_actions)
 
@@ -126,18 +130,21 @@ def allocate(
     capacity_per_lane: int,
     observation_shape: tuple[int, ...],
     observation_dtype: jax.typing.DTypeLike,
+    stack: int | None = None,
 ) -> dict[str, Any]:
     """Returns the fields of empty ``FrameRings``, for whoever adds columns to them.
 
     Args:
-      num_lanes, capacity_per_lane, observation_shape, observation_dtype: as for ``init``.
+      num_lanes, capacity_per_lane, observation_shape, observation_dtype, stack: as for ``init``.
 
     Raises:
       ValueError: a size is below 1, or ``observation_shape`` is neither a frame nor a vector.
     """
     if len(observation_shape) not in (1, 2):
         raise ValueError(f"observation_shape is {observation_shape}; it must be a frame (H, W) or a vector (D,)")
-    if min(num_lanes, capacity_per_lane, *observation_shape) < 1:
+    if stack is None:
+        stack = STACK if len(observation_shape) == 2 else 1
+    if min(num_lanes, capacity_per_lane, stack, *observation_shape) < 1:
         raise ValueError("num_lanes, capacity_per_lane and observation_shape must be at least 1")
     stored = columns.stored_shape(capacity_per_lane, tuple(observation_shape))
     return {
@@ -146,6 +153,7 @@ def allocate(
         "position": jnp.zeros((), jnp.int32),
         "size": jnp.zeros((), jnp.int32),
         "observation_shape": tuple(observation_shape),
+        "stack": stack,
     }
 
 
@@ -305,28 +313,31 @@ def _draw(state: FrameRings, keys: Array, share: int, following: int = 0) -> tup
 
 
 def gather(state: FrameRings, lanes: Array, slots: Array) -> Array:
-    """Observations as the policy saw them, frames stacked by EnvPool's rule.
+    """Observations as the policy saw them: frames stacked by EnvPool's rule, vectors of a window one after another.
 
-    Frame ``k`` of the stack at slot ``t`` is frame ``max(t - (3 - k), start)``, where ``start`` is the latest first
-    step of an episode up to ``t``.
+    Step ``k`` of the ``n`` in an observation at slot ``t`` is step ``max(t - (n - 1 - k), start)``, where ``start`` is
+    the latest first step of an episode up to ``t``.
 
     Args:
       state: the store.
       lanes: int32 ``[B]``.
       slots: int32 ``[B]`` places in the ring, in ``[0, C)``, not times. The caller sees to it that the slot is filled
-        and that the frames of its stack have not been overwritten.
+        and that the steps before it have not been overwritten.
 
     Returns:
-      ``[B, H, W, 4]``, oldest frame first, or ``[B, D]`` vectors as they are.
+      ``[B, H, W, n]``, oldest frame first, or ``[B, n D]``, oldest vector first.
     """
-    if len(state.observation_shape) == 1:
+    is_vector = len(state.observation_shape) == 1
+    if is_vector and state.stack == 1:
         return take(state, "observations", lanes, slots)
-    steps_back = jnp.minimum(jnp.arange(STACK - 1, -1, -1), _history(state, lanes, slots)[:, None])
-    frames = take(state, "observations", lanes[:, None], (slots[:, None] - steps_back) % state.capacity)
+    steps_back = jnp.minimum(jnp.arange(state.stack - 1, -1, -1), _history(state, lanes, slots)[:, None])
+    steps = take(state, "observations", lanes[:, None], (slots[:, None] - steps_back) % state.capacity)
+    if is_vector:
+        return steps.reshape(len(lanes), -1)
     if target_platform() == "cpu":
         # Alone, a frame is copied in one go; fused with what turns the stacks, its bytes are looked up one by one.
-        frames = lax.optimization_barrier(frames)
-    return columns.to_frames(frames, state.observation_shape).transpose(0, 2, 3, 1)
+        steps = lax.optimization_barrier(steps)
+    return columns.to_frames(steps, state.observation_shape).transpose(0, 2, 3, 1)
 
 
 def steps_of(state: FrameRings, name: str) -> np.ndarray:
@@ -341,15 +352,14 @@ def bytes_per_step(state: FrameRings) -> float:
 
 def reach(state: FrameRings) -> int:
     """How many slots before its own a stack reaches at most: so many of the oldest steps may have none."""
-    return 0 if len(state.observation_shape) == 1 else STACK - 1
+    return state.stack - 1
 
 
 def _history(state: FrameRings, lanes: Array, slots: Array) -> Array:
-    """How many slots before each the stack reaches: back to the start of the episode, at most 3; 0 for vectors."""
-    if len(state.observation_shape) == 1:
-        return jnp.zeros_like(slots)
-    steps_back = jnp.full_like(slots, STACK - 1)
-    for steps in range(STACK - 2, -1, -1):
+    """How many slots before each the stack reaches: back to the start of the episode, at most all but one of its steps;
+    0 where observations are of one step."""
+    steps_back = jnp.full_like(slots, state.stack - 1)
+    for steps in range(state.stack - 2, -1, -1):
         is_start = has_flag(state, lanes, (slots - steps) % state.capacity, IS_FIRST)
         steps_back = jnp.where(is_start, steps, steps_back)
     return steps_back

@@ -27,7 +27,7 @@ from pd_jax.system.devices import DeviceGroup, target_platform
 from pd_jax.types import Trajectory
 
 # Measured with EnvPool 1.2.5: 1.5 to 1.7 MB a lane of three Atari games, 0.05 of CartPole, 0.2 of LunarLander.
-_EMULATOR_BYTES = {"atari": 1_700_000, "vector": 200_000}
+_CONSOLE_BYTES, _OTHER_BYTES = 1_700_000, 200_000
 # Measured: what XLA's compiler, the compiled programs, Orbax and Matplotlib add to the interpreter by the end of a run.
 _PROGRAM_BYTES = 400 * 2**20
 # One that is played, the one before it, and two while that one is stored: split over devices, and turned lane by lane.
@@ -78,6 +78,7 @@ def replay_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
             task.frame_shape,
             task.observation_dtype,
             task.num_actions,
+            task.stack,
         )
         total += tree_bytes(jax.eval_shape(init))
     return Part("replay", total, f"replay.capacity: {config.replay.capacity} steps of {spell_games(tasks)} take")
@@ -114,13 +115,13 @@ def emulators_part(
     evaluated: Sequence[Task] = (),
 ) -> Part:
     """EnvPool's emulators, those of an evaluation beside those of the play; ``key`` says how many lanes there are."""
-    total = sum(own * _EMULATOR_BYTES[task.kind] for task, own in lanes)
+    total = sum(own * _emulator_bytes(task) for task, own in lanes)
     count = sum(own for _, own in lanes)
     if evaluation is not None:
         more = _evaluated_lanes(evaluation)
         key = "evaluation.num_lanes" if more > count else key
         count += more
-        total += more * max(_EMULATOR_BYTES[task.kind] for task in evaluated)
+        total += more * max(map(_emulator_bytes, evaluated))
     return Part("emulators", total, f"{key}: {count} emulators take", on_host=True)
 
 
@@ -181,6 +182,10 @@ def spell_games(tasks: Sequence[Task]) -> str:
 
 def times(count: int) -> str:
     return f", {count} times," if count > 1 else ""
+
+
+def _emulator_bytes(task: Task) -> int:
+    return _CONSOLE_BYTES if task.is_console else _OTHER_BYTES
 
 
 def _evaluated_lanes(evaluation: EvaluationConfig) -> int:

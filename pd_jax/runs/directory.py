@@ -50,10 +50,18 @@ _ADDED = {
     "student.memory_size": 128,
     "learner.sequence_length": 16,
     "learner.burn_in": 8,
+    "student.observation": {
+        **{"source": "same", "frames": None, "size": None, "components": None, "window": None},
+        **{"noise": [0.0], "missing": 0.0, "delay": 0},
+    },
     "loss.target_entropy": 0.1,
     "loss.beta": 0.5,
     "loss.delta": 1.0,
     "loss.weights": "none",
+    "observation": {
+        **{"source": "same", "frames": None, "size": None, "components": None, "window": None},
+        **{"noise": [0.0], "missing": 0.0, "delay": 0},
+    },
     "learner.sampling": "uniform",
     "learner.sampling_candidates": 4,
     "learner.sampling_exponent": 0.6,

@@ -229,7 +229,7 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
                 f"teacher: {other!r} and {source!r} both play {task.name}; a sweep takes one teacher of each game"
             )
         for network in config.grid.networks or ():
-            check_network(network, task, "grid.networks")
+            check_network(network, config.student.observation.of(task).perceived, "grid.networks")
         recording, data = None, config.data[index] if config.data else None
         if config.record is not None:
             data = str(Path(config.out) / "data" / task.name)

@@ -20,6 +20,7 @@ from pd_jax.evaluation.evaluator import Decision, Evaluator
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
+from pd_jax.networks.sensing import LaneSensors
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.video.scenes import SCENE_SIZE, SCENES
 
@@ -107,15 +108,18 @@ def play_tracks(
     Raises:
       UserError: the screens are those of another game than the one that is played.
     """
+    senses = policies["student"].senses
+    options = protocol.environment_options | ({} if senses is None else {"beside": senses.beside})
     evaluator = Evaluator(
         task,
-        policies[actor].apply,
+        policies[actor].player,
         episodes=protocol.episodes,
         num_lanes=protocol.num_lanes,
         epsilon=protocol.epsilon,
         seed=protocol.seed,
-        environment_options=protocol.environment_options,
+        environment_options=options,
     )
+    own = None if senses is None else LaneSensors(senses, evaluator.num_lanes, protocol.seed)
     players: Any = tuple(as_lane_policy(policies[player].apply) for player in PLAYERS)
     states = tuple(player.start(len(lanes)) for player in players)
     variables = tuple(policies[player].variables for player in PLAYERS)
@@ -127,8 +131,13 @@ def play_tracks(
     try:
         for step, decision in enumerate(play):
             shown: TimeStep = jax.tree.map(lambda leaf: np.asarray(leaf)[index], decision.timestep)
+            seen = shown
+            if own is not None:
+                # Who acts goes by what it has sensed itself.
+                sensed = own.see(decision.timestep) if decision.sensed is None else decision.sensed()
+                seen = dataclasses.replace(shown, observations=sensed[index])
             with tracing_for(platform_of(variables)):
-                answers, states = _ask(players, variables, shown, states)
+                answers, states = _ask(players, variables, (shown, seen), states)
             asked = dict(zip(PLAYERS, map(np.asarray, answers), strict=True))
             is_chance = chances.draw()
             is_enough = decisions is not None and step >= decisions
@@ -161,7 +170,7 @@ class _Recorder:
         self._is_chance: list[bool] = []
         self._scores = [0.0]
         self._colours: Environment | None = None
-        if task.kind == "atari":
+        if task.is_console:
             options = {**protocol.environment_options, "backend": "envpool"}
             self._colours = Environment(task, 1, protocol.seed + lane, stepping="host", shows="colours", **options)
 
@@ -253,12 +262,13 @@ def _explores(key: Array, epsilon: float, lanes: int) -> tuple[Array, Array]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _ask(
-    policies: tuple[LanePolicy, ...], variables: tuple[Any, ...], shown: TimeStep, states: tuple[Any, ...]
+    policies: tuple[LanePolicy, ...], variables: tuple[Any, ...], shown: tuple[TimeStep, ...], states: tuple[Any, ...]
 ) -> tuple[tuple[Array, ...], tuple[Any, ...]]:
     """Outputs of all, and the states that they go on with."""
     key = jax.random.key(0)
     asked = [
-        policy.decide(own, shown, state, key) for policy, own, state in zip(policies, variables, states, strict=True)
+        policy.decide(own, seen, state, key)
+        for policy, own, seen, state in zip(policies, variables, shown, states, strict=True)
     ]
     outputs, after = zip(*asked, strict=True)
     return outputs, after
@@ -266,4 +276,4 @@ def _ask(
 
 def screen_size(task: Task) -> tuple[int, int]:
     """Width and height of what is shown of a task."""
-    return (SCREEN_SHAPE[1], SCREEN_SHAPE[0]) if task.kind == "atari" else SCENE_SIZE
+    return (SCREEN_SHAPE[1], SCREEN_SHAPE[0]) if task.is_console else SCENE_SIZE

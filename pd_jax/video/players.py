@@ -79,7 +79,7 @@ def load_players(config: VideoConfig) -> list[Players]:
             protocol = dataclasses.replace(protocol, epsilon=config.epsilon)
         _check_lanes(config, protocol)
         taught_by = was_taught_by(own, teacher.sha256)
-        found.append(Players(own.task, teacher, own, reading_of(own, teacher), taught_by, protocol, config.lanes))
+        found.append(Players(own.shown, teacher, own, reading_of(own, teacher), taught_by, protocol, config.lanes))
     return found
 
 

@@ -273,7 +273,7 @@ def _about(pair: Shown, steps: int, pairs: int) -> drawing.Pair:
 def _title(task: Task) -> str:
     """Such as ``Space Invaders``, or ``CartPole``."""
     name = task.env_id.partition("-")[0]
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) if task.kind == "atari" else name
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) if task.is_console else name
 
 
 def _network(policy: GreedyPolicy) -> str:
@@ -284,13 +284,13 @@ def _network(policy: GreedyPolicy) -> str:
 
 def _common_rate(tasks: Sequence[Task]) -> Fraction:
     """Decisions a second; where games of several paces are in one grid, the slowest one's."""
-    return Fraction(min(_ATARI_RATE if task.kind == "atari" else _VECTOR_RATES[task.name] for task in tasks))
+    return Fraction(min(_ATARI_RATE if task.is_console else _VECTOR_RATES[task.name] for task in tasks))
 
 
 def _check_memory(everyone: Sequence[Players]) -> None:
     config = everyone[0].student.trained.config
     policies = [(policy.apply, policy.variables) for players in everyone for policy in players.policies.values()]
-    tasks = [players.task for players in everyone for _ in players.policies]
+    tasks = [policy.task for players in everyone for policy in players.policies.values()]
     evaluation_memory(config.evaluation, policies, tasks).check()
 
 
@@ -345,8 +345,7 @@ def _report_pair(config: VideoConfig, pair: Shown) -> dict[str, Any]:
         "action_names": list(players.task.action_names),
         "lane": lane,
         "seed": players.protocol.seed + lane,
-        "protocol": ({"name": players.protocol.name} if players.task.kind == "atari" else {})
-        | players.protocol.to_json(),
+        "protocol": ({"name": players.protocol.name} if players.task.is_console else {}) | players.protocol.to_json(),
         "temperature": dataclasses.asdict(players.reading),
         "taught_the_student": players.taught_by,
     }

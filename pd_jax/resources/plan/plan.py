@@ -60,7 +60,8 @@ def make_plan(config: PlanConfig, on_program: Callable[[str], None] = lambda nam
     topology = parse_topology(config.topology, read_kinds(config.device_file))
     tasks = _tasks(config)
     distillation = config.distillation(tuple(task.name for task in tasks))
-    check_network(distillation.student.network, tasks[0], "student.network")
+    perceived = [distillation.student.observation.of(task).perceived for task in tasks]
+    check_network(distillation.student.network, perceived[0], "student.network")
     if topology.kind is not None:
         check_devices(distillation, _num_learners(distillation, topology.size, topology.num_hosts))
     _check_conflicts(distillation)

@@ -94,7 +94,7 @@ class Run:
 
     def stored(self, game: int) -> rings.ReplayState:
         """Shapes of the replay of a game on one device."""
-        config, task = self.config, self.tasks[game]
+        config, task = self.config, self.student.tasks[game]
         init = functools.partial(
             rings.init,
             config.lanes[game] // self.devices.size,
@@ -102,6 +102,7 @@ class Run:
             task.frame_shape,
             task.observation_dtype,
             task.num_actions,
+            task.stack,
         )
         with tracing_for(self.devices.platform):
             shapes: rings.ReplayState = jax.eval_shape(init)
@@ -225,7 +226,9 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
     label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} like it"
 
     def insertion() -> jax.stages.Lowered:
-        rollout_shapes = trajectory_of(task, config.lanes[game] // devices.size, config.stored_length)
+        rollout_shapes = trajectory_of(
+            run.student.tasks[game], config.lanes[game] // devices.size, config.stored_length
+        )
         insert = devices.map(rings.insert, donate=(0,))
         lowered: jax.stages.Lowered = insert.lower(run.devices_axis(stored), run.devices_axis(rollout_shapes))
         return lowered

@@ -1,0 +1,159 @@
+"""Students with senses of their own: recordings for them, runs that go on, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pd_jax
+from pd_jax.cli import main
+from pd_jax.environments.senses import make_senses
+from pd_jax.environments.tasks import get_task
+from pd_jax.errors import UserError
+from pd_jax.replay.header import parse_header
+from pd_jax.replay.recordings import Dataset
+from support.commands import QUICK_EVALUATION, contents, options, refusal, state_digests, succeed
+
+CARTPOLE = get_task("cartpole")
+NOISE = {"components": [2, 3, 0], "noise": [0.1, 0.2, 0.0], "missing": 0.1, "delay": 1}
+STUDENT = {f"student.observation.{name}": value for name, value in NOISE.items()}
+RUN = {
+    "teacher": "cartpole",
+    "student.network": "mlp",
+    "student.mlp-hidden": 8,
+    "replay.capacity": 400,
+    "schedule.steps-per-round": 128,
+    "schedule.updates-per-round": 20,
+    "schedule.rollout-length": 20,
+    "checkpoint.every-updates": 20,
+} | QUICK_EVALUATION
+
+
+@pytest.fixture(scope="module")
+def sensed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Play of CartPole's teacher with what a student senses of it: 4 lanes x 96 steps."""
+    path = tmp_path_factory.mktemp("sensed") / "data"
+    observation = {f"observation.{name}": value for name, value in NOISE.items()}
+    play = {"teacher": "cartpole", "out": path, "steps": 384, "rollout-length": 16, "env.num-lanes": 4}
+    succeed("collect", play | observation)
+    return path
+
+
+def test_a_recording_holds_both_and_its_header_says_which(sensed: Path) -> None:
+    dataset = Dataset.open(sensed)
+    senses = make_senses(CARTPOLE, components=(2, 3, 0), noise=(0.1, 0.2, 0.0), missing=0.1, delay=1)
+    assert dataset.header.observations == {"sensed": {"shape": [3], "dtype": "float32", "senses": senses.told}}
+    assert parse_header((sensed / "dataset.json").read_bytes(), "").format_version == 2
+    both = dataset.read(0, 96)
+    assert both.sensed is None and both.observations.shape == (96, 4, 4), "who sees all reads no more than that"
+    own = dataset.sensed_by(senses).read(0, 96)
+    assert own.observations.shape == (96, 4, 3)
+    np.testing.assert_array_equal(own.teacher_q, both.teacher_q)
+    # The position is without noise: lost now and then, and a step late.
+    late = np.concatenate([both.observations[:1], both.observations[:-1]])[..., 0]
+    at = ~both.is_first
+    same = (own.observations[..., 2] == late)[at].mean()
+    assert 0.8 < same < 0.97
+    assert Dataset.open(sensed).sensed_by(make_senses(CARTPOLE, window=2)).read(0, 96).observations.shape == (96, 4, 4)
+
+
+def test_what_needs_no_recording_of_its_own_is_made_from_what_the_task_showed(recording: Path) -> None:
+    senses = make_senses(CARTPOLE, components=(3, 1), window=5)
+    dataset = Dataset.open(recording)
+    found = dataset.sensed_by(senses)
+    assert found.stack == 5
+    np.testing.assert_array_equal(found.read(3, 9).observations, dataset.read(3, 9).observations[..., [3, 1]])
+
+
+@pytest.mark.parametrize("order", ["recorded", "shuffled"])
+def test_a_run_that_goes_on_is_bit_for_bit_the_one_that_was_not_stopped(
+    tmp_path: Path, sensed: Path, order: str
+) -> None:
+    settings = RUN | STUDENT | {"data": sensed, "data-order": order, "student.observation.window": 5}
+    runs = [tmp_path / "whole", tmp_path / "resumed"]
+    succeed("distill", settings | {"schedule.rounds": 3, "out": runs[0]})
+    succeed("distill", settings | {"schedule.rounds": 2, "out": runs[1]})
+    succeed("distill", settings | {"schedule.rounds": 3, "out": runs[1], "resume": True})
+    assert state_digests(runs[0]) == state_digests(runs[1])
+    policy: Any = pd_jax.load_student(runs[1])
+    assert policy.task.observation_shape == (15,)
+    actions, _ = policy.act(np.zeros((2, 15), np.float32))
+    assert actions.shape == (2,)
+    assert pd_jax.evaluate(policy, episodes=2, num_lanes=2).returns.shape == (2,)
+    with pytest.raises(UserError, match=r"takes float32 \[N, 15\]"):
+        policy.act(np.zeros((2, 4), np.float32))
+
+
+def test_a_student_that_acts_live_is_taught_and_scored(tmp_path: Path) -> None:
+    settings = RUN | STUDENT | {"student.observation.window": 2, "env.num-lanes": 4, "schedule.rounds": 2}
+    succeed("distill", settings | {"out": tmp_path / "run", "behaviour.policy": "student"})
+    succeed("evaluate", {"run": tmp_path / "run", "evaluation.episodes": 2, "evaluation.num-lanes": 2})
+    assert "window: 2" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"student.observation.frames": 1}, "student.observation.frames: is of frames, and what is seen of cartpole"),
+    ({"student.observation.source": "ram"}, "student.observation.source: 'ram' is of games of Atari"),
+    ({"student.observation.components": [4]}, "student.observation.components: 4 is none of cartpole's 4 numbers"),
+    ({"student.observation.noise": [1, 2]}, "student.observation.noise: has 2 numbers; it is one number, or one"),
+    ({"student.observation.noise": "nan"}, "--student.observation.noise: "),
+    ({"student.observation.missing": 1.0}, "--student.observation.missing: "),
+    ({"student.observation.window": 0}, "--student.observation.window: "),
+    ({"student.observation.source": "eyes"}, "--student.observation.source: "),
+    ({"student.observation.window": 60, "replay.capacity": 200}, "replay.capacity: 200 leaves 50 steps to each of"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED)
+def test_senses_that_cannot_be_are_refused_and_nothing_is_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], given: dict[str, Any], message: str
+) -> None:
+    settings = RUN | {"out": tmp_path / "run", "env.num-lanes": 4} | given
+    assert message in refusal(capfd, "distill", *options(settings))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (STUDENT, "holds what the task shows alone, and not what the student senses"),
+        ({"student.observation.window": 200}, "holds 128 steps a lane, and the student sees 200 at once"),
+    ],
+)
+def test_a_recording_without_what_is_sensed_is_refused(
+    tmp_path: Path, recording: Path, capfd: pytest.CaptureFixture[str], given: dict[str, Any], message: str
+) -> None:
+    before = contents(recording)
+    settings = RUN | {"out": tmp_path / "run", "data": recording, "replay.capacity": 4000} | given
+    told = refusal(capfd, "distill", *options(settings))
+    assert told.startswith(f"pd-jax distill: {recording}: {message}")
+    assert not (tmp_path / "run").exists()
+    assert contents(recording) == before
+
+
+def test_what_another_student_senses_is_refused(
+    tmp_path: Path, sensed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = RUN | STUDENT | {"out": tmp_path / "run", "data": sensed, "student.observation.delay": 2}
+    assert "holds what another student senses" in refusal(capfd, "distill", *options(settings))
+
+
+def test_other_senses_are_another_run_and_another_recording(
+    tmp_path: Path, sensed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = RUN | {"out": tmp_path / "run", "env.num-lanes": 4, "schedule.rounds": 1}
+    succeed("distill", settings)
+    told = refusal(capfd, "distill", *options(settings | {"resume": True, "student.observation.window": 3}))
+    assert "holds a different run: student.observation.window is None there and 3 here" in told
+    play = {"teacher": "cartpole", "out": sensed, "steps": 384, "rollout-length": 16, "env.num-lanes": 4}
+    assert main(["collect", *options(play | {"resume": True})]) == 2
+
+
+def test_online_asks_no_target_about_what_a_student_senses(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    argv = options(
+        {"game": "cartpole", "out": tmp_path / "run", "student.network": "mlp", "student.observation.window": 2}
+    )
+    assert "stale: 'relabel' asks the target about what is stored" in refusal(capfd, "online", *argv)
