@@ -5,8 +5,10 @@ r"""What a student makes of sensors: a pole that is balanced by encoders which a
 
 The teacher of CartPole knows the state: positions and velocities. The students are told positions alone, as encoders
 give them, and have to find the velocities: from one step, from a window of steps, or by a memory (a GRU). They play
-themselves while the teacher says what it would have done (DAgger), as a student that sees less goes elsewhere. The result
-is written whenever a cell ends, and a study that was interrupted goes on with the cells that are not there yet.
+themselves while the teacher says what it would have done (DAgger), as a student that sees less goes elsewhere.
+
+The result is written whenever a cell ends, and a study that was interrupted goes on with the cells that are not there
+yet.
 """
 
 from __future__ import annotations
@@ -157,14 +159,8 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for values in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
         scores = [float(row["student_score"]) for row in rows if tuple(row[key] for key in keys) == values]
         error = float(np.std(scores, ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else None
-        table.append(
-            {
-                **dict(zip(keys, values, strict=True)),
-                "score": float(np.mean(scores)),
-                "standard_error": error,
-                "seeds": len(scores),
-            }  # fmt: skip
-        )
+        entry = dict(zip(keys, values, strict=True))
+        table.append(entry | {"score": float(np.mean(scores)), "standard_error": error, "seeds": len(scores)})
     return table
 
 
