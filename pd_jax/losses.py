@@ -12,6 +12,8 @@ is made of, it is as exact as these are.
 
 from __future__ import annotations
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,8 @@ __all__ = [
     "advantage_mse_loss",
     "entropy_weights",
     "expected_entropy_loss",
+    "gaussian_kl_loss",
+    "gaussian_reverse_kl_loss",
     "huber_loss",
     "jsd_loss",
     "kl_loss",
@@ -238,6 +242,81 @@ def huber_loss(student_logits: Array, teacher_q: Array, *, delta: float, mask: A
     """
     student_logits, teacher_q, mask = _prepare(student_logits, teacher_q, mask)
     return jnp.sum(_huber(jnp.where(mask, student_logits - teacher_q, 0.0), delta), axis=-1)
+
+
+def gaussian_kl_loss(
+    student_means: Array,
+    student_log_stds: Array,
+    teacher_means: Array,
+    teacher_log_stds: Array,
+    *,
+    temperature: float | Array = 1.0,
+) -> Array:
+    """KL divergence from the teacher's Gaussian policy to the student's, both with independent components.
+
+    Computes ``Σ log(σ_s / σ_t) + (σ_t² + (μ_t - μ_s)²) / (2 σ_s²) - 1/2`` over the last axis, the components of an
+    action, with ``σ_t² = τ exp(2 log σ_t)``: of the teacher's density to the power of ``1 / τ``. It is the same for
+    both policies' samples after tanh, or any other one-to-one map.
+
+    Args:
+      student_means, student_log_stds: ``[..., D]`` each, any float dtype.
+      teacher_means, teacher_log_stds: likewise; no gradient flows into them.
+      temperature: τ > 0; a number, or an array that broadcasts to ``[..., D]``.
+
+    Returns:
+      ``[...]`` float32 nats, >= 0.
+
+    Raises:
+      AssertionError: the shapes differ.
+      ValueError: ``temperature`` is a number that is not above 0.
+    """
+    student, teacher = _gaussians(student_means, student_log_stds, teacher_means, teacher_log_stds, temperature)
+    return _kl_of_gaussians(teacher, student)
+
+
+def gaussian_reverse_kl_loss(
+    student_means: Array,
+    student_log_stds: Array,
+    teacher_means: Array,
+    teacher_log_stds: Array,
+    *,
+    temperature: float | Array = 1.0,
+) -> Array:
+    """KL divergence from the student's Gaussian policy to the teacher's: :func:`gaussian_kl_loss` turned round.
+
+    Args:
+      student_means, student_log_stds, teacher_means, teacher_log_stds, temperature: as there.
+
+    Returns:
+      ``[...]`` float32 nats, >= 0.
+
+    Raises:
+      AssertionError, ValueError: as there.
+    """
+    student, teacher = _gaussians(student_means, student_log_stds, teacher_means, teacher_log_stds, temperature)
+    return _kl_of_gaussians(student, teacher)
+
+
+def _gaussians(
+    student_means: Array, student_log_stds: Array, teacher_means: Array, teacher_log_stds: Array, temperature: Any
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Means and logarithms of deviations of student and teacher, in float32, the teacher's at the temperature."""
+    chex.assert_equal_shape([student_means, student_log_stds, teacher_means, teacher_log_stds])
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    arrays = (student_means, student_log_stds, lax.stop_gradient(teacher_means), lax.stop_gradient(teacher_log_stds))
+    means, log_stds, their_means, their_log_stds = (array.astype(jnp.float32) for array in arrays)
+    return (means, log_stds), (their_means, their_log_stds + 0.5 * jnp.log(jnp.asarray(temperature, jnp.float32)))
+
+
+def _kl_of_gaussians(first: tuple[Array, Array], second: tuple[Array, Array]) -> Array:
+    """From the first to the second, each means and logarithms of deviations: summed over components, ``[...]``."""
+    (means, log_stds), (other_means, other_log_stds) = first, second
+    log_ratio = log_stds - other_log_stds
+    distance = (means - other_means) * jnp.exp(-other_log_stds)
+    # The first two terms are exp(x) - 1 - x at x = 2 log_ratio, halved: together they lose no digits near 0.
+    excess = 0.5 * (jnp.expm1(2.0 * log_ratio) - 2.0 * log_ratio)
+    return _at_least_zero(jnp.sum(excess + 0.5 * jnp.square(distance), axis=-1))
 
 
 def advantage_mse_loss(

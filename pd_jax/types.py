@@ -37,9 +37,10 @@ class Trajectory:
       is_first: bool ``[T, L]``, the observation opens an episode, so its stack is four copies of it.
       is_decision: bool ``[T, L]``, False on terminal observations. EnvPool resets a lane in the step *after* its
         terminal observation and ignores the action of that step: nothing was decided there.
-      actions: int32 ``[T, L]``.
+      actions: int32 ``[T, L]``, or of a continuous task float32 ``[T, L, components]``.
       rewards: float32 ``[T, L]``, unclipped, for acting on the observation of the same index.
-      teacher_q: float32 ``[T, L, A]``, the teacher's Q-values (or logits) for the observation of the same index.
+      teacher_q: float32 ``[T, L, A]``, the teacher's Q-values (or logits) for the observation of the same index; of a
+        continuous task its outputs, as `pd_jax.networks.continuous` has them.
       sensed: what a student with senses of its own sensed at each step, ``[T, L, ...]``, of play that holds both: then
         ``observations`` are what the task shows.
     """

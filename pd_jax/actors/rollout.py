@@ -22,7 +22,8 @@ from pd_jax.environments import sensors
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, Received, TimeStep, frames_first, frames_last
 from pd_jax.environments.senses import Senses
 from pd_jax.environments.sensors import SensorState
-from pd_jax.networks.greedy import epsilon_greedy
+from pd_jax.environments.tasks import Task
+from pd_jax.networks.greedy import play
 from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
 from pd_jax.networks.sensing import sense_step
 from pd_jax.types import LaneRange, PolicyApply, Trajectory
@@ -113,8 +114,8 @@ def mix(
 
     Args:
       key: of these decisions.
-      teacher_q: float32 ``[L, actions]``.
-      student_outputs: float32 ``[L, actions]``.
+      teacher_q: float32 ``[L, actions]``; of a continuous task the teacher's actions.
+      student_outputs: the student's, likewise.
       student_share: between 0 and 1, for all lanes.
       lanes: which of those that the key is for these are; all of them by default.
     """
@@ -133,8 +134,13 @@ def act(
     acting: ActingStudent | None = None,
     lanes: LaneRange | None = None,
     senses: Senses | None = None,
+    *,
+    task: Task | None = None,
 ) -> tuple[Array, Array, LaneState]:
     """One decision of every lane: ``(actions int32 [L], outputs float32 [L, A], state)``.
+
+    Of a continuous ``task`` actions are float32 ``[L, components]``; teacher and student have the same draw of noise,
+    each in its own scale.
 
     ``outputs`` is always what ``policy`` gives; the actions are those of ``student`` where it is ``acting``. The state
     is that of before, with the next key and what the policies have in mind after the decision. If the state is of some
@@ -156,16 +162,23 @@ def act(
             variables, state.timestep, state.policy_state, policy_key
         )
     outputs, student_state = q_values, state.student_state
+    # Outputs of two policies of a continuous task need not be of one kind, but their actions are.
+    is_continuous = task is not None and task.is_continuous
+    if is_continuous:
+        outputs = play(action_key, q_values, epsilon, task, lanes)
     if student is not None and acting is not None:
         with jax.named_scope("inference"):
             student_outputs, student_state = as_lane_policy(student).decide(
                 acting.variables, seen, state.student_state, student_key
             )
-        outputs = mix(share_key, q_values, student_outputs, acting.share, lanes)
+        if is_continuous:
+            student_outputs = play(action_key, student_outputs, epsilon, task, lanes)
+        outputs = mix(share_key, outputs, student_outputs, acting.share, lanes)
+    actions = outputs if is_continuous else play(action_key, outputs, epsilon, task, lanes)
     decided = dataclasses.replace(
         state, key=key, policy_state=policy_state, student_state=student_state, sensor_state=sensor_state
     )
-    return epsilon_greedy(action_key, outputs, epsilon, lanes), q_values, decided
+    return actions, q_values, decided
 
 
 def advance(state: LaneState, handle: Array, timestep: TimeStep) -> tuple[LaneState, FinishedEpisodes]:
@@ -221,7 +234,9 @@ def make_unroll(
     def step(
         variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
     ) -> tuple[LaneState, tuple[Any, FinishedEpisodes]]:
-        actions, q_values, decided = act(apply, variables, state, epsilon, student, acting, senses=senses)
+        actions, q_values, decided = act(
+            apply, variables, state, epsilon, student, acting, senses=senses, task=environment.task
+        )
         handle, timestep = environment.step(state.handle, actions, state.timestep)
         next_state, finished = advance(decided, handle, timestep)
         return next_state, (record(decided, actions, q_values, timestep), finished)
@@ -331,7 +346,8 @@ class HostUnroll:
             student_state=jax.tree.map(lanes.of, state.student_state),
             sensor_state=jax.tree.map(lanes.of, state.sensor_state),
         )
-        actions, q_values, own = act(self._apply, variables, own, epsilon, self._student, acting, lanes, self._senses)
+        student, senses, task = self._student, self._senses, self._environment.task
+        actions, q_values, own = act(self._apply, variables, own, epsilon, student, acting, lanes, senses, task=task)
         # Only shapes are looked at, and the time step after it looks like the one before.
         shapes = jax.eval_shape(self._record, own, actions, q_values, own.timestep)
         records = jax.tree.map(lambda leaf: jnp.zeros((self._num_steps, *leaf.shape), leaf.dtype), shapes)
@@ -353,8 +369,10 @@ class HostUnroll:
     ) -> tuple[_Decided, _Kept]:
         state, records, finished = self._settle(decided, kept, received)
         lanes = self._environment.groups[group]
-        student, senses = self._student, self._senses
-        actions, q_values, state = act(self._apply, variables, state, epsilon, student, acting, lanes, senses)
+        student, senses, task = self._student, self._senses, self._environment.task
+        actions, q_values, state = act(
+            self._apply, variables, state, epsilon, student, acting, lanes, senses, task=task
+        )
         return _Decided(_turn(state, frames_first), actions, q_values, decided.steps + 1), (records, finished)
 
     def _settle(self, decided: _Decided, kept: _Kept, received: Received) -> tuple[LaneState, Any, FinishedEpisodes]:

@@ -40,6 +40,7 @@ LossKind = Literal[
     "kl", "nll", "mse", "reverse_kl", "jsd", "expected_entropy", "huber", "advantage_mse", "advantage_huber"
 ]
 Loss = Annotated[LossKind, Choice("a loss")]
+ActionKind = Literal["auto", "gaussian", "squashed", "means"]
 Q_LOSSES = ("mse", "huber")
 ADVANTAGE_LOSSES = ("advantage_mse", "advantage_huber")
 BY_GAME = ("gradnorm", "pcgrad")
@@ -132,6 +133,24 @@ class EnvConfig(OneGameEnvConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NormalisationConfig:
+    """The statistics by which an mlp normalises the vectors that it sees. They are frozen: what a run begins with is in
+    its config.yaml, and in all that is made of its student."""
+
+    source: Annotated[Literal["auto", "none", "teacher", "given"], Choice("a source of statistics")] = "auto"
+    """The teacher's own (teacher), those of mean and variance (given), or none; auto is the teacher's in continuous
+    tasks, if it has any."""
+    mean: Annotated[tuple[Annotated[float, Bounds(-1e9, 1e9)], ...], MaxItems(4096)] | None = None
+    """Of each number of an observation (given)."""
+    variance: Annotated[tuple[Annotated[float, Bounds(0.0, 1e12)], ...], MaxItems(4096)] | None = None
+    """Of each number of an observation (given)."""
+    epsilon: Annotated[float, Bounds(0.0, 1.0)] = 1e-8
+    """Added to the variance under the root (given)."""
+    clip: Positive | None = None
+    """Normalised numbers are cut off at it, either way (given); None leaves them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StudentConfig:
     """The network that learns."""
 
@@ -147,6 +166,10 @@ class StudentConfig:
     """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
     compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
     """Type of the activations; parameters and losses are float32 always."""
+    actions: Annotated[ActionKind, Choice("a kind of actions")] = "auto"
+    """What the student of a continuous task gives: Gaussians, whose samples are clipped to the range (gaussian) or go
+    through tanh (squashed), or actions (means). Auto follows from the loss and the teacher."""
+    normalisation: NormalisationConfig = dataclasses.field(default_factory=NormalisationConfig)
     quantisation: Annotated[Literal["none", "int8"], Choice("a quantisation")] = "none"
     """Int8 goes on from the student of init_from and learns as 8-bit integers compute, which export then writes."""
     memory: Annotated[Literal["none", "gru", "lstm"], Choice("a memory")] = "none"

@@ -135,7 +135,9 @@ def _header(
     return DatasetHeader(
         task=task.name,
         env_id=task.env_id,
-        num_actions=task.num_actions,
+        num_actions=teacher.num_outputs,
+        action_low=task.action_low,
+        action_high=task.action_high,
         observation_shape=task.frame_shape,
         observation_dtype=task.observation_dtype,
         num_lanes=config.env.num_lanes,

@@ -345,6 +345,8 @@ class Experience:
                 who = "play" if self._config.behaviour.student_acts else "teacher"
                 self._values[f"{prefix}{who}_return"] = float(np.mean(returns))
                 self._values[f"{prefix}{who}_episodes"] = len(returns)
+            if self._setup.tasks[game].is_continuous:
+                continue
             if game in latest and (gap := action_gap(latest[game])) is not None:
                 self._values[f"{prefix}teacher_action_gap"] = gap
 
@@ -355,7 +357,7 @@ class Experience:
             config.capacity_per_lane(game),
             task.frame_shape,
             task.observation_dtype,
-            task.num_actions,
+            self._setup.teachers[game].num_outputs,
             task.stack,
         )
 

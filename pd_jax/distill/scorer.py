@@ -76,8 +76,9 @@ class Scorer:
         for game, name in enumerate(self._setup.names):
             policy, seen = self._setup.student.policy(game), self._setup.student.tasks[game]
             beside = (policy, variables) if isinstance(policy, LanePolicy) else None
-            self._sampled[name] = SampledStates(self._setup.tasks[game], student=beside, seen=seen)
-            student[name] = self.play_student(variables, game, episodes, self._sampled[name])
+            if not seen.is_continuous:
+                self._sampled[name] = SampledStates(self._setup.tasks[game], student=beside, seen=seen)
+            student[name] = self.play_student(variables, game, episodes, self._sampled.get(name))
             known = self._setup.teacher_scores.get(name)
             teacher[name] = known.score if known else self._play_teacher(game, episodes)
         return teacher, student
@@ -88,13 +89,15 @@ class Scorer:
         return self._sampled
 
     def compare(self, variables: Any) -> dict[str, Comparison]:
-        """By game, what the student chooses in its final games where its teacher would choose.
+        """By game, what the student chooses in its final games where its teacher would choose; not of continuous ones.
 
         Args:
           variables: the student's, which :meth:`score_both` was given.
         """
         setup, found = self._setup, {}
         for game, name in enumerate(setup.names):
+            if name not in self._sampled:
+                continue
             self._progress.status(
                 f"asking the teacher{f' of {name}' * (len(setup.names) > 1)} about the student's games"
             )

@@ -17,6 +17,7 @@ from pd_jax.config.games import check_games, check_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.memory import too_short, window_steps
 from pd_jax.config.sections import StudentConfig
+from pd_jax.distill import continuous
 from pd_jax.distill.calibration import calibrated
 from pd_jax.distill.memory import distillation_parts
 from pd_jax.environments.ale import check_backend
@@ -249,9 +250,12 @@ def make_setup(
     tasks = tuple(task_of(game, teacher) for game, teacher in zip(games, teachers, strict=True))
     if named is not None or config.adding.games is not None:
         config = _with_added_games(config, tasks, named)
+    # How samples become actions is the teacher's.
+    tasks = tuple(player.task if task.is_continuous else task for player, task in zip(teachers, tasks, strict=True))
     perceived = [config.student.observation.of(task).perceived for task in tasks]
     check_games(perceived)
     check_network(config.student.network, perceived[0], "student.network")
+    config = continuous.settled(config, teachers, tasks)
     check_backend(config.env.backend, *tasks)
     for player in teachers:
         check_protocol(player, config)
@@ -454,7 +458,7 @@ def check_sequences_fit(config: DistillConfig, datasets: Sequence[Dataset | None
 def check_recording(dataset: Dataset, teacher: Teacher, task: Task, config: DistillConfig) -> None:
     """Raises a UserError unless the data set is this teacher's play of this task, under the protocol that is named, and
     holds enough of it."""
-    dataset.check_matches(task.name, task.num_actions)
+    dataset.check_matches(task.name, teacher.num_outputs, task.action_low, task.action_high)
     _check_recorded_protocol(dataset, config)
     header, length = dataset.header, config.schedule.rollout_length
     if header.teacher_fingerprint != teacher.sha256:

@@ -45,6 +45,8 @@ class Task:
       human_score: mean return of a human tester (Mnih et al. 2015), None where there is none.
       max_episode_steps: control steps (Atari: of 4 frames) after which an episode is cut; 27,000 is 30 minutes.
       action_low, action_high: of a continuous task, the range of each component of an action; ``()`` of a discrete one.
+      squashed: of a continuous task, whether the range is applied to the tanh of a Gaussian policy's samples, as of a
+        teacher that was trained so; otherwise they are clipped to it.
       components: of a vector that EnvPool gives in parts, their names and sizes in EnvPool's order; ``()`` of others.
       ram: the vector is the 128 bytes of a game console's memory, times 1/255.
       window: of a vector, the steps that follow one another in it, oldest first.
@@ -62,6 +64,7 @@ class Task:
     max_episode_steps: int
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    squashed: bool = False
     components: tuple[tuple[str, int], ...] = ()
     ram: bool = False
     window: int = 1

@@ -45,7 +45,8 @@ class Decision(NamedTuple):
 
     Attributes:
       timestep: of all lanes.
-      actions: int32 ``[L]``; of lanes whose game is over they are ignored.
+      actions: int32 ``[L]``, or of a continuous task float32 ``[L, components]``; of lanes whose game is over they are
+        ignored.
       finished: bool ``[L]``, whether the time step has ended a game.
       moved: int ``[lanes]``, the lanes that were stepped to get here; all at the start.
       environment: as it is now; its ``lives`` and ``ram`` are those of ``moved``.
@@ -162,7 +163,7 @@ class Evaluator:
             # As EnvPool gives them: this way they go to the device as they lie in memory.
             shown = dataclasses.replace(timestep, observations=frames_first(timestep.observations))
             with tracing_for(platform):
-                state, actions, finished = settle_and_act(self._apply, variables, state, shown, self.epsilon)
+                state, actions, finished = settle_and_act(self._apply, variables, state, shown, self.epsilon, self.task)
             mask = np.asarray(finished.mask)
             if mask.any():
                 self._note(games, mask, np.asarray(finished.returns), np.asarray(finished.lengths))
@@ -274,9 +275,14 @@ def evaluate(
 # Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. A scan would compile
 # anew for every run, because which emulators are stepped is a part of an in-jit program, and emulators cannot be given
 # their first seed again.
-@functools.partial(jax.jit, static_argnames="apply")
+@functools.partial(jax.jit, static_argnames=("apply", "task"))
 def settle_and_act(
-    apply: PolicyApply | LanePolicy, variables: Any, state: rollout.LaneState, timestep: TimeStep, epsilon: float
+    apply: PolicyApply | LanePolicy,
+    variables: Any,
+    state: rollout.LaneState,
+    timestep: TimeStep,
+    epsilon: float,
+    task: Task,
 ) -> tuple[rollout.LaneState, Array, rollout.FinishedEpisodes]:
     """Takes in what the lanes show, and decides what they do next.
 
@@ -284,7 +290,7 @@ def settle_and_act(
     """
     timestep = dataclasses.replace(timestep, observations=frames_last(timestep.observations))
     state, finished = rollout.advance(state, state.handle, timestep)
-    actions, _, state = rollout.act(apply, variables, state, epsilon)
+    actions, _, state = rollout.act(apply, variables, state, epsilon, task=task)
     return without_observations(state), actions, finished
 
 

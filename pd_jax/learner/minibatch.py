@@ -178,7 +178,8 @@ def fetch(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array) -> 
     if rule.windows is not None:
         return fetch_sequences(rule, rule.windows, stored, lanes, slots)
     batch = rings.fetch(stored, lanes, slots)
-    missing = rule.student.num_actions - batch.teacher_q.shape[-1]
+    # Of a continuous task the teacher's outputs may be more than the components of an action.
+    missing = max(rule.student.num_actions - batch.teacher_q.shape[-1], 0)
     return Batch(rule.student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
 
 
@@ -240,7 +241,8 @@ def fetch_outputs(rule: UpdateRule, stored: Sequence[ReplayState], places: Seque
     each = []
     for store, (lanes, slots) in zip(stored, places, strict=True):
         outputs = rings.take(store, "teacher_q", lanes, slots)
-        each.append(jnp.pad(outputs, ((0, 0), (0, rule.student.num_actions - outputs.shape[-1]))))
+        missing = max(rule.student.num_actions - outputs.shape[-1], 0)
+        each.append(jnp.pad(outputs, ((0, 0), (0, missing))))
     return jnp.stack(each)
 
 

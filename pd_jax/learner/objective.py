@@ -17,6 +17,7 @@ from jax import Array
 
 from pd_jax import losses
 from pd_jax.config.sections import LossConfig
+from pd_jax.learner import continuous
 from pd_jax.networks.student import Student
 
 LossFunction = Callable[[Array, Array], Array]
@@ -126,6 +127,8 @@ def loss_at(config: LossConfig, student: Student, temperature: Any) -> LossFunct
     Returns:
       a ``LossFunction``.
     """
+    if student.is_continuous:
+        return functools.partial(continuous.loss_of, config, student.tasks[0], temperature)
     mask, policies = _mask(student), {"temperature": temperature}
     functions: dict[str, tuple[Callable[..., Array], dict[str, Any]]] = {
         "kl": (losses.kl_loss, policies),

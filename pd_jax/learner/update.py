@@ -26,6 +26,7 @@ from jax import Array, lax
 from pd_jax.learner.anchor import Adding
 from pd_jax.learner.balance import Balance, surgery
 from pd_jax.learner.by_game import gradients_by_game, products, shared_layers
+from pd_jax.learner.continuous import agreement
 from pd_jax.learner.gradients import MeanLoss, mean_gradients
 from pd_jax.learner.minibatch import (
     apply_some,
@@ -414,6 +415,8 @@ def measure(
 ) -> dict[str, Array]:
     """``loss``, ``agreement`` and, with a divergence, ``kl``: means over the examples, float32 ``[G]`` each.
 
+    Of a continuous task the agreement is `pd_jax.learner.continuous.agreement`.
+
     Args:
       rule: of the update.
       outputs: the student's, float32 ``[G, B, A]``.
@@ -421,8 +424,11 @@ def measure(
       weights: of the examples in the loss, float32 ``[G, B]``, or ``[B]`` for all games; None is 1.
       counts: of the examples in what is measured beside it, likewise.
     """
-    best = jnp.argmax(jnp.where(rule.student.mask[:, None], teacher_q, -jnp.inf), axis=-1)
-    agrees = jnp.argmax(outputs, axis=-1) == best
+    if rule.student.is_continuous:
+        agrees = agreement(outputs, teacher_q, rule.student.tasks[0])
+    else:
+        best = jnp.argmax(jnp.where(rule.student.mask[:, None], teacher_q, -jnp.inf), axis=-1)
+        agrees = jnp.argmax(outputs, axis=-1) == best
     measures = {
         "loss": _mean_by_game(rule.loss, outputs, teacher_q, weights),
         "agreement": (agrees if counts is None else agrees * counts).mean(axis=1, dtype=jnp.float32),

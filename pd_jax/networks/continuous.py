@@ -1,14 +1,14 @@
 """Policies of continuous tasks: what their outputs mean, and the actions that are made of them.
 
-A Gaussian policy gives D means and then D logarithms of standard deviations, a deterministic one D actions. Where a
-Gaussian policy is squashed (SAC, Haarnoja et al. 2018), its action is the task's range applied to the tanh of a sample;
-otherwise (PPO) it is the sample, clipped to the range. Outputs of a Gaussian are kept before the tanh: the divergence
-between two of them is the same before and after it, as it is one-to-one.
+A Gaussian policy gives D means and then D logarithms of standard deviations, ``[..., 2 D]``; a deterministic one D
+actions, ``[..., D]``. Where a task is squashed (SAC, Haarnoja et al. 2018), the action of a Gaussian policy is the
+task's range applied to the tanh of a sample; otherwise (PPO) it is the sample, clipped to the range. Outputs of a
+Gaussian are kept before the tanh: the divergence between two of them is the same before and after it, as it is
+one-to-one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Literal
 
 import chex
@@ -26,31 +26,21 @@ LOWEST_LOG_STD, HIGHEST_LOG_STD = -20.0, 2.0
 """Logarithms of standard deviations are between these, as those of SAC are: samples of others are no actions."""
 
 
-@dataclasses.dataclass(frozen=True)
-class OutputSpec:
-    """What a policy's outputs of one task are.
+def is_gaussian(outputs: Array, task: Task) -> bool:
+    """Whether outputs of a continuous task are a Gaussian's; otherwise they are actions.
 
-    Attributes:
-      kind: ``"q"`` or ``"logits"`` of a discrete task, ``"gaussian"`` or ``"means"`` of a continuous one.
-      squashed: whether a Gaussian's samples go through tanh.
+    Args:
+      outputs: ``[..., 2 D]`` or ``[..., D]``.
+      task: with D components in an action.
     """
-
-    kind: OutputKind = "q"
-    squashed: bool = False
-
-    @property
-    def is_continuous(self) -> bool:
-        """Whether they are of a continuous task."""
-        return self.kind in ("gaussian", "means")
-
-    def width(self, task: Task) -> int:
-        """O, the number of outputs."""
-        return (2 if self.kind == "gaussian" else 1) * task.num_actions
+    width = outputs.shape[-1]
+    chex.assert_equal(width in (task.num_actions, 2 * task.num_actions), True)
+    return bool(width == 2 * task.num_actions)
 
 
 def split_gaussian(outputs: Array) -> tuple[Array, Array]:
-    """Means and logarithms of standard deviations, each ``[..., D]``, of outputs ``[..., 2 D]``."""
-    means, log_stds = jnp.split(outputs, 2, axis=-1)
+    """Means and logarithms of standard deviations, float32 ``[..., D]`` each, of outputs ``[..., 2 D]``."""
+    means, log_stds = jnp.split(outputs.astype(jnp.float32), 2, axis=-1)
     return means, jnp.clip(log_stds, LOWEST_LOG_STD, HIGHEST_LOG_STD)
 
 
@@ -59,64 +49,57 @@ def action_range(task: Task) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(task.action_low, np.float32), np.asarray(task.action_high, np.float32)
 
 
-def mean_actions(outputs: Array, spec: OutputSpec, task: Task) -> Array:
+def mean_actions(outputs: Array, task: Task) -> Array:
     """The actions without noise: of a Gaussian that of its mean.
 
     Args:
-      outputs: ``[..., O]``.
-      spec, task: whose they are.
+      outputs: ``[..., 2 D]`` or ``[..., D]``.
+      task: whose they are.
 
     Returns:
       float32 ``[..., D]``, within the task's range.
     """
-    chex.assert_axis_dimension(outputs, -1, spec.width(task))
-    means = split_gaussian(outputs)[0] if spec.kind == "gaussian" else outputs
-    return _in_range(means, spec, task)
+    if is_gaussian(outputs, task):
+        return _of_sample(split_gaussian(outputs)[0], task)
+    return _clipped(outputs, task)
 
 
 def noisy_actions(
-    key: Array,
-    outputs: Array,
-    epsilon: Array | float,
-    spec: OutputSpec,
-    task: Task,
-    lanes: LaneRange | None = None,
+    key: Array, outputs: Array, epsilon: Array | float, task: Task, lanes: LaneRange | None = None
 ) -> Array:
     """Actions with Gaussian noise, ``epsilon`` of the policy's own.
 
     The noise's standard deviation is ``epsilon`` times that of a Gaussian policy, so that 0 plays its means and 1 its
     samples; of a deterministic policy it is ``epsilon`` times half the range of each component (Fujimoto et al. 2018
-    explore with 0.1). It is added before the tanh of a squashed policy.
+    explore with 0.1). It is added before the tanh of a squashed task.
 
     Args:
       key: PRNG key of these decisions.
-      outputs: ``[L, O]``.
+      outputs: ``[L, 2 D]`` or ``[L, D]``.
       epsilon: scale of the noise.
-      spec, task: whose they are.
+      task: whose they are.
       lanes: which of those that the key is for these are; all of them by default.
 
     Returns:
       float32 ``[L, D]``, within the task's range.
     """
-    chex.assert_shape(outputs, (None, spec.width(task)))
+    chex.assert_rank(outputs, 2)
     lanes = lanes or LaneRange(0, len(outputs), len(outputs))
-    noise = lanes.of(jax.random.normal(key, (lanes.total, task.num_actions)))
-    if spec.kind == "gaussian":
+    noise = epsilon * lanes.of(jax.random.normal(key, (lanes.total, task.num_actions)))
+    if is_gaussian(outputs, task):
         means, log_stds = split_gaussian(outputs)
-        deviations = jnp.exp(log_stds)
-    else:
-        low, high = action_range(task)
-        means, deviations = outputs, (high - low) / 2
-    # Without noise the means to the bit: infinity times 0 would be NaN.
-    moved = jnp.where(epsilon > 0, means + epsilon * deviations * noise, means)
-    return _in_range(moved, spec, task)
-
-
-def _in_range(values: Array, spec: OutputSpec, task: Task) -> Array:
+        return _of_sample(means + jnp.exp(log_stds) * noise, task)
     low, high = action_range(task)
-    if spec.kind == "gaussian" and spec.squashed:
-        return squash(values, low, high)
-    return jnp.clip(values, low, high).astype(jnp.float32)
+    return _clipped(outputs + (high - low) / 2 * noise, task)
+
+
+def _of_sample(values: Array, task: Task) -> Array:
+    """The action that a Gaussian's sample stands for."""
+    return squash(values, *action_range(task)) if task.squashed else _clipped(values, task)
+
+
+def _clipped(values: Array, task: Task) -> Array:
+    return jnp.clip(values, *action_range(task)).astype(jnp.float32)
 
 
 def squash(values: Array, low: Any, high: Any) -> Array:

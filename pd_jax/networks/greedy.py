@@ -15,7 +15,7 @@ from jax import Array
 from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import ObservationsError, UserError
-from pd_jax.networks.continuous import OutputSpec, mean_actions, noisy_actions
+from pd_jax.networks.continuous import mean_actions, noisy_actions
 from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.policy import count_params
 from pd_jax.system.devices import platform_of, tracing_for
@@ -39,6 +39,24 @@ def epsilon_greedy(key: Array, q_values: Array, epsilon: Array | float, lanes: L
     random_actions = lanes.of(jax.random.randint(action_key, (lanes.total,), 0, q_values.shape[1]))
     explore = lanes.of(jax.random.uniform(explore_key, (lanes.total,))) < epsilon
     return jnp.where(explore, random_actions, greedy_actions(q_values)).astype(jnp.int32)
+
+
+def play(
+    key: Array, outputs: Array, epsilon: Array | float, task: Task | None = None, lanes: LaneRange | None = None
+) -> Array:
+    """What is played of a policy's outputs: greedy actions or random ones; of a continuous task, actions with noise.
+
+    Args:
+      key, epsilon, lanes: as for :func:`epsilon_greedy`, or for `pd_jax.networks.continuous.noisy_actions`.
+      outputs: ``[L, O]``.
+      task: whose actions they are; None is a discrete one.
+
+    Returns:
+      int32 ``[L]``, or float32 ``[L, components]``.
+    """
+    if task is not None and task.is_continuous:
+        return noisy_actions(key, outputs, epsilon, task, lanes)
+    return epsilon_greedy(key, outputs, epsilon, lanes)
 
 
 def greedy_actions(q_values: Array) -> Array:
@@ -96,11 +114,6 @@ class GreedyPolicy(abc.ABC):
     @abc.abstractmethod
     def gives_logits(self) -> bool:
         """Whether the outputs are a policy's logits instead of Q-values."""
-
-    @property
-    def output(self) -> OutputSpec:
-        """What the outputs are; of a continuous task neither Q-values nor logits."""
-        return OutputSpec("logits" if self.gives_logits else "q")
 
     @property
     def num_params(self) -> int:
@@ -180,9 +193,8 @@ class GreedyPolicy(abc.ABC):
         if epsilon > 0.0 and key is None:
             raise UserError("epsilon: random actions need a key, such as key=jax.random.key(step)")
         outputs, state = self.decide(observations, state)
-        if self.output.is_continuous:
-            means = _means(outputs, self.output, self.task)
-            actions = means if key is None else _noisy(key, outputs, epsilon, self.output, self.task)
+        if self.task.is_continuous:
+            actions = _means(outputs, self.task) if key is None else _noisy(key, outputs, epsilon, self.task)
         else:
             actions = _greedy(outputs) if key is None else _epsilon_greedy(key, outputs, epsilon)
         return np.asarray(actions), state
@@ -195,8 +207,8 @@ class GreedyPolicy(abc.ABC):
 # Shared by all policies: compiled once for each shape of outputs.
 _greedy = jax.jit(greedy_actions)
 _epsilon_greedy = jax.jit(epsilon_greedy)
-_means = jax.jit(mean_actions, static_argnums=(1, 2))
-_noisy = jax.jit(noisy_actions, static_argnums=(3, 4))
+_means = jax.jit(mean_actions, static_argnums=1)
+_noisy = jax.jit(noisy_actions, static_argnums=3)
 
 
 def check_observations(observations: Any, task: Task, name: str) -> Any:

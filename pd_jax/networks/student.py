@@ -19,6 +19,7 @@ from pd_jax.errors import UserError
 from pd_jax.networks.heads import action_mask
 from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.memory import Memory
+from pd_jax.networks.normalisation import Normalisation
 from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
@@ -60,6 +61,16 @@ class Student:
     def num_actions(self) -> int:
         """A, the size of the widest action set."""
         return max(task.num_actions for task in self.tasks)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether actions are vectors of floats; there is one game then."""
+        return self.tasks[0].is_continuous
+
+    def own_outputs(self, outputs: Array, game: int) -> Array:
+        """Those of outputs ``[N, A]`` that a game has, in the order of its actions."""
+        # A continuous task has no other beside it, and its outputs may be more than there are components.
+        return outputs if self.is_continuous else outputs[:, : self.tasks[game].num_actions]
 
     @property
     def mask(self) -> np.ndarray:
@@ -215,7 +226,7 @@ class GamePolicy:
     def __call__(self, variables: Any, observations: Array) -> Array:
         """Maps the game's own observations ``[N, ...]`` to float32 ``[N, actions]`` of its own action set."""
         outputs = self.student.apply_game(variables, self.student.pad(observations), self.game)
-        return outputs[:, : self.student.tasks[self.game].num_actions]
+        return self.student.own_outputs(outputs, self.game)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +259,7 @@ class RememberingPolicy:
         """
         shown = self.student.pad(observations)[:, None]
         outputs, state = self.student.remember_game(variables, shown, is_first[:, None], state, self.game)
-        return outputs[:, 0, : self.student.tasks[self.game].num_actions], state
+        return self.student.own_outputs(outputs[:, 0], self.game), state
 
 
 def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
@@ -267,6 +278,7 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
     Raises:
       UserError: some games show frames and some vectors, or the network cannot be made.
     """
+    tasks, sizes = _with_outputs(config, tasks)
     senses = tuple(config.observation.of(task) for task in tasks)
     tasks = [own.perceived for own in senses]
     for task in tasks:
@@ -276,8 +288,7 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
                 f"{tasks[0].name} shows {shows[tasks[0].kind]} and {task.name} shows {shows[task.kind]}; "
                 "the games of one student share a torso, which sees one kind"
             )
-    sizes = tuple(task.num_actions for task in tasks)
-    network = make_network(
+    network: Any = make_network(
         config.network,
         sizes if len(sizes) > 1 else sizes[0],
         hidden_sizes=config.mlp_hidden,
@@ -289,4 +300,43 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         memory=config.memory,
         memory_size=config.memory_size,
     )
+    if (normalisation := _normalisation(config, tasks)) is not None:
+        network = network.clone(torso=network.torso.clone(normalisation=normalisation))
     return Student(network, tuple(tasks), () if config.observation.is_plain else senses)
+
+
+def _with_outputs(config: StudentConfig, tasks: Sequence[Task]) -> tuple[Sequence[Task], tuple[int, ...]]:
+    """The tasks as the student plays them, and how many outputs it has for each."""
+    continuous = [task for task in tasks if task.is_continuous]
+    if not continuous:
+        if config.actions != "auto":
+            raise UserError(f"student.actions: {config.actions!r} is of continuous tasks, and {tasks[0].name} is none")
+        return tasks, tuple(task.num_actions for task in tasks)
+    if len(tasks) > 1:
+        raise UserError(f"{continuous[0].name}: a student of a continuous task plays no other beside it")
+    if config.quantisation != "none":
+        raise UserError(f"student.quantisation: {config.quantisation!r} is for students that choose among actions")
+    (task,) = tasks
+    size = task.num_actions if config.actions == "means" else 2 * task.num_actions
+    # Of a student of actions this is the teacher's, whose actions it learns.
+    is_squashed = {"squashed": True, "gaussian": False}.get(config.actions, task.squashed)
+    return (dataclasses.replace(task, squashed=is_squashed),), (size,)
+
+
+def _normalisation(config: StudentConfig, tasks: Sequence[Task]) -> Normalisation | None:
+    """The statistics that the settings have; those of a teacher are among them once it is known."""
+    settings = config.normalisation
+    if settings.source not in ("given", "teacher"):
+        return None
+    where = "student.normalisation"
+    if settings.mean is None or settings.variance is None:
+        raise UserError(f"{where}: {settings.source!r}, and there is no mean or no variance")
+    if config.network != "mlp" or len(tasks) > 1 or config.quantisation != "none":
+        raise UserError(f"{where}: is for an mlp in float32 of one game")
+    (size,) = tasks[0].observation_shape
+    for name, values in (("mean", settings.mean), ("variance", settings.variance)):
+        if len(values) not in (1, size):
+            raise UserError(f"{where}.{name}: {len(values)} numbers, and {tasks[0].name} shows {size}")
+    if min(settings.variance) + settings.epsilon <= 0.0:
+        raise UserError(f"{where}.variance: one is 0, and epsilon is 0 too")
+    return Normalisation(settings.mean, settings.variance, settings.epsilon, settings.clip)

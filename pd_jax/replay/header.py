@@ -23,11 +23,14 @@ from pd_jax.replay.observations import (
     fault_in_fields,
     fault_in_normalisation,
     fault_in_observations,
+    is_float32,
     unapplied,
 )
 
-FORMAT_VERSION = 2
-"""Version 2 has further observations, frozen statistics and the name of the protocol of the teacher's score."""
+FORMAT_VERSION = 3
+"""Version 3 has continuous actions. Version 2 has further observations, frozen statistics and the name of the protocol
+of the teacher's score."""
+_VERSION_2 = 2
 PLAIN_VERSION = 1
 """What a recording that has none of these is written in, to the same bytes as before there was version 2."""
 
@@ -38,6 +41,8 @@ SENSED = "sensed"
 GROWS = frozenset({"planned_steps", "steps", "teacher_score"})
 # What version 2 added. At its default a field is left out of the recording's identity.
 _OF_VERSION_2 = frozenset({"observations", "normalisation"})
+_OF_CONTINUOUS = frozenset({"action_low", "action_high"})
+"""What version 3 added, of continuous tasks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +52,13 @@ class DatasetHeader:
     Attributes:
       task, env_id: e.g. ``"pong"`` and ``"Pong-v5"``.
       num_actions: A, the teacher's outputs.
+      action_low, action_high: of a continuous task, the range of each component of an action; ``()`` of others.
       observation_shape, observation_dtype: of one stored observation, e.g. ``(84, 84)`` and ``"uint8"``: the newest
         frame, not the stack.
       num_lanes: L, the environments played side by side.
       teacher, teacher_fingerprint: its name, and the SHA-256 of its file.
-      teacher_output: ``"q"`` or ``"logits"``, what ``teacher_q`` holds.
+      teacher_output: ``"q"`` or ``"logits"``, what ``teacher_q`` holds; of a continuous task ``"gaussian"`` or
+        ``"means"``, as `pd_jax.networks.continuous` has them.
       epsilon, seed: of the play.
       environment: how it ran, such as its no-ops and step limit; with ``protocol`` where the settings named one.
       recording_id: drawn when the recording was begun; two with the same settings are still two recordings.
@@ -89,6 +96,8 @@ class DatasetHeader:
     teacher_score: dict[str, Any] | None = None
     observations: dict[str, Any] = dataclasses.field(default_factory=dict)
     normalisation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
     format_version: int = PLAIN_VERSION
 
     @property
@@ -97,7 +106,9 @@ class DatasetHeader:
         fields = {
             name: value
             for name, value in dataclasses.asdict(self).items()
-            if name not in GROWS and (value != {} or name not in _OF_VERSION_2)
+            if name not in GROWS
+            and (value != {} or name not in _OF_VERSION_2)
+            and (value != () or name not in _OF_CONTINUOUS)
         }
         # Not the file's own: a score with a protocol lifts that, and leaves the play what it was.
         fields["format_version"] = PLAIN_VERSION
@@ -141,7 +152,7 @@ class DatasetHeader:
             "observations": (self.observation_shape, self.observation_dtype),
             "is_first": ((), "bool"),
             "is_decision": ((), "bool"),
-            "actions": ((), "int32"),
+            "actions": ((len(self.action_low),), "float32") if self.action_low else ((), "int32"),
             "rewards": ((), "float32"),
             "teacher_q": ((self.num_actions,), "float32"),
             **({} if sensed is None else {SENSED: (tuple(sensed["shape"]), sensed["dtype"])}),
@@ -153,10 +164,12 @@ def dump_header(header: DatasetHeader) -> bytes:
     has_protocol = isinstance(header.teacher_score, dict) and "protocol" in header.teacher_score
     # Also of what cannot be, such as None: the reader's checks say so.
     is_new = has_protocol or header.observations != {} or header.normalisation != {}
-    version = FORMAT_VERSION if is_new else PLAIN_VERSION
+    version = FORMAT_VERSION if header.action_low else _VERSION_2 if is_new else PLAIN_VERSION
     fields = dataclasses.asdict(header) | {"format_version": version, "complete": header.complete}
-    if not is_new:
-        fields = {name: value for name, value in fields.items() if name not in _OF_VERSION_2}
+    left_out = (_OF_VERSION_2 if version == PLAIN_VERSION else frozenset()) | (
+        frozenset() if version == FORMAT_VERSION else _OF_CONTINUOUS
+    )
+    fields = {name: value for name, value in fields.items() if name not in left_out}
     return json.dumps(fields, indent=1, allow_nan=False, default=lambda value: np.asarray(value).item()).encode()
 
 
@@ -178,7 +191,13 @@ def parse_header(text: bytes, path: str) -> DatasetHeader:
     fields["observation_shape"] = tuple(fields["observation_shape"])
     added = {name: fields[name] for name in sorted(_OF_VERSION_2 & fields.keys())}
     if added and version == PLAIN_VERSION:
-        raise UserError(f"{where}: {next(iter(added))} is of format {FORMAT_VERSION}, the file of format {version}")
+        raise UserError(f"{where}: {next(iter(added))} is of format {_VERSION_2}, the file of format {version}")
+    if _OF_CONTINUOUS & fields.keys():
+        if version < FORMAT_VERSION:
+            raise UserError(f"{where}: action_low is of format {FORMAT_VERSION}, the file of format {version}")
+        if fault := _fault_of_actions(fields):
+            raise UserError(f"{where}: {fault}")
+        added |= {name: tuple(fields[name]) for name in sorted(_OF_CONTINUOUS)}
     if version > PLAIN_VERSION and (fault := _fault_of_version_2(fields)):
         raise UserError(f"{where}: {fault}")
     header = DatasetHeader(**{name: fields[name] for name in _CHECKS}, **added)
@@ -200,6 +219,21 @@ def _fault_of_version_2(fields: dict[str, Any]) -> str:
 
 
 _SENSES: Check = ("an object", lambda value: isinstance(value, dict))
+
+
+def _fault_of_actions(fields: dict[str, Any]) -> str:
+    """What is wrong with the range of continuous actions; ``""`` if nothing is."""
+    low, high = (fields.get(name) for name in ("action_low", "action_high"))
+    for name, value in (("action_low", low), ("action_high", high)):
+        if not isinstance(value, list) or not value or not all(map(is_float32, value)):
+            return f"{name} is {reprlib.repr(value)}"
+    assert isinstance(low, list) and isinstance(high, list)
+    if len(low) != len(high) or not all(least < most for least, most in zip(low, high, strict=True)):
+        return "action_low is not below action_high"
+    outputs = {"gaussian": 2 * len(low), "means": len(low)}.get(fields["teacher_output"])
+    if fields["num_actions"] != outputs:
+        return f"num_actions is {fields['num_actions']}, with {len(low)} components in an action"
+    return ""
 
 
 def _is_count(value: Any, least: int = 1) -> bool:

@@ -225,11 +225,15 @@ class Dataset:
             )
         return dataclasses.replace(self, senses=None if senses.is_plain else senses)
 
-    def check_matches(self, task: str, num_actions: int) -> None:
-        """Raises a UserError unless this is play of ``task`` with ``num_actions`` actions that can be used here."""
+    def check_matches(
+        self, task: str, num_actions: int, action_low: tuple[float, ...] = (), action_high: tuple[float, ...] = ()
+    ) -> None:
+        """Raises a UserError unless this is play of ``task`` with ``num_actions`` outputs that can be used here, and
+        with actions of that range if the task is continuous."""
         if self.header.unapplied:
             raise UserError(f"{self.path}: {_missing(self.header)}")
-        for name, wanted in (("task", task), ("num_actions", num_actions)):
+        ranges = (("action_low", action_low), ("action_high", action_high))
+        for name, wanted in (("task", task), ("num_actions", num_actions), *ranges):
             found = getattr(self.header, name)
             if found != wanted:
                 raise UserError(f"{self.path}: recorded with {name} {found!r}, and the run has {name} {wanted!r}")

@@ -48,6 +48,14 @@ _COLUMNS = (
 )
 
 
+_OUTPUTS = {
+    "q": "Q-values",
+    "logits": "logits of a policy",
+    "gaussian": "Gaussians of continuous actions",
+    "means": "continuous actions",
+}
+
+
 def teachers_table(entries: Sequence[Entry], *, without: int | None = None, style: box.Box = box.SIMPLE_HEAD) -> Table:
     """One row per teacher.
 
@@ -119,7 +127,7 @@ def describe_entry(entry: Entry) -> list[str]:
         "observation": f"{metadata.observation['dtype']} {shape}, {_compact(details)}",
         **_statistics(metadata.normalisation),
         "network": f"{describe_network(entry)}, {entry.parameters:,} parameters",
-        "output": "Q-values" if metadata.output == "q" else "logits of a policy",
+        "output": _OUTPUTS[metadata.output],
         "score": _protocol(metadata.evaluation, has_noops=metadata.observation["kind"] == "atari"),
         "references": ", ".join(f"{name} {score:,}" for name, score in entry.references.items()) or _UNKNOWN,
         "algorithm": metadata.algorithm,

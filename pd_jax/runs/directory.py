@@ -54,6 +54,8 @@ _ADDED = {
         **{"source": "same", "frames": None, "size": None, "components": None, "window": None},
         **{"noise": [0.0], "missing": 0.0, "delay": 0},
     },
+    "student.actions": "auto",
+    "student.normalisation": {"source": "auto", "mean": None, "variance": None, "epsilon": 1e-8, "clip": None},
     "loss.target_entropy": 0.1,
     "loss.beta": 0.5,
     "loss.delta": 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,6 @@ from jax import Array
 
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.networks import partition
-from pd_jax.networks.continuous import OutputSpec
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.joint import GameNetwork
 from pd_jax.networks.partition import PartSizes
@@ -43,7 +43,10 @@ class Teacher(GreedyPolicy):
         self.sha256 = sha256
         self.network = build_network(metadata) if network is None else network
         self.variables = {"params": jax.tree.map(jnp.asarray, params)}
-        self._task = get_task(metadata.game)
+        task = get_task(metadata.game)
+        # The tanh of a deterministic teacher is its network's own.
+        is_squashed = metadata.squashed and metadata.output == "gaussian"
+        self._task = dataclasses.replace(task, squashed=True) if is_squashed else task
 
     def __call__(self, observations: Array | np.ndarray) -> Array:
         """Q-values (or logits) of a batch: :meth:`outputs`.
@@ -82,15 +85,13 @@ class Teacher(GreedyPolicy):
 
     @property
     def gives_logits(self) -> bool:
-        """Whether the outputs are a policy's logits instead of Q-values."""
-        return self.metadata.output == "logits"
+        """Whether the outputs are a policy's instead of Q-values."""
+        return self.metadata.output != "q"
 
     @property
-    def output(self) -> OutputSpec:
-        """What its outputs are."""
-        # A deterministic teacher's tanh is its network's own.
-        kind: Any = self.metadata.output
-        return OutputSpec(kind, squashed=self.metadata.squashed and kind == "gaussian")
+    def num_outputs(self) -> int:
+        """O: as many as there are actions, or of a Gaussian twice as many as an action has components."""
+        return self.metadata.num_outputs
 
     def with_sizes(self, sizes: PartSizes) -> Teacher:
         """The same teacher, whose large batches a CPU divides into parts of other sizes; itself where nothing

@@ -14,6 +14,7 @@ import scipy.stats
 from pd_jax.actors import rollout
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
 from pd_jax.environments.tasks import get_task
+from pd_jax.networks.greedy import epsilon_greedy
 from support.commands import no_compilation
 
 WAYS: dict[str, Any] = {
@@ -130,7 +131,7 @@ def test_a_rollout_moves_nothing_between_host_and_device(random_policy):
 def test_exploration_is_uniform_and_as_frequent_as_epsilon_says(epsilon):
     lanes, actions, best = 20_000, 6, 4
     q_values = jnp.zeros((lanes, actions)).at[:, best].set(1.0)
-    chosen = np.asarray(rollout.epsilon_greedy(jax.random.key(0), q_values, epsilon))
+    chosen = np.asarray(epsilon_greedy(jax.random.key(0), q_values, epsilon))
     expected = np.full(actions, lanes * epsilon / actions)
     expected[best] += lanes * (1 - epsilon)
     assert chosen.dtype == np.int32
@@ -140,7 +141,7 @@ def test_exploration_is_uniform_and_as_frequent_as_epsilon_says(epsilon):
 def test_lanes_explore_independently_of_one_another():
     q_values = jnp.zeros((2, 2)).at[:, 0].set(1.0)
     keys = jax.random.split(jax.random.key(1), 4000)
-    explored = np.asarray(jax.jit(jax.vmap(lambda key: rollout.epsilon_greedy(key, q_values, 0.8)))(keys))
+    explored = np.asarray(jax.jit(jax.vmap(lambda key: epsilon_greedy(key, q_values, 0.8)))(keys))
     # Action 1 is taken with probability 0.4, whatever the other lane does.
     pairs = np.bincount(2 * explored[:, 0] + explored[:, 1], minlength=4)
     assert scipy.stats.chisquare(pairs, 4000 * np.array([0.36, 0.24, 0.24, 0.16])).pvalue > 0.001
@@ -149,7 +150,7 @@ def test_lanes_explore_independently_of_one_another():
 def test_no_exploration_is_greedy_play():
     q_values = jnp.asarray(np.random.default_rng(0).standard_normal((500, 5)))
     np.testing.assert_array_equal(
-        rollout.epsilon_greedy(jax.random.key(0), q_values, 0.0), np.argmax(np.asarray(q_values), axis=1)
+        epsilon_greedy(jax.random.key(0), q_values, 0.0), np.argmax(np.asarray(q_values), axis=1)
     )
 
 

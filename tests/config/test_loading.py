@@ -26,7 +26,10 @@ TOP_KEYS = (
     "init_from, game, data, data_order, epsilon, credibility, behaviour, env, actors, student, loss, learner, "
     "parts, replay, schedule, evaluation, checkpoint, hosts, video, add_teacher, add_data, adding"
 )
-STUDENT_KEYS = "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, quantisation, memory, memory_size"
+STUDENT_KEYS = (
+    "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, actions, normalisation, quantisation, memory, "
+    "memory_size, observation"
+)
 LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
 

@@ -406,7 +406,7 @@ def test_no_flipped_byte_of_a_chunk_goes_unnoticed(copied, place, bits):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 3}, "dataset.json: format 3, and this pd_jax reads 2: upgrade pd_jax"),
+        ({"format_version": 4}, "dataset.json: format 4, and this pd_jax reads 3: upgrade pd_jax"),
         ({"format_version": ...}, "dataset.json: not a data set of pd_jax"),
         ({"format_version": "1"}, "dataset.json: not a data set of pd_jax"),
         ({"steps": ...}, "dataset.json: steps is missing"),

@@ -13,12 +13,11 @@ import pytest
 from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
-from pd_jax.networks.continuous import OutputSpec
 from pd_jax.teachers import load
 from pd_jax.teachers.files import save_teacher
 from pd_jax.teachers.importers.conversion import describe
-from tests.support.continuous import metadata_of, params_of, write_teacher
-from tests.support.teacher_files import METADATA, PARAMS, parts, refusal, with_metadata
+from support.continuous import metadata_of, params_of, write_teacher
+from support.teacher_files import METADATA, PARAMS, parts, refusal, with_metadata
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
@@ -39,7 +38,8 @@ def test_a_continuous_teacher_is_what_was_written(tmp_path: Path, output: str, c
     assert teacher.metadata == metadata and metadata.format_version == 6
     assert (metadata.action_low, metadata.action_high, metadata.num_actions) == ((-2.0,), (2.0,), 1)
     assert teacher(OBSERVATIONS).shape == (6, width)
-    assert teacher.output == OutputSpec(output, squashed=changes.get("squashed", False) and output == "gaussian")
+    assert teacher.num_outputs == width and teacher.gives_logits
+    assert teacher.task.squashed == (changes.get("squashed", False) and output == "gaussian")
     actions, _ = teacher.act(OBSERVATIONS)
     assert actions.shape == (6, 1) and actions.dtype == np.float32 and (np.abs(actions) <= 2.0).all()
     noisy, _ = teacher.act(OBSERVATIONS, epsilon=1.0, key=jax.random.key(0))

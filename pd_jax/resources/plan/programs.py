@@ -259,7 +259,7 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
         arguments = (run.learner_state.variables, without_observations(state), shown)
         policy, epsilon = run.student.policy(game), config.evaluation.epsilon
         with tracing_for(platform):
-            lowered: jax.stages.Lowered = settle_and_act.lower(policy, *map(run.on_first, arguments), epsilon)
+            lowered: jax.stages.Lowered = settle_and_act.lower(policy, *map(run.on_first, arguments), epsilon, task)
         return lowered
 
     def relabelling() -> jax.stages.Lowered:

@@ -1,0 +1,96 @@
+"""Students of continuous tasks: what follows from the teacher is settled, and what they cannot have is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pd_jax.config.distill import DistillConfig
+from pd_jax.config.sections import ActionKind, NormalisationConfig, StudentConfig
+from pd_jax.environments.senses import Senses
+from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
+from pd_jax.learner.continuous import OF_GAUSSIANS, check_loss
+from pd_jax.teachers import Teacher
+
+
+def settled(config: DistillConfig, teachers: Sequence[Teacher], tasks: Sequence[Task]) -> DistillConfig:
+    """The settings with the kind of actions and the statistics that auto stands for.
+
+    Args:
+      config: the run's.
+      teachers, tasks: of all games.
+
+    Raises:
+      UserError: the loss or another setting is not for these teachers, or a teacher has no statistics that are wanted.
+    """
+    config = dataclasses.replace(config, student=with_statistics(config.student, teachers, tasks))
+    if not any(task.is_continuous for task in tasks):
+        return config
+    check_has_one(tasks)
+    teacher, task = teachers[0], teachers[0].task
+    is_gaussian = teacher.num_outputs > task.num_actions
+    check_loss(config.loss, task, teacher_is_gaussian=is_gaussian)
+    if config.learner.sampling == "action_gap":
+        raise UserError("learner.sampling: 'action_gap' is of teachers that choose among actions (uniform, loss)")
+    of_gaussians: ActionKind = "squashed" if task.squashed else "gaussian"
+    wanted: ActionKind = of_gaussians if config.loss.kind in OF_GAUSSIANS else "means"
+    if config.student.actions not in ("auto", wanted):
+        raise UserError(
+            f"student.actions: {config.student.actions!r}, and {config.loss.kind} of {teacher.source} is learnt by "
+            f"a student with {wanted!r}"
+        )
+    return dataclasses.replace(config, student=dataclasses.replace(config.student, actions=wanted))
+
+
+def check_has_one(tasks: Sequence[Task]) -> None:
+    """Raises a UserError for a continuous task beside others."""
+    for task in tasks:
+        if task.is_continuous and len(tasks) > 1:
+            raise UserError(f"game: {task.name} is continuous; a student of such a task plays no other beside it")
+
+
+def check_is_discrete(task: Task, what: str) -> None:
+    """Raises a UserError where a continuous task is given to what is for actions that are chosen among."""
+    if task.is_continuous:
+        raise UserError(f"game: {task.name} has continuous actions; {what}")
+
+
+def with_statistics(student: StudentConfig, teachers: Sequence[Teacher], tasks: Sequence[Task]) -> StudentConfig:
+    """The student's settings with the teacher's statistics among them, where they are to be."""
+    settings = student.normalisation
+    is_auto = settings.source == "auto"
+    if not (settings.source == "teacher" or (is_auto and tasks[0].is_continuous)) or settings.mean is not None:
+        return student
+    known = teachers[0].metadata.applied_statistics if len(teachers) == 1 else None
+    if known is None:
+        if not is_auto:
+            raise UserError(
+                f"student.normalisation.source: 'teacher', and {teachers[0].source} has no statistics"
+                if len(teachers) == 1
+                else "student.normalisation.source: 'teacher' is for one teacher"
+            )
+        return student
+    senses = student.observation.of(tasks[0])
+    if senses.sees_frames or senses.sees_ram:
+        return student
+    return dataclasses.replace(student, normalisation=_of_teacher(known, tasks[0], senses))
+
+
+def _of_teacher(known: Mapping[str, Any], task: Task, senses: Senses) -> NormalisationConfig:
+    """A teacher's statistics, of the numbers that the student sees, for each step of a window."""
+    (size,) = task.observation_shape
+    places = range(size) if senses.components is None else senses.components
+    each = {name: np.broadcast_to(np.ravel(known[name]), size).tolist() for name in ("mean", "variance")}
+    mean, variance = (tuple(each[name][place] for place in places) * senses.window for name in ("mean", "variance"))
+    clip = known.get("clip")
+    return NormalisationConfig(
+        source="teacher",
+        mean=mean,
+        variance=variance,
+        epsilon=float(known["epsilon"]),
+        clip=None if clip is None else float(clip),
+    )
