@@ -70,7 +70,8 @@ def memory_conflicts(config: Any) -> Iterator[tuple[str, str]]:
 def too_short(config: Any, game: int) -> Iterator[tuple[str, str]]:
     """Yields what is wrong if the replay of a game holds no sequence; arguments as for :func:`memory_conflicts`."""
     learner, capacity = config.learner, config.capacity_per_lane(game)
-    if config.student.memory != "none" and window_steps(learner) + STACKED_BEFORE > capacity:
+    stacked = max(STACKED_BEFORE, config.student.observation.window_steps - 1)
+    if config.student.memory != "none" and window_steps(learner) + stacked > capacity:
         yield (
             "learner.sequence_length",
             f"{learner.sequence_length} steps with learner.burn_in {learner.burn_in} before them do not fit into "

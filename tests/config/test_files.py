@@ -81,6 +81,7 @@ TINY: dict[str, dict[str, Any]] = {
 OWN: dict[str, dict[str, Any]] = {
     "quick/cartpole_acrobot.yaml": {"env.lanes": [2, 2], "env.num-lanes": None},
     "quick/cartpole_acrobot_lunarlander.yaml": {"env.lanes": [2, 2, 2], "env.num-lanes": None},
+    "quick/memory_cartpole.yaml": {"learner.sequence-length": 2, "learner.burn-in": 1},
     "quick/sweep_cartpole.yaml": {"grid.temperatures": 0.1},
     # Other files run the other networks.
     "quick/compression.yaml": {"grid.networks": "net1"},
@@ -196,7 +197,7 @@ SLOW = tuple(
         ),
         *("multi_dqn", "multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
         *("same_play_net3", "reinforce_pong"),
-        "cartpole_acrobot_lunarlander",
+        *("cartpole_acrobot_lunarlander", "memory_cartpole"),
     )
 )
 
