@@ -27,6 +27,9 @@ from pd_jax.teachers.metadata import TeacherMetadata
 _EPISODES_WHERE_OPEN = 20
 
 
+_GIVES = {"q": "Q-values", "logits": "logits", "gaussian": "Gaussians", "means": "continuous actions"}
+
+
 def run_list(config: ListTeachersConfig) -> None:
     """Prints the bundled teachers."""
     entries = bundled()
@@ -82,7 +85,7 @@ def run_import(config: ImportTeacherConfig) -> None:
         metadata, parameters = _tried_out(config, params, metadata)
     save_teacher(config.out, params, metadata)
     score = metadata.evaluation
-    what = "Q-values" if metadata.output == "q" else "logits"
+    what = _GIVES[metadata.output]
     print(
         f"{config.out}: {metadata.network} for {metadata.game} with {parameters:,} parameters, gives {what} of "
         f"{metadata.num_actions} actions; {_line_of_score(score)}{_line_of_protocol(metadata)}"
@@ -117,7 +120,7 @@ def _import_student(config: ImportTeacherConfig) -> None:
             games[index] = dataclasses.replace(games[index], evaluation=score)
     save_teacher(config.out, params, games)
     teacher = load(config.out, task.name)
-    what = "Q-values" if teacher.metadata.output == "q" else "logits"
+    what = _GIVES[teacher.metadata.output]
     print(
         f"{config.out}: {teacher.metadata.network} for {', '.join(names)} with {teacher.num_params:,} parameters, "
         f"gives {what}; {_line_of_score(teacher.metadata.evaluation)}"

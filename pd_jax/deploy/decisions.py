@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pd_jax.config.monitor import DisturbanceConfig
-from pd_jax.deploy.policy import StudentPolicy, refuse_memory
+from pd_jax.deploy.policy import StudentPolicy, refuse_continuous, refuse_memory
 from pd_jax.deploy.runtime import Policy as FilePolicy
 from pd_jax.deploy.runtime import PolicyError
 from pd_jax.deploy.signals import Decisions, sight_of
@@ -56,6 +56,7 @@ def watched_policy(policy: GreedyPolicy) -> Watched:
     Raises:
       UserError: it has memory.
     """
+    refuse_continuous(policy, "policy")
     refuse_memory(policy, "policy")
     return Watched(
         policy.name,

@@ -19,7 +19,7 @@ from pd_jax.config.export import ExportConfig
 from pd_jax.deploy import c_file, onnx_file, runtime, stablehlo
 from pd_jax.deploy.file_metadata import describe_policy, named_rules
 from pd_jax.deploy.layers import Layer, layers_of
-from pd_jax.deploy.policy import StudentPolicy, refuse_memory
+from pd_jax.deploy.policy import StudentPolicy, refuse_continuous, refuse_memory
 from pd_jax.deploy.products import check_place, settings_of
 from pd_jax.deploy.proof import (
     Agreement,
@@ -116,11 +116,13 @@ def _check_onnx(policy: GreedyPolicy) -> None:
 
 def _check_stablehlo(policy: GreedyPolicy) -> None:
     stablehlo.check_available()
+    refuse_continuous(policy, "format: stablehlo")
     refuse_memory(policy, "format: stablehlo")
 
 
 def _check_c(policy: GreedyPolicy) -> None:
     c_file.compiler()
+    refuse_continuous(policy, "format: c")
     refuse_memory(policy, "format: c")
     layers_of(policy)
 
@@ -318,6 +320,7 @@ def _check_precision(policy: GreedyPolicy, config: ExportConfig) -> None:
     if all("int8" not in FORMATS[name].suffixes for name in config.format):
         return
     if "int8" in config.precision:
+        refuse_continuous(policy, "precision: int8")
         refuse_memory(policy, "precision: int8")
     layers = layers_of(policy)
     if "float32" in config.precision and is_trained(layers):

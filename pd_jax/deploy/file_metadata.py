@@ -62,17 +62,33 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
             "by": "JAX, when it was exported",
         }
     return {
-        "format_version": 1 if memory is None else 2,
+        "format_version": 3 if task.is_continuous else 1 if memory is None else 2,
         "game": task.name,
         "env_id": task.env_id,
         "action_names": list(task.action_names),
         "observation": observation,
-        "output": "logits" if policy.gives_logits else "q",
+        **_of_outputs(policy),
         "parameters": policy.num_params,
         **(_of_student(policy) if isinstance(policy, StudentPolicy) else _of_teacher(policy)),
         **({} if memory is None else {"memory": {"kind": memory.kind, "state_size": memory.state_size}}),
         "measured": measured,
         "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
+    }
+
+
+def _of_outputs(policy: GreedyPolicy) -> dict[str, Any]:
+    """What the outputs are; of a continuous task also the range of actions."""
+    task = policy.task
+    if not task.is_continuous:
+        return {"output": "logits" if policy.gives_logits else "q"}
+    is_gaussian = policy.num_outputs > task.num_actions
+    return {
+        "output": "gaussian" if is_gaussian else "means",
+        "action_range": {
+            "low": list(task.action_low),
+            "high": list(task.action_high),
+            "squashed": task.squashed and is_gaussian,
+        },
     }
 
 

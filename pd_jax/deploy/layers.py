@@ -17,6 +17,7 @@ import numpy as np
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.environments.tasks import ATARI_FRAME_SHAPE, Task
 from pd_jax.errors import UserError
+from pd_jax.networks.continuous import ContinuousHead
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.heads import CategoricalHead, DeepHead, MultiGameHead, SingleHead
 from pd_jax.networks.joint import GameNetwork
@@ -280,6 +281,8 @@ def _head(policy: GreedyPolicy, head: Any, params: Mapping[str, Any], game: int)
             if name in params
         }
         return (*_hidden(own, head.hidden, head.layer_norm), _dense(params[f"output{game}"]))
+    if type(head) is ContinuousHead and head.log_std_bounds is None and not head.low:
+        return (_dense(params["output"]),)
     if type(head) is SingleHead:
         return (*_hidden(params, head.hidden, head.layer_norm), _dense(params["output"]))
     if type(head) is DeepHead:

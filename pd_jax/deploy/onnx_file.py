@@ -32,6 +32,7 @@ from pd_jax.deploy.quantised import Integers, Quantise, QuantisedNetwork
 from pd_jax.deploy.runtime import METADATA_KEY, seal
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
+from pd_jax.networks.continuous import action_range
 from pd_jax.version import __version__
 
 
@@ -46,6 +47,9 @@ def onnx_bytes(
     network: Sequence[Layer] | QuantisedNetwork, task: Task, metadata: dict[str, Any], opset: int = 17
 ) -> bytes:
     """An ONNX file: ``observations`` in, ``outputs`` float32 ``[N, actions]`` and greedy ``actions`` int64 ``[N]`` out.
+
+    Of a continuous task ``outputs`` are ``[N, 2 D]`` of a Gaussian policy and ``[N, D]`` of another, and ``actions``
+    float32 ``[N, D]``: those without noise, within the range.
 
     Of a policy with memory, ``state`` float32 ``[N, state]`` goes in as well, and ``next_state`` comes out.
 
@@ -69,7 +73,12 @@ def onnx_bytes(
     for layer in network.steps if isinstance(network, QuantisedNetwork) else network:
         graph.write(layer)
     graph.rename_last("outputs")
-    graph.nodes.append(helper.make_node("ArgMax", ["outputs"], ["actions"], axis=1, keepdims=0))
+    if task.is_continuous:
+        graph.choose_actions(task)
+        width, actions = graph.num_outputs, (TensorProto.FLOAT, ["N", task.num_actions])
+    else:
+        graph.nodes.append(helper.make_node("ArgMax", ["outputs"], ["actions"], axis=1, keepdims=0))
+        width, actions = task.num_actions, (TensorProto.INT64, ["N"])
     element = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[task.observation_dtype]
     model = helper.make_model(
         helper.make_graph(
@@ -80,8 +89,8 @@ def onnx_bytes(
                 *(helper.make_tensor_value_info("state", TensorProto.FLOAT, ["N", size]) for size in graph.states),
             ],
             [
-                helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["N", task.num_actions]),
-                helper.make_tensor_value_info("actions", TensorProto.INT64, ["N"]),
+                helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["N", width]),
+                helper.make_tensor_value_info("actions", *actions),
                 *(helper.make_tensor_value_info("next_state", TensorProto.FLOAT, ["N", size]) for size in graph.states),
             ],
             graph.weights,
@@ -124,6 +133,25 @@ class _Graph:
     def rename_last(self, name: str) -> None:
         """Gives what the last operation made another name."""
         self.nodes[-1].output[0] = self.current = name
+
+    @property
+    def num_outputs(self) -> int:
+        """Of the last dense layer."""
+        return self._outputs
+
+    def choose_actions(self, task: Task) -> None:
+        """The actions of a continuous task without noise, as `pd_jax.networks.continuous.mean_actions` makes them."""
+        low, high = action_range(task)
+        is_gaussian = self._outputs > task.num_actions
+        if is_gaussian:
+            self.current, _ = self._split("outputs", [task.num_actions] * 2)
+        if is_gaussian and task.squashed:
+            self.add("Tanh")
+            self.add("Mul", self.weight((high - low) / 2))
+            self.add("Add", self.weight((high + low) / 2))
+        self.add("Max", self.weight(low))
+        self.add("Min", self.weight(high))
+        self.rename_last("actions")
 
     def add(self, operation: str, *inputs: str, **attributes: Any) -> None:
         """An operation on the current tensor and others."""

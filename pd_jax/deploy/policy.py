@@ -182,6 +182,13 @@ class StudentPolicy(GreedyPolicy):
     def _step(self) -> Any:
         return jax.jit(self.trained.student.policy(self._place).step)
 
+    @property
+    def num_outputs(self) -> int:
+        """O: as many as there are actions, or of a Gaussian twice as many as an action has components."""
+        student = self.trained.student
+        is_gaussian = student.is_continuous and not student.gives_actions
+        return (2 if is_gaussian else 1) * self.task.num_actions
+
     def for_game(self, game: str) -> StudentPolicy:
         """The same student as the policy of one of its games.
 
@@ -250,6 +257,17 @@ def load_student(
     trained = load_trained(path, checkpoint=checkpoint, warn=lambda message: warnings.warn(message, stacklevel=2))
     student = StudentPolicy(trained, path, read_run(path).read_summary())
     return student if game is None else student.for_game(game)
+
+
+def refuse_continuous(policy: GreedyPolicy, where: str) -> None:
+    """Raises a UserError if a policy's actions are vectors of floats, which something is not made for.
+
+    Args:
+      policy: a teacher or a student.
+      where: the setting or the command, as it begins the message.
+    """
+    if policy.task.is_continuous:
+        raise UserError(f"{where}: {policy.name} has continuous actions, and this is for policies that choose")
 
 
 def refuse_memory(policy: GreedyPolicy, where: str) -> None:

@@ -17,6 +17,7 @@ from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.protocol import Protocol as ScoreProtocol
 from pd_jax.evaluation.scores import Score
+from pd_jax.networks.continuous import action_range, mean_actions, noisy_actions
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.sensing import LaneSensors
 from pd_jax.replay.recordings import Dataset
@@ -24,6 +25,8 @@ from pd_jax.system.cores import xla_threads
 from pd_jax.types import PolicyApply
 
 _RECORDED_STEPS = 32
+_EQUAL_ACTIONS = 1e-4
+"""Actions of a continuous task that are nearer than this, in units of half the range, are equal."""
 
 
 class ExportedPolicy(Protocol):
@@ -60,12 +63,13 @@ class Agreement:
         """Between 0 and 1."""
         return self.equal_actions / self.frames
 
-    def add(self, ours: np.ndarray, theirs: np.ndarray, actions: np.ndarray) -> None:
+    def add(self, ours: np.ndarray, theirs: np.ndarray, actions: np.ndarray, wanted: np.ndarray | None = None) -> None:
         """Takes in a batch.
 
         Args:
           ours, theirs: float32 ``[N, actions]``, JAX's outputs and the file's.
-          actions: int ``[N]``, the file's.
+          actions: int ``[N]``, the file's; of a continuous task float32 ``[N, components]``.
+          wanted: the policy's own actions, in units of half the range as ``actions`` are; None is the best of ``ours``.
         """
         if not len(ours):
             return
@@ -75,6 +79,9 @@ class Agreement:
         self.frames += len(ours)
         self.largest_difference = max(self.largest_difference, float(differences.max()))
         self.largest_relative_difference = max(self.largest_relative_difference, float((differences / scales).max()))
+        if wanted is not None:
+            self.equal_actions += int((np.abs(wanted - actions).max(axis=1) <= _EQUAL_ACTIONS).sum())
+            return
         self.equal_actions += int((ours.argmax(axis=1) == actions).sum())
 
     def to_json(self) -> dict[str, Any]:
@@ -132,9 +139,13 @@ def own_play(policy: GreedyPolicy, protocol: ScoreProtocol, seed: int) -> Iterat
             observations = np.ascontiguousarray(timestep.observations) if own is None else own.see(timestep)
             yield observations, ~is_last
             outputs, state = policy.decide(observations, _opened(state, is_last))
-            actions = np.asarray(outputs).argmax(axis=1)
-            explores = generator.random(len(actions)) < protocol.epsilon
-            actions = np.where(explores, generator.integers(task.num_actions, size=len(actions)), actions)
+            if task.is_continuous:
+                key = jax.random.key(int(generator.integers(2**31)))
+                actions = np.asarray(noisy_actions(key, outputs, protocol.epsilon, policy.task))
+            else:
+                actions = np.asarray(outputs).argmax(axis=1)
+                explores = generator.random(len(actions)) < protocol.epsilon
+                actions = np.where(explores, generator.integers(task.num_actions, size=len(actions)), actions)
             timestep = environment.step_host(actions, is_last)
             is_last = np.asarray(timestep.is_last)
     finally:
@@ -149,7 +160,7 @@ def _opened(state: np.ndarray | None, was_last: np.ndarray) -> np.ndarray | None
 def check_recording(path: str, task: Task) -> None:
     """Raises a UserError unless there is a recording, and it is of the task."""
     header = Dataset.open(path).header
-    if (header.task, header.num_actions) != (task.name, task.num_actions):
+    if header.task != task.name or (header.num_actions != task.num_actions and not task.is_continuous):
         raise UserError(f"data: {path} is a recording of {header.task}, and the policy plays {task.name}")
 
 
@@ -160,7 +171,8 @@ def recorded_play(path: str, task: Task, senses: Senses | None = None) -> Iterat
       UserError: there is none, or it is of another game, or without what is sensed.
     """
     dataset = Dataset.open(path)
-    dataset.check_matches(task.name, task.num_actions)
+    outputs = dataset.header.num_actions if task.is_continuous else task.num_actions
+    dataset.check_matches(task.name, outputs, task.action_low, task.action_high)
     if senses is not None:
         dataset = dataset.sensed_by(senses)
     stack = dataset.stack
@@ -248,7 +260,12 @@ def compare(
                     _answer(file, observations[:1], first)[0], theirs[:1], rtol=1e-3, atol=1e-3
                 ):
                     raise UserError(f"{name}: answers one observation otherwise than the same one among others")
-                found[name].add(ours[is_decided], theirs[is_decided], actions[is_decided])
+                wanted = None
+                if policy.task.is_continuous:
+                    low, high = action_range(policy.task)
+                    wanted = np.asarray(mean_actions(jnp.asarray(ours), policy.task))[is_decided] * 2 / (high - low)
+                    actions = actions * 2 / (high - low)
+                found[name].add(ours[is_decided], theirs[is_decided], actions[is_decided], wanted)
             shown += int(is_decided.sum())
             on_progress(shown)
             if shown >= frames:
@@ -298,7 +315,7 @@ class RememberingFile:
         def act(observations: Any, is_first: Any, state: Any) -> tuple[np.ndarray, Any]:
             opened = _opened(np.asarray(state), np.asarray(is_first))
             actions, after = self.file.act(np.array(observations), opened)
-            return np.eye(self.task.num_actions, dtype=np.float32)[actions], after
+            return _as_outputs(actions, self.task), after
 
         shapes = (
             jax.ShapeDtypeStruct((len(timestep.is_first), self.task.num_actions), jnp.float32),
@@ -310,6 +327,11 @@ class RememberingFile:
         return decided
 
 
+def _as_outputs(actions: np.ndarray, task: Task) -> np.ndarray:
+    """Outputs that stand for these actions: one-hot, or of a continuous task the actions."""
+    return actions if task.is_continuous else np.eye(task.num_actions, dtype=np.float32)[actions]
+
+
 def file_apply(file: ExportedPolicy, task: Task) -> PolicyApply:
     """What plays games by a file: one-hot outputs of the file's own actions, called back from compiled code."""
     if getattr(file, "state_size", 0):
@@ -317,7 +339,7 @@ def file_apply(file: ExportedPolicy, task: Task) -> PolicyApply:
 
     def act(observations: Any) -> np.ndarray:
         actions, _ = file.act(np.array(observations))
-        return np.eye(task.num_actions, dtype=np.float32)[actions]
+        return _as_outputs(actions, task)
 
     def apply(variables: Any, observations: Any) -> Any:
         shape = jax.ShapeDtypeStruct((observations.shape[0], task.num_actions), jnp.float32)

@@ -24,8 +24,8 @@ from pd_jax.environments.screens import FrameStack, shrink
 
 __all__ = ["AlteredPolicyError", "FrameStack", "FramesError", "NotAPolicyError", "Policy", "PolicyError", "shrink"]
 
-FORMAT_VERSION = 2
-"""The newest format; that of files without memory is 1."""
+FORMAT_VERSION = 3
+"""The newest format, of continuous actions; that of other files with memory is 2, and of those without 1."""
 METADATA_KEY = "pd_jax"
 _SEAL_KEY = b"pd_jax.sha256"
 
@@ -54,6 +54,7 @@ class Policy:
       metadata: all that the file says of the policy: game, rule of the frames, scores, hashes, versions.
       game: name of the game.
       action_names: one for each action, in the order of their numbers.
+      action_range: of continuous actions the lowest and the highest, float32 ``[D]`` each; None of others.
       state_size: numbers that each lane's memory holds; 0 of a policy without memory.
     """
 
@@ -62,6 +63,10 @@ class Policy:
         self.metadata = metadata
         self.game: str = metadata["game"]
         self.action_names: tuple[str, ...] = tuple(metadata["action_names"])
+        told = metadata.get("action_range")
+        self.action_range: tuple[np.ndarray, np.ndarray] | None = (
+            None if told is None else (np.asarray(told["low"], np.float32), np.asarray(told["high"], np.float32))
+        )
         self._shape = tuple(metadata["observation"]["shape"])
         self._dtype = np.dtype(metadata["observation"]["dtype"])
         self.state_size: int = metadata.get("memory", {}).get("state_size", 0)
@@ -119,7 +124,7 @@ class Policy:
           state: what :meth:`initial_state` or the call before gave; None is that of an episode that opens.
 
         Returns:
-          int32 ``[N]``, and the state for the next call.
+          int32 ``[N]``, and the state for the next call; of continuous actions float32 ``[N, D]``: those without noise.
 
         Raises:
           FramesError: another shape or dtype.
@@ -128,10 +133,12 @@ class Policy:
             _, actions, state = self.step(frames, state)
             return actions, state
         (actions,) = self._session.run(["actions"], {"observations": self._checked(frames)})
-        return actions.astype(np.int32), state
+        return self._typed(actions), state
 
     def outputs(self, frames: np.ndarray) -> np.ndarray:
         """Float32 ``[N, actions]``: the Q-values or logits that actions are chosen by.
+
+        Of continuous actions: a Gaussian's means and logarithms of standard deviations, ``[N, 2 D]``, or actions.
 
         Args:
           frames: as for :meth:`act`.
@@ -154,7 +161,7 @@ class Policy:
         if self.state_size:
             raise PolicyError(f"{self.path}: has memory: what it gives depends on its state; take step or act")
         outputs, actions = self._session.run(["outputs", "actions"], {"observations": self._checked(frames)})
-        return outputs, actions.astype(np.int32)
+        return outputs, self._typed(actions)
 
     def step(
         self, frames: np.ndarray, state: np.ndarray | None = None
@@ -176,7 +183,10 @@ class Policy:
             raise FramesError(f"{self.game}: the state of {len(frames)} lanes is float32 {list(shape)} of NumPy")
         names = ["outputs", "actions", "next_state"]
         outputs, actions, state = self._session.run(names, {"observations": frames, "state": state})
-        return outputs, actions.astype(np.int32), state
+        return outputs, self._typed(actions), state
+
+    def _typed(self, actions: np.ndarray) -> np.ndarray:
+        return actions.astype(np.int32) if self.action_range is None else actions
 
     def _checked(self, frames: np.ndarray) -> np.ndarray:
         is_one = isinstance(frames, np.ndarray) and frames.dtype == self._dtype

@@ -11,6 +11,7 @@ import functools
 import math
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -96,8 +97,11 @@ def describe(env_id: str) -> Spaces:
 
     register(env_id)
     try:
-        spec: Any = envpool.make_spec(env_id)
-        seen, done = spec.observation_space, spec.action_space
+        with warnings.catch_warnings():
+            # Gymnasium warns that it rounds bounds to float32.
+            warnings.simplefilter("ignore")
+            spec: Any = envpool.make_spec(env_id)
+            seen, done = spec.observation_space, spec.action_space
     except (ImportError, RuntimeError, OSError) as error:
         raise UserError(f"{env_id}: EnvPool cannot make it: {str(error).splitlines()[0]}") from None
     if getattr(spec.config, "max_num_players", 1) != 1:

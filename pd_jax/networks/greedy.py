@@ -116,6 +116,11 @@ class GreedyPolicy(abc.ABC):
         """Whether the outputs are a policy's logits instead of Q-values."""
 
     @property
+    def num_outputs(self) -> int:
+        """O: as many as there are actions, or of a Gaussian twice as many as an action has components."""
+        return self.task.num_actions
+
+    @property
     def num_params(self) -> int:
         """Number of scalars, LayerNorm's included."""
         return count_params(self.variables)

@@ -67,6 +67,11 @@ class Student:
         """Whether actions are vectors of floats; there is one game then."""
         return self.tasks[0].is_continuous
 
+    @property
+    def gives_actions(self) -> bool:
+        """Whether the student of a continuous task gives actions, and no Gaussians."""
+        return self.is_continuous and bool(self.network.head.num_actions == self.num_actions)
+
     def own_outputs(self, outputs: Array, game: int) -> Array:
         """Those of outputs ``[N, A]`` that a game has, in the order of its actions."""
         # A continuous task has no other beside it, and its outputs may be more than there are components.

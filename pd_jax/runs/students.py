@@ -12,11 +12,13 @@ from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import read_config, to_mapping
 from pd_jax.config.sections import StudentConfig
+from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.learner.learner import learner_template
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student, make_student
+from pd_jax.replay.observations import MAIN
 from pd_jax.runs.checkpoints import Checkpointer
 from pd_jax.runs.directory import OF_ONE_START, RunDirectory, read_run
 from pd_jax.runs.parts import EARLIER
@@ -190,6 +192,31 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
     return [_describe(task, path, config, updates, widths) for task in student.tasks]
 
 
+def _outputs_of(task: Task, config: DistillConfig) -> dict[str, Any]:
+    """What the student gives; of a continuous task also its range, its simulator, and what it normalises by."""
+    if not task.is_continuous:
+        return {"output": "q" if config.loss.gives_q else "logits"}
+    gives_actions = config.student.actions == "means"
+    return {
+        "output": "means" if gives_actions else "gaussian",
+        "squashed": task.squashed and not gives_actions,
+        "action_low": task.action_low,
+        "action_high": task.action_high,
+        "simulator": simulator_of(task.env_id),
+    }
+
+
+def _statistics_of(config: DistillConfig) -> dict[str, Any]:
+    """The statistics that the student normalises by, as teacher files have them."""
+    settings = config.student.normalisation
+    if settings.mean is None or settings.variance is None or settings.source not in ("given", "teacher"):
+        return {}
+    told: dict[str, Any] = {name: getattr(settings, name) for name in ("mean", "variance", "epsilon")}
+    clip = {} if settings.clip is None else {"clip": settings.clip}
+    # Of how many observations they are is not among the settings; one is the least that a file can say.
+    return {"normalisation": {MAIN: told | clip | {"count": 1}}}
+
+
 def _describe(task: Task, path: str, config: DistillConfig, updates: int, widths: dict[str, Any]) -> TeacherMetadata:
     is_atari = task.kind == "atari"
     atari = {"frame_stack": 4, "frame_skip": 4, "grey": True, "scaling": "1/255, inside the network"}
@@ -201,11 +228,12 @@ def _describe(task: Task, path: str, config: DistillConfig, updates: int, widths
         layer_norm=False,
         hidden_sizes=config.student.mlp_hidden if config.student.network == "mlp" else (),
         **widths,
+        **_statistics_of(config),
         num_actions=task.num_actions,
         action_names=task.action_names,
         observation={"kind": task.kind, "shape": list(task.observation_shape), "dtype": task.observation_dtype}
         | (atari if is_atari else {}),
-        output="q" if config.loss.gives_q else "logits",
+        **_outputs_of(task, config),
         algorithm="policy-distillation",
         env_steps=None,
         seed=config.seed,

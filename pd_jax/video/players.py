@@ -17,6 +17,7 @@ from pd_jax.runs.students import load_teacher
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_teacher_plays
 from pd_jax.trainers.teacher_writer import FINAL_SEED_OFFSET
+from pd_jax.video.scenes import SCENES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,8 @@ def load_players(config: VideoConfig) -> list[Players]:
     found = []
     for place, game in enumerate(games):
         own = student.for_game(game)
+        if not own.shown.is_console and own.shown.name not in SCENES:
+            raise UserError(f"game: there is no picture of {own.shown.name} ({', '.join(SCENES)}, or a game of Atari)")
         teacher = _teacher(own, None if config.teacher is None else config.teacher[place])
         protocol = Protocol.of(trained.config, own.task, seed_offset=offset)
         if config.seed is not None:
