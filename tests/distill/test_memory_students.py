@@ -89,6 +89,7 @@ def test_a_run_from_a_recording_goes_on_to_the_same_bits(tmp_path: Path, recorde
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_shuffled_run_goes_on_to_the_same_bits(tmp_path: Path, recorded: dict[str, Any]) -> None:
     """The replay holds two of the four stretches, so those of before have been written over."""
     runs = [tmp_path / "whole", tmp_path / "resumed"]
