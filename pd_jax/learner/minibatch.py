@@ -193,6 +193,7 @@ def fetch_sequences(rule: UpdateRule, windows: Windows, stored: ReplayState, lan
         earlier = sequences.slots_of(stored, starts, -windows.burn_in, windows.burn_in)
         shown, opens = sequences.observe(stored, lanes, earlier)
         before = rule.student.pad(shown), opens
+    # Of a continuous task the teacher's outputs may be more than the components of an action.
     missing = max(rule.student.num_actions - outputs.shape[-1], 0)
     return Batch(
         rule.student.pad(observations),

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
+from pd_jax.config.export import ExportConfig
+from pd_jax.config.sections import StudentConfig
 from pd_jax.deploy import runtime
 from pd_jax.deploy.decisions import watched_file, watched_policy
 from pd_jax.deploy.export import FORMATS, _check_precision
@@ -18,7 +20,8 @@ from pd_jax.deploy.onnx_file import onnx_bytes
 from pd_jax.deploy.runtime import FramesError, Policy, PolicyError
 from pd_jax.deploy.runtime_file import runtime_source
 from pd_jax.errors import UserError
-from support.commands import QUICK_EVALUATION, options, refusal, succeed
+from support.commands import options, refusal, succeed
+from support.made_runs import write_student_run
 from support.policies import metadata_of, random_observations, random_student
 
 STEPS, LANES = 30, 3
@@ -109,8 +112,6 @@ def test_what_takes_no_memory_says_so(tmp_path: Path) -> None:
     for name in ("c", "stablehlo"):
         with pytest.raises(UserError, match=f"format: {name}: the student of runs/random has memory"):
             FORMATS[name].check(policy)
-    from pd_jax.config.export import ExportConfig
-
     with pytest.raises(UserError, match="precision: int8: the student of runs/random has memory"):
         _check_precision(policy, ExportConfig(run="x", out="y", precision=("int8",)))
     with pytest.raises(UserError, match="policy: the student of runs/random has memory"):
@@ -130,13 +131,8 @@ def test_a_memory_of_no_size_is_no_policy(memory: Any, tmp_path: Path) -> None:
 
 def test_an_export_is_proved_and_plays_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run, out = tmp_path / "run", tmp_path / "export"
-    settings = {
-        "teacher": "cartpole", "student.network": "mlp", "student.mlp-hidden": 8, "student.memory": "gru",
-        "student.memory-size": 6, "learner.batch-size": 16, "learner.sequence-length": 8, "env.num-lanes": 4,
-        "replay.capacity": 512, "schedule.rounds": 1, "schedule.steps-per-round": 128,
-        "schedule.updates-per-round": 20,
-    }  # fmt: skip
-    succeed("distill", settings | QUICK_EVALUATION | {"out": run})
+    student = StudentConfig(network="mlp", mlp_hidden=(8,), memory="gru", memory_size=6)
+    write_student_run(run, ("cartpole",), student)
     proof = {"run": run, "proof.frames": 200, "evaluation.episodes": 2, "evaluation.num-lanes": 2}
     succeed("export", proof | {"out": out})
     report = json.loads((out / "export.json").read_text())

@@ -89,6 +89,7 @@ def test_a_run_from_a_recording_goes_on_to_the_same_bits(tmp_path: Path, recorde
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_shuffled_run_goes_on_to_the_same_bits(tmp_path: Path, recorded: dict[str, Any]) -> None:
     """The replay holds two of the four stretches, so those of before have been written over."""
     runs = [tmp_path / "whole", tmp_path / "resumed"]
@@ -281,3 +282,26 @@ def test_dataclasses_of_settings_are_as_they_were_without_memory() -> None:
         values = dataclasses.asdict(config)  # type: ignore[call-overload]
         for name in names:
             assert _ADDED[f"{section}.{name}"] == values[name]
+
+
+@pytest.mark.slow
+def test_cells_of_a_sweep_that_train_together_are_students_with_memory(tmp_path: Path) -> None:
+    settings = LIVE | MEMORY | QUICK_EVALUATION | {"record": 256, "grid.seeds": [0, 1], "schedule.rounds": 1}
+    del settings["schedule.steps-per-round"], settings["checkpoint.every-updates"]
+    succeed("sweep", settings | {"out": tmp_path / "sweep"})
+    cells = json.loads((tmp_path / "sweep" / "table.json").read_text())["cells"]
+    assert len(cells) == 2 and all(cell["updates"] == 60 for cell in cells)
+
+
+@pytest.mark.slow
+def test_a_student_with_memory_learns_from_a_teacher_that_learns(tmp_path: Path) -> None:
+    out = tmp_path / "online"
+    settings = {key: value for key, value in (LIVE | MEMORY | QUICK_EVALUATION).items() if key != "teacher"}
+    teacher = {
+        "game": "cartpole", "teacher-network": "mlp", "pqn.total-steps": 2048, "pqn.num-lanes": 8,
+        "pqn.rollout-length": 32, "pqn.minibatches": 4, "evaluation.progress-episodes": 2,
+    }  # fmt: skip
+    succeed("online", settings | teacher | {"out": out})
+    student = load_student(out)
+    assert student.initial_state(1) is not None
+    assert json.loads((out / "details.json").read_text())

@@ -26,6 +26,7 @@ from pd_jax.evaluation.evaluator import settle_and_act, without_observations
 from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.learner import Learner, learner_template
 from pd_jax.learner.objective import make_auto, make_objective
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student, make_student
@@ -258,6 +259,9 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
         shown = dataclasses.replace(state.timestep, observations=seen)
         arguments = (run.learner_state.variables, without_observations(state), shown)
         policy, epsilon = run.student.policy(game), config.evaluation.epsilon
+        if isinstance(policy, LanePolicy):
+            remembered = jax.eval_shape(functools.partial(policy.start, lanes))
+            arguments = (arguments[0], dataclasses.replace(arguments[1], policy_state=remembered), shown)
         with tracing_for(platform):
             lowered: jax.stages.Lowered = settle_and_act.lower(policy, *map(run.on_first, arguments), epsilon, task)
         return lowered
