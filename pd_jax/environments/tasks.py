@@ -141,6 +141,27 @@ def _vector(name: str, env_id: str, actions: str, *, size: int, random_score: fl
     )
 
 
+def _continuous(
+    name: str, env_id: str, *, size: int, num_actions: int, random_score: float, components: tuple[tuple[str, int], ...]
+) -> Task:
+    """A task whose actions are between -1 and 1, and whose episodes have 1,000 steps."""
+    return Task(
+        name=name,
+        env_id=env_id,
+        kind="vector",
+        num_actions=num_actions,
+        observation_shape=(size,),
+        observation_dtype="float32",
+        action_names=tuple(f"ACTION{index}" for index in range(num_actions)),
+        random_score=random_score,
+        human_score=None,
+        max_episode_steps=1000,
+        action_low=(-1.0,) * num_actions,
+        action_high=(1.0,) * num_actions,
+        components=components,
+    )
+
+
 # Name, id, random and human score (Mnih et al. 2015, extended data table 2; no-op starts), minimal action set.
 _PAPER_GAMES: tuple[tuple[str, str, float, float, str], ...] = (
     ("beam_rider", "BeamRider-v5", 363.9, 16_926.5, "NOOP FIRE UP RIGHT LEFT UPRIGHT UPLEFT RIGHTFIRE LEFTFIRE"),
@@ -184,13 +205,22 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         "lunarlander": _vector(
             "lunarlander", "LunarLander-v3", "NOOP LEFT MAIN RIGHT", size=8, random_score=-182.4, max_episode_steps=1000
         ),
+        # Those of the bundled teachers; random scores of 256 episodes each, +- 5.0 and +- 1.1.
+        "half_cheetah_v5": _continuous(
+            "half_cheetah_v5", "HalfCheetah-v5", size=17, num_actions=6, random_score=-273.9, components=()
+        ),
+        "cartpole_swingup_v1": _continuous(
+            *("cartpole_swingup_v1", "CartpoleSwingup-v1"),
+            size=5,
+            num_actions=1,
+            random_score=25.2,
+            components=(("position", 3), ("velocity", 2)),
+        ),
     }
 )
 """The tasks known without asking EnvPool, by name."""
 
 
-# Of uniformly random play on EnvPool 1.2.5, 256 episodes each: +- 5.0 and +- 1.1.
-_RANDOM_SCORES: Mapping[str, float] = MappingProxyType({"HalfCheetah-v5": -273.9, "CartpoleSwingup-v1": 25.2})
 _own: dict[str, Task] = {}
 
 
@@ -228,6 +258,8 @@ def get_task(name: str) -> Task:
     from pd_jax.environments import spaces
 
     if (found := spaces.find(shown)) is not None:
+        if (task := _known_task(_spelling(found.env_id))) is not None:
+            return task
         return Task(
             name=spaces.task_name(found.env_id),
             env_id=found.env_id,
@@ -236,7 +268,7 @@ def get_task(name: str) -> Task:
             observation_shape=(sum(size for _, size in found.components),),
             observation_dtype="float32",
             action_names=tuple(f"ACTION{index}" for index in range(found.num_actions)),
-            random_score=_RANDOM_SCORES.get(found.env_id),
+            random_score=None,
             human_score=None,
             max_episode_steps=found.max_episode_steps,
             action_low=found.low,

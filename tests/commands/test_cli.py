@@ -160,7 +160,7 @@ def test_a_signal_that_python_drops_ends_the_run_all_the_same(
 
 GAMES = (
     "(beam_rider, breakout, enduro, freeway, ms_pacman, pong, qbert, riverraid, seaquest, space_invaders, cartpole, "
-    "acrobot, lunarlander, or another Atari game by its EnvPool id)"
+    "acrobot, lunarlander, half_cheetah_v5, cartpole_swingup_v1, or another game or task by its EnvPool id)"
 )
 
 

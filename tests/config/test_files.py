@@ -92,6 +92,13 @@ OWN: dict[str, dict[str, Any]] = {
         "pqn.minibatches": 4,
     }
     | dict.fromkeys(key for key in TINY["train-teacher"] if key.startswith("dqn.")),
+    "quick/ppo_pendulum.yaml": {
+        "ppo.total-steps": 64,
+        "ppo.num-lanes": 4,
+        "ppo.rollout-length": 8,
+        "ppo.minibatches": 2,
+    }
+    | dict.fromkeys(key for key in TINY["train-teacher"] if key.startswith("dqn.")),
     # A teacher of files has nothing to learn; None leaves an option out.
     "quick/online_snapshots.yaml": {"schedule.rounds": 5}
     | dict.fromkeys(("pqn.total-steps", "pqn.num-lanes", "pqn.rollout-length", "pqn.minibatches")),
@@ -196,7 +203,7 @@ SLOW = tuple(
             "multi10",
         ),
         *("multi_dqn", "multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
-        *("same_play_net3", "reinforce_pong"),
+        *("same_play_net3", "reinforce_pong", "ppo_pendulum"),
         *("cartpole_acrobot_lunarlander", "memory_cartpole"),
     )
 )

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pd_jax.environments import families
 from pd_jax.environments.tasks import PAPER_GAMES, TASKS, Task, get_task
 from pd_jax.errors import UserError
 
 KNOWN = (
     "beam_rider, breakout, enduro, freeway, ms_pacman, pong, qbert, riverraid, seaquest, space_invaders, cartpole, "
-    "acrobot, lunarlander, or another game or task by its EnvPool id"
+    "acrobot, lunarlander, half_cheetah_v5, cartpole_swingup_v1, or another game or task by its EnvPool id"
 )
 
 # ale_py 0.11.2's `ALEInterface.getMinimalActionSet()` for the ROMs that EnvPool 1.2.5 ships, as action numbers.
@@ -43,7 +44,18 @@ ALE_ACTION_NAMES = [
 
 
 def assert_agrees_with_envpool(task: Task) -> None:
-    spec: Any = envpool.make_spec(task.env_id)
+    if task.is_continuous:
+        families.import_others()
+        spec: Any = envpool.make_spec(task.env_id)
+        assert spec.action_space.low.tolist() == list(task.action_low)
+        assert spec.action_space.high.tolist() == list(task.action_high)
+        seen = spec.observation_space
+        parts = tuple((name, part.shape[0]) for name, part in seen.items()) if hasattr(seen, "items") else ()
+        assert parts == task.components
+        assert task.observation_shape == ((sum(size for _, size in parts),) if parts else seen.shape)
+        assert spec.config.max_episode_steps == task.max_episode_steps
+        return
+    spec = envpool.make_spec(task.env_id)
     assert spec.action_space.n == task.num_actions == len(task.action_names)
     channels_first = spec.observation_space.shape
     shape = (*channels_first[1:], channels_first[0]) if task.kind == "atari" else channels_first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_a_bundled_teacher_loads_and_its_metadata_are_complete(name: str) -> Non
     metadata, task = teacher.metadata, get_task(name)
     assert (metadata.game, metadata.env_id) == (name, task.env_id)
     outputs = teacher(np.zeros((2, *task.observation_shape), task.observation_dtype))
-    assert outputs.shape == (2, task.num_actions) and bool(np.isfinite(outputs).all())
+    assert outputs.shape == (2, metadata.num_outputs) and bool(np.isfinite(outputs).all())
 
     evaluation = metadata.evaluation
     assert evaluation["episodes"] >= 30
@@ -49,7 +50,16 @@ def test_a_bundled_teacher_loads_and_its_metadata_are_complete(name: str) -> Non
     assert evaluation["seed"] >= metadata.training_config["seed"] + 1_500_000
 
 
-@pytest.mark.parametrize(("name", "solved"), [("cartpole", 475), ("acrobot", -100), ("lunarlander", 200)])
+SOLVED = [
+    ("cartpole", 475),
+    ("acrobot", -100),
+    ("lunarlander", 200),
+    ("half_cheetah_v5", 5000),
+    ("cartpole_swingup_v1", 800),
+]
+
+
+@pytest.mark.parametrize(("name", "solved"), SOLVED)
 def test_vector_teachers_solve_their_games(name: str, solved: float) -> None:
     assert load(name).metadata.evaluation["ci95"][0] >= solved
 
@@ -71,11 +81,12 @@ def test_vector_teachers_score_what_their_files_say(name: str) -> None:
     assert abs(returns.mean() - said["mean"]) <= 4 * error
 
 
-@pytest.mark.parametrize("name", ["acrobot", "lunarlander"])
+@pytest.mark.parametrize("name", ["acrobot", "lunarlander", "half_cheetah_v5", "cartpole_swingup_v1"])
 def test_a_teacher_was_trained_with_the_configuration_of_its_game(name: str) -> None:
-    settings = yaml.safe_load((ROOT / "configs" / "train" / f"{name}.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "configs" / "train" / f"{re.sub('_v[0-9]$', '', name)}.yaml").read_text())
     trained_with = load(name).metadata.training_config
     del settings["out"]
+    settings["game"] = name
 
     def flat(mapping: dict, prefix: str = "") -> dict:
         items: dict = {}
