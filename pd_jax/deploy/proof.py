@@ -163,7 +163,7 @@ def recorded_play(path: str, task: Task, senses: Senses | None = None) -> Iterat
     dataset.check_matches(task.name, task.num_actions)
     if senses is not None:
         dataset = dataset.sensed_by(senses)
-    stack = dataset.stack
+    stack = task.stack if senses is None else senses.stack
     stacks: np.ndarray | None = None
     for trajectory in dataset.trajectories(_RECORDED_STEPS):
         for observations, is_first, is_decision in zip(
