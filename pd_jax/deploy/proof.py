@@ -175,7 +175,7 @@ def recorded_play(path: str, task: Task, senses: Senses | None = None) -> Iterat
     dataset.check_matches(task.name, outputs, task.action_low, task.action_high)
     if senses is not None:
         dataset = dataset.sensed_by(senses)
-    stack = dataset.stack
+    stack = task.stack if senses is None else senses.stack
     stacks: np.ndarray | None = None
     for trajectory in dataset.trajectories(_RECORDED_STEPS):
         for observations, is_first, is_decision in zip(

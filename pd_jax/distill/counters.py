@@ -31,6 +31,8 @@ class GameCounters:
       temperature: that was found from the play; None if none is to be, or none has been yet.
       temperature_of: the teacher whose outputs it was found from, by its fingerprint; of one that learns, by its steps.
       before: of an old game that others are added to, the student's score before, as `Score.to_json` has it.
+      unseen: of a student with senses of its own, what is left of the loss because it does not see what the teacher
+        goes by, as `pd_jax.evaluation.irreducible.Unseen.to_json` has it.
     """
 
     name: str = ""
@@ -43,13 +45,15 @@ class GameCounters:
     temperature: float | None = None
     temperature_of: str = ""
     before: dict[str, Any] | None = None
+    unseen: dict[str, Any] | None = None
 
     def summarise(self, *, is_one_of_several: bool) -> dict[str, Any]:
         """What the summary says of the game beside its scores."""
         steps = {"env_steps": self.env_steps} if is_one_of_several else {}
         left_out = {entry["teacher"]: entry["step"] for entry in self.left_out}
         stopped = {} if self.stopped_at is None else {"play_stopped_at": self.stopped_at}
-        return steps | stopped | ({"teachers_left_out": left_out} if left_out else {})
+        unseen = {} if self.unseen is None else {"unseen": self.unseen}
+        return steps | stopped | unseen | ({"teachers_left_out": left_out} if left_out else {})
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -35,6 +35,7 @@ from pd_jax.distill.scorer import Scorer
 from pd_jax.distill.setup import DistillSetup, make_setup, open_distill_run
 from pd_jax.distill.summary import draw_distillation, game_values, summarise_distillation, write_details
 from pd_jax.distill.temperatures import due_temperatures, note_temperatures, temperature_values
+from pd_jax.distill.unseen import unseen_in
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.divergence import DivergenceError, check_weights
 from pd_jax.learner.learner import LearnerState
@@ -286,6 +287,12 @@ class DistillSession(StudentSession[DistillCounters]):
         """Starts the play, and brings the replay back."""
         for line in self.playing.notes_on_recordings(self.total_env_steps):
             self.progress.print(line)
+        if self.counters.updates == 0 and self.setup.student.senses and hosts.is_primary():
+            for place in self.setup.played:
+                self.progress.status("looking at what the student does not see")
+                unseen, unit = unseen_in(self.setup, place, self.interrupts.check_alone)
+                self.counters.games[place].unseen = unseen.to_json(unit)
+                self.progress.print(f"{self.setup.names[place]}: {unseen.describe(unit)}")
         if self.setup.old:
             self._look_at_old_games()
         yield OpenPlay()

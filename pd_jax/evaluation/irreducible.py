@@ -14,6 +14,7 @@ observations: there nothing is left.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,10 @@ class Unseen:
         """What no student with these senses can learn."""
         return max(0.0, self.student - self.teacher)
 
+    def to_json(self, unit: str) -> dict[str, Any]:
+        """In plain values, for summaries."""
+        return {"estimate": self.estimate, "unit": unit, **dataclasses.asdict(self)}
+
     def describe(self, unit: str) -> str:
         """In a line, such as ``about 0.21 ± 0.02 nats of the loss ...``."""
         share = 100 * self.estimate / self.total if self.total > 0 else 0.0
@@ -63,8 +68,8 @@ def estimate_unseen(
     Args:
       sensed: ``[N, ...]``, what the student sees of states.
       shown: ``[N, ...]``, what the teacher sees of them.
-      targets: ``[N, A]``: the teacher's policies, for the divergence; or what is matched by squares, for half of the
-        mean square over ``A``.
+      targets: ``[N, A]``: the teacher's policies, for the divergence; or what is matched by squares, for their sum over
+        ``A``.
       lanes: int ``[N]``, of each state the game or the lane that it is from: neighbours are from others, for the next
         step of the same game looks alike and hides as little. At least 4 of them.
       is_policy: whether the targets are policies.
@@ -125,7 +130,7 @@ def _errors(features: np.ndarray, targets: np.ndarray, lanes: np.ndarray, is_pol
 
 def _error(targets: np.ndarray, answers: np.ndarray, is_policy: bool) -> np.ndarray:
     if not is_policy:
-        squares: np.ndarray = 0.5 * ((targets - answers) ** 2).mean(axis=-1)
+        squares: np.ndarray = ((targets - answers) ** 2).sum(axis=-1)
         return squares
     tiny = np.finfo(np.float64).tiny
     logs = np.log(np.maximum(targets, tiny)) - np.log(np.maximum(answers, tiny))

@@ -50,7 +50,8 @@ class SampledStates:
         self._seen = None if seen == task else seen
         self._sensed: np.ndarray | None = None
         self._every, self._step = 1, 0
-        self._kept: list[tuple[int, Place, bytes, bytes]] = []
+        self._kept: list[tuple[int, Place, bytes]] = []
+        self._kept_sensed: list[bytes] = []
         self._games: np.ndarray | None = None
         self._ages: np.ndarray | None = None
 
@@ -89,13 +90,12 @@ class SampledStates:
                 (
                     int(turns[lane]),
                     Place(int(lane), int(self._games[lane]), int(self._ages[lane])),
-                    zlib.compress(np.ascontiguousarray(seen[lane]).tobytes(), 1),
-                    b""
-                    if self._sensed is None
-                    else zlib.compress(np.ascontiguousarray(self._sensed[lane]).tobytes(), 1),
+                    _packed(seen[lane]),
                 )
                 for lane in chosen.tolist()
             ]
+            if self._sensed is not None:
+                self._kept_sensed += [_packed(self._sensed[lane]) for lane in chosen.tolist()]
             if own is not None:
                 self._given += [own[lane] for lane in chosen.tolist()]
         while len(self._kept) > self._most:
@@ -103,6 +103,7 @@ class SampledStates:
             stay = [index for index, kept in enumerate(self._kept) if kept[0] % self._every == 0]
             self._kept = [self._kept[index] for index in stay]
             self._given = [self._given[index] for index in stay] if self._given else []
+            self._kept_sensed = [self._kept_sensed[index] for index in stay] if self._kept_sensed else []
         self._games += playing & is_last
         self._ages = np.where(playing & is_last, 0, self._ages + decides)
         self._step += 1
@@ -117,14 +118,14 @@ class SampledStates:
         """What the student sensed of one of the states."""
         if self._seen is None:
             return self[index]
-        flat = np.frombuffer(zlib.decompress(self._kept[index][3]), self._seen.observation_dtype)
+        flat = np.frombuffer(zlib.decompress(self._kept_sensed[index]), self._seen.observation_dtype)
         found: np.ndarray = flat.reshape(self._seen.observation_shape)
         return found
 
     @property
     def places(self) -> list[Place]:
         """Where the states are in the play."""
-        return [place for _, place, *_ in self._kept]
+        return [place for _, place, _ in self._kept]
 
     def compare(
         self,
@@ -170,6 +171,10 @@ class SampledStates:
             student_temperature=student_temperature,
             gives_logits=gives_logits,
         )
+
+
+def _packed(observation: np.ndarray) -> bytes:
+    return zlib.compress(np.ascontiguousarray(observation).tobytes(), 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -52,8 +52,8 @@ def test_the_variance_that_is_not_seen_is_found() -> None:
     values = np.random.default_rng(0).normal(size=(PLACES, 2, ACTIONS))
     targets = values[place, side]
     difference = values[:, 1] - values[:, 0]
-    # Half of a two-point variance, s (1 - s) d^2, the mean over actions and places.
-    known = 0.5 * 0.3 * 0.7 * (difference**2).mean()
+    # A two-point variance is s (1 - s) d^2; the sum over actions, the mean over places.
+    known = 0.3 * 0.7 * (difference**2).sum(axis=-1).mean()
     seen = np.eye(PLACES, dtype=np.float32)[place]
     shown = np.concatenate([seen, 3 * side[:, None]], axis=1)
     found = estimate_unseen(seen, shown, targets, lanes, is_policy=False)

@@ -1,0 +1,96 @@
+"""What a student with senses of its own cannot learn, estimated before it learns from play that nobody learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from pd_jax.distill.setup import DistillSetup
+from pd_jax.evaluation.evaluator import Evaluator
+from pd_jax.evaluation.irreducible import Unseen, estimate_unseen, policies
+from pd_jax.evaluation.protocol import Protocol
+from pd_jax.networks.sensing import LaneSensors
+from pd_jax.system.devices import platform_of, tracing_for
+
+_LANES = 16
+_STEPS = 512
+_EVERY = {"atari": 4, "vector": 2}
+"""Steps from one state that is looked at to the next: 2,048 states of games of frames, 4,096 of others."""
+# Away from the seeds of the play that is learnt from, of the games that are scored and of calibration.
+_SEED_OFFSET = 4_000_000
+
+
+def unseen_in(setup: DistillSetup, game: int, on_step: Callable[[], object] = lambda: None) -> tuple[Unseen, str]:
+    """Has a game's teacher play, and finds what is left of the loss with what the student senses of that.
+
+    Args:
+      setup: of the run, whose student has senses of its own.
+      game: its place.
+      on_step: called after every step; what it raises ends the play.
+
+    Returns:
+      what is left, and its unit. Losses of policies are told by the divergence KL(teacher ‖ student), whichever of them
+      is learnt.
+    """
+    config, task, teacher, senses = setup.config, setup.tasks[game], setup.teachers[game], setup.student.senses[game]
+    seed = config.seed + _SEED_OFFSET + game * _LANES
+    evaluator = Evaluator(
+        task,
+        teacher.network.apply,
+        # Without end.
+        episodes=_STEPS * _LANES,
+        num_lanes=_LANES,
+        epsilon=config.epsilon,
+        seed=seed,
+        environment_options=Protocol.of(config, task).environment_options | {"beside": senses.beside},
+    )
+    sensors = LaneSensors(senses, _LANES, seed)
+    games: list[list[tuple[float, int]]] = [[] for _ in range(_LANES)]
+    shown, sensed, lanes = [], [], []
+    play = evaluator.play(teacher.variables, games)
+    every = _EVERY[senses.perceived.kind]
+    try:
+        for step, decision in enumerate(play):
+            seen = sensors.see(decision.timestep)
+            if step % every == every - 1:
+                decides = np.flatnonzero(~np.asarray(decision.timestep.is_last))
+                shown.append(np.asarray(decision.timestep.observations)[decides])
+                sensed.append(seen[decides])
+                lanes.append(decides)
+            on_step()
+            if step + 1 >= _STEPS:
+                break
+    finally:
+        play.close()
+    states = np.concatenate(shown)
+    targets, unit = _targets(setup, game, _outputs(teacher.network.apply, teacher.variables, states))
+    return (
+        estimate_unseen(np.concatenate(sensed), states, targets, np.concatenate(lanes), is_policy=unit == "nats"),
+        unit,
+    )
+
+
+def _targets(setup: DistillSetup, game: int, outputs: np.ndarray) -> tuple[np.ndarray, str]:
+    """What is matched, and the unit of the loss."""
+    loss, gives_logits = setup.config.loss, setup.gives_logits[game]
+    if setup.tasks[game].is_continuous:
+        return outputs[:, : setup.tasks[game].num_actions].astype(np.float64), "squared units of actions"
+    if loss.gives_q:
+        return outputs.astype(np.float64), "squared units of Q"
+    if loss.kind == "nll":
+        return np.eye(outputs.shape[1])[outputs.argmax(axis=1)], "nats"
+    return policies(outputs, loss.temperature_for(game, teacher_gives_logits=gives_logits)), "nats"
+
+
+def _outputs(apply: Any, variables: Any, observations: np.ndarray) -> np.ndarray:
+    """A teacher's outputs, batch by batch of one size."""
+    asked, found = jax.jit(apply), []
+    with tracing_for(platform_of(variables)):
+        for start in range(0, len(observations), 256):
+            batch = observations[start : start + 256]
+            padded = np.concatenate([batch, np.repeat(batch[:1], 256 - len(batch), axis=0)])
+            found.append(np.asarray(asked(variables, padded))[: len(batch)])
+    return np.concatenate(found)
