@@ -95,17 +95,15 @@ def _stored_play() -> Replay:
     size = RingSize(_LANES, _STEPS, task.frame_shape, task.observation_dtype, task.num_actions)
     replay = Replay([size], DeviceGroup.local(1))
     times = np.broadcast_to(np.arange(_STEPS)[:, None], shape)
-    replay.insert(
-        0,
-        Trajectory(
-            observations=generator.integers(0, 256, (*shape, *task.frame_shape), dtype=np.uint8),
-            is_first=times % _EPISODE == 0,
-            is_decision=times % _EPISODE != _EPISODE - 1,
-            actions=np.zeros(shape, np.int32),
-            rewards=np.zeros(shape, np.float32),
-            teacher_q=generator.normal(size=(*shape, task.num_actions)).astype(np.float32),
-        ),
-    )
+    played: dict[str, Any] = {
+        "observations": generator.integers(0, 256, (*shape, *task.frame_shape), dtype=np.uint8),
+        "is_first": times % _EPISODE == 0,
+        "is_decision": times % _EPISODE != _EPISODE - 1,
+        "actions": np.zeros(shape, np.int32),
+        "rewards": np.zeros(shape, np.float32),
+        "teacher_q": generator.normal(size=(*shape, task.num_actions)).astype(np.float32),
+    }
+    replay.insert(0, Trajectory(**played))
     return replay
 
 
