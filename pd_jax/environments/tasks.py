@@ -85,6 +85,11 @@ class Task:
         return "float32" if self.is_continuous else "int32"
 
     @property
+    def most_outputs(self) -> int:
+        """O at most: of a continuous task, a Gaussian policy gives means and deviations."""
+        return (2 if self.is_continuous else 1) * self.num_actions
+
+    @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of what is stored per step: the newest frame ``(84, 84)``, or the vector ``(D,)`` of one step."""
         if self.kind == "atari":

@@ -77,7 +77,7 @@ def replay_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
             config.capacity_per_lane(game),
             task.frame_shape,
             task.observation_dtype,
-            task.num_actions,
+            task.most_outputs,
             task.stack,
         )
         total += tree_bytes(jax.eval_shape(init))
@@ -204,7 +204,7 @@ def trajectory_of(task: Task, lanes: int, length: int) -> Trajectory:
         observations=of(task.observation_dtype, *task.frame_shape),
         is_first=of(bool),
         is_decision=of(bool),
-        actions=of("int32"),
+        actions=of(task.action_dtype, *task.action_shape),
         rewards=of("float32"),
-        teacher_q=of("float32", task.num_actions),
+        teacher_q=of("float32", task.most_outputs),
     )

@@ -102,7 +102,7 @@ class Run:
             config.capacity_per_lane(game),
             task.frame_shape,
             task.observation_dtype,
-            task.num_actions,
+            task.most_outputs,
             task.stack,
         )
         with tracing_for(self.devices.platform):
@@ -112,7 +112,7 @@ class Run:
     def teacher(self, game: int) -> tuple[Any, Any]:
         """``(apply, shapes of the variables)`` of the teacher of a game."""
         task = self.tasks[game]
-        network = make_network(self.teacher_network if task.kind == "atari" else "mlp", task.num_actions)
+        network = make_network(self.teacher_network if task.kind == "atari" else "mlp", task.most_outputs)
         example = jax.ShapeDtypeStruct((1, *task.observation_shape), jnp.dtype(task.observation_dtype))
         return network.apply, jax.eval_shape(network.init, jax.random.key(0), example)
 
@@ -212,7 +212,7 @@ def programs_of(run: Run) -> Iterator[Program]:
     yield Program(f"update {config.student.network}", updates, columns, size, names, num_updates, parts)
     alike: dict[Any, list[int]] = {}
     for game, task in enumerate(run.tasks):
-        key = (task.observation_shape, task.num_actions, config.lanes[game], config.capacity_per_lane(game))
+        key = (task.observation_shape, task.most_outputs, config.lanes[game], config.capacity_per_lane(game))
         alike.setdefault(key, []).append(game)
     for games in alike.values():
         yield from _programs_of_game(run, games[0], tuple(names[game] for game in games))
