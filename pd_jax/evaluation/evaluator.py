@@ -282,9 +282,9 @@ def settle_and_act(
     state: rollout.LaneState,
     timestep: TimeStep,
     epsilon: float,
-    task: Task,
+    task: Task | None = None,
 ) -> tuple[rollout.LaneState, Array, rollout.FinishedEpisodes]:
-    """Takes in what the lanes show, and decides what they do next.
+    """Takes in what the lanes show, and decides what they do next; without a ``task`` these are actions of a discrete one.
 
     ``state`` has no observations, and those of ``timestep`` have their frames in front.
     """
