@@ -46,6 +46,9 @@ def run_show(config: ShowTeacherConfig) -> None:
       UserError: there is no such teacher, or its file is damaged or foreign.
     """
     entry = find(config.name_or_file, config.game)
+    is_continuous = entry.metadata.is_continuous
+    if config.states and is_continuous:
+        raise UserError(f"--states: measures values of single actions; those of {entry.metadata.game} are continuous")
     statistics = _measure(entry, config) if config.states else None
     if config.plot is not None:
         _plot(entry, config.plot)
@@ -54,9 +57,9 @@ def run_show(config: ShowTeacherConfig) -> None:
         print(json.dumps(entry.as_json() | {"metadata": metadata, "statistics": statistics}, indent=2))
         return
     lines = describe_entry(entry)
-    if statistics is None:
+    if statistics is None and not is_continuous:
         lines += ["", "--states 2000 measures its Q-values and action gaps in 2,000 states of its own play"]
-    else:
+    if statistics is not None:
         lines += ["", *describe_statistics(statistics, entry.metadata.output, config.epsilon)]
     print("\n".join(lines))
 

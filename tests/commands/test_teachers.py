@@ -82,6 +82,13 @@ def test_one_teacher_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["parameters"] == load("acrobot").num_params
 
 
+def test_values_of_continuous_actions_are_not_measured(capfd: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capfd, "teachers", "show", "cartpole_swingup_v1", "--states", "20")
+    assert message == (
+        "pd-jax teachers: --states: measures values of single actions; those of cartpole_swingup_v1 are continuous"
+    )
+
+
 def test_states_of_its_own_play_are_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = str(write_teacher(tmp_path / "mine.safetensors", "acrobot"))
     argv = ["show", file, "--states", "300", "--epsilon", "0.5", "--seed", "4"]

@@ -204,8 +204,8 @@ SLOW = tuple(
             "multi10",
         ),
         *("multi_dqn", "multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
-        *("same_play_net3", "reinforce_pong", "ppo_pendulum"),
-        *("cartpole_acrobot_lunarlander", "memory_cartpole", "half_cheetah"),
+        *("same_play_net3", "reinforce_pong", "ppo_pendulum", "half_cheetah", "cartpole_swingup"),
+        *("cartpole_acrobot_lunarlander", "memory_cartpole"),
     )
 )
 
