@@ -179,6 +179,7 @@ def test_what_cannot_be_learnt_is_told_and_stays_in_the_summary(
     assert (found["less"]["unit"], found["less"]["states"] > 3000) == ("nats", True)
 
 
+@pytest.mark.slow
 def test_a_student_of_the_memory_is_a_teacher_of_the_game_of_memory(tmp_path: Path) -> None:
     network = {"student.network": "mlp", "student.mlp-hidden": 8}
     small = RUN | {"env.num-lanes": 2, "schedule.rounds": 1, "schedule.steps-per-round": 40}
