@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from pd_jax.config.monitor import DisturbanceConfig
-from pd_jax.deploy.policy import StudentPolicy, refuse_continuous, refuse_memory
+from pd_jax.deploy.policy import StudentPolicy, refuse_continuous, refuse_memory, refuse_senses
 from pd_jax.deploy.runtime import Policy as FilePolicy
 from pd_jax.deploy.runtime import PolicyError
 from pd_jax.deploy.signals import Decisions, sight_of
@@ -54,10 +54,11 @@ def watched_policy(policy: GreedyPolicy) -> Watched:
     """A student or a teacher.
 
     Raises:
-      UserError: it has memory.
+      UserError: it has memory, or senses of its own.
     """
     refuse_continuous(policy, "policy")
     refuse_memory(policy, "policy")
+    refuse_senses(policy, "policy")
     return Watched(
         policy.name,
         policy.task.name,
@@ -82,6 +83,8 @@ def watched_file(path: str) -> Watched:
         raise UserError(f"{path}: needs ONNX Runtime, which is not installed: pip install 'pd-jax[export]'") from None
     if policy.state_size:
         raise UserError(f"{path}: has memory, and this is for policies without")
+    if "senses" in policy.metadata.get("observation", {}):
+        raise UserError(f"{path}: has senses of its own, and this is for policies that see what their game shows")
     parameters = str(policy.metadata.get("hashes", {}).get("parameters", ""))
     temperature = _temperature(str(policy.metadata.get("output", "logits")))
     return Watched(

@@ -30,6 +30,32 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
       score: that was taken for the export; None if none was.
       protocol: of this score.
     """
+    task, observation = policy.task, describe_observation(policy)
+    memory = policy.trained.student.memory if isinstance(policy, StudentPolicy) else None
+    measured = None
+    if score is not None:
+        measured = {
+            "policy": score.to_json(),
+            "protocol": named_rules(task, protocol),
+            "by": "JAX, when it was exported",
+        }
+    return {
+        "format_version": 3 if task.is_continuous else 1 if memory is None else 2,
+        "game": task.name,
+        "env_id": task.env_id,
+        "action_names": list(task.action_names),
+        "observation": observation,
+        **_of_outputs(policy),
+        "parameters": policy.num_params,
+        **(_of_student(policy) if isinstance(policy, StudentPolicy) else _of_teacher(policy)),
+        **({} if memory is None else {"memory": {"kind": memory.kind, "state_size": memory.state_size}}),
+        "measured": measured,
+        "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
+    }
+
+
+def describe_observation(policy: GreedyPolicy) -> dict[str, Any]:
+    """What a file says of what its policy sees, and how that is made."""
     task = policy.task
     observation: dict[str, Any] = {
         "kind": task.kind,
@@ -53,27 +79,7 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
         observation["rule"] = {"bytes": RAM_SIZE, "scaling": "1/255 in float32, before the file"}
     if policy.senses is not None:
         observation["senses"] = policy.senses.told
-    memory = policy.trained.student.memory if isinstance(policy, StudentPolicy) else None
-    measured = None
-    if score is not None:
-        measured = {
-            "policy": score.to_json(),
-            "protocol": named_rules(task, protocol),
-            "by": "JAX, when it was exported",
-        }
-    return {
-        "format_version": 3 if task.is_continuous else 1 if memory is None else 2,
-        "game": task.name,
-        "env_id": task.env_id,
-        "action_names": list(task.action_names),
-        "observation": observation,
-        **_of_outputs(policy),
-        "parameters": policy.num_params,
-        **(_of_student(policy) if isinstance(policy, StudentPolicy) else _of_teacher(policy)),
-        **({} if memory is None else {"memory": {"kind": memory.kind, "state_size": memory.state_size}}),
-        "measured": measured,
-        "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
-    }
+    return observation
 
 
 def _of_outputs(policy: GreedyPolicy) -> dict[str, Any]:

@@ -279,3 +279,17 @@ def refuse_memory(policy: GreedyPolicy, where: str) -> None:
     """
     if policy.initial_state(1) is not None:
         raise UserError(f"{where}: {policy.name} has memory, and this is for policies without")
+
+
+def refuse_senses(policy: GreedyPolicy, where: str) -> None:
+    """Raises a UserError if a policy senses its game in a way of its own, which something is not made for.
+
+    Args:
+      policy: a teacher or a student.
+      where: the setting or the command, as it begins the message.
+    """
+    if policy.senses is not None:
+        raise UserError(
+            f"{where}: {policy.name} senses {policy.senses.describe()}, and this is for policies that see what their "
+            "game shows"
+        )

@@ -16,8 +16,8 @@ from pd_jax.networks.sensing import LaneSensors
 from pd_jax.system.devices import platform_of, tracing_for
 
 _LANES = 16
-_STEPS = 512
-_EVERY = {"atari": 4, "vector": 2}
+_STEPS = 256
+_EVERY = {"atari": 2, "vector": 1}
 """Steps from one state that is looked at to the next: 2,048 states of games of frames, 4,096 of others."""
 # Away from the seeds of the play that is learnt from, of the games that are scored and of calibration.
 _SEED_OFFSET = 4_000_000

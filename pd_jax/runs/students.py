@@ -12,8 +12,9 @@ from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.loading import read_config, to_mapping
 from pd_jax.config.sections import StudentConfig
+from pd_jax.environments.senses import Senses, make_senses
 from pd_jax.environments.spaces import simulator_of
-from pd_jax.environments.tasks import Task, get_task
+from pd_jax.environments.tasks import RAM_SUFFIX, Task, get_task, ram_task
 from pd_jax.errors import UserError
 from pd_jax.learner.learner import learner_template
 from pd_jax.networks.partition import part_sizes
@@ -84,7 +85,7 @@ def load_teacher(
     if run.command != "distill":
         raise UserError(f"{text}: is a run of pd-jax {run.command} that has not left a teacher.safetensors")
     distilled = read_distilled(run)
-    names = [task.name for task in distilled.student.tasks]
+    names = [task.name for task in taught_tasks(text, distilled.student)]
     if game is None and len(names) > 1:
         raise UserError(f"{text}: its student plays {', '.join(names)}; say with --game which one is meant")
     wanted = names[0] if game is None else get_task(game).name
@@ -178,7 +179,7 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
       the logits of a policy.
 
     Raises:
-      UserError: the student has quantisation, or memory.
+      UserError: the student has quantisation, or memory, or senses that no game shows.
     """
     if student.memory is not None:
         raise UserError(f"{path}: its student has memory ({config.student.memory}), and teacher files have none")
@@ -189,7 +190,35 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
         widths["head_hidden"] = config.student.head_hidden
     if len(student.tasks) > 1:
         widths["games"] = tuple(task.name for task in student.tasks)
-    return [_describe(task, path, config, updates, widths) for task in student.tasks]
+    return [_describe(task, path, config, updates, widths) for task in taught_tasks(path, student)]
+
+
+def taught_tasks(path: str, student: Student) -> tuple[Task, ...]:
+    """The games that a student teaches: a teacher sees what its game shows. A student that senses a console's whole
+    memory is a teacher of the game that shows it, such as ``pong_ram``.
+
+    Args:
+      path: the run's directory.
+      student: its student.
+
+    Raises:
+      UserError: there is no game that shows what the student senses.
+    """
+    return tuple(_taught(path, senses) for senses in student.senses) or student.tasks
+
+
+def _taught(path: str, senses: Senses) -> Task:
+    if senses.is_plain:
+        return senses.task
+    if senses.task.is_console:
+        game = get_task(senses.task.name.removesuffix(RAM_SUFFIX))
+        for task in (game, ram_task(game)):
+            if make_senses(senses.task, source="ram" if task.ram else "frames") == senses:
+                return task
+    raise UserError(
+        f"{path}: its student senses {senses.describe()}, and a teacher sees what its game shows; distil it from the "
+        "same teacher as that was"
+    )
 
 
 def _outputs_of(task: Task, config: DistillConfig) -> dict[str, Any]:

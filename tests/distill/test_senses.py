@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.replay.header import parse_header
 from pd_jax.replay.recordings import Dataset
+from pd_jax.runs.students import load_teacher
 from support.commands import QUICK_EVALUATION, contents, options, refusal, state_digests, succeed
 
 CARTPOLE = get_task("cartpole")
@@ -157,3 +159,36 @@ def test_online_asks_no_target_about_what_a_student_senses(tmp_path: Path, capfd
         {"game": "cartpole", "out": tmp_path / "run", "student.network": "mlp", "student.observation.window": 2}
     )
     assert "stale: 'relabel' asks the target about what is stored" in refusal(capfd, "online", *argv)
+
+
+def test_what_cannot_be_learnt_is_told_and_stays_in_the_summary(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = RUN | {"env.num-lanes": 4, "schedule.rounds": 1}
+    found = {}
+    for name, components in (("less", [0, 1]), ("all", [3, 1, 2, 0])):
+        out = tmp_path / name
+        succeed("distill", settings | {"out": out, "student.observation.components": components})
+        summary = json.loads((out / "summary.json").read_text())
+        found[name] = summary["games"]["cartpole"]["unseen"] if "games" in summary else summary["unseen"]
+    told = capfd.readouterr()
+    assert "of the loss cannot be learnt" in told.out + told.err
+    # Without the angle it is left to chance; the same numbers in another order show the same.
+    assert found["less"]["estimate"] > 0.2
+    assert found["all"]["estimate"] < 0.02
+    assert (found["less"]["unit"], found["less"]["states"] > 3000) == ("nats", True)
+
+
+@pytest.mark.slow
+def test_a_student_of_the_memory_is_a_teacher_of_the_game_of_memory(tmp_path: Path) -> None:
+    network = {"student.network": "mlp", "student.mlp-hidden": 8}
+    small = RUN | {"env.num-lanes": 2, "schedule.rounds": 1, "schedule.steps-per-round": 40}
+    small |= {"schedule.updates-per-round": 2, "evaluation.max-episode-steps": 8, "teacher": "pong"} | network
+    succeed("distill", small | {"out": tmp_path / "memory", "student.observation.source": "ram"})
+    teacher = load_teacher(tmp_path / "memory")
+    assert (teacher.task.name, teacher.task.observation_shape) == ("pong_ram", (128,))
+    pixels = {"teacher": tmp_path / "memory", "student.observation.source": "frames", "student.network": "net3"}
+    small.pop("student.mlp-hidden")
+    succeed("distill", small | pixels | {"out": tmp_path / "pixels", "student.observation.size": 42})
+    with pytest.raises(UserError, match="its student senses 4 frames of 42x42, and a teacher sees what its game shows"):
+        load_teacher(tmp_path / "pixels")

@@ -26,7 +26,7 @@ from pd_jax.deploy.audit.players import Players, describe_player, learning_of, l
 from pd_jax.deploy.audit.scores import more_lost, returns_summary, share_lacking, share_lost, tail_lacking
 from pd_jax.deploy.audit.states import NEVER, later_returns, losses, steps_to_loss
 from pd_jax.deploy.audit.worst import describe_states, worst_states
-from pd_jax.deploy.policy import refuse_continuous, refuse_memory
+from pd_jax.deploy.policy import refuse_continuous, refuse_memory, refuse_senses
 from pd_jax.deploy.products import check_place, settings_of
 from pd_jax.environments.ale import check_backend
 from pd_jax.errors import UserError
@@ -80,6 +80,7 @@ def run_audit(
     for policy in policies.values():
         refuse_continuous(policy, "audit")
         refuse_memory(policy, "audit")
+        refuse_senses(policy, "audit")
     memory = evaluation_memory(
         dataclasses.replace(config.evaluation, episodes=config.evaluation.num_lanes),
         [(policy.apply, policy.variables) for policy in policies.values()],
