@@ -284,7 +284,7 @@ def settle_and_act(
     epsilon: float,
     task: Task | None = None,
 ) -> tuple[rollout.LaneState, Array, rollout.FinishedEpisodes]:
-    """Takes in what the lanes show, and decides what they do next; without a ``task`` these are actions of a discrete one.
+    """Takes in what the lanes show, and decides what they do next; without a ``task`` it is a discrete one.
 
     ``state`` has no observations, and those of ``timestep`` have their frames in front.
     """
