@@ -127,7 +127,7 @@ def test_stacks_of_a_recording_are_the_last_four_frames_of_a_game(monkeypatch: p
     recording = types.SimpleNamespace(check_matches=lambda *what: checked.append(what), trajectories=trajectories)
     monkeypatch.setattr(proof.Dataset, "open", lambda path: recording)
     found = list(recorded_play("recording", get_task("pong")))
-    assert checked == [("pong", 6)] and len(found) == 40
+    assert checked == [("pong", 6, (), ())] and len(found) == 40
     for step, (stacks, decided) in enumerate(found):
         np.testing.assert_array_equal(decided, is_decision[step])
         for lane in range(2):

@@ -109,7 +109,7 @@ def test_a_file_of_a_newer_version_says_so(tmp_path: Path) -> None:
     policy = random_teacher("cartpole", network="mlp", hidden_sizes=(4,))
     path = tmp_path / "cartpole.onnx"
     for metadata, why in (
-        ({"format_version": 2}, "is in format 2, newer than the format 1 read here"),
+        ({"format_version": 4}, "is in format 4, newer than the format 3 read here"),
         ({}, "does not say what its policy is"),
         ({"format_version": 1, "game": "pong"}, "does not say what its policy is"),
         (metadata_of(policy.task) | {"observation": {"shape": [4], "dtype": "object"}}, "does not say what its policy"),
