@@ -73,6 +73,22 @@ def test_its_file_is_proved_on_what_it_senses(tmp_path: Path, sensing: Path) -> 
 
 
 @pytest.mark.slow
+def test_a_student_of_continuous_actions_remembers_too(tmp_path: Path) -> None:
+    settings = {key: value for key, value in SETTINGS.items() if "components" not in key}
+    run, out = tmp_path / "run", tmp_path / "export"
+    acts = {"teacher": "cartpole_swingup_v1", "behaviour.policy": "student"}
+    succeed("distill", settings | QUICK_EVALUATION | acts | {"out": run})
+    student = load_student(run)
+    actions, state = student.act(np.zeros((2, *student.task.observation_shape), np.float32), student.initial_state(2))
+    assert actions.dtype == np.float32 and actions.shape == (2, 1)
+    assert state is not None and state.shape == (2, 16)
+    succeed("export", {"run": run, "out": out, "proof.frames": 100, "evaluation.episodes": 0})
+    report = json.loads((out / "export.json").read_text())
+    ((_, game),) = report["games"].items()
+    assert game["files"]["onnx"]["frames"]["largest_relative_difference"] < 1e-4
+
+
+@pytest.mark.slow
 def test_a_gru_balances_by_positions_alone_and_a_student_without_memory_does_not(tmp_path: Path) -> None:
     """As `configs/quick/memory_cartpole.yaml`."""
     settings = SETTINGS | {
