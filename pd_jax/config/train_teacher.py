@@ -140,6 +140,9 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
             yield Idle("mlp_hidden", "network", f"is a setting of mlp, and network is {self.network!r}")
         own = {"rmsprop": ("rmsprop_decay", "rmsprop_epsilon"), "adam": ("adam_epsilon",)}
         yield from idle_optimizer("dqn", self.dqn.optimizer, own)
+        if not self.ppo.normalise_observations:
+            why = "is of normalised observations, and ppo.normalise_observations is false"
+            yield Idle("ppo.observation_clip", "ppo.normalise_observations", why)
         if self.num_games == 1:
             yield Idle("dqn.games", "game", "a network of one game has no schedule of games")
         yield from idle_guidance(self.guidance)

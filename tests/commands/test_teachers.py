@@ -85,7 +85,7 @@ def test_one_teacher_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_values_of_continuous_actions_are_not_measured(capfd: pytest.CaptureFixture[str]) -> None:
     message = refusal(capfd, "teachers", "show", "cartpole_swingup_v1", "--states", "20")
     assert message == (
-        "pd-jax teachers: --states: measures values of single actions; those of cartpole_swingup_v1 are continuous"
+        "pd-jax teachers show: --states: measures values of single actions; those of cartpole_swingup_v1 are continuous"
     )
 
 

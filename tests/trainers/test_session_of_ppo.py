@@ -106,6 +106,10 @@ def test_a_resumed_training_goes_on_with_its_statistics(short_run: Path, tmp_pat
         ({"ppo.minibatches": 3}, "--ppo.minibatches: 3 do not divide a rollout of 128 steps"),
         ({"network": "net1"}, "--network: 'net1' sees frames"),
         ({"pqn.epochs": 3}, "--pqn.epochs: is a setting of pqn, and algorithm is 'ppo'"),
+        (
+            {"ppo.no-normalise-observations": True, "ppo.observation-clip": 3},
+            "--ppo.observation-clip: is of normalised observations",
+        ),
         ({"ppo.clip": 0}, "--ppo.clip: 0 is out of range"),
         ({"ppo.activation": "sigmoid"}, "--ppo.activation: 'sigmoid' is not an activation"),
     ],
