@@ -114,7 +114,11 @@ def test_a_student_that_acts_goes_by_what_it_senses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "options"), [("pong", {"source": "ram"}), ("pong_ram", {"source": "frames", "size": 42, "frames": 1})]
+    ("task", "options"),
+    [
+        ("pong_ram", {"source": "frames", "size": 42, "frames": 1}),
+        pytest.param("pong", {"source": "ram"}, marks=pytest.mark.slow),
+    ],
 )
 def test_memory_and_frames_are_of_the_same_step(task: str, options: dict[str, Any]) -> None:
     senses = make_senses(get_task(task), **options)
