@@ -34,7 +34,10 @@ def play(stepping: Any, share: float | None, epsilon: float, num_groups: int = 1
     state = rollout.start(environment, jax.random.key(0))
     unroll = rollout.make_rollout(environment, teacher, 12, student=None if share is None else student)
     acting = None if share is None else rollout.ActingStudent(jnp.float32(1.5), share)
-    return unroll(jnp.float32(0.5), state, epsilon, acting)[1]
+    # The emulators are there for as long as the program runs.
+    played = jax.block_until_ready(unroll(jnp.float32(0.5), state, epsilon, acting)[1])
+    environment.close()
+    return played
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
