@@ -59,7 +59,7 @@ def recording(teachers: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     ("teacher", "loss", "behaviour", "width", "actions"),
     [
-        ("gaussian", "kl", "teacher", 2, "gaussian"),
+        pytest.param("gaussian", "kl", "teacher", 2, "gaussian", marks=pytest.mark.slow),
         ("squashed", "reverse_kl", "mixture", 2, "squashed"),
         pytest.param("squashed", "mse", "student", 1, "means", marks=pytest.mark.slow),
         ("means", "huber", "mixture", 1, "means"),
