@@ -126,7 +126,7 @@ def peer_gradients(
                 losses.append(((outputs[0] - torch.tensor(played.teacher_q[time, lane])) ** 2).sum())
     loss = torch.stack(losses).mean()
     loss.backward()
-    return jax.tree.map(lambda leaf: leaf.grad.numpy(), peer.leaves), float(loss)
+    return jax.tree.map(lambda leaf: leaf.grad.numpy(), peer.leaves), float(loss.detach())
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
