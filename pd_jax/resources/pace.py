@@ -90,8 +90,7 @@ def stepping_seconds(environment: Environment, steps: int = _PROBE_STEPS) -> flo
     """Seconds that one step of all lanes takes under random actions, stepped as in play, and nothing else."""
     if environment.stepping == "host":
         return _host_stepping_seconds(environment, steps)
-    shape = (steps, environment.num_lanes)
-    actions = jax.random.randint(jax.random.key(0), shape, 0, environment.task.num_actions, jnp.int32)
+    actions = jnp.asarray(_random_actions(environment, steps))
 
     def step(carry: tuple[Array, TimeStep], chosen: Array) -> tuple[tuple[Array, TimeStep], None]:
         handle, timestep = carry
@@ -109,8 +108,7 @@ def stepping_seconds(environment: Environment, steps: int = _PROBE_STEPS) -> flo
 
 def _host_stepping_seconds(environment: Environment, steps: int) -> float:
     """As :func:`stepping_seconds`, all groups at once."""
-    generator = np.random.default_rng(0)
-    actions = generator.integers(environment.task.num_actions, size=(steps, environment.num_lanes), dtype=np.int32)
+    actions = _random_actions(environment, steps)
     environment.reset()
 
     def once() -> None:
@@ -121,6 +119,15 @@ def _host_stepping_seconds(environment: Environment, steps: int) -> float:
                 environment.receive(group)
 
     return _fastest(once) / steps
+
+
+def _random_actions(environment: Environment, steps: int) -> np.ndarray:
+    """Uniform ones for every step and lane: ``[steps, lanes]``, or ``[steps, lanes, components]``."""
+    task, generator = environment.task, np.random.default_rng(0)
+    shape = (steps, environment.num_lanes, *task.action_shape)
+    if task.is_continuous:
+        return generator.uniform(task.action_low, task.action_high, size=shape).astype(np.float32)
+    return generator.integers(task.num_actions, size=shape, dtype=np.int32)
 
 
 def inference_seconds(network: Any, variables: Any, environment: Environment, calls: int = _PROBE_STEPS) -> float:

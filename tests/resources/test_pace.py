@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -67,3 +69,10 @@ def test_the_largest_share_is_what_bounds_a_training() -> None:
     assert summary["bound_by"] == "updates"
     assert summary["time_shares"]["updates"] > 0.99
     assert sum(summary["time_shares"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("stepping", ["jit", "host"])
+def test_a_continuous_task_is_stepped_by_actions_of_its_own(stepping: Any) -> None:
+    environment = Environment(get_task("Pendulum-v1"), 3, 0, stepping=stepping)
+    assert pace.stepping_seconds(environment, steps=2) > 0
+    environment.close()
