@@ -28,7 +28,7 @@ def online_memory(config: OnlineConfig, student: Student, network: Any, devices:
       devices: that the student's part runs on; the teacher is on the first one.
     """
     state = state_template(config, student)
-    teacher = Student(network, student.tasks)
+    teacher = Student(network, student.shown)
     if config.teacher_snapshots is None:
         key, variables, learnt = "teacher_network", state.target, state.teacher.variables
         learning = learning_parts(teacher, config.pqn, state.teacher, key, config.evaluation)
@@ -37,7 +37,7 @@ def online_memory(config: OnlineConfig, student: Student, network: Any, devices:
         learnt = ()
         # The first snapshot, and the present one.
         weights = Part("learner", 2 * tree_bytes(variables), f"{key}: snapshots take")
-        learning = (weights, evaluation_part(config.evaluation, [(network.apply, variables)], student.tasks))
+        learning = (weights, evaluation_part(config.evaluation, [(network.apply, variables)], student.shown))
     distilling = distillation_parts(config.distillation, student, [(network.apply, variables)], devices)
     parts = [part for part in (*distilling, *learning) if part.name not in ("activations", "teachers", "checkpoint")]
     # The student, the teacher and the target take turns.

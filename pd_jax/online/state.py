@@ -95,7 +95,7 @@ def state_template(config: OnlineConfig, student: Student) -> OnlineState:
       config: resolved.
       student: the run's.
     """
-    (task,) = student.tasks
+    (task,) = student.shown
 
     def init() -> tuple[Any, Any]:
         if config.teacher_snapshots is not None:

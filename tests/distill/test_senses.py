@@ -203,3 +203,13 @@ def test_a_student_of_the_memory_is_a_teacher_of_the_game_of_memory(tmp_path: Pa
     succeed("distill", small | pixels | {"out": tmp_path / "pixels", "student.observation.size": 42})
     with pytest.raises(UserError, match="its student senses 4 frames of 42x42, and a teacher sees what its game shows"):
         load_teacher(tmp_path / "pixels")
+
+
+@pytest.mark.slow
+def test_online_too_a_student_sees_less_than_the_teacher_that_learns(tmp_path: Path) -> None:
+    learning = {"pqn.total-steps": 1024, "pqn.num-lanes": 8, "pqn.rollout-length": 8, "env.num-lanes": 4}
+    own = {name: value for name, value in RUN.items() if name not in ("teacher", "checkpoint.every-updates")}
+    own |= {"game": "cartpole", "schedule.rounds": 2, "stale": "keep", "evaluation.progress-episodes": 2}
+    succeed("online", own | learning | STUDENT | {"out": tmp_path / "run"})
+    student: Any = pd_jax.load_student(tmp_path / "run")
+    assert (student.task.observation_shape, student.shown.observation_shape) == ((3,), (4,))
