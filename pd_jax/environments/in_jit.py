@@ -13,6 +13,7 @@ at the end, and say how large they are.
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import ctypes
 import itertools
@@ -195,8 +196,32 @@ def _narrow(leaf: Array) -> Array:
     return leaf.astype(np.float32 if np.issubdtype(leaf.dtype, np.floating) else np.int32)
 
 
+class _Forgotten:
+    """Pools that nobody holds any more and nobody has closed: a program may still be stepping them.
+
+    The last few are kept; of older ones programs fail as of closed ones.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pools: collections.deque[tuple[list[int], Any]] = collections.deque()
+
+    def add(self, numbers: list[int], pool: Any) -> None:
+        """Keeps a pool, whose functions have these numbers, for some time."""
+        self._pools.append((numbers, pool))
+        while len(self._pools) > self._most:
+            old, _ = self._pools.popleft()
+            for number in old:
+                _calls.remove(number)
+
+
+_forgotten = _Forgotten(4)
+
+
 class InJit:
     """The step of a pool.
+
+    A program goes on after the call of it has returned. So a pool outlives this object, unless it was closed.
 
     Args:
       pool: EnvPool's, of the kind that `gymnasium` has.
@@ -227,6 +252,12 @@ class InJit:
         """What was compiled with :meth:`step` fails from now on."""
         for number in self._numbers:
             _calls.remove(number)
+        self._numbers = []
+
+    def __del__(self) -> None:
+        # At the end of the process there may be nothing left to keep it in.
+        if getattr(self, "_numbers", None) and _forgotten is not None:
+            _forgotten.add(self._numbers, self._pool)
 
     def _function(self, handle: bytes, specs: Any, capsules: Any) -> Callable[..., Any]:
         number = _calls.add(capsules[0], int.from_bytes(handle, sys.byteorder))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import jax
@@ -75,6 +77,42 @@ def test_each_program_steps_its_own_lanes():
         at = [step(*each) for step, each in zip(steps, at, strict=True)]
     for (_, timestep), seed in zip(at, (3, 40), strict=True):
         np.testing.assert_array_equal(timestep.observations, stepped_from_the_host(seed).observations)
+
+
+def test_lanes_that_nobody_holds_outlive_the_programs_that_step_them():
+    def play(seed: int):
+        environment = Environment(get_task("cartpole"), 3, seed)
+        handle, timestep = environment.reset()
+        ones = jnp.ones(3, jnp.int32)
+
+        def step(state, _):
+            return environment.step(state[0], ones, state[1]), None
+
+        # The environment is gone as soon as this returns, with most of the steps before it.
+        return jax.jit(lambda *state: jax.lax.scan(step, state, length=20_000)[0])(handle, timestep)
+
+    wanted = [np.asarray(jax.block_until_ready(play(5))[1].observations)]
+    found = [np.asarray(play(5)[1].observations) for _ in range(3)]
+    for observations in found:
+        np.testing.assert_array_equal(observations, wanted[0])
+
+
+def test_only_the_last_of_forgotten_lanes_can_be_stepped():
+    def forgotten(seed: int):
+        environment = Environment(get_task("cartpole"), 3, seed)
+        state = environment.reset()
+        # The program holds nothing of the environment but the numbers of its functions.
+        program = compiled_step(environment).lower(*state).compile()
+        return program, jax.block_until_ready(program(*state)), weakref.ref(environment)
+
+    kept = [forgotten(seed) for seed in range(6)]
+    jax.clear_caches()
+    gc.collect()
+    assert not any(environment() for _, _, environment in kept), "somebody holds them"
+    (oldest, state, _), (newest, other, _) = kept[0], kept[-1]
+    jax.block_until_ready(newest(*other))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="closed"):
+        jax.block_until_ready(oldest(*state))
 
 
 def test_a_program_of_closed_lanes_fails():
