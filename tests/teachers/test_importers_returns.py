@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -22,6 +23,8 @@ GAME, EPISODES = "Pendulum-v1", 50
 
 def trained(algorithm: str, directory: Path) -> tuple[Any, Path | str, Any]:
     """A model, its statistics or ``"none"``, and what it is to be scored on."""
+    # On a busy machine several threads wait for one another: minutes become many.
+    torch.set_num_threads(1)
     if algorithm == "ppo":
         env = VecNormalize(make_vec_env(GAME, 4, seed=0), gamma=0.9)
         settings = {"n_steps": 256, "batch_size": 64, "learning_rate": 1e-3, "gamma": 0.9, "use_sde": False}
