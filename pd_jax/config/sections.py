@@ -137,9 +137,10 @@ class NormalisationConfig:
     """The statistics by which an mlp normalises the vectors that it sees. They are frozen: what a run begins with is in
     its config.yaml, and in all that is made of its student."""
 
-    source: Annotated[Literal["auto", "none", "teacher", "given"], Choice("a source of statistics")] = "auto"
-    """The teacher's own (teacher), those of mean and variance (given), or none; auto is the teacher's in continuous
-    tasks, if it has any."""
+    source: Annotated[Literal["auto", "none", "teacher", "play", "given"], Choice("a source of statistics")] = "auto"
+    """The teacher's own (teacher), those of what the student sees of some of its play (play), those of mean and
+    variance (given), or none; auto is the teacher's in continuous tasks, if it has any, and play for a console's
+    memory."""
     mean: Annotated[tuple[Annotated[float, Bounds(-1e9, 1e9)], ...], MaxItems(4096)] | None = None
     """Of each number of an observation (given)."""
     variance: Annotated[tuple[Annotated[float, Bounds(0.0, 1e12)], ...], MaxItems(4096)] | None = None

@@ -10,11 +10,17 @@ import numpy as np
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import ActionKind, NormalisationConfig, StudentConfig
+from pd_jax.distill.probe import probe
 from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.errors import UserError
 from pd_jax.learner.continuous import OF_GAUSSIANS, check_loss
+from pd_jax.runs.directory import read_run
+from pd_jax.runs.start import goes_on
 from pd_jax.teachers import Teacher
+
+_EPSILON_OF_PLAY, _CLIP_OF_PLAY = 1e-5, 10.0
+"""A number that stands still in the play has no variance, and may move later: 1e-5 is a change of 0.003."""
 
 
 def settled(config: DistillConfig, teachers: Sequence[Teacher], tasks: Sequence[Task]) -> DistillConfig:
@@ -27,7 +33,7 @@ def settled(config: DistillConfig, teachers: Sequence[Teacher], tasks: Sequence[
     Raises:
       UserError: the loss or another setting is not for these teachers, or a teacher has no statistics that are wanted.
     """
-    config = dataclasses.replace(config, student=with_statistics(config.student, teachers, tasks))
+    config = dataclasses.replace(config, student=with_statistics(config, teachers, tasks))
     if not any(task.is_continuous for task in tasks):
         return config
     check_has_one(tasks)
@@ -59,10 +65,14 @@ def check_is_discrete(task: Task, what: str) -> None:
         raise UserError(f"game: {task.name} has continuous actions; {what}")
 
 
-def with_statistics(student: StudentConfig, teachers: Sequence[Teacher], tasks: Sequence[Task]) -> StudentConfig:
-    """The student's settings with the teacher's statistics among them, where they are to be."""
+def with_statistics(config: DistillConfig, teachers: Sequence[Teacher], tasks: Sequence[Task]) -> StudentConfig:
+    """The student's settings with the statistics of the teacher, or of its play, among them, where they are to be."""
+    student = config.student
     settings = student.normalisation
     is_auto = settings.source == "auto"
+    senses = student.observation.of(tasks[0])
+    if settings.source == "play" or (is_auto and _sees_memory_alone(student, senses, tasks)):
+        return dataclasses.replace(student, normalisation=_of_play(config, teachers, tasks, senses))
     if not (settings.source == "teacher" or (is_auto and tasks[0].is_continuous)) or settings.mean is not None:
         return student
     known = teachers[0].metadata.applied_statistics if len(teachers) == 1 else None
@@ -74,10 +84,40 @@ def with_statistics(student: StudentConfig, teachers: Sequence[Teacher], tasks: 
                 else "student.normalisation.source: 'teacher' is for one teacher"
             )
         return student
-    senses = student.observation.of(tasks[0])
     if senses.sees_frames or senses.sees_ram:
         return student
     return dataclasses.replace(student, normalisation=_of_teacher(known, tasks[0], senses))
+
+
+def _sees_memory_alone(student: StudentConfig, senses: Senses, tasks: Sequence[Task]) -> bool:
+    """Whether it is the student of one game that sees a console's memory: few of its bytes move, each in a range of its
+    own."""
+    return senses.sees_ram and len(tasks) == 1 and student.network == "mlp" and student.quantisation == "none"
+
+
+def _of_play(
+    config: DistillConfig, teachers: Sequence[Teacher], tasks: Sequence[Task], senses: Senses
+) -> NormalisationConfig:
+    """Statistics of what the student senses of its teacher's play; of a run that goes on those that it began with."""
+    if senses.perceived.kind != "vector" or len(tasks) > 1:
+        raise UserError("student.normalisation.source: 'play' is for a student of one game that sees a vector")
+    if goes_on(config.out, resume=config.resume):
+        there = read_run(config.out).config.get("student", {}).get("normalisation", {})
+        mean, variance = there.get("mean"), there.get("variance")
+        if not mean or not variance:
+            raise UserError(f"student.normalisation: the run in {config.out} has no statistics of its play")
+    else:
+        sensed = np.concatenate([step.sensed for step in probe(config, teachers[0], tasks[0], senses)]).astype(
+            np.float64
+        )
+        mean, variance = sensed.mean(axis=0), sensed.var(axis=0)
+    return NormalisationConfig(
+        source="play",
+        mean=tuple(map(float, mean)),
+        variance=tuple(map(float, variance)),
+        epsilon=_EPSILON_OF_PLAY,
+        clip=_CLIP_OF_PLAY,
+    )
 
 
 def _of_teacher(known: Mapping[str, Any], task: Task, senses: Senses) -> NormalisationConfig:

@@ -65,6 +65,7 @@ class DistillSetup:
       teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
       actors: devices that only play; none if the play shares the devices of the updates.
       start: what the student starts from; None is from scratch, or from a checkpoint of the run's own.
+      places: of these games among the student's; None of all of them.
     """
 
     config: DistillConfig
@@ -77,6 +78,11 @@ class DistillSetup:
     teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
     actors: tuple[jax.Device, ...] = ()
     start: Start | None = None
+    places: tuple[int, ...] | None = None
+
+    def place(self, game: int) -> int:
+        """The place of one of these games among the student's."""
+        return game if self.places is None else self.places[game]
 
     def actor(self, game: int) -> jax.Device | None:
         """The device that plays a game: games are dealt out over the actors. None is the default device."""
@@ -111,7 +117,14 @@ class DistillSetup:
         )
         teachers = tuple(self.teachers[place] for place in places)
         tasks = tuple(self.tasks[place] for place in places)
-        return dataclasses.replace(self, config=own, teachers=teachers, tasks=tasks, datasets=tuple(datasets))
+        return dataclasses.replace(
+            self,
+            config=own,
+            teachers=teachers,
+            tasks=tasks,
+            datasets=tuple(datasets),
+            places=tuple(map(self.place, places)),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

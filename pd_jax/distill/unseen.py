@@ -8,19 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from pd_jax.distill.probe import probe
 from pd_jax.distill.setup import DistillSetup
-from pd_jax.evaluation.evaluator import Evaluator
 from pd_jax.evaluation.irreducible import Unseen, estimate_unseen, policies
-from pd_jax.evaluation.protocol import Protocol
-from pd_jax.networks.sensing import LaneSensors
 from pd_jax.system.devices import platform_of, tracing_for
-
-_LANES = 16
-_STEPS = 256
-_EVERY = {"atari": 2, "vector": 1}
-"""Steps from one state that is looked at to the next: 2,048 states of games of frames, 4,096 of others."""
-# Away from the seeds of the play that is learnt from, of the games that are scored and of calibration.
-_SEED_OFFSET = 4_000_000
 
 
 def unseen_in(setup: DistillSetup, game: int, on_step: Callable[[], object] = lambda: None) -> tuple[Unseen, str]:
@@ -35,42 +26,11 @@ def unseen_in(setup: DistillSetup, game: int, on_step: Callable[[], object] = la
       what is left, and its unit. Losses of policies are told by the divergence KL(teacher ‖ student), whichever of them
       is learnt.
     """
-    config, task, teacher, senses = setup.config, setup.tasks[game], setup.teachers[game], setup.student.senses[game]
-    seed = config.seed + _SEED_OFFSET + game * _LANES
-    evaluator = Evaluator(
-        task,
-        teacher.network.apply,
-        # Without end.
-        episodes=_STEPS * _LANES,
-        num_lanes=_LANES,
-        epsilon=config.epsilon,
-        seed=seed,
-        environment_options=Protocol.of(config, task).environment_options | {"beside": senses.beside},
-    )
-    sensors = LaneSensors(senses, _LANES, seed)
-    games: list[list[tuple[float, int]]] = [[] for _ in range(_LANES)]
-    shown, sensed, lanes = [], [], []
-    play = evaluator.play(teacher.variables, games)
-    every = _EVERY[senses.perceived.kind]
-    try:
-        for step, decision in enumerate(play):
-            seen = sensors.see(decision.timestep)
-            if step % every == every - 1:
-                decides = np.flatnonzero(~np.asarray(decision.timestep.is_last))
-                shown.append(np.asarray(decision.timestep.observations)[decides])
-                sensed.append(seen[decides])
-                lanes.append(decides)
-            on_step()
-            if step + 1 >= _STEPS:
-                break
-    finally:
-        play.close()
-    states = np.concatenate(shown)
+    task, teacher, senses = setup.tasks[game], setup.teachers[game], setup.student.senses[game]
+    steps = list(probe(setup.config, teacher, task, senses, game=game, on_step=on_step))
+    states, sensed, lanes = (np.concatenate(parts) for parts in zip(*steps, strict=True))
     targets, unit = _targets(setup, game, _outputs(teacher.network.apply, teacher.variables, states))
-    return (
-        estimate_unseen(np.concatenate(sensed), states, targets, np.concatenate(lanes), is_policy=unit == "nats"),
-        unit,
-    )
+    return estimate_unseen(sensed, states, targets, lanes, is_policy=unit == "nats"), unit
 
 
 def _targets(setup: DistillSetup, game: int, outputs: np.ndarray) -> tuple[np.ndarray, str]:

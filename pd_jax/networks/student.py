@@ -331,7 +331,7 @@ def _with_outputs(config: StudentConfig, tasks: Sequence[Task]) -> tuple[Sequenc
 def _normalisation(config: StudentConfig, tasks: Sequence[Task]) -> Normalisation | None:
     """The statistics that the settings have; those of a teacher are among them once it is known."""
     settings = config.normalisation
-    if settings.source not in ("given", "teacher"):
+    if settings.source not in ("given", "teacher", "play"):
         return None
     where = "student.normalisation"
     if settings.mean is None or settings.variance is None:
