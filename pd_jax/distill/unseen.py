@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pd_jax.distill.setup import DistillSetup
@@ -78,7 +79,7 @@ def _targets(setup: DistillSetup, game: int, outputs: np.ndarray) -> tuple[np.nd
     """What is matched, and the unit of the loss; of continuous tasks the actions without noise, whatever the loss."""
     loss, gives_logits = setup.config.loss, setup.gives_logits[game]
     if setup.tasks[game].is_continuous:
-        return np.asarray(mean_actions(outputs, setup.tasks[game]), np.float64), "squared units of actions"
+        return np.asarray(mean_actions(jnp.asarray(outputs), setup.tasks[game]), np.float64), "squared units of actions"
     if loss.gives_q:
         return outputs.astype(np.float64), "squared units of Q"
     if loss.kind == "nll":
