@@ -204,6 +204,8 @@ class OnlineConfig(ProtocolSettings, TrackedConfig):
         for key, problem in training.conflicts():
             if key == "network" and self.teacher_network is not None:
                 yield "teacher_network", problem
+            elif key == "algorithm":
+                yield "game", f"{self.only_game!r} is continuous, and a teacher that learns here chooses among actions"
             elif key not in ("game", "network"):
                 yield key, problem
         yield from self._student_conflicts()

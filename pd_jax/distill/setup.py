@@ -283,6 +283,8 @@ def make_setup(
             warn_of_other_play(recording, task, config)
         senses = [config.student.observation.of(task) for task in tasks[first:]]
         recordings = tuple(own.sensed_by(seen) for own, seen in zip(recordings, senses, strict=True))
+        for recording in recordings:
+            recording.check_finite()
         headers = [recording.header for recording in recordings]
         config, datasets = _as_recorded(config, headers[:1] * first + headers), (*datasets[:first], *recordings)
     devices, actors = lay_out(config)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pd_jax.distill.probe import probe
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.evaluation.irreducible import Unseen, estimate_unseen, policies
+from pd_jax.networks.continuous import mean_actions
 from pd_jax.system.devices import platform_of, tracing_for
 
 
@@ -34,10 +36,10 @@ def unseen_in(setup: DistillSetup, game: int, on_step: Callable[[], object] = la
 
 
 def _targets(setup: DistillSetup, game: int, outputs: np.ndarray) -> tuple[np.ndarray, str]:
-    """What is matched, and the unit of the loss."""
+    """What is matched, and the unit of the loss; of continuous tasks the actions without noise, whatever the loss."""
     loss, gives_logits = setup.config.loss, setup.gives_logits[game]
     if setup.tasks[game].is_continuous:
-        return outputs[:, : setup.tasks[game].num_actions].astype(np.float64), "squared units of actions"
+        return np.asarray(mean_actions(jnp.asarray(outputs), setup.tasks[game]), np.float64), "squared units of actions"
     if loss.gives_q:
         return outputs.astype(np.float64), "squared units of Q"
     if loss.kind == "nll":

@@ -51,9 +51,11 @@ class Unseen:
 
     def describe(self, unit: str) -> str:
         """In a line, such as ``about 0.21 ± 0.02 nats of the loss ...``."""
+        # Losses of Gaussians, and Huber's, are told in another unit than the squares of actions.
+        whose = "" if unit.endswith("of actions") else " of the loss"
         share = 100 * self.estimate / self.total if self.total > 0 else 0.0
         return (
-            f"about {self.estimate:.3g} ± {self.standard_error:.2g} {unit} of the loss cannot be learnt, {share:.0f} % "
+            f"about {self.estimate:.3g} ± {self.standard_error:.2g} {unit}{whose} cannot be learnt, {share:.0f} % "
             f"of what one answer for all states leaves: the student does not see it ({self.states:,} states of the "
             f"teacher's play; nearest neighbours leave {self.student:.3g} with its senses, and {self.teacher:.3g} with "
             "the teacher's)"

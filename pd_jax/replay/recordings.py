@@ -36,6 +36,8 @@ _HEADER = b"dataset.json"
 _GROUP = b"zarr.json"
 # Frames of a chunk. On Pong (64 steps, zstd level 3) 0.5, 1.8 and 3.6 MB compress 198, 226 and 235 times.
 _CHUNK_BYTES = 2 * 2**20
+# Steps of all lanes that are looked through at once.
+_CHECKED_STEPS = 4096
 # What ``pd-jax collect`` writes beside its recording, and what it leaves when it is killed: no reason to refuse.
 _HARMLESS = re.compile(r"(config\.yaml|lineage\.json)(\.\d+(-.+)?\.unfinished)?|\.lock|dataset\.json\.__lock")
 
@@ -237,6 +239,24 @@ class Dataset:
             found = getattr(self.header, name)
             if found != wanted:
                 raise UserError(f"{self.path}: recorded with {name} {found!r}, and the run has {name} {wanted!r}")
+
+    def check_finite(self) -> None:
+        """Raises a UserError if a number that was seen, or one of an action, is NaN or infinite.
+
+        Whole numbers, as of frames, cannot be, and are not read.
+        """
+        for name in ("observations", SENSED, "actions"):
+            if name not in self.arrays or self.header.layouts()[name][1] != "float32":
+                continue
+            for start in range(0, self.num_steps, _CHECKED_STEPS):
+                with _explained(self.path, "damaged"):
+                    values = self.arrays[name][start : min(start + _CHECKED_STEPS, self.num_steps)].read().result()
+                is_sound = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+                if not is_sound.all():
+                    at = start + int(np.argmin(is_sound))
+                    raise UserError(
+                        f"{self.path}: {name} holds NaN or infinite values, the first at step {at:,} of a lane"
+                    )
 
     def read(self, start: int, stop: int, lanes: slice = slice(None)) -> Trajectory:
         """Reads time steps ``0 <= start <= t < stop <= num_steps``, of some lanes (a host of a pod reads its own).

@@ -309,8 +309,7 @@ class RunDirectory:
                 f"{self.path}: holds a run of pd-jax {there.command}, not {self.command}; choose another --out"
             )
         ignored = {*NEVER_COMPARED, *may_change}
-        # Which games there are settles other settings that were left out: these are what to name.
-        different = sorted(differences(there.config, self.config), key=lambda one: one[0] not in ("game", "teacher"))
+        different = sorted(differences(there.config, self.config), key=lambda one: _rank(one[0]))
         for key, old, new in different:
             if old is _ABSENT and key in _ADDED and new == _ADDED[key]:
                 continue
@@ -431,6 +430,14 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
     # True is not 1, though Python says so; 1.0 is.
     elif old != new or isinstance(old, bool) != isinstance(new, bool):
         yield key, old, new
+
+
+def _rank(key: str) -> int:
+    """Where a setting that differs is named among others: which games there are settles settings that were left out,
+    and what a student sees settles whose statistics it has."""
+    if key in ("game", "teacher"):
+        return 0
+    return 2 if key.startswith("student.normalisation") else 1
 
 
 def quote(value: Any) -> str:

@@ -14,6 +14,7 @@ from pd_jax.config.collect import CollectConfig
 from pd_jax.config.credibility import of_teacher
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.games import check_network
+from pd_jax.config.observation import ObservationConfig
 from pd_jax.config.sections import OneGameEnvConfig
 from pd_jax.config.sweep import SweepConfig, Variant
 from pd_jax.distill.setup import DistillSetup, make_setup
@@ -54,6 +55,9 @@ class Game:
         observation = math.prod(task.frame_shape) * np.dtype(task.observation_dtype).itemsize
         if task.kind == "atari":
             observation //= FRAME_COMPRESSION
+        senses = self.recording.observation.of(task, "observation")
+        if not senses.is_plain:
+            observation += math.prod(senses.sample_shape) * np.dtype(senses.dtype).itemsize
         # Beside the observation: two flags, an action, a reward and the teacher's outputs.
         return steps * self.recording.env.num_lanes * (observation + 10 + 4 * task.num_actions)
 
@@ -233,6 +237,7 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
         recording, data = None, config.data[index] if config.data else None
         if config.record is not None:
             data = str(Path(config.out) / "data" / task.name)
+            observation = config.student.observation
             recording = CollectConfig(
                 teacher=source,
                 game=task.name,
@@ -244,6 +249,8 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
                 epsilon=config.epsilon,
                 protocol=config.protocol,
                 rollout_length=config.schedule.rollout_length,
+                # What its students see is recorded where it does not follow from what the teacher sees.
+                observation=ObservationConfig() if observation.of(task).is_of_shown_steps else observation,
                 env=_env_of(config, index),
             )
         games[task.name] = Game(task, teacher, recording, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,20 @@ def test_other_senses_are_another_run_and_another_recording(
     assert "holds a different run: student.observation.window is 2 there and 3 here" in told
     play = {"teacher": "cartpole", "out": sensed, "steps": 384, "rollout-length": 16, "env.num-lanes": 4}
     assert main(["collect", *options(play | {"resume": True})]) == 2
+
+
+@pytest.mark.parametrize("name", ["observations", "sensed"])
+def test_a_recording_of_a_broken_sensor_is_refused_before_anything_is_written(
+    tmp_path: Path, sensed: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(sensed, copy)
+    array = Dataset.open(copy).arrays[name]
+    array[40, 2, 1].write(np.float32(np.nan)).result()
+    told = refusal(capfd, "distill", *options(RUN | STUDENT | {"out": tmp_path / "run", "data": copy}))
+    where = f"{copy}: {name} holds NaN or infinite values, the first at step 40 of a lane"
+    assert told == f"pd-jax distill: {where}"
+    assert not (tmp_path / "run").exists()
 
 
 def test_online_asks_no_target_about_what_a_student_senses(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

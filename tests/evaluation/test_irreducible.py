@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pd_jax.evaluation.irreducible import estimate_unseen, policies
+from pd_jax.evaluation.irreducible import Unseen, estimate_unseen, policies
 
 LANES, STEPS, ACTIONS, PLACES = 16, 200, 3, 8
 
@@ -86,3 +86,11 @@ def test_policies_are_softmaxes_of_outputs_over_the_temperature() -> None:
     outputs = np.array([[1.0, 1.01], [0.0, 1000.0]], np.float32)
     np.testing.assert_allclose(policies(outputs, 0.01)[0], [1 / (1 + np.e), np.e / (1 + np.e)], rtol=1e-4)
     np.testing.assert_allclose(policies(outputs, 1.0)[1], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("unit", "told"), [("nats", "nats of the loss cannot be"), ("squared units of actions", "of actions cannot be")]
+)
+def test_a_loss_of_another_unit_is_not_named(unit: str, told: str) -> None:
+    found = Unseen(student=0.5, teacher=0.1, total=1.0, states=4096, standard_error=0.01)
+    assert f"about 0.4 ± 0.01 {unit}" in found.describe(unit) and told in found.describe(unit)

@@ -395,6 +395,10 @@ def test_a_teacher_that_diverges_ends_the_run_and_leaves_a_sound_checkpoint(
             "--game: 2 games, and pd-jax online takes one; give each game a run of its",
         ),
         ({"teacher": ["cartpole", "acrobot"]}, "--teacher: 2 teachers, and pd-jax online takes one"),
+        (
+            {"game": "half_cheetah_v5"},
+            "--game: 'half_cheetah_v5' is continuous, and a teacher that learns here chooses",
+        ),
         ({"teacher": "acrobot"}, "teacher acrobot: plays acrobot with 3 actions; cartpole has 2"),
         ({"teacher": "nobody"}, "'nobody' is neither a bundled teacher nor a file"),
         ({"teacher": "cartpole"}, "mlp_hidden: 8, and teacher cartpole has 128 128; leave it out"),

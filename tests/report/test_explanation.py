@@ -502,6 +502,25 @@ def test_what_is_to_be_tried_can_be_typed(case: str, runs: dict[str, Path], monk
                 assert (Path(config.out) == runs[case]) == resumes
 
 
+def test_noise_of_continuous_actions_is_not_told_as_chance(tmp_path: Path) -> None:
+    content = summary_of(
+        {"half_cheetah_v5": [5000.0, 5100.0] * 10},
+        {"half_cheetah_v5": [4900.0, 5000.0] * 10},
+        random_scores={"half_cheetah_v5": -273.9},
+        student_parameters=5_702,
+        teacher_parameters=73_484,
+        evaluation_epsilon=0.05,
+    )
+    for name, student in (
+        ("told", StudentConfig(network="mlp", actions="means")),
+        ("known", StudentConfig(network="mlp")),
+    ):
+        config = DistillConfig(teacher=("half_cheetah_v5",), out=str(tmp_path / name), student=student)
+        with RunDirectory.create(tmp_path / name, "distill", to_mapping(config)) as run:
+            run.write_summary(content.to_json())
+        assert "measured_by_chance" not in keys_of(tmp_path / name)
+
+
 def test_a_run_that_is_at_work_is_waited_for(tmp_path: Path) -> None:
     config = DistillConfig(teacher="pong", out="x", schedule=ScheduleConfig(rounds=24, updates_per_round=300))
     with RunDirectory.create(tmp_path / "a", "distill", to_mapping(config)):

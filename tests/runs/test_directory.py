@@ -86,6 +86,10 @@ def test_the_same_run_needs_resume(tmp_path: Path) -> None:
         ({**CONFIG, "data": "play"}, "data is absent there and 'play' here"),
         ({key: value for key, value in CONFIG.items() if key != "seed"}, "seed is 0 there and absent here"),
         ({**CONFIG, "seed": 1, "game": ["pong"]}, "game is absent there and ['pong'] here"),
+        (
+            changed(student={"normalisation": {"mean": [1.0]}, "observation": {"window": 2}}),
+            "student.observation is absent there and {'window': 2} here",
+        ),
     ],
 )
 def test_a_different_run_is_refused_by_its_games_or_first_difference_and_left_alone(

@@ -46,6 +46,15 @@ def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_the_recording_holds_what_students_sense(tmp_path: Path) -> None:
+    sensed = {"student.observation.components": [0, 2], "student.observation.noise": 0.01}
+    quick = {"record": 512, "grid.losses": "kl", "grid.temperatures": 1.0, "schedule.steps-per-round": 512}
+    quick |= {"schedule.updates-per-round": 5, "schedule.rounds": 1}
+    succeed("sweep", QUICK | quick | sensed | {"out": tmp_path / "noisy"})
+    assert Dataset.open(tmp_path / "noisy" / "data" / "cartpole").header.sensed is not None
+    assert "failure" not in read_table(tmp_path / "noisy")["cells"][0]
+
+
 def read_table(path: Path) -> dict[str, Any]:
     table: dict[str, Any] = json.loads((path / "table.json").read_text())
     return table

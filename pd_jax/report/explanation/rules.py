@@ -234,8 +234,15 @@ def _measured(facts: Facts, summary: Summary) -> Iterator[Remark]:
     epsilon = facts.about("evaluation_epsilon", float)
     if epsilon is None:
         epsilon = facts.about("epsilon", float)
-    if epsilon:
+    # Of continuous actions it scales noise, and is no chance.
+    if epsilon and not _is_continuous(facts, summary):
         yield Remark("result", "measured_by_chance", {"percent": Percent(100 * epsilon)})
+
+
+def _is_continuous(facts: Facts, summary: Summary) -> bool:
+    """Whether actions are continuous, as far as the run's settings and the tasks of bundled teachers say it."""
+    is_told = facts.setting("student.actions", str) in ("gaussian", "squashed", "means")
+    return is_told or any(name in TASKS and TASKS[name].is_continuous for name in summary.games)
 
 
 def _cut_off(facts: Facts) -> int | None:
