@@ -93,7 +93,7 @@ class DistillSetup:
         return tuple(range(self.config.num_old_games))
 
     def of_games(self, places: Sequence[int], **changes: Any) -> DistillSetup:
-        """What the play of some of the games needs; the student, whose places are others, plays no part in it.
+        """What the play of some of the games needs: of the student, what it sees of them; it does not act in it.
 
         Args:
           places: of the games.
@@ -111,7 +111,14 @@ class DistillSetup:
         )
         teachers = tuple(self.teachers[place] for place in places)
         tasks = tuple(self.tasks[place] for place in places)
-        return dataclasses.replace(self, config=own, teachers=teachers, tasks=tasks, datasets=tuple(datasets))
+        student = dataclasses.replace(
+            self.student,
+            tasks=tuple(self.student.tasks[place] for place in places),
+            senses=tuple(self.student.senses[place] for place in places) if self.student.senses else (),
+        )
+        return dataclasses.replace(
+            self, config=own, teachers=teachers, tasks=tasks, student=student, datasets=tuple(datasets)
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
