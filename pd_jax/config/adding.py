@@ -210,6 +210,7 @@ def follow_run(from_file: dict[str, Any], overrides: Mapping[str, Any], flatten:
         base["data"] = base["data"] or None
     else:
         base = {key: value for key, value in base.items() if key.partition(".")[0] not in _OWN and key not in _BETWEEN}
+        _check_of_each_game(base, given, source)
         _fit_head(base)
     if "teacher" in given:
         _choose(base, given["teacher"])
@@ -220,6 +221,22 @@ def follow_run(from_file: dict[str, Any], overrides: Mapping[str, Any], flatten:
         new = given["add_teacher"]
         base["env.lanes"] = (*base["env.lanes"], *base["env.lanes"][-1:] * (1 if isinstance(new, str) else len(new)))
     return base | from_file
+
+
+def _check_of_each_game(base: Mapping[str, Any], given: Mapping[str, Any], source: str) -> None:
+    """Raises a UserError where what the run says of its games, one by one, does not say what holds of these."""
+    new, old = (
+        (names,) if isinstance(names, str) else tuple(names) for names in (given["add_teacher"], base["teacher"])
+    )
+    for name in new:
+        if name in old:
+            raise UserError(f"add_teacher: {printable(source)} plays {name} already ({', '.join(old)})")
+    temperature = base.get("loss.temperature")
+    if isinstance(temperature, tuple | list) and len(temperature) > 1 and "loss.temperature" not in given:
+        raise UserError(
+            f"loss.temperature: {printable(source)} has one for each of its games; give auto, or one for each of those "
+            "here, in the same order"
+        )
 
 
 def _choose(base: dict[str, Any], given: Any) -> None:

@@ -351,7 +351,7 @@ class Experience:
                 self._values[f"{prefix}teacher_action_gap"] = gap
 
     def _ring_size(self, game: int) -> RingSize:
-        config, task = self._config, self._setup.student.tasks[self._setup.place(game)]
+        config, task = self._config, self._setup.student.tasks[game]
         return RingSize(
             config.lanes[game],
             config.capacity_per_lane(game),
@@ -397,7 +397,7 @@ class Experience:
             # Lane i of a process has its seed plus i.
             seed=fresh_seed(config.seed, sum(game.env_steps for game in self.games), game) + first_lane,
             student=setup.student.policy(game) if config.behaviour.student_acts else None,
-            senses=setup.student.senses[setup.place(game)] if setup.student.senses else None,
+            senses=setup.student.senses[game] if setup.student.senses else None,
             device=setup.actor(game),
         )
         live.let_teach(self._teaching[game])

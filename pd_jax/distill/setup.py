@@ -65,7 +65,6 @@ class DistillSetup:
       teacher_scores: by game, what is known already of the scores that the teachers have under the run's protocol.
       actors: devices that only play; none if the play shares the devices of the updates.
       start: what the student starts from; None is from scratch, or from a checkpoint of the run's own.
-      places: of these games among the student's; None of all of them.
     """
 
     config: DistillConfig
@@ -78,11 +77,6 @@ class DistillSetup:
     teacher_scores: Mapping[str, TeacherScore] = dataclasses.field(default_factory=dict)
     actors: tuple[jax.Device, ...] = ()
     start: Start | None = None
-    places: tuple[int, ...] | None = None
-
-    def place(self, game: int) -> int:
-        """The place of one of these games among the student's."""
-        return game if self.places is None else self.places[game]
 
     def actor(self, game: int) -> jax.Device | None:
         """The device that plays a game: games are dealt out over the actors. None is the default device."""
@@ -99,7 +93,7 @@ class DistillSetup:
         return tuple(range(self.config.num_old_games))
 
     def of_games(self, places: Sequence[int], **changes: Any) -> DistillSetup:
-        """What the play of some of the games needs; the student, whose places are others, plays no part in it.
+        """What the play of some of the games needs: of the student, what it sees of them; it does not act in it.
 
         Args:
           places: of the games.
@@ -117,13 +111,13 @@ class DistillSetup:
         )
         teachers = tuple(self.teachers[place] for place in places)
         tasks = tuple(self.tasks[place] for place in places)
+        student = dataclasses.replace(
+            self.student,
+            tasks=tuple(self.student.tasks[place] for place in places),
+            senses=tuple(self.student.senses[place] for place in places) if self.student.senses else (),
+        )
         return dataclasses.replace(
-            self,
-            config=own,
-            teachers=teachers,
-            tasks=tasks,
-            datasets=tuple(datasets),
-            places=tuple(map(self.place, places)),
+            self, config=own, teachers=teachers, tasks=tasks, student=student, datasets=tuple(datasets)
         )
 
     @property

@@ -364,6 +364,24 @@ def test_what_cannot_be_added_is_refused_and_nothing_is_written(
     assert not (tmp_path / "run").exists() and contents(two) == before
 
 
+def test_temperatures_of_each_game_are_not_taken_for_those_of_other_games(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        "# pd-jax distill\nteacher: [cartpole, acrobot]\nout: x\nloss: {temperature: [0.1, 0.3]}\n"
+        "student: {network: mlp}\n"
+    )
+    told = refusal(capfd, "distill", *options({"init-from": run, "add-teacher": "acrobot", "out": out}))
+    assert f"add_teacher: {run} plays acrobot already (cartpole, acrobot)" in told
+    values = {"init-from": run, "teacher": "acrobot", "add-teacher": "lunarlander", "out": out}
+    assert f"loss.temperature: {run} has one for each of its games" in refusal(capfd, "distill", *options(values))
+    config = load_config(DistillConfig, options(values | {"loss.temperature": [0.3, 0.03]}), "distill")
+    assert config.loss.temperature == (0.3, 0.03)
+    assert not out.exists()
+
+
 def test_without_an_added_game_its_settings_are_idle(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     values = {"teacher": "cartpole", "student.network": "mlp", "out": tmp_path / "run", "adding.penalty": "ewc"}
     message = refusal(capfd, "distill", *options(values))
