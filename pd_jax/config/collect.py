@@ -35,7 +35,7 @@ class CollectConfig(ProtocolSettings, CommandConfig):
     """Directory of a Minari dataset of the game, whose play is recorded with the teacher's outputs in the place of the
     teacher's own play; needs the extra minari."""
     epsilon: Probability = 0.05
-    """Chance of a random action in the teacher's play."""
+    """Chance of a random action in the teacher's play; of continuous actions, the scale of their noise."""
     rollout_length: Count = 32
     """Steps per lane in one jitted rollout."""
     credibility: CredibilityConfig = dataclasses.field(default_factory=CredibilityConfig)

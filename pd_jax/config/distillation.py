@@ -56,7 +56,7 @@ class DistillationSettings(ProtocolSettings, TrackedConfig):
     """Recorded play goes into the replay as it was played, once; or shuffled: in rollouts, in another order each time
     that it is gone through, again and again, for recordings that are larger than the replay."""
     epsilon: Probability = 0.05
-    """Chance of a random action in the play, whoever acts."""
+    """Chance of a random action in the play, whoever acts; of continuous actions, the scale of their noise."""
     credibility: CredibilityConfig = dataclasses.field(default_factory=CredibilityConfig)
     behaviour: BehaviourConfig = dataclasses.field(default_factory=BehaviourConfig)
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)

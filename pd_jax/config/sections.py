@@ -439,7 +439,7 @@ class EvaluationConfig:
     num_lanes: Lanes = 10
     """Environments that play these side by side."""
     epsilon: Probability = 0.05
-    """Chance of a random action."""
+    """Chance of a random action; of continuous actions, the scale of their noise."""
     seed_offset: SeedOffset = 1_000_000
     """Added to the run's seed, so that evaluation does not replay training's episodes."""
     max_episode_steps: Count | None = None
