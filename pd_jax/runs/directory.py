@@ -52,7 +52,7 @@ _ADDED = {
     "learner.burn_in": 8,
     "student.observation": {
         **{"source": "same", "frames": None, "size": None, "components": None, "window": None},
-        **{"noise": [0.0], "missing": 0.0, "delay": 0},
+        **{"noise": 0.0, "missing": 0.0, "delay": 0},
     },
     "student.actions": "auto",
     "student.normalisation": {"source": "auto", "mean": None, "variance": None, "epsilon": 1e-8, "clip": None},
@@ -62,7 +62,7 @@ _ADDED = {
     "loss.weights": "none",
     "observation": {
         **{"source": "same", "frames": None, "size": None, "components": None, "window": None},
-        **{"noise": [0.0], "missing": 0.0, "delay": 0},
+        **{"noise": 0.0, "missing": 0.0, "delay": 0},
     },
     "learner.sampling": "uniform",
     "learner.sampling_candidates": 4,

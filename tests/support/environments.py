@@ -20,7 +20,9 @@ class CountingEnvironment:
 
     num_lanes = 4
     stepping = "jit"
-    task = types.SimpleNamespace(frame_shape=(4,), observation_shape=(4,), observation_dtype="float32", num_actions=2)
+    task = types.SimpleNamespace(
+        frame_shape=(4,), observation_shape=(4,), observation_dtype="float32", num_actions=2, is_continuous=False
+    )
 
     def __init__(
         self, reward: float = 1.0, reset_reward: float = 0.0, *, is_cut_off: bool = False, task: Any = None
