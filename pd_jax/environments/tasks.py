@@ -249,7 +249,10 @@ def get_task(name: str) -> Task:
     """
     key, shown = _spelling(name), _short(name.strip())
     if (seen := _game_of_ram(name)) is not None:
-        return ram_task(get_task(seen))
+        try:
+            return ram_task(get_task(seen))
+        except UserError as error:
+            raise UserError(f"{shown!r}: {error}") from None
     if (task := _known_task(key)) is not None:
         return task
     paper_games = {_spelling(game) for game in PAPER_GAMES}

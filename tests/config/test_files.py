@@ -194,6 +194,7 @@ SLOW = tuple(
     f"quick/{name}.yaml"
     for name in (
         *(
+            "all_losses",
             "cartpole_acrobot",
             "committee_cartpole",
             "compression",

@@ -105,6 +105,7 @@ def outputs_of(run: Path, game: str) -> np.ndarray:
     return pd_jax.load_student(run).for_game(game).outputs(random_observations(get_task(game), 64))
 
 
+@pytest.mark.slow
 def test_all_that_is_not_given_is_as_in_the_run(two: Path, added: dict[str, Any], recordings: dict[str, Path]) -> None:
     _, out = added["together"]
     before, after = (read_config(DistillConfig, run / "config.yaml") for run in (two, out))
