@@ -184,7 +184,7 @@ def draw(table: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for panel, (lost, late) in zip(axes, panels, strict=True):
             panel.axhline(500, color=GREY, linestyle="--", linewidth=1)
-            panel.text(0.99, 492, "teacher, by the state", color=GREY, fontsize=8, ha="right", va="top")
+            panel.text(1.0, 505, "teacher, by the state", color=GREY, fontsize=8, ha="right", va="bottom")
             for student, (colour, _) in zip(students, CYCLE, strict=False):
                 own = [each for each in table if (each["student"], each["lost"], each["late"]) == (student, lost, late)]
                 panel.errorbar(
@@ -194,9 +194,9 @@ def draw(table: Sequence[Mapping[str, Any]], path: Path) -> None:
                     color=colour, marker="o", markersize=4, capsize=2, label=student,
                 )  # fmt: skip
             title = ", ".join(filter(None, (f"{100 * lost:g} % lost" if lost else "", "a step late" if late else "")))
-            panel.set(title=title or "in time, none lost", xlabel="noise (1: 0.02 m and 0.01 rad)", ylim=(0, 520))
+            panel.set(title=title or "in time, none lost", xlabel="noise (1: 0.02 m and 0.01 rad)", ylim=(0, 540))
         axes[0].set(ylabel="score")
-        axes[-1].legend(frameon=False, fontsize=8)
+        axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.9))
         figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
