@@ -27,6 +27,7 @@ from pd_jax.actors import rollout
 from pd_jax.config.algorithms import PPOConfig
 from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.environments.tasks import Task
+from pd_jax.errors import UserError
 from pd_jax.networks.registry import make_network
 from pd_jax.trainers.algorithm import Iteration, game_metrics
 from pd_jax.trainers.pqn import make_epochs
@@ -218,8 +219,8 @@ def init(network: GaussianPolicy, observations: Array, config: PPOConfig, key: A
 
 
 def warm_start(state: PPOState, variables: Any) -> PPOState:
-    """Not for PPO: a teacher file has no critic, and `train-teacher` refuses it before."""
-    raise NotImplementedError("a teacher file has no critic")
+    """Refused: a teacher's file has no critic, from which the next update would be estimated."""
+    raise UserError("init_from: ppo begins from nothing, as a teacher's file has no critic")
 
 
 def start(environment: Environment, config: PPOConfig, key: Array) -> Play:

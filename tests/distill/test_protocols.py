@@ -13,7 +13,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.sections import EnvConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
-from pd_jax.distill.setup import check_recording
+from pd_jax.distill.recorded import check_recording
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.evaluation.scores import Score

@@ -15,7 +15,8 @@ import pytest
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import EnvConfig, ReplayConfig, StudentConfig
-from pd_jax.distill.setup import _warn_once, make_setup, warn_of_other_play, warn_of_slow_dtype
+from pd_jax.distill.recorded import warn_of_other_play
+from pd_jax.distill.setup import _warn_once, make_setup, warn_of_slow_dtype
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.replay.recordings import Dataset
