@@ -57,19 +57,20 @@ def summary_of(config: DistillConfig) -> Summary | None:
     return summary if summary is not None and summary.updates == wanted else None
 
 
-def train_cell(config: DistillConfig, teacher: Teacher, scores: Path, *, steps: int) -> Summary:
-    """The summary of a cell that learns from a recording, which is trained if there is none yet.
+def train_cell(config: DistillConfig, teacher: Teacher, scores: Path, *, steps: int = 0) -> Summary:
+    """The summary of a cell, which is trained if there is none yet.
 
     Args:
-      config: of one teacher; its ``data`` is made if it is not there.
+      config: of one teacher; its ``data``, if it learns from a recording, is made if it is not there.
       teacher: its teacher.
       scores: the file of the teacher's score.
       steps: of the recording.
     """
     if (summary := summary_of(config)) is not None:
         return summary
-    assert isinstance(config.data, tuple)
-    record_play(Path(config.data[0]), teacher, steps=steps, lanes=config.env.num_lanes)
+    if config.data is not None:
+        assert isinstance(config.data, tuple)
+        record_play(Path(config.data[0]), teacher, steps=steps, lanes=config.env.num_lanes)
     known = {teacher.task.name: score_once(scores, config, teacher)}
     return distill(config, teacher, known, tells_memory=False)
 

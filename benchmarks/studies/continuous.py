@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.harness import record
-from benchmarks.harness.cells import draw_table, mean_by_game, row_of, score_once, summary_of
+from benchmarks.harness.cells import draw_table, mean_by_game, row_of, train_cell
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import (
     BehaviourConfig,
@@ -32,7 +32,6 @@ from pd_jax.config.sections import (
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill.session import distill
 from pd_jax.teachers import load
 
 SIZES = {"half_cheetah_v5": (64, 64), "cartpole_swingup_v1": (32, 32)}
@@ -60,12 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cells = list(itertools.product(options.seeds, options.games, options.losses))
     for index, (seed, game, loss) in enumerate(cells):
         print(f"cell {index + 1} of {len(cells)}: {game}, {loss}, seed {seed}", file=sys.stderr, flush=True)
-        config = config_of(options, game, loss, seed)
-        if (summary := summary_of(config)) is None:
-            teacher = load(game)
-            scores = options.out / "teachers" / f"{game}-{options.episodes}.json"
-            known = {game: score_once(scores, config, teacher)}
-            summary = distill(config, teacher, known, tells_memory=False)
+        scores = options.out / "teachers" / f"{game}-{options.episodes}.json"
+        summary = train_cell(config_of(options, game, loss, seed), load(game), scores)
         told = {"game": game, "seed": seed, "loss": loss}
         smaller = summary["teacher_parameters"] / summary["student_parameters"]
         rows.append(row_of(told, summary) | {"times_smaller": smaller})

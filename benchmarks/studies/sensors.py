@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.harness import record
-from benchmarks.harness.cells import row_of, score_once, summary_of
+from benchmarks.harness.cells import row_of, train_cell
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.observation import ObservationConfig
 from pd_jax.config.sections import (
@@ -44,7 +44,6 @@ from pd_jax.config.sections import (
     StudentConfig,
     StudentEvaluationConfig,
 )
-from pd_jax.distill.session import distill
 from pd_jax.report.figures import CYCLE, GREY, STYLE
 from pd_jax.teachers import load
 
@@ -112,10 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cells = list(itertools.product(options.seeds, CONDITIONS, options.only or STUDENTS))
     for index, (seed, sensors, student) in enumerate(cells):
         print(f"cell {index + 1} of {len(cells)}: {student}, {sensors.label}, seed {seed}", file=sys.stderr, flush=True)
-        config = config_of(options, sensors, student, seed)
-        if (summary := summary_of(config)) is None:
-            known = {GAME: score_once(options.out / f"teacher-{options.episodes}.json", config, teacher)}
-            summary = distill(config, teacher, known, tells_memory=False)
+        scores = options.out / f"teacher-{options.episodes}.json"
+        summary = train_cell(config_of(options, sensors, student, seed), teacher, scores)
         told = {"game": GAME, "seed": seed, "student": student, **dataclasses.asdict(sensors)}
         rows.append(row_of(told, summary))
         path = record.write(options.name, {"settings": settings, "rows": rows, "table": table_of(rows)})
