@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pd_jax.config.adding import AddingConfig, adding_conflicts, idle_adding, uneven_adding
 from pd_jax.config.credibility import credibility_conflicts
 from pd_jax.config.distillation import DistillationSettings
-from pd_jax.config.games import games_conflicts
+from pd_jax.config.games import MLPS, games_conflicts
 from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_memory, idle_student
 from pd_jax.config.memory import STACKED_BEFORE, memory_conflicts
 from pd_jax.config.protocols import protocol_conflicts
@@ -187,7 +187,7 @@ def _balance_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
             yield "learner.game_weights", "all are 0, and nothing would be learnt"
         if learner.balance in ("uncertainty", "gradnorm"):
             yield "learner.game_weights", f"given, and learner.balance {learner.balance!r} finds them; leave one out"
-    if config.num_games > 1 and config.student.network == "mlp" and not config.student.mlp_hidden:
+    if config.num_games > 1 and config.student.network in MLPS and not config.student.mlp_hidden:
         for key, is_set in (
             ("learner.balance", learner.is_by_game),
             ("learner.gradient_cosines_every", learner.gradient_cosines_every > 0),

@@ -14,6 +14,10 @@ from pd_jax.system.text import spell_count
 _NOUNS: Mapping[str, str] = MappingProxyType({"game": "game", "data": "data set", "add_data": "data set"})
 
 
+MLPS = ("mlp", "mlp_bits")
+"""Networks of dense layers, which see vectors."""
+
+
 def check_games(tasks: Sequence[Task], *, one_student: bool = True) -> None:
     """Checks that these games go together.
 
@@ -41,11 +45,13 @@ def check_network(network: str, task: Task, where: str = "network") -> None:
 
 
 def _network_problem(network: str, task: Task) -> str | None:
-    if (network == "mlp") == (task.kind == "vector"):
+    if network == "mlp_bits" and task.kind == "vector" and not task.ram:
+        return f"'mlp_bits' sees the bits of a console's memory, and {task.name} shows numbers; use 'mlp'"
+    if (network in MLPS) == (task.kind == "vector"):
         return None
     if task.kind == "vector":
         return f"{network!r} sees frames, and {task.name} has none; use 'mlp'"
-    return f"'mlp' sees vectors, and {task.name} shows frames; use one of dqn, net1, net2, net3"
+    return f"{network!r} sees vectors, and {task.name} shows frames; use one of dqn, net1, net2, net3"
 
 
 def game_conflicts(game: str | None, network_key: str = "", network: str = "") -> Iterator[tuple[str, str]]:

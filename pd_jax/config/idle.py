@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
+from pd_jax.config.games import MLPS
 from pd_jax.config.sections import (
     BehaviourConfig,
     EvaluationConfig,
@@ -115,7 +116,7 @@ def idle_student(
     """
     networks = networks or (student.network,)
     named = f"{because} is {', '.join(networks)}"
-    if "mlp" not in networks:
+    if not set(networks) & set(MLPS):
         yield Idle("student.mlp_hidden", because, f"is a setting of mlp, and {named}")
     if num_games == 1 and not set(networks) & set(_MULTI):
         why = f"the head of one game has a hidden layer in multi3 and multi10 alone, and {named}"

@@ -10,6 +10,7 @@ from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.base import TrackedConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.fields import Choice
+from pd_jax.config.games import MLPS
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_learner, idle_loss, idle_memory, idle_student
 from pd_jax.config.protocols import ProtocolSettings, idle_backend
 from pd_jax.config.sections import (
@@ -39,7 +40,7 @@ from pd_jax.config.train_teacher import TrainTeacherConfig, unsure_scores
 
 _MULTI_GAME = "is a network for several games, and the learning teacher has one"
 _Network = Annotated[
-    Literal["dqn", "net1", "net2", "net3", "mlp"],
+    Literal["dqn", "net1", "net2", "net3", "mlp", "mlp_bits"],
     Choice("a network", refused=(("multi3", _MULTI_GAME), ("multi10", _MULTI_GAME))),
 ]
 
@@ -173,7 +174,7 @@ class OnlineConfig(ProtocolSettings, TrackedConfig):
         if self.teacher_snapshots is not None:
             for key in ("teacher_network", "mlp_hidden", "layer_norm", "pqn"):
                 yield Idle(key, "teacher_snapshots", "is of a teacher that learns, and teacher_snapshots are its files")
-        if self.teacher_network not in (None, "mlp"):
+        if self.teacher_network not in (None, *MLPS):
             why = f"is a setting of mlp, and teacher_network is {self.teacher_network!r}"
             yield Idle("mlp_hidden", "teacher_network", why)
         yield from idle_loss(self.loss)

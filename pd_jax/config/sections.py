@@ -72,7 +72,7 @@ RunDirectories = tyro.conf.Positional[
     Annotated[tuple[str, ...], MaxItems(4096), FilePath(), tyro.conf.arg(metavar="RUN...")]
 ]
 StudentNetwork = Annotated[
-    Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp"],
+    Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp", "mlp_bits"],
     Choice("a network"),
 ]
 
@@ -156,7 +156,8 @@ class StudentConfig:
     """The network that learns."""
 
     network: StudentNetwork = "net2"
-    """The paper's networks by name, or mlp for vector observations."""
+    """The paper's networks by name, or mlp for vector observations; mlp_bits is an mlp of the bits of a console's
+    memory."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
     channels: tuple[Width, ...] | None = None

@@ -16,7 +16,7 @@ from pd_jax.config.algorithms import (
 )
 from pd_jax.config.base import TrackedConfig
 from pd_jax.config.fields import Choice
-from pd_jax.config.games import game_conflicts
+from pd_jax.config.games import MLPS, game_conflicts
 from pd_jax.config.guidance import GuidanceConfig, guidance_conflicts, idle_guidance
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idle_progress
 from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
@@ -52,7 +52,8 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
     """Parallelised Q-learning, or deep Q-learning with a replay and a target network; or proximal policy optimisation,
     for tasks with continuous actions."""
     network: StudentNetwork = "dqn"
-    """The paper's networks by name, or mlp for vector observations; multi3 and multi10 are for several games."""
+    """The paper's networks by name, or mlp for vector observations and mlp_bits for a console's memory; multi3 and
+    multi10 are for several games."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
     channels: tuple[Width, ...] | None = None
@@ -136,7 +137,7 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
         yield from super().idle()
         for other in self.other_algorithms:
             yield Idle(other, "algorithm", f"is a setting of {other}, and algorithm is {self.algorithm!r}")
-        if self.network != "mlp":
+        if self.network not in MLPS:
             yield Idle("mlp_hidden", "network", f"is a setting of mlp, and network is {self.network!r}")
         own = {"rmsprop": ("rmsprop_decay", "rmsprop_epsilon"), "adam": ("adam_epsilon",)}
         yield from idle_optimizer("dqn", self.dqn.optimizer, own)

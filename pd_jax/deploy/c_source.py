@@ -16,6 +16,7 @@ import numpy as np
 from pd_jax.deploy.layers import (
     NORM_EPSILON,
     Activation,
+    Bits,
     Convolution,
     Dense,
     Expectation,
@@ -470,6 +471,18 @@ class Source:
         taken = self._name
         made = self._buffer("float", (outputs,))
         self._call(f"dense({taken}, {inputs}, {weights}, {bias}, {outputs}, {made})")
+
+    @write.register
+    def _(self, layer: Bits) -> None:
+        factors, taken, size = self._constant("float", layer.factors), self._name, len(layer.factors)
+        made = self._buffer("float", (8 * size,))
+        self._calls += [
+            f"for (i = 0; i < {8 * size}; i++) {{",
+            f"  float byte = {taken}[i / 8] * 255.0f + 0.5f;",
+            "  int whole = byte < 0.0f ? 0 : byte > 255.0f ? 255 : (int)byte;",
+            f"  {made}[i] = (whole >> (7 - i % 8)) & 1 ? {factors}[i / 8] : -{factors}[i / 8];",
+            "}",
+        ]
 
     @write.register
     def _(self, layer: Normalise) -> None:

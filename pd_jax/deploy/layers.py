@@ -17,6 +17,7 @@ import numpy as np
 from pd_jax.deploy.policy import StudentPolicy
 from pd_jax.environments.tasks import ATARI_FRAME_SHAPE, Task
 from pd_jax.errors import UserError
+from pd_jax.networks.bits import factors_of_bits
 from pd_jax.networks.continuous import ContinuousHead
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.heads import CategoricalHead, DeepHead, MultiGameHead, SingleHead
@@ -41,6 +42,16 @@ class Normalise:
     mean_rest: np.ndarray
     deviation: np.ndarray
     clip: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits:
+    """The bits of bytes that come as ``x / 255``: of each, its highest first, ``factors`` or ``-factors``.
+
+    ``factors`` is float32 ``[D]``; ``[N, D]`` becomes ``[N, 8 D]``.
+    """
+
+    factors: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +153,17 @@ class Expectation:
 
 
 Layer = (
-    Normalise | Convolution | MaxPool | LayerNorm | Activation | Flatten | Dense | Recurrent | Residual | Expectation
+    Bits
+    | Normalise
+    | Convolution
+    | MaxPool
+    | LayerNorm
+    | Activation
+    | Flatten
+    | Dense
+    | Recurrent
+    | Residual
+    | Expectation
 )
 RELU = Activation("relu")
 
@@ -179,6 +200,9 @@ def _narrowed(layers: Sequence[Layer], task: Task) -> tuple[Layer, ...]:
     if task.kind != "vector":
         return tuple(layers)
     (length,) = task.observation_shape
+    if any(isinstance(layer, Bits) for layer in layers):
+        # All of them see the same memory.
+        return tuple(layers)
     first = next(index for index, layer in enumerate(layers) if isinstance(layer, Dense | Recurrent))
     dense: Any = layers[first]
     if isinstance(dense, Recurrent):
@@ -207,6 +231,7 @@ def _network_of(policy: GreedyPolicy) -> tuple[PolicyNetwork | MultiGameNetwork,
 
 
 def _torso(policy: GreedyPolicy, torso: Any, params: Mapping[str, Any]) -> tuple[Layer, ...]:
+    task = policy.task
     if type(torso) in (AtariTorso, PartitionedTorso):
         return _atari(params, torso.layer_norm)
     if type(torso) is PaddedTorso:
@@ -214,7 +239,7 @@ def _torso(policy: GreedyPolicy, torso: Any, params: Mapping[str, Any]) -> tuple
     if type(torso) is ResidualTorso:
         return _residual(params, torso.pooling)
     if type(torso) is MLPTorso:
-        return _mlp(torso, params)
+        return _mlp(torso, params, task)
     raise _refused(policy, f"its torso {type(torso).__name__!r} is none of known layers")
 
 
@@ -258,9 +283,13 @@ def _residual(params: Mapping[str, Any], pooling: str) -> tuple[Layer, ...]:
     return (*layers, RELU, Flatten(), _dense(params["fc1"]), RELU)
 
 
-def _mlp(torso: MLPTorso, params: Mapping[str, Any]) -> tuple[Layer, ...]:
+def _mlp(torso: MLPTorso, params: Mapping[str, Any], task: Task) -> tuple[Layer, ...]:
     layers: list[Layer] = []
-    if torso.normalisation is not None:
+    if torso.bits:
+        (size,) = task.observation_shape
+        known = torso.normalisation
+        layers.append(Bits(np.ones(size, np.float32) if known is None else factors_of_bits(known, size)))
+    elif torso.normalisation is not None:
         known = torso.normalisation
         mean = np.asarray(known.mean, np.float64)
         high = mean.astype(np.float32)

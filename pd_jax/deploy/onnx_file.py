@@ -17,6 +17,7 @@ import numpy as np
 from pd_jax.deploy.layers import (
     NORM_EPSILON,
     Activation,
+    Bits,
     Convolution,
     Dense,
     Expectation,
@@ -351,6 +352,22 @@ class _Graph:
         self.add("Transpose", perm=[0, 3, 1, 2])
         self._image = (height, width)
         return strides, weights
+
+    @write.register
+    def _(self, layer: Bits) -> None:
+        size = len(layer.factors)
+        self.add("Mul", self.weight(np.float32(255.0)))
+        self.add("Round")
+        self.add("Clip", self.weight(np.float32(0.0)), self.weight(np.float32(255.0)))
+        self.add("Reshape", self.weight([-1, size, 1], np.int64))
+        # A byte without its lower bits, and then without its higher ones: exact in float32.
+        self.add("Div", self.weight(2.0 ** np.arange(7, -1, -1, dtype=np.float32)))
+        self.add("Floor")
+        self.add("Mod", self.weight(np.float32(2.0)), fmod=1)
+        self.add("Mul", self.weight(np.float32(2.0)))
+        self.add("Sub", self.weight(np.float32(1.0)))
+        self.add("Mul", self.weight(layer.factors[:, None]))
+        self.add("Reshape", self.weight([-1, 8 * size], np.int64))
 
     @write.register
     def _(self, layer: Normalise) -> None:

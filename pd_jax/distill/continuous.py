@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pd_jax.config.distill import DistillConfig
+from pd_jax.config.games import MLPS
 from pd_jax.config.sections import ActionKind, NormalisationConfig, StudentConfig
 from pd_jax.distill.probe import probe
 from pd_jax.environments.senses import Senses
@@ -92,7 +93,7 @@ def with_statistics(config: DistillConfig, teachers: Sequence[Teacher], tasks: S
 def _sees_memory_alone(student: StudentConfig, senses: Senses, tasks: Sequence[Task]) -> bool:
     """Whether it is the student of one game that sees a console's memory: few of its bytes move, each in a range of its
     own."""
-    return senses.sees_ram and len(tasks) == 1 and student.network == "mlp" and student.quantisation == "none"
+    return senses.sees_ram and len(tasks) == 1 and student.network in MLPS and student.quantisation == "none"
 
 
 def _of_play(

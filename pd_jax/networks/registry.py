@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import flax.linen as nn
 import jax.numpy as jnp
 
+from pd_jax.config.games import MLPS
 from pd_jax.errors import UserError, nearest
 from pd_jax.networks.convolutions import ConvolutionMethod
 from pd_jax.networks.heads import CategoricalHead, MultiGameHead, SingleHead
@@ -36,7 +37,7 @@ _RESIDUAL: dict[str, Pooling] = {"impala_torch": "torch", "impala_flax": "flax"}
 _PADDED = "dqn_same"
 # Their heads have a hidden layer even for a single game.
 _MULTI_GAME_NAMES = ("multi3", "multi10")
-NETWORK_NAMES = (*_TORSOS, "mlp")
+NETWORK_NAMES = (*_TORSOS, *MLPS)
 """Those that are always there; :func:`register_network` adds others."""
 
 
@@ -150,11 +151,11 @@ def make_network(
 
     Args:
       name: ``dqn``, ``net1``, ``net2``, ``net3``, ``multi3``, ``multi10`` for uint8 frames ``[N, 84, 84, 4]``; ``mlp``
-        for float ``[N, D]``; or one that was given to :func:`register_network`.
+        for float ``[N, D]``; ``mlp_bits`` for ``[N, D]`` of a console's memory; or one that was given to :func:`register_network`.
       num_actions: size of the output of a single game's network, or of every game's output in a network of several.
       layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
-      hidden_sizes: of ``mlp``; ignored by the others.
-      activation: ``relu`` or, for ``mlp``, ``tanh``.
+      hidden_sizes: of ``mlp`` and ``mlp_bits``; ignored by the others.
+      activation: ``relu`` or, for ``mlp`` and ``mlp_bits``, one of `ACTIVATIONS`.
       support: values of the atoms of a categorical head, whose mean is the output; by default outputs are plain.
       compute_dtype: ``float32`` or ``bfloat16``. Parameters and outputs stay float32.
       convolution: formulation of the convolutions; ``auto`` takes the faster one of the platform that the network is
@@ -187,8 +188,9 @@ def make_network(
         choices = "relu" if name in _TORSOS else ", ".join(ACTIVATIONS)
         raise UserError(f"activation: {activation!r} is not one of those of {name} ({choices})")
     quantised = quantisation != "none"
-    if quantised and (compute_dtype != "float32" or support or name not in NETWORK_NAMES):
-        why = f"{name!r} has no such layers" if name not in NETWORK_NAMES else "it is for plain outputs in float32"
+    has_integers = name in NETWORK_NAMES and name != "mlp_bits"
+    if quantised and (compute_dtype != "float32" or support or not has_integers):
+        why = f"{name!r} has no such layers" if not has_integers else "it is for plain outputs in float32"
         raise UserError(f"quantisation: {quantisation}: {why}")
     if memory not in ("none", *MEMORIES) or memory_size < 1:
         raise UserError(
@@ -209,7 +211,7 @@ def make_network(
         quantised=quantised,
     )
     # The features of a torso of convolutions follow a ReLU.
-    signed = name == "mlp" and (activation != "relu" or not options.hidden_sizes)
+    signed = name in MLPS and (activation != "relu" or not options.hidden_sizes)
     torso = _make_torso(name, options)
     if isinstance(num_actions, Sequence):
         if support:
@@ -233,11 +235,16 @@ def make_network(
 def _make_torso(name: str, options: TorsoOptions) -> nn.Module:
     if name in _registered:
         return _registered[name](options)
-    if name == "mlp":
+    if name in MLPS:
         if options.channels is not None or options.hidden is not None:
-            raise UserError("channels and hidden are widths of convolutional torsos, and 'mlp' has none")
+            raise UserError(f"channels and hidden are widths of convolutional torsos, and {name!r} has none")
         return MLPTorso(
-            options.hidden_sizes, options.layer_norm, options.activation, options.dtype, quantised=options.quantised
+            options.hidden_sizes,
+            options.layer_norm,
+            options.activation,
+            options.dtype,
+            quantised=options.quantised,
+            bits=name == "mlp_bits",
         )
     if name in _RESIDUAL or name == _PADDED:
         if options.layer_norm or options.channels is not None or options.hidden is not None:

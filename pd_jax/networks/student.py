@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pd_jax.config.games import MLPS
 from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
@@ -336,7 +337,7 @@ def _normalisation(config: StudentConfig, tasks: Sequence[Task]) -> Normalisatio
     where = "student.normalisation"
     if settings.mean is None or settings.variance is None:
         raise UserError(f"{where}: {settings.source!r}, and there is no mean or no variance")
-    if config.network != "mlp" or len(tasks) > 1 or config.quantisation != "none":
+    if config.network not in MLPS or len(tasks) > 1 or config.quantisation != "none":
         raise UserError(f"{where}: is for an mlp in float32 of one game")
     (size,) = tasks[0].observation_shape
     for name, values in (("mean", settings.mean), ("variance", settings.variance)):

@@ -15,8 +15,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from pd_jax.networks.bits import BITS, bits_of, factors_of_bits
 from pd_jax.networks.convolutions import ConvolutionMethod, convolve
 from pd_jax.networks.normalisation import Normalisation
 from pd_jax.networks.quantisation import dense, range_of, round_inputs, round_weights
@@ -126,6 +128,7 @@ class MLPTorso(nn.Module):
       dtype: of the computation; parameters are float32.
       normalisation: of the observations, before the first layer; None takes them as they are.
       quantised: compute as 8-bit integers will, see `pd_jax.networks.quantisation`.
+      bits: see the bits of bytes, see `pd_jax.networks.bits`; of ``normalisation`` it takes then which of them move.
     """
 
     hidden_sizes: tuple[int, ...] = (128, 128)
@@ -134,11 +137,17 @@ class MLPTorso(nn.Module):
     dtype: Any = jnp.float32
     normalisation: Normalisation | None = None
     quantised: bool = False
+    bits: bool = False
 
     @nn.compact
     def __call__(self, observations: Array) -> Array:
         """Maps ``[N, D]`` to features ``[N, hidden_sizes[-1]]``."""
-        x = observations if self.normalisation is None else self.normalisation(observations)
+        if self.bits:
+            x = bits_of(observations)
+            if self.normalisation is not None:
+                x = x * np.repeat(factors_of_bits(self.normalisation, observations.shape[-1]), BITS)[None]
+        else:
+            x = observations if self.normalisation is None else self.normalisation(observations)
         x = x.astype(self.dtype)
         for index, features in enumerate(self.hidden_sizes):
             layer = dense(

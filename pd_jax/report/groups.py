@@ -21,7 +21,7 @@ from pd_jax.report.statistics import Percent, geometric, percent_with_interval, 
 from pd_jax.system.text import printable
 from pd_jax.system.values import show_setting
 
-_NETWORKS = ("dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp")
+_NETWORKS = ("dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp", "mlp_bits")
 _LOSSES = get_args(LossKind)
 # Of the text in a table's cell.
 _LONGEST_SETTINGS = 50

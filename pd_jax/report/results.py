@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pd_jax.config.commands import COMMANDS
+from pd_jax.config.games import MLPS
 from pd_jax.config.sections import ADVANTAGE_LOSSES, StudentConfig, needs_temperature
 from pd_jax.environments.tasks import TASKS
 from pd_jax.errors import UserError
@@ -269,7 +270,7 @@ def _recipe(run: RunDirectory, summary: Mapping[str, Any], games: tuple[str, ...
 
 def _sizes(network: str, settings: Mapping[str, Any]) -> str:
     """Those of the network's sizes that its name leaves open, or that are not what the name stands for."""
-    sizes = [settings.get("mlp_hidden")] if network == "mlp" else [settings.get("channels"), settings.get("hidden")]
+    sizes = [settings.get("mlp_hidden")] if network in MLPS else [settings.get("channels"), settings.get("hidden")]
     texts = [show_setting(size) for size in sizes if size is not None]
     if settings.get("head_hidden") not in (None, StudentConfig.head_hidden):
         texts.append(f"heads {show_setting(settings['head_hidden'])}")

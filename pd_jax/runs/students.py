@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pd_jax.config.credibility import CredibilityConfig
 from pd_jax.config.distill import DistillConfig
+from pd_jax.config.games import MLPS
 from pd_jax.config.loading import read_config, to_mapping
 from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.senses import Senses, make_senses
@@ -255,7 +256,7 @@ def _describe(task: Task, path: str, config: DistillConfig, updates: int, widths
         env_id=task.env_id,
         network=config.student.network,
         layer_norm=False,
-        hidden_sizes=config.student.mlp_hidden if config.student.network == "mlp" else (),
+        hidden_sizes=config.student.mlp_hidden if config.student.network in MLPS else (),
         **widths,
         **_statistics_of(config),
         num_actions=task.num_actions,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pd_jax.config.games import check_network
+from pd_jax.config.games import MLPS, check_network
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.networks.continuous import ContinuousHead
@@ -40,7 +40,7 @@ def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
     options = NetworkOptions(
         layer_norm=metadata.layer_norm,
         hidden_sizes=metadata.hidden_sizes,
-        activation=metadata.activation if metadata.network == "mlp" or not metadata.head_sizes else "relu",
+        activation=metadata.activation if metadata.network in MLPS or not metadata.head_sizes else "relu",
         support=metadata.support,
         channels=metadata.channels,
         hidden=metadata.hidden,

@@ -10,6 +10,7 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pd_jax.config.games import MLPS
 from pd_jax.environments.protocols import PROTOCOLS, protocol_name
 from pd_jax.errors import nearest
 from pd_jax.replay.observations import (
@@ -176,7 +177,7 @@ class TeacherMetadata:
     def applied_statistics(self) -> dict[str, Any] | None:
         """By which its network normalises what it sees; None if it takes observations as they are."""
         statistics: dict[str, Any] = self.normalisation.get(MAIN, {})
-        is_applied = self.network == "mlp" and not self.games and "epsilon" in statistics
+        is_applied = self.network in MLPS and not self.games and "epsilon" in statistics
         return statistics if is_applied else None
 
     @property

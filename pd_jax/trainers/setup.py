@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.algorithms import PPOConfig
-from pd_jax.config.games import check_network
+from pd_jax.config.games import MLPS, check_network
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.envpool import Environment
@@ -286,7 +286,7 @@ def _check_start(teacher: Teacher, config: TrainTeacherConfig, tasks: Sequence[T
 
 def _check_widths(teacher: Teacher, config: TrainTeacherConfig) -> None:
     widths, wanted = _widths(teacher.metadata.hidden_sizes), _widths(config.mlp_hidden)
-    if config.network == "mlp" and widths != wanted:
+    if config.network in MLPS and widths != wanted:
         raise UserError(f"init_from: {config.init_from} has mlp_hidden {widths}, and the run wants {wanted}")
     for key in ("channels", "hidden", "head_hidden") if teacher.metadata.games else ():
         there, here = getattr(teacher.metadata, key), getattr(config, key)

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pd_jax.config.games import MLPS
 from pd_jax.environments.tasks import TASKS
 from pd_jax.report.explanation.facts import Facts
 from pd_jax.report.explanation.remarks import Count, Duration, Names, Percent, Remark, Score, Times, Value
@@ -435,7 +436,7 @@ def _to_do_better(facts: Facts, summary: Summary, worst: str | None) -> Iterator
         yield Remark(
             "next", "larger", {"network": Names((larger,))}, _again(facts, larger, "--student.network", larger)
         )
-    elif network == "mlp" and (summary.compression or 0.0) > 1:
+    elif network in MLPS and (summary.compression or 0.0) > 1:
         sizes = facts.config.get("student", {}).get("mlp_hidden")
         if isinstance(sizes, list) and sizes and all(type(size) is int for size in sizes):
             doubled = [str(2 * size) for size in sizes]
