@@ -151,7 +151,8 @@ def make_network(
 
     Args:
       name: ``dqn``, ``net1``, ``net2``, ``net3``, ``multi3``, ``multi10`` for uint8 frames ``[N, 84, 84, 4]``; ``mlp``
-        for float ``[N, D]``; ``mlp_bits`` for ``[N, D]`` of a console's memory; or one that was given to :func:`register_network`.
+        for float ``[N, D]``; ``mlp_bits`` for those of a console's memory; or one that was given to
+        :func:`register_network`.
       num_actions: size of the output of a single game's network, or of every game's output in a network of several.
       layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
       hidden_sizes: of ``mlp`` and ``mlp_bits``; ignored by the others.

@@ -192,7 +192,7 @@ GAMES = (
         pytest.param(
             ["distill", "--teacher", "cartpole", "--out", "{out}", "--student.network", "net9"],
             "pd-jax distill: --student.network: 'net9' is not a network; did you mean 'net3'? "
-            "(dqn, net1, net2, net3, multi3, multi10, mlp)",
+            "(dqn, net1, net2, net3, multi3, multi10, mlp, mlp_bits)",
             id="network",
         ),
         pytest.param(

@@ -31,7 +31,7 @@ STUDENT_KEYS = (
     "memory_size, observation"
 )
 LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"
-NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp)"
+NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp, mlp_bits)"
 
 
 def failure(config_class: type[CommandConfig], *argv: str) -> str:

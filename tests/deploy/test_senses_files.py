@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pd_jax.config.observation import ObservationConfig
+from pd_jax.config.sections import NormalisationConfig
 from pd_jax.deploy import c_file
 from pd_jax.deploy.decisions import watched_policy
 from pd_jax.deploy.file_metadata import describe_observation
@@ -25,11 +26,14 @@ from pd_jax.evaluation.protocol import Protocol
 from support.c_compiler import compile_program, needs_compiler
 from support.policies import metadata_of, random_observations, random_student
 
+MOVES = NormalisationConfig(source="given", mean=(0.5,), variance=tuple(0.1 * (place % 3) for place in range(128)))
 SMALL: dict[str, Any] = {"channels": (4, 4, 4), "hidden": 8, "network": "net3"}
 STUDENTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "one frame of 42": ("pong", {"frames": 1, "size": 42}, SMALL),
     "two frames of 64": ("pong", {"frames": 2, "size": 64}, SMALL),
     "memory": ("pong", {"source": "ram"}, {"network": "mlp", "mlp_hidden": (16,)}),
+    "bits": ("pong", {"source": "ram"}, {"network": "mlp_bits", "mlp_hidden": (16,), "normalisation": MOVES}),
+    "all bits, twice": ("pong", {"source": "ram", "window": 2}, {"network": "mlp_bits", "mlp_hidden": ()}),
     "frames of a game of memory": ("pong_ram", {"source": "frames", "frames": 1}, SMALL),
     "a window": ("cartpole", {"components": (0, 2), "window": 4}, {"network": "mlp", "mlp_hidden": (16,)}),
 }
@@ -52,7 +56,7 @@ def test_an_onnx_file_answers_as_jax_answers(name: str, tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["one frame of 42", "two frames of 64", "a window"])
+@pytest.mark.parametrize("name", ["one frame of 42", "two frames of 64", "bits", "all bits, twice", "a window"])
 def test_a_header_answers_as_jax_answers(name: str, tmp_path: Path) -> None:
     policy = student(name)
     observations = random_observations(policy.task, 3)

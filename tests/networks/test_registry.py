@@ -116,7 +116,7 @@ def test_names_that_are_taken_are_refused(name: str) -> None:
 
 def test_ones_own_networks_are_among_those_that_a_wrong_name_may_have_meant() -> None:
     with pytest.raises(
-        UserError, match=r"^'impalla' is not a network \(dqn, net1, net2, net3, multi3, multi10, mlp\)$"
+        UserError, match=r"^'impalla' is not a network \(dqn, net1, net2, net3, multi3, multi10, mlp, mlp_bits\)$"
     ):
         make_network("impalla", 3)
     register_network("impala", lambda options: Dense(5))
