@@ -28,11 +28,15 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from pd_jax.environments.tasks import get_task
 from pd_jax.networks.policy import PolicyNetwork
 from pd_jax.networks.registry import make_network
 from support import commands
+
+TESTS = Path(__file__).parent
 
 # How long a machine with other work to do takes says nothing about the code.
 hypothesis.settings.register_profile(
@@ -48,6 +52,25 @@ def let_go_of_programs() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if maps.exists() and len(maps.read_text().splitlines()) > 20_000:
         jax.clear_caches()
+
+
+DRAWN = ("report", "docs", "runs")
+"""Directories of tests that look at pictures, or are about how they are drawn."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A run draws itself when it ends, which is a quarter of the time of a run of seconds. Where tests are about other
+    things its pictures are there, and blank; figures are made as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not set(DRAWN) & set(request.path.relative_to(TESTS).parts):
+            patch.setattr(Figure, "savefig", write_blank)
+        yield
+
+
+def write_blank(figure: Figure, path: Any, **options: Any) -> None:
+    """Instead of ``Figure.savefig``."""
+    Image.new("L", (1, 1)).save(path, "png")
 
 
 @pytest.fixture(scope="session")

@@ -64,5 +64,5 @@ def test_it_is_for_memories_alone() -> None:
     }.items():
         with pytest.raises(UserError, match=f"^{re.escape(complaint)}$"):
             check_network("mlp_bits", get_task(game))
-    with pytest.raises(UserError, match="^quantisation: int8: 'mlp_bits' has no such layers$"):
+    with pytest.raises(UserError, match=r"^quantisation: int8: 'mlp_bits' has no such layers$"):
         make_network("mlp_bits", 6, quantisation="int8")

@@ -120,5 +120,5 @@ def test_ones_own_networks_are_among_those_that_a_wrong_name_may_have_meant() ->
     ):
         make_network("impalla", 3)
     register_network("impala", lambda options: Dense(5))
-    with pytest.raises(UserError, match=r"did you mean 'impala'\? \(dqn, .*, mlp, impala\)$"):
+    with pytest.raises(UserError, match=r"did you mean 'impala'\? \(dqn, .*, mlp, mlp_bits, impala\)$"):
         make_network("impalla", 3)
