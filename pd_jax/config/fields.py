@@ -184,7 +184,8 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     if field.bounds is not None and not field.bounds.low <= value <= field.bounds.high:
         low = value < field.bounds.low
         limit = field.kind(field.bounds.low if low else field.bounds.high)
-        limit_text = f"{limit:g}" if field.kind is float else str(limit)
+        # Such as 0.9999999, which is not 1.
+        limit_text = f"{limit:g}" if field.kind is float and float(f"{limit:g}") == limit else str(limit)
         raise UserError(f"{where}: {show(given)} is out of range (at {'least' if low else 'most'} {limit_text})")
     return value
 
