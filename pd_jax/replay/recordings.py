@@ -135,7 +135,11 @@ class DatasetWriter:
             if arrays[name].shape != wanted or arrays[name].dtype != dtype:
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {dtype} {wanted}")
             if dtype == "float32" and not np.isfinite(arrays[name]).all():
-                raise UserError(f"{self._path}: not recorded: {name} holds NaN or infinite values")
+                step, lane = np.argwhere(~np.isfinite(arrays[name]))[0][:2]
+                raise UserError(
+                    f"{self._path}: not recorded: {name} holds NaN or infinite values, the first at step "
+                    f"{header.steps + step:,} of lane {lane}"
+                )
         return arrays
 
     def _read_metadata(self, name: str) -> dict[str, Any]:
