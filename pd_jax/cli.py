@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 from pd_jax.commands.usage import group_usage, program_usage
 from pd_jax.config.commands import TABLE, Command, CommandGroup
 from pd_jax.errors import OUT_OF_MEMORY, UserError, is_out_of_memory, nearest
-from pd_jax.system import hosts, streams
+from pd_jax.system import hosts, own_modules, streams
 from pd_jax.system.interrupts import Interrupted, forget_interrupts, interrupt_now, raised_interrupt, stopping_signals
 from pd_jax.system.text import show
 from pd_jax.version import __version__
@@ -44,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0, 2 for a user's error, 3 for something to look at, 128 + n after
     signal n."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    own: list[str] = []
+    told = os.environ.get(own_modules.VARIABLE)
     forget_interrupts()
     # Before the commands install handlers of their own, there is nothing to save.
     previous = {number: signal.signal(number, interrupt_now) for number in stopping_signals()}
     try:
+        own, argv = own_modules.take_from(argv)
+        if own:
+            own_modules.tell_others(own)
         code = _dispatch(argv)
         # Not left to the interpreter's end, where nothing can be said about a full disk or a reader who has gone.
         if sys.stdout is not None:
@@ -87,6 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if own:
+            _restore(own_modules.VARIABLE, told)
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -117,10 +131,12 @@ def _find(commands: Mapping[str, E], name: str) -> E:
 
 def _run(words: Sequence[str], command: Command, options: Sequence[str]) -> int:
     # Late, as all that takes time to import: a signal on the way is one line.
-    from pd_jax.commands.runner import run_command
+    from pd_jax.commands.runner import import_own_modules, run_command
     from pd_jax.config.loading import load_config
     from pd_jax.system.progress import print_warning
 
+    # Settings may name what they register.
+    import_own_modules(command)
     try:
         config = load_config(command.settings, options, " ".join(words))
     except SystemExit:  # After --help.

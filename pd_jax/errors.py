@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ObservationsError", "UnsoundTeacherError", "UserError"]
+__all__ = ["ObservationsError", "UnsoundObservationsError", "UnsoundTeacherError", "UserError"]
 
 OUT_OF_MEMORY = "out of memory: make the network, the batch, the lanes or the replay smaller"
 
@@ -20,6 +20,11 @@ class UserError(Exception):
 
 class UnsoundTeacherError(UserError):
     """A teacher's outputs are NaN or infinite, and without its game the run cannot go on. What was learnt is sound."""
+
+
+class UnsoundObservationsError(UserError):
+    """What an environment shows is NaN or infinite, and without its game the run cannot go on. What was learnt is
+    sound."""
 
 
 class ObservationsError(UserError, ValueError):

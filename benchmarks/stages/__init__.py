@@ -46,7 +46,7 @@ ABOUT: Mapping[str, str] = MappingProxyType(
     {
         "envpool": "EnvPool alone, stepped from the host (at once, as lanes come) and inside jit, by lanes",
         "teacher": "the bundled teacher's decisions, by lanes",
-        "rollout": "the teacher's rollouts, against stepping and inference alone",
+        "rollout": "rollouts of a game's and a continuous task's teacher, against stepping and inference alone",
         "replay": "insertion, sampling, and updates that sample against updates of a given minibatch",
         "update": "the student's updates from the replay: networks, batches, dtypes, optimisers",
         "games": "updates of a student of one game to ten",

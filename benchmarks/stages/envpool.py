@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import envpool
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -49,13 +51,7 @@ def jit_stepping(environment: Environment, num_steps: int) -> Work:
 
     @jax.jit
     def many(carry: Any, key: jax.Array) -> Any:
-        actions = jax.random.randint(key, (num_steps, lanes), 0, num_actions)
-
-        def step(carry: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
-            handle, timestep = environment.step(carry[0], actions, carry[1])
-            return (handle, timestep), timestep.rewards
-
-        return lax.scan(step, carry, actions)
+        return _play(environment, carry, jax.random.randint(key, (num_steps, lanes), 0, num_actions))
 
     key = jax.random.key(0)
 
@@ -66,6 +62,36 @@ def jit_stepping(environment: Environment, num_steps: int) -> Work:
         return carry, rewards
 
     return work
+
+
+def repeated_stepping(environment: Environment, actions: np.ndarray, num_steps: int) -> Work:
+    """Play of given actions, likewise: each call goes on with the next of them, and with the first after the last.
+
+    Args:
+      environment: before its first step.
+      actions: ``[T, L, ...]``. What was played from such a start leads to the same states, until they begin anew.
+      num_steps: of a call; a divisor of T.
+    """
+    carry: Any = environment.reset()
+    many = jax.jit(lambda carry, actions: _play(environment, carry, actions))
+    parts = itertools.cycle(jnp.asarray(actions).reshape(-1, num_steps, *actions.shape[1:]))
+
+    def work() -> object:
+        nonlocal carry
+        carry, rewards = many(carry, next(parts))
+        return carry, rewards
+
+    return work
+
+
+def _play(environment: Environment, carry: Any, actions: jax.Array) -> Any:
+    """Steps of actions ``[T, L, ...]``, from a handle and a time step to the next ones, and the rewards ``[T, L]``."""
+
+    def step(carry: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
+        handle, timestep = environment.step(carry[0], actions, carry[1])
+        return (handle, timestep), timestep.rewards
+
+    return lax.scan(step, carry, actions)
 
 
 def host_stepping(environment: Environment, num_steps: int) -> Work:

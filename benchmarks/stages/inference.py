@@ -53,9 +53,10 @@ def run_teacher(context: Context) -> list[Row]:
 
 def scanned_inference(network: Any, variables: Any, observations: np.ndarray, repeats: int) -> Work:
     """A policy's outputs for ``[T, L, ...]``, one step after another in one compiled scan; all of it some times."""
-    apply = of_frames_first(network)
+    frames = observations.ndim == 5
+    apply = of_frames_first(network) if frames else network.apply
     many = jax.jit(lambda variables, steps: lax.map(lambda step: apply(variables, step), steps))
-    steps = frames_first(observations)
+    steps = frames_first(observations) if frames else jnp.asarray(observations)
     return lambda: [many(variables, steps) for _ in range(repeats)]
 
 

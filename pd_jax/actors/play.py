@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,6 +34,24 @@ def first_unsound_step(trajectory: Trajectory) -> int | None:
     """The first of ``T`` time steps at which the teacher's outputs are NaN or infinite in any lane; None if none is."""
     sound = np.isfinite(np.asarray(trajectory.teacher_q)).all(axis=(1, 2))
     return None if sound.all() else int(np.argmin(sound))
+
+
+class Place(NamedTuple):
+    """Where something stands in a stretch of play: a time step, a lane, and one of the numbers there."""
+
+    step: int
+    lane: int
+    number: int
+
+
+def first_unsound_observation(trajectory: Trajectory) -> Place | None:
+    """Where what was seen is NaN or infinite first; None if it is nowhere. Whole numbers, as of frames, cannot be."""
+    for seen in (trajectory.observations, trajectory.sensed):
+        if seen is not None and np.issubdtype(seen.dtype, np.floating):
+            sound = np.isfinite(np.asarray(seen))
+            if not sound.all():
+                return Place(*map(int, np.argwhere(~sound.reshape(*sound.shape[:2], -1))[0]))
+    return None
 
 
 def action_gap(trajectory: Trajectory) -> float | None:

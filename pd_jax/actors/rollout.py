@@ -20,9 +20,9 @@ from jax import Array, lax
 
 from pd_jax.environments import sensors
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, Received, TimeStep, frames_first, frames_last
-from pd_jax.environments.senses import Senses
+from pd_jax.environments.senses import FRAMES, FULL_SIZE, Senses
 from pd_jax.environments.sensors import SensorState
-from pd_jax.environments.tasks import Task
+from pd_jax.environments.tasks import RAM_SIZE, Task
 from pd_jax.networks.greedy import play
 from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
 from pd_jax.networks.sensing import sense_step
@@ -331,7 +331,12 @@ class HostUnroll:
         seen = jax.ShapeDtypeStruct((lanes, *shape[-1:], *shape[:-1]), task.observation_dtype)
         flags, numbers = jax.ShapeDtypeStruct((lanes,), jnp.bool_), jax.ShapeDtypeStruct((lanes,), jnp.float32)
         ended = jax.ShapeDtypeStruct((lanes,), jnp.int32) if task.kind == "atari" else None
-        received = Received(seen, numbers, flags, flags, ended)
+        # As EnvPool gives it: bytes of memory, or stacks with the frames in front.
+        shapes = {None: None, "ram": (lanes, RAM_SIZE), "frames": (lanes, FRAMES, FULL_SIZE, FULL_SIZE)}
+        beside = shapes[None if self._senses is None else self._senses.beside]
+        received = Received(
+            seen, numbers, flags, flags, ended, None if beside is None else jax.ShapeDtypeStruct(beside, jnp.uint8)
+        )
         return self._go_on.lower(0, variables, decided, kept, received, epsilon, None)
 
     def _first_decision(

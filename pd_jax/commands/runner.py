@@ -16,7 +16,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.plan import PlanConfig
 from pd_jax.environments.families import import_few
 from pd_jax.errors import UserError
-from pd_jax.system import accelerators, compilation_cache, hosts
+from pd_jax.system import accelerators, compilation_cache, hosts, own_modules
 
 
 def run_command(words: Sequence[str], command: Command, config: Any) -> int:
@@ -44,6 +44,25 @@ def run_command(words: Sequence[str], command: Command, config: Any) -> int:
                 _check_variables()
         function = find_function(words)
     return function(config) or 0
+
+
+def import_own_modules(command: Command) -> None:
+    """Imports what the user has registered by name, if there is any; before the settings, which may name it.
+
+    Raises:
+      UserError: there is no such module, or it fails.
+    """
+    if not os.environ.get(own_modules.VARIABLE):
+        return
+    if command.settings is PlanConfig:
+        # It has something to say to JAX before that is imported, and the modules import it.
+        raise UserError(f"{own_modules.OPTION}: pd-jax plan compiles what comes with pd_jax")
+    if command.computes:
+        import_few()
+        accelerators.spare_the_search()
+        compilation_cache.turn_on()
+        _check_variables()
+    own_modules.import_all()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pd_jax.config.commands import TABLE, Command, CommandGroup
-from pd_jax.system import compilation_cache
+from pd_jax.system import compilation_cache, own_modules
 
 
 def program_usage() -> str:
@@ -19,6 +19,7 @@ def program_usage() -> str:
             *_lines(TABLE),
             "",
             "pd-jax COMMAND --help lists a command's options; pd-jax --version prints the version.",
+            f"{own_modules.OPTION} FILE.py (or MODULE) imports what registers environments and networks of your own.",
             f"{compilation_cache.VARIABLE}=DIR (or off) says where compiled programs are kept for the next run.",
         ]
     )

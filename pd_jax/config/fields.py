@@ -8,7 +8,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import tyro
@@ -41,10 +41,13 @@ class MaxItems:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What the choices of a field are called, and which words of the same sort get an explanation instead."""
+    """What the choices of a field are called, which words of the same sort get an explanation instead, which others the
+    user has added, and how to add one."""
 
     noun: str
     refused: tuple[tuple[str, str], ...] = ()
+    added: Callable[[], tuple[str, ...]] = tuple
+    to_add: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +184,8 @@ def check_value(field: Field, value: Any, where: str) -> Any:
     if field.bounds is not None and not field.bounds.low <= value <= field.bounds.high:
         low = value < field.bounds.low
         limit = field.kind(field.bounds.low if low else field.bounds.high)
-        limit_text = f"{limit:g}" if field.kind is float else str(limit)
+        # Such as 0.9999999, which is not 1.
+        limit_text = f"{limit:g}" if field.kind is float and float(f"{limit:g}") == limit else str(limit)
         raise UserError(f"{where}: {show(given)} is out of range (at {'least' if low else 'most'} {limit_text})")
     return value
 
@@ -200,13 +204,15 @@ def _check_items(field: Field, value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _check_choice(field: Field, value: Any, where: str) -> str:
-    if isinstance(value, str) and value in field.choices:
+    choices = (*field.choices, *field.choice.added())
+    if isinstance(value, str) and value in choices:
         return value
     for word, reason in field.choice.refused:
         if value == word:
-            raise UserError(f"{where}: {value!r} {reason} ({', '.join(field.choices)})")
-    hint = nearest(value[:100], field.choices) if isinstance(value, str) else ""
-    raise UserError(f"{where}: {show(value)} is not {field.choice.noun}{hint} ({', '.join(field.choices)})")
+            raise UserError(f"{where}: {value!r} {reason} ({', '.join(choices)})")
+    hint = nearest(value[:100], choices) if isinstance(value, str) else ""
+    more = f"; {field.choice.to_add}" if field.choice.to_add and isinstance(value, str) and not hint else ""
+    raise UserError(f"{where}: {show(value)} is not {field.choice.noun}{hint} ({', '.join(choices)}){more}")
 
 
 def _check_text(value: str, where: str) -> str:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pd_jax.config.observation import ObservationConfig
+from pd_jax.config.own_networks import own_networks
 from pd_jax.environments.tasks import Task, get_task
 from pd_jax.errors import UserError
 from pd_jax.system.text import spell_count
@@ -47,7 +48,8 @@ def check_network(network: str, task: Task, where: str = "network") -> None:
 def _network_problem(network: str, task: Task) -> str | None:
     if network == "mlp_bits" and task.kind == "vector" and not task.ram:
         return f"'mlp_bits' sees the bits of a console's memory, and {task.name} shows numbers; use 'mlp'"
-    if (network in MLPS) == (task.kind == "vector"):
+    # What a network of the user's own sees, it finds out itself.
+    if (network in MLPS) == (task.kind == "vector") or network in own_networks():
         return None
     if task.kind == "vector":
         return f"{network!r} sees frames, and {task.name} has none; use 'mlp'"

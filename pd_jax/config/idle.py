@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from pd_jax.config.games import MLPS
+from pd_jax.config.own_networks import own_networks
 from pd_jax.config.sections import (
     BehaviourConfig,
     EvaluationConfig,
@@ -116,7 +117,8 @@ def idle_student(
     """
     networks = networks or (student.network,)
     named = f"{because} is {', '.join(networks)}"
-    if not set(networks) & set(MLPS):
+    # One of the user's own may take it.
+    if not {*MLPS, *own_networks()} & set(networks):
         yield Idle("student.mlp_hidden", because, f"is a setting of mlp, and {named}")
     if num_games == 1 and not set(networks) & set(_MULTI):
         why = f"the head of one game has a hidden layer in multi3 and multi10 alone, and {named}"

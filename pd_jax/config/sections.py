@@ -12,6 +12,7 @@ import tyro
 
 from pd_jax.config.fields import Bounds, Choice, FilePath, MaxItems, OneOrMany, make_tuples
 from pd_jax.config.observation import ObservationConfig
+from pd_jax.config.own_networks import own_networks
 
 # Counters on devices are int32.
 Count = Annotated[int, Bounds(1, 2**31 - 1)]
@@ -73,7 +74,7 @@ RunDirectories = tyro.conf.Positional[
 ]
 StudentNetwork = Annotated[
     Literal["dqn", "net1", "net2", "net3", "multi3", "multi10", "mlp", "mlp_bits"],
-    Choice("a network"),
+    Choice("a network", added=own_networks, to_add="one of your own is made known by --import FILE.py"),
 ]
 
 
@@ -157,7 +158,7 @@ class StudentConfig:
 
     network: StudentNetwork = "net2"
     """The paper's networks by name, or mlp for vector observations; mlp_bits is an mlp of the bits of a console's
-    memory."""
+    memory. Or the name of a network of your own."""
     mlp_hidden: tuple[Width, ...] = (128, 128)
     """Units of mlp's hidden layers."""
     channels: tuple[Width, ...] | None = None

@@ -230,6 +230,9 @@ def _summarise(
     about |= {"max_noops": config.env.max_noops}
     if any(task.is_console for task in tasks):
         about |= {"protocol": config.protocol_name}
+    if any(task.is_continuous for task in tasks):
+        # There epsilon scales noise.
+        about |= {"actions": "continuous"}
     playing = [teachers[task.name].metadata for task in tasks if teachers]
     if playing:
         about |= {"teacher": one_or_list([metadata.name for metadata in playing])}

@@ -26,6 +26,7 @@ class GameCounters:
       recorded_steps: time steps per lane of it that the run uses; it may have grown since.
       stopped_at: the step, counted as ``env_steps``, at which the teacher's outputs became NaN or infinite and its play
         was stopped; None if that has not happened.
+      stopped_seeing: where what was seen then was NaN or infinite, in words; empty if the outputs alone were.
       left_out: of a committee, the teachers that gave NaN or infinite outputs and do not count since: ``teacher`` and
         ``sha256`` of each, and the ``step``, counted as ``env_steps``.
       temperature: that was found from the play; None if none is to be, or none has been yet.
@@ -41,6 +42,7 @@ class GameCounters:
     recording: str = ""
     recorded_steps: int = 0
     stopped_at: int | None = None
+    stopped_seeing: str = ""
     left_out: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     temperature: float | None = None
     temperature_of: str = ""
@@ -51,7 +53,8 @@ class GameCounters:
         """What the summary says of the game beside its scores."""
         steps = {"env_steps": self.env_steps} if is_one_of_several else {}
         left_out = {entry["teacher"]: entry["step"] for entry in self.left_out}
-        stopped = {} if self.stopped_at is None else {"play_stopped_at": self.stopped_at}
+        stopped: dict[str, Any] = {} if self.stopped_at is None else {"play_stopped_at": self.stopped_at}
+        stopped |= {"play_stopped_seeing": self.stopped_seeing} if self.stopped_seeing else {}
         unseen = {} if self.unseen is None else {"unseen": self.unseen}
         return steps | stopped | unseen | ({"teachers_left_out": left_out} if left_out else {})
 
@@ -83,6 +86,7 @@ class DistillCounters(StudentCounters):
         own_games = self.games if places is None else [self.games[place] for place in places]
         for own, played in zip(own_games, games, strict=True):
             own.env_steps, own.stopped_at = played.env_steps, played.stopped_at
+            own.stopped_seeing = played.stopped_seeing
             own.left_out = list(played.left_out)
 
     @classmethod
@@ -138,6 +142,7 @@ class DistillCounters(StudentCounters):
                 print_warning(f"{path}: goes on with another teacher file{of_game} {changed}")
                 # The other one may well do better.
                 game.teacher_sha256, game.stopped_at, game.left_out = teacher.sha256, None, []
+                game.stopped_seeing = ""
             _check_recording(game, setup.datasets[index], path, of_game)
 
 

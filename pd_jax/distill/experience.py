@@ -12,7 +12,7 @@ import numpy as np
 
 from pd_jax.actors.inference_time import InferenceTimer
 from pd_jax.actors.live import LivePlay
-from pd_jax.actors.play import Play, action_gap, first_unsound_step
+from pd_jax.actors.play import Play, action_gap, first_unsound_observation, first_unsound_step
 from pd_jax.actors.prefetch import PrefetchedPlay
 from pd_jax.actors.recorded import RecordedPlay
 from pd_jax.actors.rollout import ActingStudent
@@ -23,7 +23,7 @@ from pd_jax.distill.counters import GameCounters
 from pd_jax.distill.memory import rollouts_ahead
 from pd_jax.distill.setup import DistillSetup
 from pd_jax.environments.seeds import fresh_seed
-from pd_jax.errors import UnsoundTeacherError
+from pd_jax.errors import UnsoundObservationsError, UnsoundTeacherError
 from pd_jax.learner.learner import Games
 from pd_jax.replay.replay import Replay, RingSize
 from pd_jax.resources.ledger import INPUT, PLAY, Ledger
@@ -89,8 +89,8 @@ PlayRequest = OpenPlay | Refill | LetAct | PlayRound | PlayAhead
 class Experience:
     """The replay of a run, and the teachers' play that fills it.
 
-    A teacher whose outputs become NaN or infinite plays no more. Nothing of the rollout in which that happened is
-    stored; what its replay holds from before is still learnt from.
+    A teacher whose outputs become NaN or infinite plays no more, nor does one that is shown such numbers. Nothing of
+    the rollout in which that happened is stored; what its replay holds from before is still learnt from.
 
     Args:
       setup: of the run.
@@ -282,17 +282,23 @@ class Experience:
 
     def _stops(self, play: SideBySide, game: int, trajectory: Trajectory, step: int) -> bool:
         """Whether a rollout, which begins at ``step``, is unsound; then the game's play ends."""
-        unsound = first_unsound_step(trajectory)
-        if unsound is None:
+        unsound, seen = first_unsound_step(trajectory), first_unsound_observation(trajectory)
+        if seen is not None and (unsound is None or seen.step <= unsound):
+            # Whoever sees nonsense gives nonsense: the teacher is not to blame.
+            unsound = seen.step
+        elif unsound is not None:
+            seen = None
+        else:
             return False
         play.stop(game)
         at, is_news = self.games[game], self.games[game].stopped_at is None
         at.stopped_at = step + unsound * self._config.lanes[game]
+        at.stopped_seeing = "" if seen is None else f"number {seen.number} of lane {seen.lane}"
         if is_news:
             self._values[f"{self._prefix(game)}play_stopped_at"] = at.stopped_at
         if self._setup.devices.num_processes > 1:
             # The other processes do not know, and would count what is not stored.
-            raise UnsoundTeacherError(self._describe(game))
+            raise self._unsound(game)
         return True
 
     def _ask_committees(self) -> None:
@@ -325,13 +331,33 @@ class Experience:
                 print_warning(f"{told}; it does not count any more, and the others go on")
 
     def _describe(self, game: int) -> str:
-        source, at = self._setup.teachers[game].source, self.games[game]
-        return f"{self._setup.names[game]}: teacher {source} gave NaN or infinite outputs at step {at.stopped_at:,}"
+        """Why a game's play stopped."""
+        source, at, dataset = self._setup.teachers[game].source, self.games[game], self._setup.datasets[game]
+        step = f"at step {at.stopped_at:,}"
+        if at.stopped_seeing:
+            whose = "the environment" if dataset is None else f"the recording {dataset.path}"
+            remedy = "the environment, or the sensor that it comes from" if dataset is None else "what is recorded"
+            return (
+                f"{self._setup.names[game]}: {whose} shows NaN or infinite numbers {step} ({at.stopped_seeing}); mend "
+                f"{remedy}"
+            )
+        found = "gave NaN or infinite outputs"
+        if dataset is not None:
+            return f"{self._setup.names[game]}: in the recording {dataset.path} teacher {source} {found} {step}"
+        leaves_out = bool(self._setup.student.senses) and self._setup.tasks[game].kind == "vector"
+        maybe = ", or was shown such numbers where the student sees nothing" if leaves_out else ""
+        return f"{self._setup.names[game]}: teacher {source} {found} {step}{maybe}"
+
+    def _unsound(self, *games: int) -> UnsoundTeacherError | UnsoundObservationsError:
+        """The error of these games, whose play has stopped."""
+        sees = all(self.games[game].stopped_seeing for game in games)
+        kind = UnsoundObservationsError if sees else UnsoundTeacherError
+        return kind("; ".join(map(self._describe, games)))
 
     def _check_enough_is_left(self, play: SideBySide) -> None:
         """Raises unless some game goes on."""
         if len(play.stopped) == len(self.games):
-            raise UnsoundTeacherError("; ".join(map(self._describe, sorted(play.stopped))))
+            raise self._unsound(*sorted(play.stopped))
 
     def _holds_any(self, game: int) -> bool:
         return self.replay.steps_held(game) > 0

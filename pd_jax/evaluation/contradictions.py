@@ -117,7 +117,7 @@ def find_contradictions(
     places: Sequence[Place] | None = None,
     observation: Callable[[int], np.ndarray] | None = None,
 ) -> Contradictions | None:
-    """Counts contradictions, and picks the worst.
+    """Counts contradictions among those that count at all, and picks the worst.
 
     Args:
       members: labels.
@@ -127,8 +127,10 @@ def find_contradictions(
       observation: gives one of the states by its index; without it no state is picked.
 
     Returns:
-      None where nobody has a policy of any state.
+      None where nobody that counts has a policy of any state.
     """
+    # Who counts nothing anywhere, such as one that plays worse than at random, contradicts nobody.
+    has = has & (weights.max(axis=1, keepdims=True) > 0.0)
     sound = np.flatnonzero(has.any(axis=0))
     if not len(sound):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -14,6 +15,7 @@ from jax import Array
 from pd_jax.actors import rollout
 from pd_jax.environments.envpool import Environment, TimeStep, frames_first, frames_last
 from pd_jax.environments.tasks import Task
+from pd_jax.errors import UnsoundObservationsError
 from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.sensing import SensingPolicy, beside_of
@@ -159,7 +161,8 @@ class Evaluator:
         wanted = moved if lanes is None else np.isin(np.arange(self.num_lanes), lanes)
         # Computation follows the policy.
         platform = platform_of(variables)
-        while True:
+        for steps in itertools.count():
+            _check_shown(timestep.observations, self.task, steps)
             # As EnvPool gives them: this way they go to the device as they lie in memory.
             shown = dataclasses.replace(timestep, observations=frames_first(timestep.observations))
             with tracing_for(platform):
@@ -292,6 +295,16 @@ def settle_and_act(
     state, finished = rollout.advance(state, state.handle, timestep)
     actions, _, state = rollout.act(apply, variables, state, epsilon, task=task)
     return without_observations(state), actions, finished
+
+
+def _check_shown(observations: Any, task: Task, step: int) -> None:
+    """Raises an UnsoundObservationsError if a number that lanes show is NaN or infinite; as of frames, none can be."""
+    if task.kind == "vector" and not np.isfinite(sound := np.asarray(observations)).all():
+        lane, number = np.argwhere(~np.isfinite(sound).reshape(len(sound), -1))[0]
+        raise UnsoundObservationsError(
+            f"{task.name}: the environment shows NaN or infinite numbers at step {step:,} of an evaluation (number "
+            f"{number} of lane {lane}); mend the environment, or the sensor that it comes from"
+        )
 
 
 def _step(

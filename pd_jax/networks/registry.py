@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import flax.linen as nn
 import jax.numpy as jnp
 
+from pd_jax.config import own_networks
 from pd_jax.config.games import MLPS
 from pd_jax.errors import UserError, nearest
 from pd_jax.networks.convolutions import ConvolutionMethod
@@ -85,8 +86,6 @@ class TorsoOptions:
 TorsoBuilder = Callable[[TorsoOptions], nn.Module]
 """Makes a linen module that maps observations ``[N, ...]``, as games show them, to features ``[N, features]``."""
 
-_registered: dict[str, TorsoBuilder] = {}
-
 
 def register_network(name: str, build_torso: TorsoBuilder) -> None:
     """Has :func:`make_network` know a network of the user's own by a name, for as long as the process runs.
@@ -118,12 +117,12 @@ def register_network(name: str, build_torso: TorsoBuilder) -> None:
     """
     if not name or name in NETWORK_NAMES:
         raise UserError(f"{name!r} cannot be the name of a network of your own ({', '.join(NETWORK_NAMES)} are taken)")
-    _registered[name] = build_torso
+    own_networks.registered[name] = build_torso
 
 
 def network_names() -> tuple[str, ...]:
     """All that :func:`make_network` knows at present."""
-    return (*NETWORK_NAMES, *_registered)
+    return (*NETWORK_NAMES, *own_networks.own_networks())
 
 
 @overload
@@ -234,8 +233,9 @@ def make_network(
 
 
 def _make_torso(name: str, options: TorsoOptions) -> nn.Module:
-    if name in _registered:
-        return _registered[name](options)
+    if name in own_networks.registered:
+        torso: nn.Module = own_networks.registered[name](options)
+        return torso
     if name in MLPS:
         if options.channels is not None or options.hidden is not None:
             raise UserError(f"channels and hidden are widths of convolutional torsos, and {name!r} has none")

@@ -135,7 +135,11 @@ class DatasetWriter:
             if arrays[name].shape != wanted or arrays[name].dtype != dtype:
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {dtype} {wanted}")
             if dtype == "float32" and not np.isfinite(arrays[name]).all():
-                raise UserError(f"{self._path}: not recorded: {name} holds NaN or infinite values")
+                step, lane = np.argwhere(~np.isfinite(arrays[name]))[0][:2]
+                raise UserError(
+                    f"{self._path}: not recorded: {name} holds NaN or infinite values, the first at step "
+                    f"{header.steps + step:,} of lane {lane}"
+                )
         return arrays
 
     def _read_metadata(self, name: str) -> dict[str, Any]:
@@ -243,9 +247,11 @@ class Dataset:
     def check_finite(self) -> None:
         """Raises a UserError if a number that was seen, or one of an action, is NaN or infinite.
 
-        Whole numbers, as of frames, cannot be, and are not read.
+        Whole numbers, as of frames, cannot be, and are not read. The teacher's outputs are looked at where they stand
+        beside vectors, which are as many numbers; beside frames they are found when they are played.
         """
-        for name in ("observations", SENSED, "actions"):
+        sees_numbers = self.header.layouts()["observations"][1] == "float32"
+        for name in ("observations", SENSED, "actions", *["teacher_q"] * sees_numbers):
             if name not in self.arrays or self.header.layouts()[name][1] != "float32":
                 continue
             for start in range(0, self.num_steps, _CHECKED_STEPS):

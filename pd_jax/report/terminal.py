@@ -70,9 +70,15 @@ def summary_table(summary: Summary) -> Table:
     return table
 
 
+def _why_stopped(game: Any) -> str:
+    if game.about.get("play_stopped_seeing"):
+        return f"it showed NaN or infinite numbers ({game.about['play_stopped_seeing']})"
+    return "its teacher gave NaN or infinite outputs"
+
+
 def summary_notes(summary: Summary, *, with_cost: bool = True) -> list[str]:
     """The lines below the table: sizes, the cost of the training, and what the table's columns mean."""
-    games, stopped = summary.games.values(), "its teacher gave NaN or infinite outputs at step"
+    games = summary.games.values()
     student, teacher = summary.student_parameters or 0, summary.teacher_parameters or 0
     size = f"{teacher / student:.1f}x smaller" if teacher >= student else f"{student / max(1, teacher):.1f}x larger"
     # A teacher that is a function has parameters of which nothing is known here.
@@ -90,7 +96,8 @@ def summary_notes(summary: Summary, *, with_cost: bool = True) -> list[str]:
         floored = mean["floored_games"]
         notes += [f"geometric mean above random: {floor_note(floored)}"] if floored else []
     notes += [
-        f"{name}: {stopped} {game.about['play_stopped_at']:,}; of its play from there on nothing was learnt"
+        f"{name}: {_why_stopped(game)} at step {game.about['play_stopped_at']:,}; "
+        "of its play from there on nothing was learnt"
         for name, game in summary.games.items()
         if game.about.get("play_stopped_at") is not None
     ]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.online import OnlineConfig
-from pd_jax.errors import UnsoundTeacherError, UserError
+from pd_jax.errors import UnsoundObservationsError, UnsoundTeacherError, UserError
 from pd_jax.learner.divergence import check_loss
 from pd_jax.runs.counters import Counters, StudentCounters
 from pd_jax.runs.parts import check_kept
@@ -169,7 +169,7 @@ class StudentSession(Session[S]):
                     elif self.timer.is_due(counters.done):
                         self.save()
                 self.save()
-        except UnsoundTeacherError as error:
+        except (UnsoundTeacherError, UnsoundObservationsError) as error:
             # Of several processes only this one knows, and a checkpoint takes them all.
             if hosts.current() is None:
                 self.save()

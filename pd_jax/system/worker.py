@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from pd_jax.system import own_modules
 from pd_jax.system.cores import stay_on
 from pd_jax.system.interrupts import Interrupted
 from pd_jax.system.progress import Meter, reporting_to
@@ -43,6 +44,7 @@ def main(function: str, cores: str) -> None:
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(tasks, stop), daemon=True).start()
+    own_modules.import_all()
     module, name = function.split(":")
     work: Work = getattr(importlib.import_module(module), name)
 

@@ -11,6 +11,7 @@ from pd_jax.errors import UserError
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student
 from pd_jax.runs.students import load_teacher
+from pd_jax.system.progress import print_warning
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_protocol, check_teacher_plays
 from pd_jax.trainers.guided_pqn import GuidedPQN
@@ -35,6 +36,11 @@ def make_guided(config: TrainTeacherConfig, student: Student) -> GuidedPQN:
     if teacher.gives_logits and guidance.loss.gives_q:
         raise UserError(
             f"guidance.loss.kind: {guidance.loss.kind} matches Q-values, and {guidance.teacher} gives logits; take kl"
+        )
+    if not (guidance.distils or guidance.teacher_acts):
+        print_warning(
+            "guidance.distillation_weight: is 0 throughout, and guidance.teacher_share too: the teacher teaches "
+            "nothing (of a student of logits it says the scale that the training begins at)"
         )
     return GuidedPQN(teacher.with_sizes(part_sizes(config.parts)), guidance, student)
 

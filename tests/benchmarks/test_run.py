@@ -99,6 +99,8 @@ def test_stages_have_the_limits_and_rivals_that_they_are_to_be_held_against(part
     by_stage = {name: stage["rows"] for ended in parts for name, stage in ended.results["stages"].items()}
     for name in {"rollout", "live", "evaluation"} & set(by_stage):
         assert all(row["limit"] is not None for row in by_stage[name])
+    # Of a game, and of a task of continuous actions.
+    assert {row["setting"].get("task") for row in by_stage.get("rollout", [])} in (set(), {None, "half_cheetah_v5"})
     for name in {"teacher", "update", "inference", "latency"} & set(by_stage):
         assert any(row["rival"] is not None and row["rival"]["name"].startswith("PyTorch") for row in by_stage[name])
     settings = {

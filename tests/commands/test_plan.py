@@ -19,10 +19,13 @@ from pd_jax.cli import main
 from pd_jax.config.loading import from_mapping
 from pd_jax.config.plan import PlanConfig
 from pd_jax.config.sections import ActorsConfig
+from pd_jax.environments.tasks import get_task
 from pd_jax.report.plans import plan_notes, print_plan, print_search
 from pd_jax.resources.plan import compilers, plan, search
 from pd_jax.resources.plan.devices import parse_topology, read_kinds
+from pd_jax.resources.plan.programs import Run, programs_of
 from pd_jax.resources.plan.summary import Plan, ProgramReport, Rates
+from pd_jax.system.devices import DeviceGroup
 from support.commands import options
 
 CARTPOLE: dict[str, Any] = {
@@ -38,6 +41,66 @@ FIELDS = {
     "argument_bytes", "temporary_bytes", "code_bytes", "flops", "bytes_accessed", "ring_bytes", "ring_copies",
     "all_reduces", "estimated_seconds",
 }  # fmt: skip
+
+
+SENSES: dict[str, Any] = {"components": [2, 0], "noise": [0.1], "missing": 0.1, "delay": 1, "window": 3}
+GAME: dict[str, Any] = {"env": {"num_lanes": 8}, "replay": {"capacity": 4096}, "schedule": {"rollout_length": 16}}
+GAME |= {"evaluation": {"num_lanes": 8}}
+
+
+def run_of(game: str, student: dict[str, Any], *, in_jit: bool) -> Run:
+    config = from_mapping(PlanConfig, {"topology": "here", "game": [game], "student": student, **GAME})
+    return Run(config.distillation((game,)), (get_task(game),), "net3", DeviceGroup.local(1), 1, in_jit)
+
+
+@pytest.mark.parametrize(
+    ("game", "student", "in_jit", "seen"),
+    [
+        ("cartpole", {"network": "mlp", "observation": SENSES}, True, (2,)),
+        pytest.param(
+            "cartpole",
+            {"network": "mlp", "observation": SENSES, "memory": "gru"},
+            False,
+            None,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "pong", {"network": "mlp", "observation": {"source": "ram"}}, True, (128,), marks=pytest.mark.slow
+        ),
+        pytest.param("pong", {"network": "mlp", "observation": {"source": "ram"}}, False, None, marks=pytest.mark.slow),
+        pytest.param(
+            "pong_ram", {"network": "net3", "observation": {"source": "frames"}}, True, (84, 84), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "pong_ram", {"network": "net3", "observation": {"source": "frames"}}, False, None, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "pong",
+            {"network": "net3", "observation": {"frames": 1, "size": 42}},
+            True,
+            (42, 42),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_students_senses_are_in_the_programs_that_are_planned(
+    game: str, student: dict[str, Any], in_jit: bool, seen: tuple[int, ...] | None
+) -> None:
+    planned = {program.name: program for program in programs_of(run_of(game, student, in_jit=in_jit))}
+    # Nobody relabels what only a student senses.
+    assert list(planned) == [
+        f"update {student['network']}",
+        *(f"{name} {game}" for name in ("insert", "rollout", "evaluate")),
+    ]
+    lowered = {name: program.lower() for name, program in planned.items()}
+    if seen is not None:
+        # The play of eight lanes that a run would store: 16 steps of what the student sensed.
+        trajectory = lowered[f"rollout {game}"].out_info[1]
+        assert trajectory.observations.shape == (16, 8, *seen)
+    # What the sensors have in mind is carried along, in play and in evaluations.
+    evaluated = lowered[f"evaluate {game}"].out_info[0]
+    sensors = jax.tree.leaves(evaluated.policy_state[0])
+    assert sensors and all(leaf.shape[0] == 8 for leaf in sensors)
 
 
 @pytest.fixture(scope="module")

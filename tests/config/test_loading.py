@@ -167,6 +167,7 @@ def test_a_flag_that_may_be_null_also_takes_a_value(options: list[str], value: b
         (["--loss.temperature", "atuo"], "--loss.temperature: 'atuo' is not a number or auto or null"),
         (["--loss.beta", "0"], "--loss.beta: 0 is out of range (at least 1e-06)"),
         (["--loss.beta", "1"], "--loss.beta: 1 is out of range (at most 0.999999)"),
+        (["--learner.average-decay", "1"], "--learner.average-decay: 1 is out of range (at most 0.9999999)"),
         (["--loss.target-entropy", "0"], "--loss.target-entropy: 0 is out of range (at least 0.001)"),
         (["--loss.target-entropy", "1.0"], "--loss.target-entropy: 1.0 is out of range (at most 0.99)"),
         (["--loss.delta", "0"], "--loss.delta: 0 is out of range (at least 1e-12)"),

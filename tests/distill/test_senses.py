@@ -175,7 +175,7 @@ def test_other_senses_are_another_run_and_another_recording(
     assert main(["collect", *options(play | {"resume": True})]) == 2
 
 
-@pytest.mark.parametrize("name", ["observations", "sensed"])
+@pytest.mark.parametrize("name", ["observations", "sensed", "teacher_q"])
 def test_a_recording_of_a_broken_sensor_is_refused_before_anything_is_written(
     tmp_path: Path, sensed: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:

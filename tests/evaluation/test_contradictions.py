@@ -39,6 +39,19 @@ def test_rates_agreement_and_weights_are_those_counted_by_hand() -> None:
     assert asked.worst == ()
 
 
+def test_who_counts_nothing_contradicts_nobody() -> None:
+    policies = np.stack([LEFT, 1 - LEFT], axis=-1)
+    weights = np.array([*WEIGHTS[:2] / WEIGHTS[:2].sum(axis=0), np.zeros(4)])
+    mixed = np.log((policies * weights[..., None]).sum(axis=0))
+    asked = find_contradictions(NAMES, ACTIONS, np.log(policies), np.ones((3, 4), bool), weights, mixed)
+    pair = find_contradictions(NAMES[:2], ACTIONS, np.log(policies[:2]), np.ones((2, 4), bool), weights[:2], mixed)
+    assert asked is not None and pair is not None
+    # The two agree but in the last state.
+    assert asked.rate == pair.rate == 0.25
+    np.testing.assert_array_equal(asked.agreement[:2, :2], pair.agreement)
+    assert np.isnan(asked.agreement[2]).all() and np.isnan(asked.followed[2]) and asked.weights[2] == 0.0
+
+
 def test_metrics_name_the_rate_each_weight_and_each_pair() -> None:
     values = found().values("pong/")
     assert values["pong/contradiction_rate"] == 0.75 and values["pong/credibility/three"] == pytest.approx(0.1)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pd_jax.config import own_networks
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
-from pd_jax.networks import registry
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
 from pd_jax.networks.registry import NETWORK_NAMES, TorsoOptions, make_network, network_names, register_network
 from pd_jax.networks.student import Student
@@ -33,7 +33,7 @@ class Dense(nn.Module):
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(own_networks, "registered", {})
     yield
 
 

@@ -151,7 +151,7 @@ def test_a_diverged_teacher_is_not_recorded(tmp_path, name, bad):
     getattr(trajectory, name)[3, 1] = bad
     with DatasetWriter(tmp_path, VECTOR) as writer:
         message = refusal(tmp_path, writer.append, trajectory)
-    assert message == f"not recorded: {name} holds NaN or infinite values"
+    assert message == f"not recorded: {name} holds NaN or infinite values, the first at step 3 of lane 1"
 
 
 def test_a_recording_is_continued_only_when_asked(tmp_path):

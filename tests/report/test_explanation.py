@@ -15,6 +15,7 @@ import pytest
 from pd_jax.cli import main
 from pd_jax.config.commands import COMMANDS
 from pd_jax.config.distill import DistillConfig
+from pd_jax.config.evaluate import EvaluateConfig
 from pd_jax.config.loading import load_config, to_mapping
 from pd_jax.config.online import OnlineConfig
 from pd_jax.config.sections import (
@@ -519,6 +520,18 @@ def test_noise_of_continuous_actions_is_not_told_as_chance(tmp_path: Path) -> No
         with RunDirectory.create(tmp_path / name, "distill", to_mapping(config)) as run:
             run.write_summary(content.to_json())
         assert "measured_by_chance" not in keys_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("actions", [{}, {"actions": "continuous"}])
+def test_an_evaluation_says_of_tasks_that_are_not_bundled_whether_noise_is_chance(
+    tmp_path: Path, actions: dict[str, str]
+) -> None:
+    returns = {"hopper_v5": [900.0, 1000.0] * 10}
+    content = summary_of(returns, returns, student_parameters=100, teacher_parameters=1_000, epsilon=0.05, **actions)
+    config = EvaluateConfig(teacher="hopper.safetensors", out=str(tmp_path / "e"))
+    with RunDirectory.create(tmp_path / "e", "evaluate", to_mapping(config)) as run:
+        run.write_summary(content.to_json())
+    assert ("measured_by_chance" in keys_of(tmp_path / "e")) == (not actions)
 
 
 def test_a_run_that_is_at_work_is_waited_for(tmp_path: Path) -> None:

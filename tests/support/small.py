@@ -18,6 +18,7 @@ from pd_jax.config.commands import TABLE, CommandGroup
 from pd_jax.config.fields import fields
 from pd_jax.config.loading import load_config
 from pd_jax.errors import UserError
+from pd_jax.system import own_modules
 
 SIZES = {
     "schedule.rounds": 2,
@@ -107,6 +108,9 @@ def make_room(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    own, sys.argv[1:] = own_modules.take_from(sys.argv[1:])
+    own_modules.tell_others(own)
+    own_modules.import_all()
     # Two processes of one run share their directory; whoever comes second must not remove it.
     if "--hosts.process-id" not in sys.argv:
         make_room(small(sys.argv[1:]))

@@ -23,6 +23,7 @@ from pd_jax.cli import main
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.guidance import GuidanceConfig, value_at
 from pd_jax.config.sections import LossConfig
+from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.lineage import verify_lineage
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.scores import Score
@@ -32,7 +33,7 @@ from pd_jax.report.guidance import errors_above, result_note
 from pd_jax.runs.lineage import read_lineage
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.files import read_teacher, save_teacher
-from pd_jax.trainers import pqn
+from pd_jax.trainers import guidance, pqn
 from pd_jax.trainers.guided_pqn import GuidedPQN, last_returns, piecewise_linear, return_ratio
 from pd_jax.trainers.opening import Calibration, OpeningPlay, calibrate, find_temperature, with_outputs
 from support.commands import (
@@ -215,6 +216,21 @@ def test_a_teacher_that_counts_for_nothing_leaves_q_learning_as_it_is(tmp_path: 
     jax.tree.map(np.testing.assert_array_equal, state.variables, alone.variables)
     assert float(metrics["loss"]) == float(expected["loss"])
     assert (metrics["reward_weight"], metrics["distillation_weight"], metrics["teacher_share"]) == (1, 0, 0)
+
+
+def test_a_teacher_that_teaches_nothing_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    student = Student(make_network("mlp", 2, hidden_sizes=(6,)), (get_task("cartpole"),))
+
+    def warned(**schedules: Any) -> str:
+        own = GuidanceConfig(teacher="cartpole", **schedules)
+        guidance.make_guided(TrainTeacherConfig(game="cartpole", network="mlp", out="x", guidance=own), student)
+        return capsys.readouterr().err
+
+    assert "guidance.distillation_weight: is 0 throughout, and guidance.teacher_share too" in warned(
+        distillation_weight="0"
+    )
+    # One that acts shows something.
+    assert warned(distillation_weight="0", teacher_share="0:0.5") == warned() == ""
 
 
 def test_the_coefficients_follow_the_training(tmp_path: Path) -> None:

@@ -241,8 +241,10 @@ def _measured(facts: Facts, summary: Summary) -> Iterator[Remark]:
 
 
 def _is_continuous(facts: Facts, summary: Summary) -> bool:
-    """Whether actions are continuous, as far as the run's settings and the tasks of bundled teachers say it."""
+    """Whether actions are continuous, as far as an evaluation's summary, a run's settings, and the tasks of bundled
+    teachers say it."""
     is_told = facts.setting("student.actions", str) in ("gaussian", "squashed", "means")
+    is_told = is_told or facts.about("actions", str) == "continuous"
     return is_told or any(name in TASKS and TASKS[name].is_continuous for name in summary.games)
 
 

@@ -20,8 +20,10 @@ from jax.sharding import SingleDeviceSharding
 from pd_jax.actors import rollout
 from pd_jax.actors.stepping import GROUPS
 from pd_jax.config.distill import DistillConfig
+from pd_jax.environments import sensors
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, TimeStep
-from pd_jax.environments.tasks import Task
+from pd_jax.environments.senses import Senses
+from pd_jax.environments.tasks import ATARI_OBSERVATION_SHAPE, RAM_SIZE, Task
 from pd_jax.evaluation.evaluator import settle_and_act, without_observations
 from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.learner import Learner, learner_template
@@ -116,6 +118,11 @@ class Run:
         example = jax.ShapeDtypeStruct((1, *task.observation_shape), jnp.dtype(task.observation_dtype))
         return network.apply, jax.eval_shape(network.init, jax.random.key(0), example)
 
+    def senses(self, game: int) -> Senses | None:
+        """The student's of a game; None where it sees what the game shows."""
+        senses = self.student.senses[game] if self.student.senses else None
+        return None if senses is None or senses.is_plain else senses
+
     def play_lanes(self, game: int) -> int:
         """Lanes of a game that one host plays."""
         return max(1, self.config.lanes[game] // self.num_hosts)
@@ -164,19 +171,33 @@ def _ring_bytes(stored: rings.ReplayState) -> int:
     return tree_bytes(_columns(stored))
 
 
-def _lanes_of(task: Task, lanes: int, handle: jax.ShapeDtypeStruct) -> rollout.LaneState:
-    """Shapes of lanes at play."""
+def _lanes_of(task: Task, lanes: int, handle: jax.ShapeDtypeStruct, senses: Senses | None = None) -> rollout.LaneState:
+    """Shapes of lanes at play, and of a student's ``senses`` beside them."""
 
     def build() -> rollout.LaneState:
         flags = jnp.zeros(lanes, bool)
         observations = jnp.zeros((lanes, *task.observation_shape), task.observation_dtype)
-        timestep = TimeStep(observations, jnp.zeros(lanes, jnp.float32), flags, flags, flags, flags)
+        beside = None if senses is None else _beside(senses, lanes)
+        timestep = TimeStep(observations, jnp.zeros(lanes, jnp.float32), flags, flags, flags, flags, beside)
         return rollout.LaneState(
-            jnp.zeros(handle.shape, handle.dtype), timestep, EpisodeStatistics.zeros(lanes), jax.random.key(0)
+            jnp.zeros(handle.shape, handle.dtype),
+            timestep,
+            EpisodeStatistics.zeros(lanes),
+            jax.random.key(0),
+            sensor_state=None if senses is None else sensors.start(senses, lanes),
         )
 
     shapes: rollout.LaneState = jax.eval_shape(build)
     return shapes
+
+
+def _beside(senses: Senses, lanes: int) -> Any:
+    if senses.beside is None:
+        return None
+    is_ram = senses.beside == "ram"
+    return (
+        jnp.zeros((lanes, RAM_SIZE), jnp.float32) if is_ram else jnp.zeros((lanes, *ATARI_OBSERVATION_SHAPE), jnp.uint8)
+    )
 
 
 def programs_of(run: Run) -> Iterator[Program]:
@@ -223,7 +244,7 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
     config, task, devices, platform = run.config, run.tasks[game], run.devices, run.devices.platform
     stored, columns = run.stored(game), ring_shapes(run.stored(game))
     apply, variables = run.teacher(game)
-    length = config.schedule.rollout_length
+    length, senses = config.schedule.rollout_length, run.senses(game)
     label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} like it"
 
     def insertion() -> jax.stages.Lowered:
@@ -236,14 +257,14 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
 
     def play() -> jax.stages.Lowered:
         lanes = run.play_lanes(game)
-        environment = Environment(
-            task, lanes, 0, stepping="jit" if run.in_jit else "host", num_groups=run.num_groups(game)
-        )
+        stepping: Any = "jit" if run.in_jit else "host"
+        beside = None if senses is None else senses.beside
+        environment = Environment(task, lanes, 0, stepping=stepping, num_groups=run.num_groups(game), beside=beside)
         try:
             handle = jax.ShapeDtypeStruct(np.shape(environment.handle), np.asarray(environment.handle).dtype)
-            state = run.on_first(_lanes_of(task, lanes, handle))
+            state = run.on_first(_lanes_of(task, lanes, handle, senses))
             # Compiled by `jax.jit`, or a `HostUnroll`.
-            unroll: Any = rollout.make_rollout(environment, apply, length)
+            unroll: Any = rollout.make_rollout(environment, apply, length, senses=senses)
             epsilon = run.on_first(jax.ShapeDtypeStruct((), jnp.float32))
             with tracing_for(platform):
                 lowered: jax.stages.Lowered = unroll.lower(run.on_first(variables), state, epsilon)
@@ -253,12 +274,14 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
 
     def evaluation() -> jax.stages.Lowered:
         lanes = min(config.evaluation.num_lanes, config.evaluation.episodes)
-        state = _lanes_of(task, lanes, jax.ShapeDtypeStruct((0,), jnp.uint8))
+        state = _lanes_of(task, lanes, jax.ShapeDtypeStruct((0,), jnp.uint8), senses)
+        # Here the policy has its sensors' state.
+        state = dataclasses.replace(state, sensor_state=None)
         shape = task.observation_shape
         seen: Any = jax.ShapeDtypeStruct((lanes, *shape[-1:], *shape[:-1]), jnp.dtype(task.observation_dtype))
         shown = dataclasses.replace(state.timestep, observations=seen)
         arguments = (run.learner_state.variables, without_observations(state), shown)
-        policy, epsilon = run.student.policy(game), config.evaluation.epsilon
+        policy, epsilon = run.student.player(game), config.evaluation.epsilon
         if isinstance(policy, LanePolicy):
             remembered = jax.eval_shape(functools.partial(policy.start, lanes))
             arguments = (arguments[0], dataclasses.replace(arguments[1], policy_state=remembered), shown)
@@ -273,4 +296,6 @@ def _programs_of_game(run: Run, game: int, names: tuple[str, ...]) -> Iterator[P
     yield Program(f"insert {label}", insertion, columns, size, names)
     yield Program(f"rollout {label}", play, frozenset(), 0, names, length if run.in_jit else 1)
     yield Program(f"evaluate {label}", evaluation, frozenset(), 0, names)
-    yield Program(f"relabel {label}", relabelling, columns, size, names)
+    # What a student senses tells no teacher anything: a run that would ask one is refused.
+    if senses is None:
+        yield Program(f"relabel {label}", relabelling, columns, size, names)
