@@ -22,7 +22,11 @@ CASES: list[tuple[str, set[str] | None, set[str]]] = [
     ("di", {"distill"}, set()),
     ("-", {"--help", "--version"}, set()),
     ("distill --conf", {"--config"}, set()),
-    ("distill --config quick/m", {"quick/memory_cartpole", "quick/memory_of_pong", "quick/multi3", "quick/multi10"}, set()),
+    (
+        "distill --config quick/m",
+        {"quick/memory_cartpole", "quick/memory_of_pong", "quick/multi3", "quick/multi10"},
+        set(),
+    ),
     ("distill --config ", None, {"pong", "cartpole", "quick/multi3", "a folder", "mine.yaml"}),
     ("plan --config po", {"pong"}, set()),
     ("distill --config=po", {"pong"}, set()),

@@ -91,6 +91,7 @@ def test_a_round_is_played_while_the_updates_of_the_one_before_run_and_no_bit_ch
     same_run(tmp_path / "run", alternating)
 
 
+@pytest.mark.slow
 def test_with_room_for_one_rollout_the_play_waits_and_no_bit_changes(tmp_path: Path) -> None:
     # 32 steps of 400 lanes are 0.8 MB; the round has two of them.
     settings = {key: value for key, value in LIVE.items() if key != "student.head-hidden"} | {

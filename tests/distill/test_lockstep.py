@@ -113,6 +113,7 @@ def test_what_was_begun_alone_goes_on_together_wherever_each_stands(
         assert_same(tmp_path / str(seed), alone / str(seed))
 
 
+@pytest.mark.slow
 def test_what_was_begun_together_goes_on_alone(alone: Path, recording: Path, tmp_path: Path) -> None:
     distill_together(runs(tmp_path, recording, rounds=1), load("cartpole"))
     distill(runs(tmp_path, recording)[1])

@@ -91,6 +91,7 @@ def test_what_is_read_of_a_resumed_run_is_what_its_replay_holds(
     assert len(completed) == 4
 
 
+@pytest.mark.slow
 def test_two_games_have_streams_of_their_own(tmp_path: Path, recording: Path) -> None:
     other = tmp_path / "acrobot"
     succeed("collect", {"teacher": "acrobot", "out": other, "steps": 192, "rollout-length": 16, "env.num-lanes": 2})

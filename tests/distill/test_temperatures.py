@@ -116,7 +116,10 @@ def test_a_run_that_is_resumed_keeps_its_temperature_and_every_bit(
 
 @pytest.mark.parametrize(
     "loss",
-    [LossConfig(kind="jsd", beta=0.2, weights="action_gap"), LossConfig(kind="advantage_huber", weights="entropy")],
+    [
+        pytest.param(LossConfig(kind="jsd", beta=0.2, weights="action_gap"), marks=pytest.mark.slow),
+        LossConfig(kind="advantage_huber", weights="entropy"),
+    ],
 )
 def test_runs_of_other_losses_and_weights_are_resumed_to_the_bit(
     recording: Path, tmp_path: Path, loss: LossConfig
@@ -200,6 +203,7 @@ def test_students_that_train_together_have_the_temperature_of_each_alone(
     assert np.abs(variables_of(tmp_path / "1") - variables_of(run)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_sweep_has_auto_beside_numbers_and_a_report_pools_its_seeds(recording: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "teacher": "cartpole",

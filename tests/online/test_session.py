@@ -333,6 +333,7 @@ def test_kill_9_and_resume_goes_on_with_both_learners_very_states(
     assert taught == list(range(64, rounds * 512 + 1, 64)), "no line twice, and none missing"
 
 
+@pytest.mark.slow
 def test_sigterm_saves_both_in_the_middle_of_a_round(tmp_path: Path) -> None:
     out = tmp_path / "run"
     rare = {"checkpoint.every-updates": 1_000_000, "evaluation.every-rounds": 1000}

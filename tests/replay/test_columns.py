@@ -54,7 +54,7 @@ def test_what_was_written_is_looked_up_on_every_platform(platform: str, shape: t
     platform=st.sampled_from(["cpu", "tpu"]),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 def test_rollouts_of_any_length_go_around_rings_of_any_capacity(
     shape: tuple[int, ...], capacity: int, platform: str, data: st.DataObject
 ) -> None:
