@@ -46,7 +46,7 @@ from pd_jax.runs.students import load_teacher
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher, load, make_committee
 
-LEARNER = LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True)
+LEARNER = LearnerConfig(optimizer="muon", learning_rate=1e-2, learning_rate_decay=True)
 LABELS = ("good", "none", "score", "state", "both", "stale")
 """Of the two good teachers alone, by both; of all, by each; and by both, where the damaged ones' files tell the score
 from before they were damaged."""
