@@ -239,7 +239,7 @@ def _outputs_of(task: Task, config: DistillConfig) -> dict[str, Any]:
 def _statistics_of(config: DistillConfig) -> dict[str, Any]:
     """The statistics that the student normalises by, as teacher files have them."""
     settings = config.student.normalisation
-    if settings.mean is None or settings.variance is None or settings.source not in ("given", "teacher"):
+    if settings.mean is None or settings.variance is None or settings.source not in ("given", "teacher", "play"):
         return {}
     told: dict[str, Any] = {name: getattr(settings, name) for name in ("mean", "variance", "epsilon")}
     clip = {} if settings.clip is None else {"clip": settings.clip}

@@ -12,6 +12,7 @@ import pd_jax
 from pd_jax.config.yaml import read_yaml
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import get_task
+from pd_jax.runs.students import load_teacher
 from pd_jax.teachers import load
 from support.commands import contents, options, refusal, succeed
 
@@ -88,3 +89,13 @@ def test_they_are_of_one_game_that_shows_a_vector(tmp_path: Path, capfd: pytest.
     asked = {"teacher": ["cartpole", "acrobot"], "student.network": "mlp", "student.normalisation.source": "play"}
     assert "'play' is for a student of one game" in refusal(capfd, "distill", *options(asked | {"out": out}))
     assert not out.exists()
+
+
+def test_a_student_that_becomes_a_teacher_keeps_them(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    succeed("distill", TINY | {"teacher": "cartpole", "student.normalisation.source": "play", "out": out})
+    teacher, student = load_teacher(str(out)), pd_jax.load_student(str(out))
+    seen = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    outputs = np.asarray(teacher.network.apply(teacher.variables, seen))
+    np.testing.assert_array_equal(outputs, student.outputs(seen))
+    assert teacher.metadata.normalisation["observation"]["mean"] == student.config.student.normalisation.mean
