@@ -42,7 +42,8 @@ class ObservationConfig:
     @property
     def is_plain(self) -> bool:
         """Whether nothing is said of what the student sees."""
-        return self == ObservationConfig()
+        plain = ObservationConfig()
+        return all(getattr(self, item.name) == getattr(plain, item.name) for item in dataclasses.fields(plain))
 
     @property
     def window_steps(self) -> int:
@@ -67,4 +68,20 @@ class ObservationConfig:
             missing=self.missing,
             delay=self.delay,
             where=where,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentObservationConfig(ObservationConfig):
+    """What the student sees, where that is not what its teacher sees."""
+
+    last_actions: Annotated[int, Bounds(0, 64)] = 0
+    """Actions before this step that the student sees beside, as they were played in its lane, whoever chose them; none
+    from before the episode."""
+
+    @property
+    def recorded(self) -> ObservationConfig:
+        """What of it is recorded for the student: recordings hold the actions anyway."""
+        return ObservationConfig(
+            **{item.name: getattr(self, item.name) for item in dataclasses.fields(ObservationConfig)}
         )

@@ -29,8 +29,13 @@ def unseen_in(setup: DistillSetup, game: int, on_step: Callable[[], object] = la
       is learnt.
     """
     task, teacher, senses = setup.tasks[game], setup.teachers[game], setup.student.senses[game]
-    steps = list(probe(setup.config, teacher, task, senses, game=game, on_step=on_step))
-    states, sensed, lanes = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+    actions = setup.student.last_actions
+    steps = list(probe(setup.config, teacher, task, senses, game=game, last_actions=actions, on_step=on_step))
+    states, sensed, lanes, recent = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+    if actions:
+        # Beside grey levels, what was played is black or white.
+        recent = (255 * recent).astype(np.uint8) if sensed.dtype == np.uint8 else recent
+        sensed = np.concatenate([sensed.reshape(len(sensed), -1), recent], axis=1)
     targets, unit = _targets(setup, game, _outputs(teacher.network.apply, teacher.variables, states))
     return estimate_unseen(sensed, states, targets, lanes, is_policy=unit == "nats"), unit
 

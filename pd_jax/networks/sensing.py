@@ -11,7 +11,7 @@ from jax import Array
 
 from pd_jax.environments import sensors
 from pd_jax.environments.senses import Senses
-from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
+from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy, note_actions
 from pd_jax.types import LaneRange, PolicyApply
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class SensingPolicy:
         sensor_state, seen = sense_step(self.senses, sensor_state, timestep, sensor_key)
         outputs, own = as_lane_policy(self.policy).decide(variables, seen, own, policy_key)
         return outputs, (sensor_state, own)
+
+    def note(self, state: Any, actions: Any) -> Any:
+        """The state after actions were played, for a policy that sees its last ones."""
+        sensor_state, own = state
+        return sensor_state, note_actions(self.policy, own, actions)
 
     def sensed(self, state: Any) -> np.ndarray:
         """What it senses at the step that left this state, ``[L, ...]``."""

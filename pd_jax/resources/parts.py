@@ -79,6 +79,8 @@ def replay_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
             task.observation_dtype,
             task.most_outputs,
             task.stack,
+            config.student.observation.last_actions,
+            task.action_shape,
         )
         total += tree_bytes(jax.eval_shape(init))
     return Part("replay", total, f"replay.capacity: {config.replay.capacity} steps of {spell_games(tasks)} take")

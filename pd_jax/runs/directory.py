@@ -52,8 +52,11 @@ _ADDED = {
     "learner.burn_in": 8,
     "student.observation": {
         **{"source": "same", "frames": None, "size": None, "components": None, "window": None},
-        **{"noise": 0.0, "missing": 0.0, "delay": 0},
+        **{"noise": 0.0, "missing": 0.0, "delay": 0, "last_actions": 0},
     },
+    "student.observation.last_actions": 0,
+    "student.extra_hidden": [64],
+    "student.joint_hidden": 128,
     "student.actions": "auto",
     "student.normalisation": {"source": "auto", "mean": None, "variance": None, "epsilon": 1e-8, "clip": None},
     "loss.target_entropy": 0.1,

@@ -184,6 +184,9 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
     """
     if student.memory is not None:
         raise UserError(f"{path}: its student has memory ({config.student.memory}), and teacher files have none")
+    if student.layouts:
+        has = "sees its last actions" if student.last_actions else "has several torsos"
+        raise UserError(f"{path}: its student {has}, and teacher files have none of that")
     if config.student.quantisation != "none":
         raise UserError(f"{path}: its student has quantisation {config.student.quantisation}; pd-jax export writes it")
     widths: dict[str, Any] = {name: getattr(config.student, name) for name in ("channels", "hidden")}
