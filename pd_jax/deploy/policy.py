@@ -298,7 +298,7 @@ def refuse_memory(policy: GreedyPolicy, where: str) -> None:
       policy: a teacher or a student.
       where: the setting or the command, as it begins the message.
     """
-    if policy.initial_state(1) is not None:
+    if policy.carries:
         raise UserError(f"{where}: {policy.name} {policy.carries}, and this is for policies without")
 
 

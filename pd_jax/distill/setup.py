@@ -412,7 +412,8 @@ def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) 
     if given is None:
         games = config.game or (None,) * config.num_games
         return tuple(
-            load_teacher(name, game, config.credibility) for name, game in zip(config.teacher, games, strict=True)
+            load_teacher(name, game, config.credibility, in_play=True)
+            for name, game in zip(config.teacher, games, strict=True)
         )
     teachers = (given,) if isinstance(given, Teacher) else tuple(given)
     if len(teachers) != config.num_games:
