@@ -175,6 +175,8 @@ def observation_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
         yield "student.observation.size", f"{observation.size} is none of {', '.join(map(str, SIZES))} pixels"
     if observation.source == "ram" and config.env.backend == "ale":
         yield "student.observation.source", "'ram' is read by EnvPool, and env.backend is 'ale'"
+    if observation.also != "none" and config.env.backend == "ale":
+        yield "student.observation.also", f"{observation.also!r} is read by EnvPool, and env.backend is 'ale'"
     if config.student.quantisation != "none":
         yield (
             "student.quantisation",

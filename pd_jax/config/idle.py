@@ -134,8 +134,10 @@ def idle_memory(student: StudentConfig) -> Iterator[Idle]:
 
 def idle_joint(student: StudentConfig, num_games: int) -> Iterator[Idle]:
     """Layers of students with several torsos, where there is one. Of several games the kinds are not known yet."""
-    because = "student.observation.last_actions"
-    if student.observation.last_actions:
+    because, also = "student.observation.last_actions", "student.observation.also"
+    if student.observation.also == "none":
+        yield Idle("student.observation.also_components", also, f"is for what {also} adds, and that is 'none'")
+    if student.observation.last_actions or student.observation.also != "none":
         return
     yield Idle("student.extra_hidden", because, f"is for what is seen beside, and {because} is 0")
     if num_games == 1:

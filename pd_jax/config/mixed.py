@@ -22,6 +22,8 @@ def why_joint(student: StudentConfig, tasks: Sequence[Task] = ()) -> str:
     """
     if student.observation.last_actions:
         return f"student.observation.last_actions is {student.observation.last_actions}"
+    if student.observation.also != "none":
+        return f"student.observation.also is {student.observation.also!r}"
     frames, vectors = ([task.name for task in tasks if task.kind == kind] for kind in ("atari", "vector"))
     return f"{frames[0]} shows frames and {vectors[0]} a vector" if frames and vectors else ""
 

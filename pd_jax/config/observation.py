@@ -35,6 +35,10 @@ class ObservationConfig:
     """Chance that a step's sample is lost; the one before is seen again."""
     delay: Annotated[int, Bounds(0, 256)] = 0
     """Steps that samples come late."""
+    also: Annotated[Literal["none", "ram"], Choice("what is seen beside frames")] = "none"
+    """Beside the frames of a game of Atari, the bytes of the console's memory (ram)."""
+    also_components: tuple[Annotated[int, Bounds(0, 2**16)], ...] | None = None
+    """Places of those bytes that are seen, from 0; None is all 128 (also only)."""
 
     def __post_init__(self) -> None:
         make_tuples(self)
@@ -67,6 +71,8 @@ class ObservationConfig:
             noise=self.noise,
             missing=self.missing,
             delay=self.delay,
+            also=self.also,
+            also_components=self.also_components,
             where=where,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import warnings
 from typing import Any, Literal, Protocol
@@ -17,7 +18,7 @@ from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.student import TrainedStudent, load_trained
 from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task, get_task
-from pd_jax.errors import UserError, nearest
+from pd_jax.errors import ObservationsError, UserError, nearest
 from pd_jax.networks.greedy import GreedyPolicy, check_observations
 from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.student import RememberingPolicy
@@ -150,10 +151,14 @@ class StudentPolicy(GreedyPolicy):
         return None if policy is None else policy.start(num_lanes)
 
     def outputs(self, observations: Array | np.ndarray) -> Array:
-        """As of every policy; what a student with memory gives depends on its state, see :meth:`decide`."""
+        """As of every policy; what a student with memory gives depends on its state, see :meth:`decide`.
+
+        A student that sees a console's memory beside frames takes a pair of these: uint8 ``[N, size, size, frames]``
+        and the bytes that it sees, uint8 ``[N, bytes]``.
+        """
         if self._with_state is not None:
             raise UserError(f"{self.name} {self.carries}: what it gives depends on its state; take decide or act")
-        return super().outputs(observations)
+        return super().outputs(self._joined(observations))
 
     def decide(
         self, observations: Array | np.ndarray, state: np.ndarray | None = None
@@ -167,7 +172,7 @@ class StudentPolicy(GreedyPolicy):
         """
         if self._with_state is None:
             return super().decide(observations, state)
-        observations = check_observations(observations, self.task, self.name)
+        observations = check_observations(self._joined(observations), self.task, self.name)
         empty = self.initial_state(len(observations))
         assert empty is not None
         state = empty if state is None else np.asarray(state)
@@ -179,6 +184,27 @@ class StudentPolicy(GreedyPolicy):
         with tracing_for(platform_of(self.variables)):
             outputs, after = self._step(self.variables, observations, np.zeros(len(observations), bool), state)
         return outputs, np.array(after)
+
+    def _joined(self, observations: Any) -> Any:
+        """Frames and bytes of a memory as the line that the student's senses make of them, where they are a pair."""
+        also = self.task.also
+        if not also or not isinstance(observations, tuple):
+            return observations
+        frames, memory = map(np.asarray, observations)
+        count, side = self.task.stack, math.isqrt(self.task.frame_shape[0] - also)
+        wanted = (side, side, count), (also,)
+        if (frames.shape[1:], memory.shape[1:]) != wanted or len(frames) != len(memory):
+            raise ObservationsError(
+                f"observations are {list(frames.shape)} and {list(memory.shape)}; {self.name} takes "
+                f"[N, {side}, {side}, {count}] and [N, {also}]"
+            )
+        if frames.dtype != np.uint8 or memory.dtype != np.uint8:
+            raise ObservationsError(f"observations are {frames.dtype} and {memory.dtype}; {self.name} takes uint8")
+        # Of the memory the newest alone is looked at.
+        lines = np.zeros((len(frames), count, side * side + also), np.uint8)
+        lines[..., : side * side] = frames.transpose(0, 3, 1, 2).reshape(len(frames), count, -1)
+        lines[:, -1, side * side :] = memory
+        return lines.reshape(len(frames), -1)
 
     def note(self, state: np.ndarray | None, actions: Array | np.ndarray) -> np.ndarray | None:
         """As of every policy; of a student that sees its last actions, these are the newest of them."""

@@ -27,7 +27,7 @@ class Layout:
 
     Attributes:
       shape: of frames ``(H, W, n)``, or of a vector ``(D,)``.
-      also: bytes of a console's memory beside frames.
+      also: bytes of a console's memory that follow each of the frames, which then come as a line; the newest are seen.
       recent: numbers of last actions.
       in_bytes: whether the line is bytes; otherwise it is float32.
     """
@@ -46,6 +46,8 @@ class Layout:
     def main(self) -> int:
         """Places of the first part."""
         count = math.prod(self.shape)
+        if self.also:
+            return count + self.shape[-1] * self.also
         return count * _FLOAT_BYTES if self.in_bytes and not self.is_frames else count
 
     @property
@@ -56,13 +58,13 @@ class Layout:
     @property
     def size(self) -> int:
         """Places of the line."""
-        return self.main + self.extra
+        return self.main + self.recent
 
     def pack(self, observations: Array, recent: Array | None) -> Array:
         """The line of some observations.
 
         Args:
-          observations: ``[..., *shape]``; with bytes of a memory beside, uint8 ``[..., prod(shape) + also]``.
+          observations: ``[..., *shape]``; with bytes of a memory beside, uint8 ``[..., main]``.
           recent: float32 ``[..., recent]`` from `pd_jax.networks.recent`; None is none yet.
 
         Returns:
@@ -80,12 +82,16 @@ class Layout:
 
     def split(self, lines: Array) -> tuple[Array, Array]:
         """The first part ``[N, *shape]``, and float32 ``[N, extra]``, of lines ``[N, at least size]``."""
-        main, also = lines[:, : self.main], lines[:, self.main : self.main + self.also]
+        main, recent = lines[:, : self.main], lines[:, self.main : self.size].astype(jnp.float32)
+        if self.also:
+            height, width, count = self.shape
+            samples = main.reshape(len(lines), count, height * width + self.also)
+            frames = samples[..., : height * width].reshape(len(lines), count, height, width)
+            also = samples[:, -1, height * width :].astype(jnp.float32) * _BYTE_SCALE
+            return frames.transpose(0, 2, 3, 1), jnp.concatenate([also, recent], axis=1)
         if self.in_bytes and not self.is_frames:
             main = lax.bitcast_convert_type(main.reshape(len(lines), -1, _FLOAT_BYTES), jnp.float32)
-        recent = lines[:, self.main + self.also : self.size].astype(jnp.float32)
-        extra = jnp.concatenate([also.astype(jnp.float32) * _BYTE_SCALE, recent], axis=1) if self.also else recent
-        return main.reshape(len(lines), *self.shape), extra
+        return main.reshape(len(lines), *self.shape), recent
 
 
 class JointTorso(nn.Module):

@@ -69,8 +69,13 @@ def sense_step(
       the sensors' state, and the time step with what is sensed as its observations.
     """
     shown = timestep.observations if senses.beside is None else timestep.beside
+    also = None
+    if senses.num_also:
+        # Whichever of the two the task shows, the other is beside.
+        both = timestep.observations, timestep.beside
+        shown, also = both if senses.task.kind == "atari" else both[::-1]
     assert shown is not None
-    state = sensors.sense(senses, state, shown, timestep.is_first, key, lanes)
+    state = sensors.sense(senses, state, shown, timestep.is_first, key, lanes, also)
     seen = dataclasses.replace(timestep, observations=sensors.observation(senses, state), beside=None)
     return state, seen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -368,12 +369,19 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
 def _layouts(tasks: Sequence[Task], last_actions: int) -> tuple[Layout, ...]:
     """How what the games show lies in lines; none where a student sees one thing of one kind."""
     kinds = {task.kind for task in tasks}
-    if len(kinds) == 1 and not last_actions:
+    if len(kinds) == 1 and not last_actions and not any(task.also for task in tasks):
         return ()
     return tuple(
-        Layout(task.observation_shape, recent=last_actions * task.num_actions, in_bytes="atari" in kinds)
-        for task in tasks
+        Layout(_shape_of(task), task.also, last_actions * task.num_actions, in_bytes="atari" in kinds) for task in tasks
     )
+
+
+def _shape_of(task: Task) -> tuple[int, ...]:
+    """Of the frames that lines hold, or of what the game shows."""
+    if not task.also:
+        return task.observation_shape
+    side = math.isqrt(task.frame_shape[0] - task.also)
+    return side, side, task.stack
 
 
 def _joined_torso(
