@@ -32,9 +32,8 @@ def unseen_in(setup: DistillSetup, game: int, on_step: Callable[[], object] = la
     actions = setup.student.last_actions
     steps = list(probe(setup.config, teacher, task, senses, game=game, last_actions=actions, on_step=on_step))
     states, sensed, lanes, recent = (np.concatenate(parts) for parts in zip(*steps, strict=True))
-    if actions:
-        # Beside grey levels, what was played is black or white.
-        recent = (255 * recent).astype(np.uint8) if sensed.dtype == np.uint8 else recent
+    # Beside thousands of grey levels, neighbours by what was played are no nearer: they are looked for by frames alone.
+    if actions and sensed.dtype != np.uint8:
         sensed = np.concatenate([sensed.reshape(len(sensed), -1), recent], axis=1)
     targets, unit = _targets(setup, game, _outputs(teacher.network.apply, teacher.variables, states))
     return estimate_unseen(sensed, states, targets, lanes, is_policy=unit == "nats"), unit
