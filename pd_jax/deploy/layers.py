@@ -278,7 +278,7 @@ def _joint(policy: GreedyPolicy, torso: JointTorso, params: Mapping[str, Any], g
     if not layout.extra:
         return (*own, Dense(kernel, bias), RELU)
     assert isinstance(torso.extra, MLPTorso)
-    beside = _mlp(torso.extra, params["extra"])
+    beside = _mlp(torso.extra, params["extra"], policy.task)
     first: Any = beside[0]
     # Of what all games have beside, this game's own.
     start = extra_offset(torso.layouts, game)

@@ -215,8 +215,8 @@ def test_students_of_all_kinds_learn_play_and_are_exported(tmp_path: Path, name:
 
 @pytest.mark.slow
 def test_a_student_is_shown_beside_its_teacher(tmp_path: Path, acting: Path) -> None:
-    succeed("video", {"run": acting, "out": tmp_path / "video", **QUICK_EVALUATION})
-    assert (tmp_path / "video").is_dir()
+    succeed("video", {"run": acting, "out": tmp_path / "video.gif"})
+    assert (tmp_path / "video.gif").stat().st_size > 0
 
 
 @pytest.mark.slow
@@ -237,5 +237,5 @@ def test_last_actions_stand_in_for_what_is_late(tmp_path: Path) -> None:
         settings = {"config": "configs/quick/last_actions_cartpole.yaml", "student.observation.last-actions": count}
         own = {} if count else {"student.extra-hidden": 64, "student.joint-hidden": 128}
         succeed("distill", settings | own | {"out": out})
-        scores[count] = json.loads((out / "summary.json").read_text())["games"]["cartpole"]["student"]["mean"]
-    assert scores[4] > 400 > scores[0], scores
+        scores[count] = json.loads((out / "summary.json").read_text())["games"]["cartpole"]["student_score"]
+    assert scores[4] > 350 > scores[0], scores

@@ -87,11 +87,11 @@ def test_it_teaches_and_its_students_runs_go_on(tmp_path: Path, remembering: Pat
     senses = {"student.observation.window": 2} if acts == "student" else {}
     succeed("distill", RUN | senses | {"teacher": remembering, "behaviour.policy": acts, "out": out})
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["teacher_return"] > 0
+    assert summary["games"]["cartpole"]["teacher_score"] > 0
     succeed("distill", RUN | senses | {
         "teacher": remembering, "behaviour.policy": acts, "out": out, "resume": True, "schedule.rounds": 3
     })  # fmt: skip
-    succeed("video", {"run": out, "out": tmp_path / "video", **QUICK_EVALUATION})
+    succeed("video", {"run": out, "out": tmp_path / "video.gif"})
 
 
 @pytest.mark.slow
