@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from pd_jax.actors import rollout
+from pd_jax.config.export import ExportConfig
 from pd_jax.config.observation import StudentObservationConfig
 from pd_jax.config.sections import StudentConfig
+from pd_jax.deploy.export import _check_precision
 from pd_jax.deploy.policy import load_student
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.tasks import get_task
+from pd_jax.errors import UserError
 from pd_jax.networks.lane_policy import as_lane_policy
 from pd_jax.runs.directory import _ADDED
 from support.commands import QUICK_EVALUATION, options, read_lines, refusal, state_digests, succeed, without_time
@@ -46,7 +49,7 @@ def acting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_student_run(tmp_path_factory.mktemp("actions") / "run", ("cartpole",), student)
 
 
-@pytest.mark.parametrize("stepping", ["jit", "host"])
+@pytest.mark.parametrize("stepping", ["jit", pytest.param("host", marks=pytest.mark.slow)])
 def test_the_state_holds_what_was_played_whoever_acted(stepping: Any) -> None:
     student = random_student(
         ["cartpole"], network="mlp", mlp_hidden=(4,), observation=StudentObservationConfig(last_actions=COUNT)
@@ -93,7 +96,7 @@ def test_a_student_at_work_keeps_its_actions_itself(acting: Path) -> None:
 
 def test_its_file_takes_the_observation_and_the_state(tmp_path: Path, acting: Path) -> None:
     out = tmp_path / "export"
-    proof = {"proof.frames": 100, "evaluation.episodes": 2, "evaluation.num-lanes": 2}
+    proof = {"proof.frames": 100, "evaluation.episodes": 0}
     succeed("export", {"run": acting, "out": out, **proof})
     game = json.loads((out / "export.json").read_text())["games"]["cartpole"]
     (entry,) = game["files"].values()
@@ -105,8 +108,7 @@ def test_its_file_takes_the_observation_and_the_state(tmp_path: Path, acting: Pa
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ({"_": "export", "format": "c"}, "format: c: the student of"),
-        ({"_": "export", "precision": "int8"}, "precision: int8: the student of"),
+        ({"_": "export", "format": "c", "evaluation.episodes": "0"}, "format: c: the student of"),
         ({"_": "audit"}, "audit: the student of"),
     ],
 )
@@ -118,6 +120,12 @@ def test_what_is_for_policies_without_a_state_refuses_it(
     told = refusal(capfd, name, *options(settings))
     assert words in told and "sees its last actions, and this is for policies without" in told
     assert not out.exists()
+
+
+def test_integers_are_refused(acting: Path) -> None:
+    config = ExportConfig(run=str(acting), out="-", precision=("int8",))
+    with pytest.raises(UserError, match=r"precision: int8: the student of .* sees its last actions, and this is for"):
+        _check_precision(load_student(acting), config)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_what_has_no_memory_beside_frames_is_refused(
 
 
 def test_its_file_is_refused(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    told = refusal(capfd, "export", *options({"run": run, "out": tmp_path / "out"}))
+    told = refusal(capfd, "export", *options({"run": run, "evaluation.episodes": 0, "out": tmp_path / "out"}))
     assert "sees a console's memory beside frames, and files take one observation" in told
     assert not (tmp_path / "out").exists()
 

@@ -73,7 +73,9 @@ def test_it_scores_what_its_own_run_scores(remembering: Path) -> None:
 def test_what_asks_about_single_states_refuses_it(
     tmp_path: Path, remembering: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(capfd, "export", *options({"teacher": remembering, "out": tmp_path / "out"}))
+    told = refusal(
+        capfd, "export", *options({"teacher": remembering, "evaluation.episodes": 0, "out": tmp_path / "out"})
+    )
     assert "its student senses numbers 0, 2 of 4" in told
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="is asked in play alone"):
