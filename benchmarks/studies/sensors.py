@@ -32,7 +32,7 @@ from rich.table import Table
 from benchmarks.harness import record
 from benchmarks.harness.cells import row_of, train_cell
 from pd_jax.config.distill import DistillConfig
-from pd_jax.config.observation import ObservationConfig
+from pd_jax.config.observation import StudentObservationConfig
 from pd_jax.config.sections import (
     BehaviourConfig,
     DistillCheckpointConfig,
@@ -77,10 +77,10 @@ class Sensors:
         lost = f", {100 * self.lost:g} % lost" if self.lost else ""
         return f"noise {self.noise:g}{lost}" + (f", {self.late} step late" if self.late else "")
 
-    def of_window(self, window: int) -> ObservationConfig:
+    def of_window(self, window: int) -> StudentObservationConfig:
         """The same as settings of a student that sees so many steps."""
         noise = tuple(self.noise * each for each in NOISE) if self.noise else 0.0
-        return ObservationConfig(
+        return StudentObservationConfig(
             components=POSITIONS,
             window=window if window > 1 else None,
             noise=noise,

@@ -24,7 +24,7 @@ from pd_jax.environments.senses import FRAMES, FULL_SIZE, Senses
 from pd_jax.environments.sensors import SensorState
 from pd_jax.environments.tasks import RAM_SIZE, Task
 from pd_jax.networks.greedy import play
-from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
+from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy, note_actions
 from pd_jax.networks.sensing import sense_step
 from pd_jax.types import LaneRange, PolicyApply, Trajectory
 
@@ -39,7 +39,7 @@ class LaneState:
       statistics: return and length of every lane's current game.
       key: PRNG key of the exploration.
       policy_state: of the policy that labels, as `pd_jax.networks.lane_policy` has it; None of one without.
-      student_state: of the student that may act; as long as none acts, it stands still.
+      student_state: of the student that may act; as long as none acts, it stands still, but for the last actions.
       sensor_state: of the student's sensors, which sense every step whoever acts; None where it sees what the task
         shows.
     """
@@ -175,6 +175,9 @@ def act(
             student_outputs = play(action_key, student_outputs, epsilon, task, lanes)
         outputs = mix(share_key, outputs, student_outputs, acting.share, lanes)
     actions = outputs if is_continuous else play(action_key, outputs, epsilon, task, lanes)
+    policy_state = note_actions(policy, policy_state, actions)
+    if student is not None:
+        student_state = note_actions(student, student_state, actions)
     decided = dataclasses.replace(
         state, key=key, policy_state=policy_state, student_state=student_state, sensor_state=sensor_state
     )

@@ -32,6 +32,8 @@ class ShuffledPlay:
       dataset: an open recording.
       rollout_length: T.
       steps_before: that come with each rollout.
+      needs_before: whether a step is none to learn from without all that came before it in its episode, up to
+        ``steps_before``; of stacks of frames it always is.
       num_steps: N, however far the recording has grown since; all by default.
       lanes: those to read; all by default.
     """
@@ -42,6 +44,7 @@ class ShuffledPlay:
         *,
         rollout_length: int,
         steps_before: int,
+        needs_before: bool = False,
         num_steps: int | None = None,
         lanes: slice = slice(None),
     ) -> None:
@@ -50,6 +53,7 @@ class ShuffledPlay:
         self._dataset, self._lanes = dataset, lanes
         self._num_steps = dataset.num_steps if num_steps is None else min(num_steps, dataset.num_steps)
         self._length, self._before = rollout_length, steps_before
+        self._needs_before = needs_before
         self._num_rollouts = math.ceil(self._num_steps / rollout_length)
         self._stream: Iterator[Trajectory] | None = None
         self._first = 0
@@ -96,8 +100,8 @@ class ShuffledPlay:
         # The steps that fill up are repeated, but begin no episode once more.
         is_first, is_decision = fill_up(read.is_first, "constant"), fill_up(read.is_decision, "constant")
         is_decision[: self._before] = False
-        if missing_before and self._dataset.stack > 1:
-            # Of a recording that began within an episode, the first stacks are not whole.
+        if missing_before and (self._dataset.stack > 1 or self._needs_before):
+            # Of a recording that began within an episode, the first stacks, and the last actions, are not whole.
             reach = slice(self._before, self._before + missing_before)
             is_decision[reach] &= np.logical_or.accumulate(is_first[reach], axis=0)
         return Trajectory(

@@ -74,5 +74,7 @@ def collected_conflicts(config: CollectConfig) -> Iterator[tuple[str, str]]:
         yield "observation", "is sensed in live play, and minari is play of others; leave one out"
     if observation.size is not None and observation.size not in SIZES:
         yield "observation.size", f"{observation.size} is none of {', '.join(map(str, SIZES))} pixels"
+    if observation.also != "none" and config.env.backend == "ale":
+        yield "observation.also", f"{observation.also!r} is read by EnvPool, and env.backend is 'ale'"
     if observation.source == "ram" and config.env.backend == "ale":
         yield "observation.source", "'ram' is read by EnvPool, and env.backend is 'ale'"

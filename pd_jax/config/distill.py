@@ -10,8 +10,9 @@ from pd_jax.config.adding import AddingConfig, adding_conflicts, idle_adding, un
 from pd_jax.config.credibility import credibility_conflicts
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import MLPS, games_conflicts
-from pd_jax.config.idle import Idle, idle_learner, idle_loss, idle_memory, idle_student
+from pd_jax.config.idle import Idle, idle_joint, idle_learner, idle_loss, idle_memory, idle_student
 from pd_jax.config.memory import STACKED_BEFORE, memory_conflicts
+from pd_jax.config.mixed import mixed_conflicts
 from pd_jax.config.protocols import protocol_conflicts
 from pd_jax.config.sections import Paths
 from pd_jax.environments.senses import SIZES
@@ -76,7 +77,8 @@ class DistillConfig(DistillationSettings):
         student with memory goes through some before it learns."""
         if not self.is_shuffled:
             return 0
-        stacked = max(STACKED_BEFORE, self.student.observation.window_steps - 1)
+        observation = self.student.observation
+        stacked = max(STACKED_BEFORE, observation.window_steps - 1, observation.last_actions)
         return stacked + (0 if self.student.memory == "none" else self.learner.burn_in)
 
     @property
@@ -109,6 +111,7 @@ class DistillConfig(DistillationSettings):
         yield from idle_loss(self.loss)
         yield from idle_learner(self.learner, self.num_games)
         yield from idle_memory(self.student)
+        yield from idle_joint(self.student, self.num_games)
         yield from idle_student(self.student, self.num_games)
         yield from idle_adding(self.adding, is_added=self.num_old_games > 0)
 
@@ -159,6 +162,7 @@ class DistillConfig(DistillationSettings):
         yield from _balance_conflicts(self)
         yield from _quantisation_conflicts(self)
         yield from memory_conflicts(self)
+        yield from mixed_conflicts(self)
         yield from protocol_conflicts(self)
 
 
@@ -171,6 +175,8 @@ def observation_conflicts(config: DistillConfig) -> Iterator[tuple[str, str]]:
         yield "student.observation.size", f"{observation.size} is none of {', '.join(map(str, SIZES))} pixels"
     if observation.source == "ram" and config.env.backend == "ale":
         yield "student.observation.source", "'ram' is read by EnvPool, and env.backend is 'ale'"
+    if observation.also != "none" and config.env.backend == "ale":
+        yield "student.observation.also", f"{observation.also!r} is read by EnvPool, and env.backend is 'ale'"
     if config.student.quantisation != "none":
         yield (
             "student.quantisation",

@@ -19,17 +19,18 @@ MLPS = ("mlp", "mlp_bits")
 """Networks of dense layers, which see vectors."""
 
 
-def check_games(tasks: Sequence[Task], *, one_student: bool = True) -> None:
+def check_games(tasks: Sequence[Task], *, one_student: bool = True, mixes: bool = False) -> None:
     """Checks that these games go together.
 
     Args:
       tasks: the games.
       one_student: whether one student is to play them all, and its torso to see what they show.
+      mixes: whether it may have a torso for frames and one for vectors.
 
     Raises:
       UserError: a game is there twice; or one student is to play them, and some show frames and some vectors.
     """
-    problem = _games_problem(tasks, one_student)
+    problem = _games_problem(tasks, one_student and not mixes)
     if problem:
         raise UserError(problem)
 
@@ -43,6 +44,25 @@ def check_network(network: str, task: Task, where: str = "network") -> None:
     problem = _network_problem(network, task)
     if problem:
         raise UserError(f"{where}: {problem}")
+
+
+def check_student_network(network: str, tasks: Sequence[Task], where: str = "student.network") -> None:
+    """Checks that a student's network can see what its games show; beside games of frames, vectors have an mlp.
+
+    Args:
+      network: by name.
+      tasks: the games as the student sees them.
+      where: the setting, for messages.
+
+    Raises:
+      UserError: a convolutional network for vectors alone, or an mlp for frames.
+    """
+    check_network(network, _that_decides(tasks), where)
+
+
+def _that_decides(tasks: Sequence[Task]) -> Task:
+    """The game whose kind a student's network has to be of: one that shows frames, if any does."""
+    return next((task for task in tasks if task.kind == "atari"), tasks[0])
 
 
 def _network_problem(network: str, task: Task) -> str | None:
@@ -85,19 +105,19 @@ def games_conflicts(
                 where, _, what = str(error).partition(": ")
                 yield where, what
                 return
-        if games_problem := _games_problem(tasks, bool(network)):
+        if games_problem := _games_problem(tasks, one_kind=False):
             problems.append(("game", games_problem))
-        elif network and tasks and (problem := _network_problem(network, tasks[0])):
+        elif network and tasks and (problem := _network_problem(network, _that_decides(tasks))):
             problems.append(("student.network", problem))
     yield from problems
 
 
-def _games_problem(tasks: Sequence[Task], one_student: bool) -> str | None:
+def _games_problem(tasks: Sequence[Task], one_kind: bool) -> str | None:
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
             return f"{name} is there {names.count(name)} times; a game has one teacher, and a student one head for it"
-    if not one_student:
+    if not one_kind:
         return None
     frames = [task.name for task in tasks if task.kind == "atari"]
     vectors = [task.name for task in tasks if task.kind == "vector"]

@@ -117,8 +117,8 @@ def idle_student(
     """
     networks = networks or (student.network,)
     named = f"{because} is {', '.join(networks)}"
-    # One of the user's own may take it.
-    if not {*MLPS, *own_networks()} & set(networks):
+    # One of the user's own may take it. Of several games, one may show vectors beside others that show frames.
+    if num_games == 1 and not {*MLPS, *own_networks()} & set(networks):
         yield Idle("student.mlp_hidden", because, f"is a setting of mlp, and {named}")
     if num_games == 1 and not set(networks) & set(_MULTI):
         why = f"the head of one game has a hidden layer in multi3 and multi10 alone, and {named}"
@@ -130,6 +130,18 @@ def idle_memory(student: StudentConfig) -> Iterator[Idle]:
     if student.memory == "none":
         for key in ("student.memory_size", "learner.sequence_length", "learner.burn_in"):
             yield Idle(key, "student.memory", "is for a student with memory, and student.memory is 'none'")
+
+
+def idle_joint(student: StudentConfig, num_games: int) -> Iterator[Idle]:
+    """Layers of students with several torsos, where there is one. Of several games the kinds are not known yet."""
+    because, also = "student.observation.last_actions", "student.observation.also"
+    if student.observation.also == "none":
+        yield Idle("student.observation.also_components", also, f"is for what {also} adds, and that is 'none'")
+    if student.observation.last_actions or student.observation.also != "none":
+        return
+    yield Idle("student.extra_hidden", because, f"is for what is seen beside, and {because} is 0")
+    if num_games == 1:
+        yield Idle("student.joint_hidden", because, f"is for students with several torsos, and {because} is 0")
 
 
 def idle_behaviour(behaviour: BehaviourConfig) -> Iterator[Idle]:

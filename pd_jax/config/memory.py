@@ -70,7 +70,8 @@ def memory_conflicts(config: Any) -> Iterator[tuple[str, str]]:
 def too_short(config: Any, game: int) -> Iterator[tuple[str, str]]:
     """Yields what is wrong if the replay of a game holds no sequence; arguments as for :func:`memory_conflicts`."""
     learner, capacity = config.learner, config.capacity_per_lane(game)
-    stacked = max(STACKED_BEFORE, config.student.observation.window_steps - 1)
+    observation = config.student.observation
+    stacked = max(STACKED_BEFORE, observation.window_steps - 1, observation.last_actions)
     if config.student.memory != "none" and window_steps(learner) + stacked > capacity:
         yield (
             "learner.sequence_length",

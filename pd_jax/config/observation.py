@@ -35,6 +35,10 @@ class ObservationConfig:
     """Chance that a step's sample is lost; the one before is seen again."""
     delay: Annotated[int, Bounds(0, 256)] = 0
     """Steps that samples come late."""
+    also: Annotated[Literal["none", "ram"], Choice("what is seen beside frames")] = "none"
+    """Beside the frames of a game of Atari, the bytes of the console's memory (ram)."""
+    also_components: tuple[Annotated[int, Bounds(0, 2**16)], ...] | None = None
+    """Places of those bytes that are seen, from 0; None is all 128 (also only)."""
 
     def __post_init__(self) -> None:
         make_tuples(self)
@@ -42,7 +46,8 @@ class ObservationConfig:
     @property
     def is_plain(self) -> bool:
         """Whether nothing is said of what the student sees."""
-        return self == ObservationConfig()
+        plain = ObservationConfig()
+        return all(getattr(self, item.name) == getattr(plain, item.name) for item in dataclasses.fields(plain))
 
     @property
     def window_steps(self) -> int:
@@ -66,5 +71,23 @@ class ObservationConfig:
             noise=self.noise,
             missing=self.missing,
             delay=self.delay,
+            also=self.also,
+            also_components=self.also_components,
             where=where,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentObservationConfig(ObservationConfig):
+    """What the student sees, where that is not what its teacher sees."""
+
+    last_actions: Annotated[int, Bounds(0, 64)] = 0
+    """Actions before this step that the student sees beside, as they were played in its lane, whoever chose them; none
+    from before the episode."""
+
+    @property
+    def recorded(self) -> ObservationConfig:
+        """What of it is recorded for the student: recordings hold the actions anyway."""
+        return ObservationConfig(
+            **{item.name: getattr(self, item.name) for item in dataclasses.fields(ObservationConfig)}
         )

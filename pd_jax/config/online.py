@@ -11,7 +11,16 @@ from pd_jax.config.base import TrackedConfig
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import MLPS
-from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_learner, idle_loss, idle_memory, idle_student
+from pd_jax.config.idle import (
+    ATARI_KEYS,
+    Idle,
+    idle_atari,
+    idle_joint,
+    idle_learner,
+    idle_loss,
+    idle_memory,
+    idle_student,
+)
 from pd_jax.config.protocols import ProtocolSettings, idle_backend
 from pd_jax.config.sections import (
     ActorsConfig,
@@ -180,6 +189,7 @@ class OnlineConfig(ProtocolSettings, TrackedConfig):
         yield from idle_loss(self.loss)
         yield from idle_learner(self.learner, 1)
         yield from idle_memory(self.student)
+        yield from idle_joint(self.student, 1)
         yield from idle_student(self.student, 1)
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")
         if not games and self.teacher_snapshots:

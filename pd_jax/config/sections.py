@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pd_jax.config.fields import Bounds, Choice, FilePath, MaxItems, OneOrMany, make_tuples
-from pd_jax.config.observation import ObservationConfig
+from pd_jax.config.observation import StudentObservationConfig
 from pd_jax.config.own_networks import own_networks
 
 # Counters on devices are int32.
@@ -180,7 +180,12 @@ class StudentConfig:
     from sequences of play, see learner.sequence_length."""
     memory_size: Width = 128
     """Units of the recurrent layer (memory only)."""
-    observation: ObservationConfig = dataclasses.field(default_factory=ObservationConfig)
+    extra_hidden: tuple[Width, ...] = (64,)
+    """Units of the mlp that sees what is beside frames or a vector, such as the last actions (student.observation)."""
+    joint_hidden: Width = 128
+    """Units of the layer that joins torsos, where the student has several: of what it sees beside, or of games that
+    show frames and games that show vectors."""
+    observation: StudentObservationConfig = dataclasses.field(default_factory=StudentObservationConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -178,6 +178,8 @@ def run_export(config: ExportConfig, *, stop: threading.Event | None = None) -> 
     policies = _load(config)
     for policy in policies:
         check_backend(config.env.backend, policy.shown)
+        if policy.task.also:
+            raise UserError(f"run: {policy.name} sees a console's memory beside frames, and files take one observation")
         for name in config.format:
             FORMATS[name].check(policy)
         _check_precision(policy, config)

@@ -31,7 +31,7 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
       protocol: of this score.
     """
     task, observation = policy.task, describe_observation(policy)
-    memory = policy.trained.student.memory if isinstance(policy, StudentPolicy) else None
+    memory = _describe_memory(policy)
     measured = None
     if score is not None:
         measured = {
@@ -48,10 +48,20 @@ def describe_policy(policy: GreedyPolicy, score: Score | None, protocol: Protoco
         **_of_outputs(policy),
         "parameters": policy.num_params,
         **(_of_student(policy) if isinstance(policy, StudentPolicy) else _of_teacher(policy)),
-        **({} if memory is None else {"memory": {"kind": memory.kind, "state_size": memory.state_size}}),
+        **({} if memory is None else {"memory": memory}),
         "measured": measured,
         "versions": {"pd_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
     }
+
+
+def _describe_memory(policy: GreedyPolicy) -> dict[str, Any] | None:
+    """What a file says of the state that each lane carries; None of a policy without."""
+    state = policy.initial_state(1)
+    if state is None or not isinstance(policy, StudentPolicy):
+        return None
+    student = policy.trained.student
+    told = {"kind": "none" if student.memory is None else student.memory.kind, "state_size": state.shape[1]}
+    return told | ({"last_actions": student.last_actions} if student.last_actions else {})
 
 
 def describe_observation(policy: GreedyPolicy) -> dict[str, Any]:

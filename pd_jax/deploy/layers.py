@@ -23,6 +23,7 @@ from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.heads import CategoricalHead, DeepHead, MultiGameHead, SingleHead
 from pd_jax.networks.joint import GameNetwork
 from pd_jax.networks.memory import Memory, state_size
+from pd_jax.networks.mixed import JointTorso, extra_offset
 from pd_jax.networks.padded import PaddedTorso, same_margin
 from pd_jax.networks.partition import PartitionedTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
@@ -139,6 +140,25 @@ class Recurrent:
 
 
 @dataclasses.dataclass(frozen=True)
+class Beside:
+    """Layers over the last actions, which the state holds, and a dense layer over what comes and what these give.
+
+    Attributes:
+      layers: over the numbers of the last actions, ``[N, size]``.
+      size: of them.
+      kernel: of what comes, ``[in, out]``.
+      beside_kernel: of what the layers give, ``[features, out]``.
+      bias: ``[out]``.
+    """
+
+    layers: tuple[Layer, ...]
+    size: int
+    kernel: np.ndarray
+    beside_kernel: np.ndarray
+    bias: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Residual:
     """What these layers make of ``x``, added to ``x``."""
 
@@ -162,6 +182,7 @@ Layer = (
     | Flatten
     | Dense
     | Recurrent
+    | Beside
     | Residual
     | Expectation
 )
@@ -183,11 +204,15 @@ def layers_of(policy: GreedyPolicy) -> tuple[Layer, ...]:
     """
     network, game = _network_of(policy)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), policy.variables["params"])
-    for part in (network.torso, network.memory, network.head):
+    torsos = (network.torso.frames, network.torso.vector) if isinstance(network.torso, JointTorso) else ()
+    for part in (network.torso, *torsos, network.memory, network.head):
         # Their dtype is that of the arithmetic.
         dtype = getattr(part, "dtype", jnp.float32)
         if dtype != jnp.float32:
             raise _refused(policy, f"computes in {jnp.dtype(dtype).name}, and such a file has float32 alone")
+    if isinstance(network.torso, JointTorso):
+        joint = _joint(policy, network.torso, params["torso"], game)
+        return (*joint, *_memory(network.memory, params), *_head(policy, network.head, params["head"], game))
     torso = (*_torso(policy, network.torso, params.get("torso", {})), *_memory(network.memory, params))
     return _narrowed([*torso, *_head(policy, network.head, params["head"], game)], policy.task)
 
@@ -241,6 +266,25 @@ def _torso(policy: GreedyPolicy, torso: Any, params: Mapping[str, Any]) -> tuple
     if type(torso) is MLPTorso:
         return _mlp(torso, params, task)
     raise _refused(policy, f"its torso {type(torso).__name__!r} is none of known layers")
+
+
+def _joint(policy: GreedyPolicy, torso: JointTorso, params: Mapping[str, Any], game: int) -> tuple[Layer, ...]:
+    """The torso that a game has of several, and the layer that joins it with what is beside."""
+    layout = torso.layouts[game]
+    name = "frames" if layout.is_frames else "vector"
+    own = _torso(policy, getattr(torso, name), params.get(name, {}))
+    own = own if layout.is_frames else _narrowed(own, policy.task)
+    kernel, bias = params[f"joint_{name}"]["kernel"], params["bias"]
+    if not layout.extra:
+        return (*own, Dense(kernel, bias), RELU)
+    assert isinstance(torso.extra, MLPTorso)
+    beside = _mlp(torso.extra, params["extra"], policy.task)
+    first: Any = beside[0]
+    # Of what all games have beside, this game's own.
+    start = extra_offset(torso.layouts, game)
+    first = Dense(first.kernel[start : start + layout.extra], first.bias)
+    joint = Beside((first, *beside[1:]), layout.extra, kernel, params["joint_extra"]["kernel"], bias)
+    return (*own, joint, RELU)
 
 
 def _memory(memory: Memory | None, params: Mapping[str, Any]) -> tuple[Layer, ...]:

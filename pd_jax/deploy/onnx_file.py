@@ -17,6 +17,7 @@ import numpy as np
 from pd_jax.deploy.layers import (
     NORM_EPSILON,
     Activation,
+    Beside,
     Bits,
     Convolution,
     Dense,
@@ -52,7 +53,8 @@ def onnx_bytes(
     Of a continuous task ``outputs`` are ``[N, 2 D]`` of a Gaussian policy and ``[N, D]`` of another, and ``actions``
     float32 ``[N, D]``: those without noise, within the range.
 
-    Of a policy with memory, ``state`` float32 ``[N, state]`` goes in as well, and ``next_state`` comes out.
+    Of a policy with memory, or one that sees its last actions, ``state`` float32 ``[N, state]`` goes in as well, and
+    ``next_state`` comes out, in which ``actions`` have been played.
 
     Args:
       network: the policy's layers, see `pd_jax.deploy.layers.layers_of`; or the same in integers.
@@ -67,6 +69,8 @@ def onnx_bytes(
     from onnx import TensorProto, helper
 
     graph = _Graph(task.frame_shape)
+    if not isinstance(network, QuantisedNetwork):
+        graph.take_state(network)
     # Frames are units as they are.
     if task.kind == "atari" and not isinstance(network, QuantisedNetwork):
         graph.add("Cast", to=TensorProto.FLOAT)
@@ -80,6 +84,7 @@ def onnx_bytes(
     else:
         graph.nodes.append(helper.make_node("ArgMax", ["outputs"], ["actions"], axis=1, keepdims=0))
         width, actions = task.num_actions, (TensorProto.INT64, ["N"])
+    graph.give_state(task)
     element = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[task.observation_dtype]
     model = helper.make_model(
         helper.make_graph(
@@ -87,12 +92,15 @@ def onnx_bytes(
             task.name,
             [
                 helper.make_tensor_value_info("observations", element, ["N", *task.observation_shape]),
-                *(helper.make_tensor_value_info("state", TensorProto.FLOAT, ["N", size]) for size in graph.states),
+                *(helper.make_tensor_value_info("state", TensorProto.FLOAT, ["N", size]) for size in graph.state_sizes),
             ],
             [
                 helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["N", width]),
                 helper.make_tensor_value_info("actions", *actions),
-                *(helper.make_tensor_value_info("next_state", TensorProto.FLOAT, ["N", size]) for size in graph.states),
+                *(
+                    helper.make_tensor_value_info("next_state", TensorProto.FLOAT, ["N", size])
+                    for size in graph.state_sizes
+                ),
             ],
             graph.weights,
         ),
@@ -128,8 +136,39 @@ class _Graph:
         self._outputs = 0
         # Whether what comes is bytes that stand for other numbers.
         self._is_units = False
-        # How long the state is, of a network that has one.
-        self.states: list[int] = []
+        # How long the parts of the state are, of a network that has one: its memory, and its last actions.
+        self._memory_size, self._recent_size = 0, 0
+        self._memory, self._recent, self._next_memory = "state", "state", ""
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """How long the state is; empty of a network without."""
+        size = self._memory_size + self._recent_size
+        return (size,) if size else ()
+
+    def take_state(self, layers: Sequence[Layer]) -> None:
+        """Parts the state into that of the memory and the last actions, if the layers have both."""
+        self._memory_size = sum(layer.state_size for layer in layers if isinstance(layer, Recurrent))
+        self._recent_size = sum(layer.size for layer in layers if isinstance(layer, Beside))
+        if self._memory_size and self._recent_size:
+            self._memory, self._recent = self._split("state", [self._memory_size, self._recent_size])
+
+    def give_state(self, task: Task) -> None:
+        """The next state, in which the actions have been played; nothing of a network without last actions."""
+        if not self._recent_size:
+            return
+        if task.is_continuous:
+            low, high = action_range(task)
+            newest = self._node("Sub", "actions", self.weight((high + low) / 2))
+            newest = self._node("Div", newest, self.weight((high - low) / 2))
+        else:
+            depth, values = self.weight(task.num_actions, np.int64), self.weight([0.0, 1.0])
+            newest = self._node("OneHot", "actions", depth, values, axis=-1)
+        kept = [self._next_memory] if self._memory_size else []
+        older = self._recent_size - task.num_actions
+        rest = [self._split(self._recent, [older, task.num_actions])[0]] if older else []
+        self._node("Concat", *kept, newest, *rest, axis=1)
+        self.nodes[-1].output[0] = "next_state"
 
     def rename_last(self, name: str) -> None:
         """Gives what the last operation made another name."""
@@ -254,25 +293,35 @@ class _Graph:
     @write.register
     def _(self, layer: Recurrent) -> None:
         size = layer.size
-        self.states.append(layer.state_size)
-        hidden, cell = "state", ""
+        hidden, cell = self._memory, ""
+        # With last actions behind it, it is not the whole of the next state.
+        self._next_memory = "next_memory" if self._recent_size else "next_state"
         if layer.kind == "lstm":
-            hidden, cell = self._split("state", [size, size])
+            hidden, cell = self._split(self._memory, [size, size])
         entering = self._node("Gemm", self.current, self.weight(self._turned(layer.kernel)), self.weight(layer.bias))
         gates = [size] * (layer.recurrent.shape[1] // size)
         if layer.kind == "gru":
             bias = np.concatenate([np.zeros(2 * size, np.float32), layer.recurrent_bias])
             product = self._node("Gemm", hidden, self.weight(layer.recurrent), self.weight(bias))
             self._gru(hidden, self._split(entering, gates), self._split(product, gates))
-            self.rename_last("next_state")
+            self.rename_last(self._next_memory)
             return
         product = self._node("MatMul", hidden, self.weight(layer.recurrent))
         both = self._split(self._node("Add", entering, product), gates)
         output, cell = self._lstm(cell, both)
         self.current = output
         self.add("Concat", cell, axis=1)
-        self.rename_last("next_state")
+        self.rename_last(self._next_memory)
         self.current = output
+
+    @write.register
+    def _(self, layer: Beside) -> None:
+        joined = self._node("Gemm", self.current, self.weight(self._turned(layer.kernel)), self.weight(layer.bias))
+        self.current = self._recent
+        for own in layer.layers:
+            self.write(own)
+        self.add("MatMul", self.weight(layer.beside_kernel))
+        self.add("Add", joined)
 
     def _gru(self, hidden: str, entering: list[str], product: list[str]) -> None:
         reset, update = (self._node("Sigmoid", self._node("Add", entering[gate], product[gate])) for gate in range(2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import warnings
 from typing import Any, Literal, Protocol
@@ -17,9 +18,10 @@ from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.student import TrainedStudent, load_trained
 from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task, get_task
-from pd_jax.errors import UserError, nearest
+from pd_jax.errors import ObservationsError, UserError, nearest
 from pd_jax.networks.greedy import GreedyPolicy, check_observations
 from pd_jax.networks.lane_policy import LanePolicy
+from pd_jax.networks.student import RememberingPolicy
 from pd_jax.runs.directory import read_run
 from pd_jax.runs.summary import Summary
 from pd_jax.system.computing import computing
@@ -137,35 +139,40 @@ class StudentPolicy(GreedyPolicy):
         return not isinstance(config, TrainTeacherConfig) and not config.loss.gives_q
 
     def initial_state(self, num_lanes: int) -> np.ndarray | None:
-        """What the first :meth:`act` of an episode takes: float32 ``[N, state]`` of a student with memory, all 0;
-        otherwise None.
+        """What the first :meth:`act` of an episode takes: float32 ``[N, state]``, all 0, of a student with memory, or
+        of one that sees its last actions; otherwise None.
 
         A lane whose episode ends while others go on is set back by hand: ``state[lane] = 0``.
 
         Args:
           num_lanes: observations in a batch.
         """
-        memory = self.trained.student.memory
-        return None if memory is None else np.zeros((num_lanes, memory.state_size), np.float32)
+        policy = self._with_state
+        return None if policy is None else policy.start(num_lanes)
 
     def outputs(self, observations: Array | np.ndarray) -> Array:
-        """As of every policy; what a student with memory gives depends on its state, see :meth:`decide`."""
-        if self.trained.student.memory is not None:
-            raise UserError(f"{self.name} has memory: what it gives depends on its state; take decide or act")
-        return super().outputs(observations)
+        """As of every policy; what a student with memory gives depends on its state, see :meth:`decide`.
+
+        A student that sees a console's memory beside frames takes a pair of these: uint8 ``[N, size, size, frames]``
+        and the bytes that it sees, uint8 ``[N, bytes]``.
+        """
+        if self._with_state is not None:
+            raise UserError(f"{self.name} {self.carries}: what it gives depends on its state; take decide or act")
+        return super().outputs(self._joined(observations))
 
     def decide(
         self, observations: Array | np.ndarray, state: np.ndarray | None = None
     ) -> tuple[Array, np.ndarray | None]:
-        """As of every policy; a student with memory takes no state for one that is empty.
+        """As of every policy; a student with memory takes no state for one that is empty. Of one that sees its last
+        actions the state is for :meth:`note`, once it is known what is played.
 
         Raises:
           ObservationsError: observations of another shape or dtype.
           UserError: a state that is not one of as many lanes.
         """
-        if self.trained.student.memory is None:
+        if self._with_state is None:
             return super().decide(observations, state)
-        observations = check_observations(observations, self.task, self.name)
+        observations = check_observations(self._joined(observations), self.task, self.name)
         empty = self.initial_state(len(observations))
         assert empty is not None
         state = empty if state is None else np.asarray(state)
@@ -177,6 +184,46 @@ class StudentPolicy(GreedyPolicy):
         with tracing_for(platform_of(self.variables)):
             outputs, after = self._step(self.variables, observations, np.zeros(len(observations), bool), state)
         return outputs, np.array(after)
+
+    def _joined(self, observations: Any) -> Any:
+        """Frames and bytes of a memory as the line that the student's senses make of them, where they are a pair."""
+        also = self.task.also
+        if not also or not isinstance(observations, tuple):
+            return observations
+        frames, memory = map(np.asarray, observations)
+        count, side = self.task.stack, math.isqrt(self.task.frame_shape[0] - also)
+        wanted = (side, side, count), (also,)
+        if (frames.shape[1:], memory.shape[1:]) != wanted or len(frames) != len(memory):
+            raise ObservationsError(
+                f"observations are {list(frames.shape)} and {list(memory.shape)}; {self.name} takes "
+                f"[N, {side}, {side}, {count}] and [N, {also}]"
+            )
+        if frames.dtype != np.uint8 or memory.dtype != np.uint8:
+            raise ObservationsError(f"observations are {frames.dtype} and {memory.dtype}; {self.name} takes uint8")
+        # Of the memory the newest alone is looked at.
+        lines = np.zeros((len(frames), count, side * side + also), np.uint8)
+        lines[..., : side * side] = frames.transpose(0, 3, 1, 2).reshape(len(frames), count, -1)
+        lines[:, -1, side * side :] = memory
+        return lines.reshape(len(frames), -1)
+
+    def note(self, state: np.ndarray | None, actions: Array | np.ndarray) -> np.ndarray | None:
+        """As of every policy; of a student that sees its last actions, these are the newest of them."""
+        policy = self._with_state
+        return state if policy is None or state is None else np.array(policy.note(jnp.asarray(state), actions))
+
+    @property
+    def carries(self) -> str:
+        """What its state is for, in words; ``""`` of a student without."""
+        student = self.trained.student
+        has = "has memory" if student.memory is not None else ""
+        sees = "sees its last actions" if student.last_actions else ""
+        return " and ".join(filter(None, (has, sees)))
+
+    @property
+    def _with_state(self) -> RememberingPolicy | None:
+        """The policy, if it has a state."""
+        policy = self.trained.student.policy(self._place)
+        return policy if isinstance(policy, RememberingPolicy) else None
 
     @functools.cached_property
     def _step(self) -> Any:
@@ -271,14 +318,14 @@ def refuse_continuous(policy: GreedyPolicy, where: str) -> None:
 
 
 def refuse_memory(policy: GreedyPolicy, where: str) -> None:
-    """Raises a UserError if a policy has memory, which something is not made for.
+    """Raises a UserError if a policy has memory, or sees its last actions, which something is not made for.
 
     Args:
       policy: a teacher or a student.
       where: the setting or the command, as it begins the message.
     """
-    if policy.initial_state(1) is not None:
-        raise UserError(f"{where}: {policy.name} has memory, and this is for policies without")
+    if policy.carries:
+        raise UserError(f"{where}: {policy.name} {policy.carries}, and this is for policies without")
 
 
 def refuse_senses(policy: GreedyPolicy, where: str) -> None:

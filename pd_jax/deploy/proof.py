@@ -19,6 +19,7 @@ from pd_jax.evaluation.protocol import Protocol as ScoreProtocol
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.continuous import action_range, mean_actions, noisy_actions
 from pd_jax.networks.greedy import GreedyPolicy
+from pd_jax.networks.recent import encode
 from pd_jax.networks.sensing import LaneSensors
 from pd_jax.replay.recordings import Dataset
 from pd_jax.system.cores import xla_threads
@@ -146,6 +147,7 @@ def own_play(policy: GreedyPolicy, protocol: ScoreProtocol, seed: int) -> Iterat
                 actions = np.asarray(outputs).argmax(axis=1)
                 explores = generator.random(len(actions)) < protocol.epsilon
                 actions = np.where(explores, generator.integers(task.num_actions, size=len(actions)), actions)
+            state = policy.note(state, actions)
             timestep = environment.step_host(actions, is_last)
             is_last = np.asarray(timestep.is_last)
     finally:
@@ -251,6 +253,7 @@ def compare(
             was_last = ~is_decided
             outputs, states[""] = policy.decide(observations, states[""])
             ours = np.asarray(outputs)
+            states[""] = policy.note(states[""], _without_noise(outputs, policy.task))
             is_decided = is_decided & (is_decided.cumsum() <= frames - shown)
             for name, file in files.items():
                 state = states[name]
@@ -260,10 +263,13 @@ def compare(
                     _answer(file, observations[:1], first)[0], theirs[:1], rtol=1e-3, atol=1e-3
                 ):
                     raise UserError(f"{name}: answers one observation otherwise than the same one among others")
+                if recent := getattr(file, "last_actions", 0):
+                    # Where two actions are as good, both go on with the same one.
+                    states[name] = _with_last_of(states[name], states[""], recent * policy.task.num_actions)
                 wanted = None
                 if policy.task.is_continuous:
                     low, high = action_range(policy.task)
-                    wanted = np.asarray(mean_actions(jnp.asarray(ours), policy.task))[is_decided] * 2 / (high - low)
+                    wanted = _without_noise(outputs, policy.task)[is_decided] * 2 / (high - low)
                     actions = actions * 2 / (high - low)
                 found[name].add(ours[is_decided], theirs[is_decided], actions[is_decided], wanted)
             shown += int(is_decided.sum())
@@ -273,6 +279,17 @@ def compare(
     if not shown:
         raise UserError("data: the recording has no decision in it")
     return found
+
+
+def _without_noise(outputs: jax.Array, task: Task) -> np.ndarray:
+    """The actions of outputs, without noise."""
+    return np.asarray(mean_actions(outputs, task)) if task.is_continuous else np.asarray(outputs).argmax(axis=1)
+
+
+def _with_last_of(state: np.ndarray | None, other: np.ndarray | None, count: int) -> np.ndarray:
+    """A state whose last numbers, which stand for actions, are those of another."""
+    assert state is not None and other is not None
+    return np.concatenate([state[:, :-count], other[:, -count:]], axis=1)
 
 
 def _answer(
@@ -299,7 +316,7 @@ def check_can_play() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RememberingFile:
-    """What plays games by a file with memory: a `pd_jax.networks.lane_policy.LanePolicy`."""
+    """What plays games by a file with a state: a `pd_jax.networks.lane_policy.LanePolicy`."""
 
     file: Any
     task: Task
@@ -325,6 +342,15 @@ class RememberingFile:
             act, shapes, timestep.observations, timestep.is_first, state, vmap_method="sequential"
         )
         return decided
+
+    def note(self, state: jax.Array, actions: jax.Array) -> jax.Array:
+        """The state after actions were played, which need not be those that the file gave."""
+        if not self.file.last_actions:
+            return state
+        newest = state.shape[1] - self.file.last_actions * self.task.num_actions
+        return jnp.concatenate(
+            [state[:, :newest], encode(self.task, actions), state[:, newest + self.task.num_actions :]], axis=1
+        )
 
 
 def _as_outputs(actions: np.ndarray, task: Task) -> np.ndarray:

@@ -55,7 +55,9 @@ class Policy:
       game: name of the game.
       action_names: one for each action, in the order of their numbers.
       action_range: of continuous actions the lowest and the highest, float32 ``[D]`` each; None of others.
-      state_size: numbers that each lane's memory holds; 0 of a policy without memory.
+      state_size: numbers that each lane carries from step to step: its memory, and behind it the last actions, of a
+        policy that has such; 0 of others.
+      last_actions: how many of its last actions the policy sees.
     """
 
     def __init__(self, path: str, metadata: dict[str, Any], session: Any) -> None:
@@ -70,6 +72,7 @@ class Policy:
         self._shape = tuple(metadata["observation"]["shape"])
         self._dtype = np.dtype(metadata["observation"]["dtype"])
         self.state_size: int = metadata.get("memory", {}).get("state_size", 0)
+        self.last_actions: int = metadata.get("memory", {}).get("last_actions", 0)
         self._session = session
 
     @classmethod
@@ -184,6 +187,25 @@ class Policy:
         names = ["outputs", "actions", "next_state"]
         outputs, actions, state = self._session.run(names, {"observations": frames, "state": state})
         return outputs, self._typed(actions), state
+
+    def played(self, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The state for the next call where other actions were played than those that :meth:`act` gave: of a policy
+        that sees its last actions. Others need no telling.
+
+        Args:
+          state: what :meth:`act` gave.
+          actions: that were played instead, int ``[N]``, or of continuous actions float32 ``[N, D]``.
+        """
+        if not self.last_actions:
+            return state
+        count = len(self.action_names)
+        if self.action_range is None:
+            newest = np.eye(count, dtype=np.float32)[actions]
+        else:
+            low, high = self.action_range
+            newest = (np.asarray(actions, np.float32) - (high + low) / 2) / ((high - low) / 2)
+        place = self.state_size - self.last_actions * count
+        return np.concatenate([state[:, :place], newest, state[:, place + count :]], axis=1)
 
     def _typed(self, actions: np.ndarray) -> np.ndarray:
         return actions.astype(np.int32) if self.action_range is None else actions

@@ -109,7 +109,10 @@ def _load_teachers(config: EvaluateConfig, trained: TrainedStudent | None) -> tu
     games: Sequence[str | None] = config.game or (trained.names if trained is not None else ())
     if len(games) != len(config.teacher):
         games = (None,) * len(config.teacher)
-    return tuple(load_teacher(name, game, config.credibility) for name, game in zip(config.teacher, games, strict=True))
+    return tuple(
+        load_teacher(name, game, config.credibility, in_play=True)
+        for name, game in zip(config.teacher, games, strict=True)
+    )
 
 
 def _tasks_of(config: EvaluateConfig, teachers: Sequence[Teacher], trained: TrainedStudent | None) -> tuple[Task, ...]:

@@ -98,7 +98,7 @@ def play(payload: dict[str, Any], stop: threading.Event) -> dict[str, Any]:
     protocol = Protocol.of(config, task)
     try:
         if player.teacher is not None:
-            teacher = load_teacher(player.teacher, player.taught, config.credibility)
+            teacher = load_teacher(player.teacher, player.taught, config.credibility, in_play=True)
             apply, variables = teacher.network.apply, teacher.variables
         else:
             trained = _student(config)

@@ -61,7 +61,7 @@ def collect(
       UserError: teacher, game and directory do not fit together, or the disk is full.
       Interrupted: a signal came, or ``stop`` was set; whole rollouts up to then are recorded.
     """
-    teacher = teacher or load_teacher(config.teacher, config.game, config.credibility)
+    teacher = teacher or load_teacher(config.teacher, config.game, config.credibility, in_play=config.minari is None)
     task = task_of(config.game, teacher)
     check_protocol(teacher, config)
     check_backend(config.env.backend, task)

@@ -385,6 +385,8 @@ class Experience:
             task.observation_dtype,
             self._setup.teachers[game].num_outputs,
             task.stack,
+            self._setup.student.last_actions,
+            task.action_shape,
         )
 
     def _open_play(self, game: int) -> Play:
@@ -403,6 +405,7 @@ class Experience:
                 dataset,
                 rollout_length=length,
                 steps_before=config.steps_before,
+                needs_before=setup.student.last_actions > 0,
                 num_steps=self.games[game].recorded_steps,
                 lanes=slice(first_lane, first_lane + lanes),
             )

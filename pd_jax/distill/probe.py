@@ -11,6 +11,7 @@ from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.evaluator import Evaluator
 from pd_jax.evaluation.protocol import Protocol
+from pd_jax.networks.recent import shift_in
 from pd_jax.networks.sensing import LaneSensors
 from pd_jax.teachers import Teacher
 
@@ -23,11 +24,13 @@ _SEED_OFFSET = 4_000_000
 
 
 class Probed(NamedTuple):
-    """The decisions of a step: what was shown, what is sensed of it, and in which lanes; NumPy's, ``[N, ...]``."""
+    """The decisions of a step: what was shown, what is sensed of it, in which lanes, and what had been played there
+    before, as `pd_jax.networks.recent` has it; NumPy's, ``[N, ...]``."""
 
     shown: np.ndarray
     sensed: np.ndarray
     lanes: np.ndarray
+    recent: np.ndarray
 
 
 def probe(
@@ -37,6 +40,7 @@ def probe(
     senses: Senses,
     *,
     game: int = 0,
+    last_actions: int = 0,
     on_step: Callable[[], object] | None = None,
 ) -> Iterator[Probed]:
     """Has a teacher play for a moment.
@@ -46,6 +50,7 @@ def probe(
       teacher, task: who plays, and what.
       senses: of the student.
       game: its place among the run's, each of which has play of its own.
+      last_actions: that the student sees beside.
       on_step: called after every step; what it raises ends the play.
     """
     seed = config.seed + _SEED_OFFSET + game * LANES
@@ -63,12 +68,17 @@ def probe(
     games: list[list[tuple[float, int]]] = [[] for _ in range(LANES)]
     play = evaluator.play(teacher.variables, games)
     every = _EVERY[senses.perceived.kind]
+    recent = np.zeros((LANES, last_actions * task.num_actions), np.float32)
     try:
         for step, decision in enumerate(play):
             seen = sensors.see(decision.timestep)
+            recent = np.where(np.asarray(decision.timestep.is_first)[:, None], 0.0, recent)
             if step % every == every - 1:
                 decides = np.flatnonzero(~np.asarray(decision.timestep.is_last))
-                yield Probed(np.asarray(decision.timestep.observations)[decides], seen[decides], decides)
+                shown = np.asarray(decision.timestep.observations)
+                yield Probed(shown[decides], seen[decides], decides, recent[decides])
+            if last_actions:
+                recent = np.asarray(shift_in(task, recent, decision.actions))
             if on_step is not None:
                 on_step()
             if step + 1 >= _STEPS:

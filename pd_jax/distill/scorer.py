@@ -76,7 +76,7 @@ class Scorer:
         for game, name in enumerate(self._setup.names):
             policy, seen = self._setup.student.policy(game), self._setup.student.tasks[game]
             beside = (policy, variables) if isinstance(policy, LanePolicy) else None
-            if not seen.is_continuous:
+            if not seen.is_continuous and not self._setup.teachers[game].carries:
                 self._sampled[name] = SampledStates(self._setup.tasks[game], student=beside, seen=seen)
             student[name] = self.play_student(variables, game, episodes, self._sampled.get(name))
             known = self._setup.teacher_scores.get(name)

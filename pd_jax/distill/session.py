@@ -289,6 +289,9 @@ class DistillSession(StudentSession[DistillCounters]):
             self.progress.print(line)
         if self.counters.updates == 0 and self.setup.student.senses and hosts.is_primary():
             for place in self.setup.played:
+                if self.setup.teachers[place].carries:
+                    # What it would say of a state depends on those before.
+                    continue
                 self.progress.status("looking at what the student does not see")
                 unseen, unit = unseen_in(self.setup, place, self.interrupts.check_alone)
                 self.counters.games[place].unseen = unseen.to_json(unit)

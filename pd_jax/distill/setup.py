@@ -13,9 +13,10 @@ import jax
 
 from pd_jax.config.adding import check_head, with_added
 from pd_jax.config.distill import DistillConfig, check_devices
-from pd_jax.config.games import check_games, check_network
+from pd_jax.config.games import check_games, check_student_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.memory import too_short, window_steps
+from pd_jax.config.mixed import check_mixed
 from pd_jax.config.sections import StudentConfig
 from pd_jax.distill import continuous
 from pd_jax.distill.calibration import calibrated
@@ -258,8 +259,9 @@ def make_setup(
     # How samples become actions is the teacher's.
     tasks = tuple(player.task if task.is_continuous else task for player, task in zip(teachers, tasks, strict=True))
     perceived = [config.student.observation.of(task).perceived for task in tasks]
-    check_games(perceived)
-    check_network(config.student.network, perceived[0], "student.network")
+    check_games(perceived, mixes=True)
+    check_student_network(config.student.network, perceived)
+    check_mixed(config, perceived)
     config = continuous.settled(config, teachers, tasks)
     check_backend(config.env.backend, *tasks)
     for player in teachers:
@@ -410,7 +412,8 @@ def _teachers(config: DistillConfig, given: Teacher | Sequence[Teacher] | None) 
     if given is None:
         games = config.game or (None,) * config.num_games
         return tuple(
-            load_teacher(name, game, config.credibility) for name, game in zip(config.teacher, games, strict=True)
+            load_teacher(name, game, config.credibility, in_play=True)
+            for name, game in zip(config.teacher, games, strict=True)
         )
     teachers = (given,) if isinstance(given, Teacher) else tuple(given)
     if len(teachers) != config.num_games:
@@ -422,11 +425,13 @@ def check_stacks_fit(config: DistillConfig, tasks: Sequence[Task]) -> None:
     """Raises a UserError unless each lane's part of the replay holds all steps of an observation."""
     for game, shown in enumerate(tasks):
         task = config.student.observation.of(shown).perceived
-        if config.is_learnt(game) and config.capacity_per_lane(game) < task.stack:
+        actions = config.student.observation.last_actions
+        if config.is_learnt(game) and config.capacity_per_lane(game) < max(task.stack, actions + 1):
             what = "a stack of frames" if task.kind == "atari" else "a window"
+            what = what if task.stack > actions else f"{actions} last actions before a step"
             raise UserError(
                 f"replay.capacity: {config.replay.capacity} leaves {config.capacity_per_lane(game)} steps to each of "
-                f"{config.lanes[game]} lanes; {what} needs {task.stack}"
+                f"{config.lanes[game]} lanes; {what} needs {max(task.stack, actions + 1)}"
             )
 
 

@@ -29,8 +29,12 @@ def unseen_in(setup: DistillSetup, game: int, on_step: Callable[[], object] = la
       is learnt.
     """
     task, teacher, senses = setup.tasks[game], setup.teachers[game], setup.student.senses[game]
-    steps = list(probe(setup.config, teacher, task, senses, game=game, on_step=on_step))
-    states, sensed, lanes = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+    actions = setup.student.last_actions
+    steps = list(probe(setup.config, teacher, task, senses, game=game, last_actions=actions, on_step=on_step))
+    states, sensed, lanes, recent = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+    # Beside thousands of grey levels, neighbours by what was played are no nearer: they are looked for by frames alone.
+    if actions and sensed.dtype != np.uint8:
+        sensed = np.concatenate([sensed.reshape(len(sensed), -1), recent], axis=1)
     targets, unit = _targets(setup, game, _outputs(teacher.network.apply, teacher.variables, states))
     return estimate_unseen(sensed, states, targets, lanes, is_policy=unit == "nats"), unit
 

@@ -23,6 +23,7 @@ FRAMES = 4
 """Frames in a stack, of all that is not said to see fewer."""
 
 Source = Literal["same", "frames", "ram"]
+Also = Literal["none", "ram"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Senses:
       missing: chance that a sample is lost, for every step and lane anew; the one before stands in its place. The first
         of an episode is never lost.
       delay: steps that a sample takes to arrive; until the first has, it stands there from the start.
+      also: ``"ram"`` has the console's memory beside frames: bytes that follow a frame's pixels in a sample.
+      also_components: places of those bytes that are sensed, in this order; None is all of them.
     """
 
     task: Task
@@ -52,6 +55,8 @@ class Senses:
     noise: tuple[float, ...] = (0.0,)
     missing: float = 0.0
     delay: int = 0
+    also: Also = "none"
+    also_components: tuple[int, ...] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -82,7 +87,9 @@ class Senses:
     def beside(self) -> Literal["frames", "ram"] | None:
         """What is sensed and not shown by the task; None if the task shows it."""
         if self.sees_frames:
-            return None if self.task.kind == "atari" else "frames"
+            if self.task.kind != "atari":
+                return "frames"
+            return "ram" if self.num_also else None
         return "ram" if self.sees_ram and not self.task.ram else None
 
     @property
@@ -91,13 +98,22 @@ class Senses:
         return self.beside is None and not self.is_random and not self.delay
 
     @property
+    def num_also(self) -> int:
+        """Bytes of a console's memory in a sample, beside a frame."""
+        if self.also == "none":
+            return 0
+        return RAM_SIZE if self.also_components is None else len(self.also_components)
+
+    @property
     def stack(self) -> int:
         """Samples in an observation."""
         return self.frames if self.sees_frames else self.window
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Of one sample: ``(size, size)``, or ``(numbers,)``."""
+        """Of one sample: ``(size, size)``, or ``(numbers,)``; with a memory beside, ``(size x size + bytes,)``."""
+        if self.num_also:
+            return (self.size**2 + self.num_also,)
         if self.sees_frames:
             return (self.size, self.size)
         if self.components is not None:
@@ -113,6 +129,8 @@ class Senses:
     def observation_shape(self) -> tuple[int, ...]:
         """Of an observation: ``(size, size, frames)``, oldest frame first, or ``(window x numbers,)``, likewise."""
         shape = self.sample_shape
+        if self.num_also:
+            return (self.frames * shape[0],)
         return (*shape, self.frames) if self.sees_frames else (self.window * shape[0],)
 
     @property
@@ -127,13 +145,17 @@ class Senses:
             observation_dtype=self.dtype,
             components=(),
             ram=self.sees_ram,
-            window=1 if self.sees_frames else self.window,
+            window=self.frames if self.num_also else 1 if self.sees_frames else self.window,
+            also=self.num_also,
         )
 
     @property
     def told(self) -> dict[str, Any]:
         """What files say of them: everything but the task, in plain values."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "task"}
+        if self.also == "none":
+            # As before there was such.
+            del fields["also"], fields["also_components"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     def of_samples(self, shown: np.ndarray) -> np.ndarray:
@@ -156,6 +178,8 @@ class Senses:
         """Such as ``1 frame of 42x42``, or ``numbers 0, 2 of 4, a window of 8, noise 0.1, 20 % missing``."""
         if self.sees_frames:
             parts = [f"{self.frames} frame{'s' * (self.frames > 1)} of {self.size}x{self.size}"]
+            if self.num_also:
+                parts.append(f"{self.num_also} bytes of the memory beside")
         else:
             what = "bytes of the memory" if self.sees_ram else "numbers"
             total = RAM_SIZE if self.sees_ram else self.task.frame_shape[0]
@@ -183,14 +207,16 @@ def make_senses(
     noise: tuple[float, ...] = (0.0,),
     missing: float = 0.0,
     delay: int = 0,
+    also: Also = "none",
+    also_components: tuple[int, ...] | None = None,
     where: str = "student.observation",
 ) -> Senses:
     """Senses of a task, checked against it.
 
     Args:
       task: what the environment shows.
-      source, frames, size, components, window, noise, missing, delay: as the attributes of :class:`Senses`; None is
-        what a student sees that nothing is said of.
+      source, frames, size, components, window, noise, missing, delay, also, also_components: as the attributes of
+        :class:`Senses`; None is what a student sees that nothing is said of.
       where: the section of the settings, for messages.
 
     Raises:
@@ -211,16 +237,13 @@ def make_senses(
             raise UserError(f"{where}.{name}: is of {kind}, and what is seen of {task.name} is {shown}")
     (numbers, *_) = draft.sample_shape
     if components is not None:
-        if not components:
-            raise UserError(f"{where}.components: names none; leave it out for all {numbers}")
-        for place in components:
-            if not 0 <= place < numbers:
-                raise UserError(
-                    f"{where}.components: {place} is none of {task.name}'s {numbers} numbers, 0 to {numbers - 1}"
-                )
-        if len(set(components)) < len(components):
-            raise UserError(f"{where}.components: a number is there twice")
+        _check_places(components, numbers, f"{where}.components", f"{task.name}'s {numbers} numbers")
         numbers = len(components)
+    if also != "none" and not draft.sees_frames:
+        shown = "the memory" if draft.sees_ram else "a vector"
+        raise UserError(f"{where}.also: {also!r} is beside frames, and what is seen of {task.name} is {shown}")
+    if also_components is not None and also != "none":
+        _check_places(also_components, RAM_SIZE, f"{where}.also_components", f"the {RAM_SIZE} bytes of the memory")
     if len(noise) != 1 and (draft.sees_frames or len(noise) != numbers):
         wanted = "one number for all pixels" if draft.sees_frames else f"one number, or one for each of {numbers}"
         raise UserError(f"{where}.noise: has {len(noise)} numbers; it is {wanted}")
@@ -235,4 +258,17 @@ def make_senses(
         noise=noise,
         missing=missing,
         delay=delay,
+        also=also,
+        also_components=also_components,
     )
+
+
+def _check_places(places: tuple[int, ...], count: int, where: str, of_what: str) -> None:
+    """Raises a UserError unless these are some of so many places, each once."""
+    if not places:
+        raise UserError(f"{where}: names none; leave it out for all {count}")
+    for place in places:
+        if not 0 <= place < count:
+            raise UserError(f"{where}: {place} is none of {of_what}, 0 to {count - 1}")
+    if len(set(places)) < len(places):
+        raise UserError(f"{where}: a number is there twice")

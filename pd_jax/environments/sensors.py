@@ -42,7 +42,13 @@ def start(senses: Senses, num_lanes: int) -> SensorState:
 
 
 def sense(
-    senses: Senses, state: SensorState, shown: Array, is_first: Array, key: Array, lanes: LaneRange | None = None
+    senses: Senses,
+    state: SensorState,
+    shown: Array,
+    is_first: Array,
+    key: Array,
+    lanes: LaneRange | None = None,
+    also: Array | None = None,
 ) -> SensorState:
     """Takes in a step.
 
@@ -53,6 +59,7 @@ def sense(
       is_first: bool ``[L]``, it opens an episode: nothing of the one before is sensed any more.
       key: PRNG key of this step's noise and losses, for all lanes.
       lanes: which of those that the key is for these are; all of them by default.
+      also: the consoles' memory, float32 ``[L, 128]`` from 0 to 1, for senses that have it beside frames.
 
     Returns:
       the state after it.
@@ -60,6 +67,9 @@ def sense(
     noise_key, loss_key = jax.random.split(key)
     lanes = lanes or LaneRange(0, len(is_first), len(is_first))
     sample = _with_noise(senses, chosen(senses, shown), noise_key, lanes)
+    if senses.num_also:
+        assert also is not None
+        sample = jnp.concatenate([sample.reshape(len(sample), -1), _bytes(senses, also)], axis=1)
     begins = is_first.reshape(-1, *[1] * sample.ndim)
     arrived, under_way = sample, state.under_way
     if senses.delay:
@@ -95,9 +105,10 @@ def newest(state: SensorState) -> Array:
 
 
 def observation(senses: Senses, state: SensorState) -> Array:
-    """What a student sees now: ``[L, size, size, frames]``, oldest frame first, or ``[L, window x numbers]``."""
+    """What a student sees now: ``[L, size, size, frames]``, oldest frame first, or ``[L, window x numbers]``; with a
+    memory beside, lines ``[L, frames x (size x size + bytes)]``."""
     history = state.history
-    return history.transpose(0, 2, 3, 1) if senses.sees_frames else history.reshape(len(history), -1)
+    return history.transpose(0, 2, 3, 1) if history.ndim == 4 else history.reshape(len(history), -1)
 
 
 def smaller(frames: Any, size: int) -> Array:
@@ -117,11 +128,18 @@ def smaller(frames: Any, size: int) -> Array:
     return halves_up(sums, unit * unit).astype(jnp.uint8)
 
 
+def _bytes(senses: Senses, memory: Array) -> Array:
+    """The bytes of the memory that are sensed, uint8 ``[L, bytes]``, from numbers of 0 to 1."""
+    places = senses.also_components
+    numbers = memory if places is None else memory[:, np.array(places)]
+    return jnp.round(numbers * 255.0).astype(jnp.uint8)
+
+
 def _with_noise(senses: Senses, sample: Array, key: Array, lanes: LaneRange) -> Array:
     if not senses.is_noisy:
         return sample
     deviations = jnp.asarray(senses.noise, jnp.float32)
-    noise = deviations * lanes.of(jax.random.normal(key, (lanes.total, *senses.sample_shape)))
+    noise = deviations * lanes.of(jax.random.normal(key, (lanes.total, *sample.shape[1:])))
     if senses.sees_frames:
         return jnp.clip(jnp.round(sample + noise), 0, 255).astype(jnp.uint8)
     return sample + noise

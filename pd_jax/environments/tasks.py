@@ -50,6 +50,8 @@ class Task:
       components: of a vector that EnvPool gives in parts, their names and sizes in EnvPool's order; ``()`` of others.
       ram: the vector is the 128 bytes of a game console's memory, times 1/255.
       window: of a vector, the steps that follow one another in it, oldest first.
+      also: bytes of the console's memory that follow each frame. Observations are lines then, ``window`` frames with
+        what follows each, oldest first.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Task:
     components: tuple[tuple[str, int], ...] = ()
     ram: bool = False
     window: int = 1
+    also: int = 0
 
     @property
     def is_continuous(self) -> bool:
@@ -92,7 +95,7 @@ class Task:
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of what is stored per step: the newest frame ``(84, 84)``, or the vector ``(D,)`` of one step."""
-        if self.kind == "atari":
+        if self.kind == "atari" and not self.also:
             return self.observation_shape[:2]
         (size,) = self.observation_shape
         return (size // self.window,)
@@ -100,7 +103,7 @@ class Task:
     @property
     def stack(self) -> int:
         """Steps in an observation: frames of a stack, or vectors of a window."""
-        return self.observation_shape[-1] if self.kind == "atari" else self.window
+        return self.observation_shape[-1] if self.kind == "atari" and not self.also else self.window
 
     @property
     def is_console(self) -> bool:

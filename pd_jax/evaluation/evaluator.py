@@ -132,6 +132,8 @@ class Evaluator:
                     on_step.sense(decision.sensed())  # type: ignore[attr-defined]
                 playing = np.array([len(lane) < self.episodes_per_lane for lane in games])
                 on_step(decision.timestep.observations, playing, np.asarray(decision.timestep.is_last))
+                if getattr(on_step, "notes", False):
+                    on_step.note(decision.actions)  # type: ignore[attr-defined]
         returns, lengths = zip(*(game for lane in games for game in lane), strict=True)
         return EpisodeScores(np.array(returns), np.array(lengths))
 

@@ -14,7 +14,7 @@ from jax import Array
 from pd_jax.environments.envpool import TimeStep, frames_first, frames_last
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.comparison import Comparison, Place, compare
-from pd_jax.networks.lane_policy import LanePolicy
+from pd_jax.networks.lane_policy import LanePolicy, note_actions
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.types import PolicyApply
 
@@ -66,6 +66,16 @@ class SampledStates:
     def sense(self, sensed: Any) -> None:
         """Takes what the student senses, ``[L, ...]``, of the step that it is called with next."""
         self._sensed = np.asarray(sensed)
+
+    @property
+    def notes(self) -> bool:
+        """Whether it is to be told what is played, by :meth:`note`."""
+        return self._beside is not None
+
+    def note(self, actions: np.ndarray) -> None:
+        """Takes what is played in the step that it was called with last."""
+        if self._beside is not None:
+            self._beside.note(actions)
 
     def __call__(self, observations: Any, playing: np.ndarray, is_last: np.ndarray) -> None:
         """Takes in a step.
@@ -215,6 +225,10 @@ class _Beside:
             )
         self._was_last = np.array(is_last)
         return np.asarray(given)
+
+    def note(self, actions: np.ndarray) -> None:
+        """Takes what was played then."""
+        self._state = note_actions(self._policy, self._state, actions)
 
 
 @functools.partial(jax.jit, static_argnums=0)

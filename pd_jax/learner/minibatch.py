@@ -18,6 +18,7 @@ from jax import Array, lax
 from pd_jax.learner.drawing import SHIFT, choose, draw_shifts, group_key, shift
 from pd_jax.learner.rule import Games, UpdateRule
 from pd_jax.losses import action_gap_weights
+from pd_jax.networks.recent import encode_all
 from pd_jax.replay import rings, sequences
 from pd_jax.replay.rings import ReplayState
 from pd_jax.replay.sequences import Windows
@@ -173,30 +174,51 @@ def num_groups(rule: UpdateRule, stored: tuple[ReplayState, ...], game: int) -> 
 
 
 @jax.named_scope("sample")
-def fetch(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array) -> Batch:
+def fetch(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array, game: int = 0) -> Batch:
     """What is stored at some places of a game, ``[B, ...]``, padded to what the games have in common."""
     if rule.windows is not None:
-        return fetch_sequences(rule, rule.windows, stored, lanes, slots)
+        return fetch_sequences(rule, rule.windows, stored, lanes, slots, game)
     batch = rings.fetch(stored, lanes, slots)
     # Of a continuous task the teacher's outputs may be more than the components of an action.
     missing = max(rule.student.num_actions - batch.teacher_q.shape[-1], 0)
-    return Batch(rule.student.pad(batch.observations), jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
+    seen = rule.student.pad(batch.observations, game, fetch_recent(rule, stored, lanes, slots, game))
+    return Batch(seen, jnp.pad(batch.teacher_q, ((0, 0), (0, missing))))
 
 
-def fetch_sequences(rule: UpdateRule, windows: Windows, stored: ReplayState, lanes: Array, starts: Array) -> Batch:
+def fetch_recent(rule: UpdateRule, stored: ReplayState, lanes: Array, slots: Array, game: int) -> Array | None:
+    """What was played before the steps at some places, float32 ``[..., n]``; None for a student that does not see it.
+
+    Args:
+      rule: of the update.
+      stored: of the game.
+      lanes, slots: int32 of any one shape ``[...]``.
+      game: its place.
+    """
+    if not rule.student.last_actions:
+        return None
+    actions, is_there = rings.last_actions(stored, lanes.ravel(), slots.ravel())
+    recent = encode_all(rule.student.tasks[game], actions, is_there)
+    return recent.reshape(*slots.shape, -1)
+
+
+def fetch_sequences(
+    rule: UpdateRule, windows: Windows, stored: ReplayState, lanes: Array, starts: Array, game: int
+) -> Batch:
     """The sequences that begin at some places of a game, ``[B, T, ...]``, without what their steps count."""
     slots = sequences.slots_of(stored, starts, 0, windows.length)
     observations, is_first = sequences.observe(stored, lanes, slots)
-    outputs = rings.take(stored, "teacher_q", jnp.broadcast_to(lanes[:, None], slots.shape), slots)
+    of_steps = jnp.broadcast_to(lanes[:, None], slots.shape)
+    outputs = rings.take(stored, "teacher_q", of_steps, slots)
     before = None
     if windows.burn_in:
         earlier = sequences.slots_of(stored, starts, -windows.burn_in, windows.burn_in)
         shown, opens = sequences.observe(stored, lanes, earlier)
-        before = rule.student.pad(shown), opens
+        of_earlier = jnp.broadcast_to(lanes[:, None], earlier.shape)
+        before = rule.student.pad(shown, game, fetch_recent(rule, stored, of_earlier, earlier, game)), opens
     # Of a continuous task the teacher's outputs may be more than the components of an action.
     missing = max(rule.student.num_actions - outputs.shape[-1], 0)
     return Batch(
-        rule.student.pad(observations),
+        rule.student.pad(observations, game, fetch_recent(rule, stored, of_steps, slots, game)),
         jnp.pad(outputs, ((0, 0), (0, 0), (0, missing))),
         is_first=is_first,
         before=before,
@@ -264,7 +286,7 @@ def fetch_some(
     rule: UpdateRule, stored: tuple[ReplayState, ...], games: Sequence[int], places: Sequence[tuple[Array, Array]]
 ) -> Batch:
     """What is stored at some places of some games, ``[K, B, ...]``, padded to what all games have in common."""
-    batches = [fetch(rule, stored[game], *here) for game, here in zip(games, places, strict=True)]
+    batches = [fetch(rule, stored[game], *here, game) for game, here in zip(games, places, strict=True)]
     return jax.tree.map(lambda *parts: jnp.stack(parts), *batches)
 
 

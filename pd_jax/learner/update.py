@@ -127,7 +127,7 @@ def update_from_replay(
     if rule.alternates:
         # Replays differ in shape, so which of them is drawn from is a branch; what follows is the same for all.
         samplers = [
-            lambda key, game=game: fetch(rule, stored[game], *place(rule, stored, game, key))
+            lambda key, game=game: fetch(rule, stored[game], *place(rule, stored, game, key), game)
             for game in range(rule.num_games)
         ]
         batch = lax.switch(game_in_turn(rule, state.updates, games), samplers, sample_key)

@@ -164,6 +164,20 @@ class GreedyPolicy(abc.ABC):
         """
         return self.outputs(observations), state
 
+    def note(self, state: np.ndarray | None, actions: Array | np.ndarray) -> np.ndarray | None:
+        """The state after actions were played, for a policy that sees its last ones; :meth:`act` notes what it gives.
+
+        Args:
+          state: as :meth:`decide` left it, for the actions of that decision.
+          actions: that were played, whoever chose them: int ``[N]``, or float32 ``[N, components]``.
+        """
+        return state
+
+    @property
+    def carries(self) -> str:
+        """What its state is for, in words; ``""`` of a policy without."""
+        return ""
+
     def act(
         self,
         observations: Array | np.ndarray,
@@ -202,7 +216,7 @@ class GreedyPolicy(abc.ABC):
             actions = _means(outputs, self.task) if key is None else _noisy(key, outputs, epsilon, self.task)
         else:
             actions = _greedy(outputs) if key is None else _epsilon_greedy(key, outputs, epsilon)
-        return np.asarray(actions), state
+        return np.asarray(actions), self.note(state, actions)
 
     @functools.cached_property
     def _forward(self) -> Callable[[Any, Any], Array]:

@@ -28,6 +28,21 @@ class GameNetwork:
         return GameNetwork(dataclasses.replace(self.apply, student=self.apply.student.with_sizes(sizes)))
 
 
+@dataclasses.dataclass(frozen=True)
+class PlayedNetwork:
+    """A student with a state, with senses of its own or of several torsos, in the place of a linen module.
+
+    Attributes:
+      apply: as play takes it: a `pd_jax.networks.lane_policy.LanePolicy`, or a function of the game's observations.
+    """
+
+    apply: Any
+
+    def with_sizes(self, sizes: PartSizes) -> PlayedNetwork:
+        """Itself: it plays a few lanes at a time."""
+        return self
+
+
 def make_joint_network(name: str, tasks: Sequence[Task], *, head_hidden: int | None = None, **options: Any) -> Student:
     """A network that several games share, as a student's.
 

@@ -59,3 +59,16 @@ class Stateless:
 def as_lane_policy(policy: PolicyApply | LanePolicy) -> LanePolicy:
     """The policy of lanes that a function is, or the policy itself."""
     return policy if isinstance(policy, LanePolicy) else Stateless(policy)
+
+
+def note_actions(policy: PolicyApply | LanePolicy, state: Any, actions: Any) -> Any:
+    """The state of a policy after what it, or whoever else acts, has decided was played.
+
+    Args:
+      policy: one that sees its last actions has a method ``note`` of its own, ``(state, actions) -> state``; to others
+        it makes no difference.
+      state: as the decision left it.
+      actions: that were played, ``[L]`` or ``[L, components]``.
+    """
+    note = getattr(policy, "note", None)
+    return state if note is None else note(state, actions)

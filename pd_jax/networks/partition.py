@@ -15,6 +15,7 @@ from jax import Array
 
 from pd_jax.config.sections import PartsConfig
 from pd_jax.networks.convolutions import formulation_on
+from pd_jax.networks.mixed import JointTorso
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
 from pd_jax.networks.torsos import AtariTorso
 from pd_jax.system.cores import cache_bytes, xla_threads
@@ -160,7 +161,7 @@ def gradient_parts(network: Any, batch_size: int, num_games: int = 1, *, platfor
       num_games: that are learnt from at once.
       platform: of the devices that take them.
     """
-    torso, examples = getattr(network, "torso", None), batch_size * num_games
+    torso, examples = _divided(network), batch_size * num_games
     if not isinstance(torso, PartitionedTorso) or examples <= torso.sizes.gradient:
         return 1
     if formulation_on(platform, torso.method) != "matmul":
@@ -174,14 +175,24 @@ def gradient_parts(network: Any, batch_size: int, num_games: int = 1, *, platfor
 
 def with_sizes(network: Any, sizes: PartSizes) -> Any:
     """The same network, whose batches are divided into parts of other sizes; one that divides none as it is."""
-    torso = getattr(network, "torso", None)
+    torso = _divided(network)
     if not isinstance(torso, PartitionedTorso) or torso.sizes == sizes:
         return network
-    return network.clone(torso=torso.clone(sizes=sizes))
+    return _with_divided(network, torso.clone(sizes=sizes))
 
 
 def in_one_part(network: PolicyNetwork | MultiGameNetwork) -> PolicyNetwork | MultiGameNetwork:
     """The same network, whose batches are not divided: what all parts of a batch take at once is what this takes."""
-    if not isinstance(network.torso, PartitionedTorso):
-        return network
-    return network.clone(torso=network.torso.clone(parts=1))
+    torso = _divided(network)
+    return _with_divided(network, torso.clone(parts=1)) if isinstance(torso, PartitionedTorso) else network
+
+
+def _divided(network: Any) -> Any:
+    """The torso of a network that may divide batches: its own, or that for frames among several."""
+    torso = getattr(network, "torso", None)
+    return torso.frames if isinstance(torso, JointTorso) else torso
+
+
+def _with_divided(network: Any, torso: PartitionedTorso) -> Any:
+    whole = network.torso
+    return network.clone(torso=whole.clone(frames=torso) if isinstance(whole, JointTorso) else torso)

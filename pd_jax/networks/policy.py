@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -12,6 +14,7 @@ from jax import Array
 
 from pd_jax.networks.heads import MultiGameHead
 from pd_jax.networks.memory import Memory
+from pd_jax.networks.mixed import JointTorso
 
 
 class PolicyNetwork(nn.Module):
@@ -77,14 +80,14 @@ class MultiGameNetwork(nn.Module):
         """
         chex.assert_axis_dimension(observations, 0, len(self.num_actions))
         # One large batch: convolutions mapped over games would be grouped ones, which are slow everywhere.
-        features = self.torso(observations.reshape(-1, *observations.shape[2:]))
+        features = self._of_games(observations.reshape(-1, *observations.shape[2:]))
         if self.memory is not None:
             features = _remember_once(features, self.memory)
         return self.head(features.reshape(*observations.shape[:2], -1))
 
     def one_game(self, observations: Array, game: int | Array) -> Array:
         """Maps one game's ``[B, ...]`` to float32 ``[B, A]``; ``game`` is an int or an int32 scalar."""
-        features = self.torso(observations)
+        features = self._of_game(game)(observations)
         return self.head(features if self.memory is None else _remember_once(features, self.memory), game)
 
     def remember(self, observations: Array, is_first: Array, state: Array) -> tuple[Array, Array]:
@@ -93,7 +96,7 @@ class MultiGameNetwork(nn.Module):
         chex.assert_axis_dimension(observations, 0, len(self.num_actions))
         together = observations.reshape(games * lanes, *observations.shape[2:])
         opens, state = is_first.reshape(games * lanes, steps), state.reshape(games * lanes, -1)
-        features, state = _recall(self.torso, self.memory, together, opens, state)
+        features, state = _recall(self._of_games, self.memory, together, opens, state)
         outputs = self.head(features.reshape(games, lanes * steps, -1))
         return outputs.reshape(games, lanes, steps, -1), state.reshape(games, lanes, -1)
 
@@ -101,13 +104,26 @@ class MultiGameNetwork(nn.Module):
         self, observations: Array, is_first: Array, state: Array, game: int | Array
     ) -> tuple[Array, Array]:
         """Goes through sequences of one game, as :meth:`PolicyNetwork.remember`."""
-        features, state = _recall(self.torso, self.memory, observations, is_first, state)
+        features, state = _recall(self._of_game(game), self.memory, observations, is_first, state)
         outputs = self.head(features.reshape(-1, features.shape[-1]), game)
         return outputs.reshape(*features.shape[:2], -1), state
 
+    def _of_games(self, observations: Array) -> Array:
+        """The torso's features ``[G B, F]`` of all games, which are there one after another."""
+        if not isinstance(self.torso, JointTorso):
+            return self.torso(observations)
+        features = self.torso.of_games(observations.reshape(len(self.num_actions), -1, observations.shape[-1]))
+        return features.reshape(-1, features.shape[-1])
+
+    def _of_game(self, game: int | Array) -> Callable[[Array], Array]:
+        """The torso for one game; one of several parts knows its games by number, and takes no traced one."""
+        if not isinstance(self.torso, JointTorso):
+            return self.torso
+        return functools.partial(self.torso, game=int(game))
+
 
 def _recall(
-    torso: nn.Module, memory: Memory | None, observations: Array, is_first: Array, state: Array
+    torso: Callable[[Array], Array], memory: Memory | None, observations: Array, is_first: Array, state: Array
 ) -> tuple[Array, Array]:
     """Features ``[N, T, H]`` of what was seen so far, and the state after the last step."""
     assert memory is not None

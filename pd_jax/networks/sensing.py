@@ -11,7 +11,7 @@ from jax import Array
 
 from pd_jax.environments import sensors
 from pd_jax.environments.senses import Senses
-from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
+from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy, note_actions
 from pd_jax.types import LaneRange, PolicyApply
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class SensingPolicy:
         outputs, own = as_lane_policy(self.policy).decide(variables, seen, own, policy_key)
         return outputs, (sensor_state, own)
 
+    def note(self, state: Any, actions: Any) -> Any:
+        """The state after actions were played, for a policy that sees its last ones."""
+        sensor_state, own = state
+        return sensor_state, note_actions(self.policy, own, actions)
+
     def sensed(self, state: Any) -> np.ndarray:
         """What it senses at the step that left this state, ``[L, ...]``."""
         return np.asarray(_observation(self.senses, state[0]))
@@ -64,8 +69,13 @@ def sense_step(
       the sensors' state, and the time step with what is sensed as its observations.
     """
     shown = timestep.observations if senses.beside is None else timestep.beside
+    also = None
+    if senses.num_also:
+        # Whichever of the two the task shows, the other is beside.
+        both = timestep.observations, timestep.beside
+        shown, also = both if senses.task.kind == "atari" else both[::-1]
     assert shown is not None
-    state = sensors.sense(senses, state, shown, timestep.is_first, key, lanes)
+    state = sensors.sense(senses, state, shown, timestep.is_first, key, lanes, also)
     seen = dataclasses.replace(timestep, observations=sensors.observation(senses, state), beside=None)
     return state, seen
 

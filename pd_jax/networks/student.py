@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pd_jax.config.games import MLPS
+from pd_jax.config.games import MLPS, check_student_network
 from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.senses import Senses
 from pd_jax.environments.tasks import Task
@@ -20,12 +21,15 @@ from pd_jax.errors import UserError
 from pd_jax.networks.heads import action_mask
 from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.memory import Memory
+from pd_jax.networks.mixed import JointTorso, Layout
 from pd_jax.networks.normalisation import Normalisation
 from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
+from pd_jax.networks.recent import shift_in
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.sensing import with_senses
+from pd_jax.networks.torsos import MLPTorso
 from pd_jax.types import PolicyApply
 
 if TYPE_CHECKING:
@@ -42,11 +46,13 @@ class Student:
         game.
       tasks: the games as the student sees them, in the order of the game axis.
       senses: what it sees of each; none are those of a student that sees what the games show.
+      last_actions: how many of the actions that were played before it sees beside.
     """
 
     network: Any
     tasks: tuple[Task, ...]
     senses: tuple[Senses, ...] = ()
+    last_actions: int = 0
 
     @property
     def shown(self) -> tuple[Task, ...]:
@@ -85,14 +91,25 @@ class Student:
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """Of one observation of any game: ``(84, 84, 4)``, or ``(D,)`` with D the length of the longest vector."""
+        """Of one observation of any game: ``(84, 84, 4)``, or ``(D,)`` with D the length of the longest vector; of a
+        student that sees several things, of the longest line of them (`pd_jax.networks.mixed`)."""
+        if self.layouts:
+            return (max(layout.size for layout in self.layouts),)
         # Frames are all alike, so the largest shape is theirs or the longest vector's.
         return max(task.observation_shape for task in self.tasks)
 
     @property
     def observation_dtype(self) -> str:
         """``"uint8"`` or ``"float32"``."""
+        if self.layouts:
+            return "uint8" if self.layouts[0].in_bytes else "float32"
         return self.tasks[0].observation_dtype
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Of each game, how what it shows lies in a line; none of a student that sees one thing of one kind."""
+        torso = getattr(self.network, "torso", None)
+        return torso.layouts if isinstance(torso, JointTorso) else ()
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> Any:
@@ -173,8 +190,17 @@ class Student:
             outputs = self.network.apply(variables, observations, is_first, state, method="remember")
         return outputs
 
-    def pad(self, observations: Array) -> Array:
-        """Appends zeros to vectors ``[..., d]`` up to ``observation_shape``; frames are as they should be."""
+    def pad(self, observations: Array, game: int = 0, recent: Array | None = None) -> Array:
+        """Appends zeros to vectors ``[..., d]`` up to ``observation_shape``; frames are as they should be. Of a student
+        that sees several things, they are put into a line first.
+
+        Args:
+          observations: as the game shows them, ``[..., *shape]``.
+          game: its place.
+          recent: float32 ``[..., n]``, the last actions as `pd_jax.networks.recent` has them; None is none yet.
+        """
+        if self.layouts:
+            observations = self.layouts[game].pack(observations, recent)
         missing = self.observation_shape[-1] - observations.shape[-1]
         if not missing:
             return observations
@@ -205,13 +231,14 @@ class Student:
 
     def _joined(self, observations: Sequence[np.ndarray]) -> Array:
         """Every game's own observations as the network takes them."""
-        padded = [self.pad(jnp.asarray(own)) for own in observations]
+        padded = [self.pad(jnp.asarray(own), game) for game, own in enumerate(observations)]
         return jnp.stack(padded) if self._has_game_axis else padded[0]
 
     def policy(self, game: int) -> Any:
-        """What plays one of the games: a :class:`GamePolicy`, or a :class:`RememberingPolicy` of a student with memory.
-        Policies of the same student and game are equal."""
-        return GamePolicy(self, game) if self.memory is None else RememberingPolicy(self, game)
+        """What plays one of the games: a :class:`GamePolicy`, or a :class:`RememberingPolicy` of a student with memory,
+        or one that sees its last actions. Policies of the same student and game are equal."""
+        has_state = self.memory is not None or self.last_actions > 0
+        return RememberingPolicy(self, game) if has_state else GamePolicy(self, game)
 
     def player(self, game: int) -> PolicyApply | LanePolicy:
         """What plays one of the games behind its senses, of what the game shows; without senses its :meth:`policy`."""
@@ -231,21 +258,26 @@ class GamePolicy:
 
     def __call__(self, variables: Any, observations: Array) -> Array:
         """Maps the game's own observations ``[N, ...]`` to float32 ``[N, actions]`` of its own action set."""
-        outputs = self.student.apply_game(variables, self.student.pad(observations), self.game)
+        outputs = self.student.apply_game(variables, self.student.pad(observations, self.game), self.game)
         return self.student.own_outputs(outputs, self.game)
 
 
 @dataclasses.dataclass(frozen=True)
 class RememberingPolicy:
-    """A student with memory as the policy of one game: a `pd_jax.networks.lane_policy.LanePolicy`, whose state is what
-    each lane remembers."""
+    """A student with a state as the policy of one game: a `pd_jax.networks.lane_policy.LanePolicy`. The state is what
+    each lane remembers, and behind it the last actions that were played there, if the student sees them."""
 
     student: Student
     game: int
 
+    @property
+    def state_size(self) -> int:
+        """Numbers in the state of one lane."""
+        return self.student.state_size + self.student.last_actions * self.student.tasks[self.game].num_actions
+
     def start(self, num_lanes: int) -> np.ndarray:
-        """Empty memories, float32 ``[N, state_size]``."""
-        return np.zeros((num_lanes, self.student.state_size), np.float32)
+        """Empty states, float32 ``[N, state_size]``."""
+        return np.zeros((num_lanes, self.state_size), np.float32)
 
     def decide(self, variables: Any, timestep: TimeStep, state: Array, key: Array) -> tuple[Array, Array]:
         """As :meth:`step`, of what lanes show."""
@@ -261,11 +293,35 @@ class RememberingPolicy:
           state: float32 ``[N, state_size]``.
 
         Returns:
-          float32 ``[N, actions]`` of its own action set, and the state for the next step.
+          float32 ``[N, actions]`` of its own action set, and the state for the next step, once :meth:`note` knows what
+          was played.
         """
-        shown = self.student.pad(observations)[:, None]
-        outputs, state = self.student.remember_game(variables, shown, is_first[:, None], state, self.game)
-        return self.student.own_outputs(outputs[:, 0], self.game), state
+        student, recent = self.student, None
+        if student.last_actions:
+            state, recent = state[:, : student.state_size], state[:, student.state_size :]
+            recent = jnp.where(is_first[:, None], 0.0, recent)
+        shown = student.pad(observations, self.game, recent)
+        if student.memory is None:
+            outputs = student.apply_game(variables, shown, self.game)
+        else:
+            outputs, state = student.remember_game(variables, shown[:, None], is_first[:, None], state, self.game)
+            outputs = outputs[:, 0]
+        if recent is not None:
+            state = jnp.concatenate([state, recent], axis=1)
+        return student.own_outputs(outputs, self.game), state
+
+    def note(self, state: Array, actions: Any) -> Array:
+        """The state after actions were played, to be traced.
+
+        Args:
+          state: as :meth:`step` left it.
+          actions: int ``[N]``, or of a continuous task float32 ``[N, components]``.
+        """
+        student = self.student
+        if not student.last_actions:
+            return state
+        kept, recent = state[:, : student.state_size], state[:, student.state_size :]
+        return jnp.concatenate([kept, shift_in(student.tasks[self.game], recent, actions)], axis=1)
 
 
 def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
@@ -282,18 +338,13 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
       the network with its games; variables come from its ``init``.
 
     Raises:
-      UserError: some games show frames and some vectors, or the network cannot be made.
+      UserError: the network cannot be made, or cannot see what the games show.
     """
     tasks, sizes = _with_outputs(config, tasks)
     senses = tuple(config.observation.of(task) for task in tasks)
     tasks = [own.perceived for own in senses]
-    for task in tasks:
-        if task.kind != tasks[0].kind:
-            shows = {"atari": "frames", "vector": "vectors"}
-            raise UserError(
-                f"{tasks[0].name} shows {shows[tasks[0].kind]} and {task.name} shows {shows[task.kind]}; "
-                "the games of one student share a torso, which sees one kind"
-            )
+    if len({task.kind for task in tasks}) > 1:
+        check_student_network(config.network, tasks)
     network: Any = make_network(
         config.network,
         sizes if len(sizes) > 1 else sizes[0],
@@ -306,9 +357,65 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         memory=config.memory,
         memory_size=config.memory_size,
     )
-    if (normalisation := _normalisation(config, tasks)) is not None:
+    normalisation, last_actions = _normalisation(config, tasks), config.observation.last_actions
+    layouts = _layouts(tasks, last_actions)
+    if layouts:
+        network = network.clone(torso=_joined_torso(config, network.torso, layouts, normalisation))
+    elif normalisation is not None:
         network = network.clone(torso=network.torso.clone(normalisation=normalisation))
-    return Student(network, tuple(tasks), () if config.observation.is_plain else senses)
+    return Student(network, tuple(tasks), () if config.observation.is_plain else senses, last_actions)
+
+
+def _layouts(tasks: Sequence[Task], last_actions: int) -> tuple[Layout, ...]:
+    """How what the games show lies in lines; none where a student sees one thing of one kind."""
+    kinds = {task.kind for task in tasks}
+    if len(kinds) == 1 and not last_actions and not any(task.also for task in tasks):
+        return ()
+    return tuple(
+        Layout(_shape_of(task), task.also, last_actions * task.num_actions, in_bytes="atari" in kinds) for task in tasks
+    )
+
+
+def _shape_of(task: Task) -> tuple[int, ...]:
+    """Of the frames that lines hold, or of what the game shows."""
+    if not task.also:
+        return task.observation_shape
+    side = math.isqrt(task.frame_shape[0] - task.also)
+    return side, side, task.stack
+
+
+def _joined_torso(
+    config: StudentConfig, torso: Any, layouts: tuple[Layout, ...], normalisation: Normalisation | None
+) -> JointTorso:
+    """The torsos of a student that sees several things.
+
+    Args:
+      config: the student's.
+      torso: of the network that it names.
+      layouts: of the games.
+      normalisation: of the vector; None has none.
+    """
+    if config.quantisation != "none":
+        raise UserError(
+            f"student.quantisation: {config.quantisation!r} is for students that see one thing, and this one has "
+            "several torsos"
+        )
+    has_frames = any(layout.is_frames for layout in layouts)
+    dtype = jnp.dtype(config.compute_dtype)
+    vector = None
+    if not all(layout.is_frames for layout in layouts):
+        # Beside frames the network is theirs, and vectors have the mlp.
+        vector = MLPTorso(config.mlp_hidden, dtype=dtype) if has_frames else torso
+        vector = vector if normalisation is None else vector.clone(normalisation=normalisation)
+    has_extra = any(layout.extra for layout in layouts)
+    return JointTorso(
+        layouts,
+        frames=torso if has_frames else None,
+        vector=vector,
+        extra=MLPTorso(config.extra_hidden, dtype=dtype) if has_extra else None,
+        hidden=config.joint_hidden,
+        dtype=dtype,
+    )
 
 
 def _with_outputs(config: StudentConfig, tasks: Sequence[Task]) -> tuple[Sequence[Task], tuple[int, ...]]:

@@ -28,6 +28,8 @@ class RingSize(NamedTuple):
     observation_dtype: Any
     num_actions: int
     stack: int | None = None
+    last_actions: int = 0
+    action_shape: tuple[int, ...] = ()
 
 
 class Replay:

@@ -75,6 +75,11 @@ class FrameRings:
         """The shape of one step in each column, by the column's name."""
         return {"observations": self.observation_shape, "flags": ()}
 
+    @property
+    def steps_back(self) -> int:
+        """How many steps before its own an example reaches at most."""
+        return self.stack - 1
+
 
 @flax.struct.dataclass
 class ReplayState(FrameRings):
@@ -83,15 +88,30 @@ class ReplayState(FrameRings):
     Attributes:
       teacher_q: float32, the teacher's outputs, vectors ``(A,)``.
       num_actions: A.
+      actions: of a student that sees its last actions, what was played at each step: uint8, or of a continuous task
+        float32 vectors; None of others.
+      last_actions: how many of them it sees.
+      action_shape: of one action.
     """
 
     teacher_q: Array
     num_actions: int = flax.struct.field(pytree_node=False)
+    actions: Array | None = None
+    last_actions: int = flax.struct.field(pytree_node=False, default=0)
+    action_shape: tuple[int, ...] = flax.struct.field(pytree_node=False, default=())
 
     @property
     def step_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of one step in each column, by the column's name."""
-        return {**super().step_shapes, "teacher_q": (self.num_actions,)}
+        own: dict[str, tuple[int, ...]] = {"teacher_q": (self.num_actions,)}
+        if self.actions is not None:
+            own["actions"] = self.action_shape
+        return {**super().step_shapes, **own}
+
+    @property
+    def steps_back(self) -> int:
+        """How many steps before its own an example reaches at most."""
+        return max(self.stack - 1, self.last_actions)
 
 
 R = TypeVar("R", bound=FrameRings)
@@ -104,6 +124,8 @@ def init(
     observation_dtype: jax.typing.DTypeLike,
     num_actions: int,
     stack: int | None = None,
+    last_actions: int = 0,
+    action_shape: tuple[int, ...] = (),
 ) -> ReplayState:
     """Returns an empty store, allocated in full.
 
@@ -114,6 +136,8 @@ def init(
       observation_dtype: of the observations, kept as it is.
       num_actions: A, the width of ``teacher_q``.
       stack: steps in an observation; by default 4 of frames and 1 of vectors.
+      last_actions: that the student sees beside; 0 stores no actions.
+      action_shape: of one action: ``()`` of a task that chooses among at most 256, ``(D,)`` of a continuous one.
 
     Raises:
       ValueError: a size is below 1, or ``observation_shape`` is neither a frame nor a vector.
@@ -122,7 +146,17 @@ def init(
         raise ValueError(f"num_actions must be at least 1, got {num_actions}")
     common = allocate(num_lanes, capacity_per_lane, observation_shape, observation_dtype, stack)
     teacher_q = jnp.zeros((num_lanes, *columns.stored_shape(capacity_per_lane, (num_actions,))), jnp.float32)
-    return ReplayState(**common, teacher_q=teacher_q, num_actions=num_actions)
+    if not last_actions:
+        return ReplayState(**common, teacher_q=teacher_q, num_actions=num_actions)
+    stored = columns.stored_shape(capacity_per_lane, tuple(action_shape))
+    return ReplayState(
+        **common,
+        teacher_q=teacher_q,
+        num_actions=num_actions,
+        actions=jnp.zeros((num_lanes, *stored), jnp.float32 if action_shape else jnp.uint8),
+        last_actions=last_actions,
+        action_shape=tuple(action_shape),
+    )
 
 
 def allocate(
@@ -164,14 +198,18 @@ def insert(state: ReplayState, trajectory: Trajectory) -> ReplayState:
 
     Args:
       state: donate it, or all of it is copied.
-      trajectory: ``[T, L, ...]`` with ``T <= C``. ``actions`` and ``rewards`` are not kept.
+      trajectory: ``[T, L, ...]`` with ``T <= C``. ``rewards`` are not kept, and ``actions`` for a student that sees its
+        last ones alone.
 
     Raises:
       AssertionError: shapes or the observations' dtype are not those of ``state``.
       ValueError: the rollout is longer than the rings.
     """
     flags = IS_FIRST * trajectory.is_first.astype(jnp.uint8) + IS_DECISION * trajectory.is_decision.astype(jnp.uint8)
-    return append(state, trajectory.observations, flags, teacher_q=trajectory.teacher_q)
+    others = {"teacher_q": trajectory.teacher_q}
+    if state.actions is not None:
+        others["actions"] = trajectory.actions
+    return append(state, trajectory.observations, flags, **others)
 
 
 @jax.named_scope("insert")
@@ -351,15 +389,30 @@ def bytes_per_step(state: FrameRings) -> float:
 
 
 def reach(state: FrameRings) -> int:
-    """How many slots before its own a stack reaches at most: so many of the oldest steps may have none."""
-    return state.stack - 1
+    """How many slots before its own an example reaches at most: so many of the oldest steps may have none."""
+    return state.steps_back
+
+
+def last_actions(state: ReplayState, lanes: Array, slots: Array) -> tuple[Array, Array]:
+    """What was played in the steps before some, the newest first.
+
+    Args:
+      state: the store, which keeps actions.
+      lanes, slots: int32 ``[B]`` each, as for ``gather``.
+
+    Returns:
+      actions ``[B, n]`` or ``[B, n, D]``, and bool ``[B, n]``: whether the step is of the same episode.
+    """
+    back = jnp.arange(1, state.last_actions + 1)
+    is_there = back <= _history(state, lanes, slots)[:, None]
+    return take(state, "actions", lanes[:, None], (slots[:, None] - back) % state.capacity), is_there
 
 
 def _history(state: FrameRings, lanes: Array, slots: Array) -> Array:
-    """How many slots before each the stack reaches: back to the start of the episode, at most all but one of its steps;
-    0 where observations are of one step."""
-    steps_back = jnp.full_like(slots, state.stack - 1)
-    for steps in range(state.stack - 2, -1, -1):
+    """How many slots before each an example reaches: back to the start of the episode, at most :func:`reach`; 0 where
+    observations are of one step."""
+    steps_back = jnp.full_like(slots, state.steps_back)
+    for steps in range(state.steps_back - 1, -1, -1):
         is_start = has_flag(state, lanes, (slots - steps) % state.capacity, IS_FIRST)
         steps_back = jnp.where(is_start, steps, steps_back)
     return steps_back

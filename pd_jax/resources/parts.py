@@ -19,6 +19,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.sections import EvaluationConfig
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.partition import in_one_part
+from pd_jax.networks.sensing import SensingPolicy
 from pd_jax.networks.student import RememberingPolicy, Student
 from pd_jax.replay import rings
 from pd_jax.resources.liveness import peak_bytes, tree_bytes
@@ -79,6 +80,8 @@ def replay_part(config: DistillConfig, tasks: Sequence[Task]) -> Part:
             task.observation_dtype,
             task.most_outputs,
             task.stack,
+            config.student.observation.last_actions,
+            task.action_shape,
         )
         total += tree_bytes(jax.eval_shape(init))
     return Part("replay", total, f"replay.capacity: {config.replay.capacity} steps of {spell_games(tasks)} take")
@@ -169,6 +172,8 @@ def _minibatch_bytes(student: Student, batch: int, is_one_game: bool, platform: 
 
 def forward_bytes(apply: Any, variables: Any, task: Task, lanes: int) -> int:
     """What one decision of some lanes takes in a network, beside its parameters, on the platform traced for."""
+    if isinstance(apply, SensingPolicy):
+        return forward_bytes(apply.policy, variables, apply.senses.perceived, lanes)
     if isinstance(apply, RememberingPolicy):
         flags, state = jax.ShapeDtypeStruct((lanes,), jnp.bool_), jax.eval_shape(lambda: apply.start(lanes))
         return peak_bytes(apply.step, variables, observations_of(task, lanes), flags, state)

@@ -18,7 +18,9 @@ from pd_jax.environments.spaces import simulator_of
 from pd_jax.environments.tasks import RAM_SUFFIX, Task, get_task, ram_task
 from pd_jax.errors import UserError
 from pd_jax.learner.learner import learner_template
+from pd_jax.networks.joint import PlayedNetwork
 from pd_jax.networks.partition import part_sizes
+from pd_jax.networks.sensing import beside_of
 from pd_jax.networks.student import Student, make_student
 from pd_jax.replay.observations import MAIN
 from pd_jax.runs.checkpoints import Checkpointer
@@ -58,7 +60,11 @@ class Distilled:
 
 @computing()
 def load_teacher(
-    name_or_path: str | os.PathLike[str], game: str | None = None, credibility: CredibilityConfig | None = None
+    name_or_path: str | os.PathLike[str],
+    game: str | None = None,
+    credibility: CredibilityConfig | None = None,
+    *,
+    in_play: bool = False,
 ) -> Teacher:
     """Loads a bundled teacher by name, a teacher file, the agent of another library, or a run's; or several of a game.
 
@@ -67,6 +73,8 @@ def load_teacher(
         the teacher then; or several of these of one game, joined by ``+``, which are one teacher together.
       game: what it plays, for files that do not say so, and of a file or a run of several games, which one is meant.
       credibility: what each of several counts; None is the default.
+      in_play: whether it is only asked as it plays or looks on, step by step. Then a run's student may have a state,
+        senses of its own or several torsos; otherwise such a one is refused.
 
     Returns:
       a teacher. Of a run, its ``sha256`` is that of the student's parameters: as the run goes on, it is another one.
@@ -86,7 +94,9 @@ def load_teacher(
     if run.command != "distill":
         raise UserError(f"{text}: is a run of pd-jax {run.command} that has not left a teacher.safetensors")
     distilled = read_distilled(run)
-    names = [task.name for task in taught_tasks(text, distilled.student)]
+    goes_along = in_play and _goes_along(text, distilled.student)
+    shown = distilled.student.shown if goes_along else taught_tasks(text, distilled.student)
+    names = [task.name for task in shown]
     if game is None and len(names) > 1:
         raise UserError(f"{text}: its student plays {', '.join(names)}; say with --game which one is meant")
     wanted = names[0] if game is None else get_task(game).name
@@ -94,8 +104,38 @@ def load_teacher(
         raise UserError(f"{text}: its student plays {', '.join(names)}, not {wanted}")
     params = distilled.variables["params"]
     updates = int(distilled.metadata["updates"])
+    if goes_along:
+        return _teacher_in_play(text, distilled, names.index(wanted), updates)
     metadata = student_metadata(text, distilled.student, distilled.config, updates)[names.index(wanted)]
     return Teacher(metadata, params, text, params_fingerprint(params))
+
+
+def _goes_along(path: str, student: Student) -> bool:
+    """Whether a student is no function of what its game shows, or not one that a teacher file could hold."""
+    if student.memory is not None or student.layouts:
+        return True
+    try:
+        taught_tasks(path, student)
+    except UserError:
+        return True
+    return False
+
+
+def _teacher_in_play(path: str, distilled: Distilled, place: int, updates: int) -> Teacher:
+    """A run's student as a teacher that goes along with the play."""
+    student, config, params = distilled.student, distilled.config, distilled.variables["params"]
+    if config.student.quantisation != "none":
+        raise UserError(f"{path}: its student has quantisation {config.student.quantisation}; pd-jax export writes it")
+    player = student.player(place)
+    if (beside := beside_of(player)) is not None:
+        raise UserError(
+            f"{path}: its student senses {beside} beside what {student.shown[place].name} shows, and a teacher sees "
+            "what its game shows"
+        )
+    metadata = _describe(student.shown[place], path, config, updates, {})
+    # Of what the student sees, they are inside its network.
+    metadata = dataclasses.replace(metadata, normalisation={})
+    return Teacher(metadata, params, path, params_fingerprint(params), PlayedNetwork(player))
 
 
 def read_distilled(
@@ -184,6 +224,9 @@ def student_metadata(path: str, student: Student, config: DistillConfig, updates
     """
     if student.memory is not None:
         raise UserError(f"{path}: its student has memory ({config.student.memory}), and teacher files have none")
+    if student.layouts:
+        has = "sees its last actions" if student.last_actions else "has several torsos"
+        raise UserError(f"{path}: its student {has}, and teacher files have none of that")
     if config.student.quantisation != "none":
         raise UserError(f"{path}: its student has quantisation {config.student.quantisation}; pd-jax export writes it")
     widths: dict[str, Any] = {name: getattr(config.student, name) for name in ("channels", "hidden")}

@@ -237,7 +237,7 @@ def _games(config: SweepConfig, teachers: Sequence[Teacher] | None) -> tuple[Gam
         recording, data = None, config.data[index] if config.data else None
         if config.record is not None:
             data = str(Path(config.out) / "data" / task.name)
-            observation = config.student.observation
+            observation = config.student.observation.recorded
             recording = CollectConfig(
                 teacher=source,
                 game=task.name,

@@ -12,9 +12,11 @@ import numpy as np
 from jax import Array
 
 from pd_jax.environments.tasks import Task, get_task
+from pd_jax.errors import UserError
 from pd_jax.networks import partition
 from pd_jax.networks.greedy import GreedyPolicy
-from pd_jax.networks.joint import GameNetwork
+from pd_jax.networks.joint import GameNetwork, PlayedNetwork
+from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.partition import PartSizes
 from pd_jax.teachers.catalogue import bundled_files
 from pd_jax.teachers.checks import build_network
@@ -84,6 +86,19 @@ class Teacher(GreedyPolicy):
         return apply
 
     @property
+    def carries(self) -> str:
+        """What its state is for, in words: of a run's student that has one; ``""`` of others."""
+        return "carries a state from step to step" if isinstance(self.network.apply, LanePolicy) else ""
+
+    def outputs(self, observations: Array | np.ndarray) -> Array:
+        """As of every policy; a teacher with a state is asked in play alone."""
+        if self.carries:
+            raise UserError(
+                f"{self.name} {self.carries}, and is asked in play alone; load_student of its run takes one"
+            )
+        return super().outputs(observations)
+
+    @property
     def gives_logits(self) -> bool:
         """Whether the outputs are a policy's instead of Q-values."""
         return self.metadata.output != "q"
@@ -97,7 +112,8 @@ class Teacher(GreedyPolicy):
         """The same teacher, whose large batches a CPU divides into parts of other sizes; itself where nothing
         differs."""
         network = self.network
-        other = network.with_sizes(sizes) if isinstance(network, GameNetwork) else partition.with_sizes(network, sizes)
+        is_own = isinstance(network, GameNetwork | PlayedNetwork)
+        other = network.with_sizes(sizes) if is_own else partition.with_sizes(network, sizes)
         if other == network:
             return self
         return Teacher(self.metadata, self.variables["params"], self.source, self.sha256, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from pd_jax.errors import UserError
 from pd_jax.evaluation.evaluator import Decision, Evaluator
 from pd_jax.evaluation.protocol import Protocol
 from pd_jax.networks.greedy import GreedyPolicy
-from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy
+from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy, note_actions
 from pd_jax.networks.sensing import LaneSensors
 from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.video.scenes import SCENE_SIZE, SCENES
@@ -138,6 +139,8 @@ def play_tracks(
                 seen = dataclasses.replace(shown, observations=sensed[index])
             with tracing_for(platform_of(variables)):
                 answers, states = _ask(players, variables, (shown, seen), states)
+            played = np.asarray(decision.actions)[index]
+            states = tuple(map(note_actions, players, states, itertools.repeat(played)))
             asked = dict(zip(PLAYERS, map(np.asarray, answers), strict=True))
             is_chance = chances.draw()
             is_enough = decisions is not None and step >= decisions

@@ -91,7 +91,7 @@ def _teacher(student: StudentPolicy, named: str | None) -> Teacher:
     if own is None:
         raise UserError(f"{student.source}: names no teacher; give --teacher NAME_OR_FILE")
     try:
-        teacher = load_teacher(own, student.task.name, credibility_of(student))
+        teacher = load_teacher(own, student.task.name, credibility_of(student), in_play=True)
     except UserError as error:
         hint = "" if named else "; give --teacher NAME_OR_FILE"
         raise UserError(f"teacher: {error}{hint}") from None

@@ -24,7 +24,13 @@ CASES: list[tuple[str, set[str] | None, set[str]]] = [
     ("distill --conf", {"--config"}, set()),
     (
         "distill --config quick/m",
-        {"quick/memory_cartpole", "quick/memory_of_pong", "quick/multi3", "quick/multi10"},
+        {
+            "quick/memory_cartpole",
+            "quick/memory_of_pong",
+            "quick/mixed_pong_cartpole",
+            "quick/multi3",
+            "quick/multi10",
+        },
         set(),
     ),
     ("distill --config ", None, {"pong", "cartpole", "quick/multi3", "a folder", "mine.yaml"}),

@@ -207,6 +207,7 @@ SLOW = tuple(
         *("multi_dqn", "multi_dqn_vector", "online_cartpole", "online_pong", "online_snapshots", "pong_int8"),
         *("same_play_net3", "reinforce_pong", "ppo_pendulum", "half_cheetah", "cartpole_swingup"),
         *("cartpole_acrobot_lunarlander", "memory_cartpole", "memory_of_pong", "sensors_cartpole"),
+        *("last_actions_cartpole", "mixed_pong_cartpole"),
     )
 )
 

@@ -28,7 +28,7 @@ TOP_KEYS = (
 )
 STUDENT_KEYS = (
     "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, actions, normalisation, quantisation, memory, "
-    "memory_size, observation"
+    "memory_size, extra_hidden, joint_hidden, observation"
 )
 LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp, mlp_bits)"

@@ -347,7 +347,7 @@ def test_games_are_left_out_and_change_places_in_the_summary_and_the_terminal(
         ({"student.mlp-hidden": 6}, "init_from: {two}: tensor 'head/fc2/kernel' has shape (2, 8, 4)"),
         ({"student.quantisation": "int8"}, "--student.quantisation: a student of 8 bits learns no game anew"),
         ({"learner.balance": "gradnorm"}, "--learner.balance: adding.new_share weighs the games"),
-        ({"add-teacher": "pong"}, "pong shows frames and cartpole vectors"),
+        ({"add-teacher": "pong"}, "student.network: 'mlp' sees vectors, and pong shows frames"),
     ],
 )
 def test_what_cannot_be_added_is_refused_and_nothing_is_written(

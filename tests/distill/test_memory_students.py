@@ -261,9 +261,11 @@ def test_windows_that_are_longer_than_the_play_are_refused(
     assert not out.exists()
 
 
-def test_a_student_with_memory_is_no_teacher(tmp_path: Path, acting: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "run"
-    told = refusal(capfd, "distill", *options(LIVE | {"teacher": acting, "out": out}))
+def test_a_student_with_memory_is_no_teacher_file(
+    tmp_path: Path, acting: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    told = refusal(capfd, "export", *options({"teacher": acting, "out": out}))
     assert "its student has memory (lstm), and teacher files have none" in told
     assert not out.exists()
 

@@ -236,9 +236,9 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(
     twice = "cartpole is there 2 times; a game has one teacher, and a student one head for it"
     assert refused(teacher=["cartpole", other], data=None) == twice
     assert refused(game=["cartpole", "CartPole-v1"]) == f"--game: {twice}"
-    mixed = "pong shows frames and cartpole vectors; the games of one student share what sees them"
-    assert refused(teacher=["cartpole", pong], data=None) == mixed
-    assert refused(game=["cartpole", "pong"]) == f"--game: {mixed}"
+    mixed = "'mlp' sees vectors, and pong shows frames; use one of dqn, net1, net2, net3"
+    assert refused(teacher=["cartpole", pong], data=None) == f"student.network: {mixed}"
+    assert refused(game=["cartpole", "pong"]) == f"--student.network: {mixed}"
     swapped = [acrobot_recording, two_games["data"][0]]
     assert refused(data=swapped) == (
         f"{acrobot_recording}: recorded with task 'acrobot', and the run has task 'cartpole'"

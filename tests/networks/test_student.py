@@ -108,9 +108,6 @@ def test_multi3_of_one_game_has_its_head() -> None:
     assert shapes["torso"]["conv3"]["kernel"].shape == (3, 3, 5, 6)
 
 
-def test_frames_and_vectors_under_one_torso_are_refused() -> None:
-    with pytest.raises(UserError) as refusal:
-        student_of("cartpole", "acrobot", "pong")
-    assert str(refusal.value) == (
-        "cartpole shows vectors and pong shows frames; the games of one student share a torso, which sees one kind"
-    )
+def test_an_mlp_for_frames_beside_vectors_is_refused() -> None:
+    with pytest.raises(UserError, match=r"student.network: 'mlp' sees vectors, and pong shows frames"):
+        student_of("cartpole", "acrobot", "pong", config=StudentConfig(network="mlp"))

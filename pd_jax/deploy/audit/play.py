@@ -119,13 +119,14 @@ class TorsoFeatures:
     def __call__(self, variables: Any, observations: Array) -> Array:
         """Maps ``[N, ...]`` to float32 ``[N, F]``."""
         if self.policy is not None:
-            observations = self.policy.student.pad(observations)
-        features: Array = self.network.apply(variables, observations, method=_torso)  # type: ignore[assignment]
+            observations = self.policy.student.pad(observations, self.policy.game)
+        game = self.policy.game if self.policy is not None and self.policy.student.layouts else None
+        features: Array = self.network.apply(variables, observations, game, method=_torso)  # type: ignore[assignment]
         return features.astype("float32").reshape(len(features), -1)
 
 
-def _torso(network: Any, observations: Array) -> Array:
-    features: Array = network.torso(observations)
+def _torso(network: Any, observations: Array, game: int | None) -> Array:
+    features: Array = network.torso(observations) if game is None else network.torso(observations, game)
     return features
 
 

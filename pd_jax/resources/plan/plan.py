@@ -16,7 +16,8 @@ import jax
 
 from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.distill import DistillConfig, check_devices
-from pd_jax.config.games import check_games, check_network
+from pd_jax.config.games import check_games, check_student_network
+from pd_jax.config.mixed import check_mixed
 from pd_jax.config.plan import PlanConfig
 from pd_jax.config.sections import EnvConfig
 from pd_jax.environments.tasks import ATARI_57, Task, get_task
@@ -61,7 +62,8 @@ def make_plan(config: PlanConfig, on_program: Callable[[str], None] = lambda nam
     tasks = _tasks(config)
     distillation = config.distillation(tuple(task.name for task in tasks))
     perceived = [distillation.student.observation.of(task).perceived for task in tasks]
-    check_network(distillation.student.network, perceived[0], "student.network")
+    check_student_network(distillation.student.network, perceived)
+    check_mixed(distillation, perceived)
     if topology.kind is not None:
         check_devices(distillation, _num_learners(distillation, topology.size, topology.num_hosts))
     _check_conflicts(distillation)
@@ -319,7 +321,7 @@ def _tasks(config: PlanConfig) -> tuple[Task, ...]:
             f"game: is missing, and {unknown[0]} is no bundled teacher; teachers' files are not read, so give the games"
         )
     tasks = tuple(get_task(name) for name in games)
-    check_games(tasks)
+    check_games(tasks, mixes=True)
     return tasks
 
 

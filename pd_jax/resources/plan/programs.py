@@ -106,6 +106,8 @@ class Run:
             task.observation_dtype,
             task.most_outputs,
             task.stack,
+            config.student.observation.last_actions,
+            task.action_shape,
         )
         with tracing_for(self.devices.platform):
             shapes: rings.ReplayState = jax.eval_shape(init)
