@@ -17,7 +17,7 @@ from pd_jax.config.games import check_games, check_student_network
 from pd_jax.config.loading import to_mapping
 from pd_jax.config.memory import too_short, window_steps
 from pd_jax.config.mixed import check_mixed
-from pd_jax.config.sections import StudentConfig
+from pd_jax.config.sections import LossConfig, StudentConfig
 from pd_jax.distill import continuous
 from pd_jax.distill.calibration import calibrated
 from pd_jax.distill.memory import distillation_parts
@@ -290,6 +290,7 @@ def make_setup(
     check_stacks_fit(config, tasks)
     check_sequences_fit(config, datasets)
     warn_of_slow_dtype(config.student, devices)
+    warn_of_sharp_temperatures(config.loss, teachers)
     student = make_student(config.student, tasks).with_sizes(sizes)
     start = start_of(config, student_at_start(config, tasks).with_sizes(sizes) if config.num_old_games else student)
     policies = [(player.network.apply, player.variables) for player in teachers]
@@ -465,9 +466,26 @@ def warn_of_slow_dtype(config: StudentConfig, devices: DeviceGroup) -> None:
         _warn_once("student.compute_dtype: bfloat16 is slower than float32 on a CPU, where XLA multiplies in float32")
 
 
+def warn_of_sharp_temperatures(config: LossConfig, teachers: Sequence[Teacher]) -> None:
+    """Says so, once, where a temperature for Q-values is given to a teacher of logits, such as a student of an earlier
+    run: of a policy it leaves the first choice alone."""
+    for game, teacher in enumerate(teachers):
+        is_discrete = not teacher.metadata.is_continuous
+        if is_discrete and teacher.gives_logits and config.has_temperature and hosts.is_primary():
+            value = config.temperature_for(game, teacher_gives_logits=True)
+            if value <= SHARP:
+                _warn_once(
+                    f"loss.temperature: {value:g} is for Q-values, and {teacher.metadata.name} gives logits: it leaves little "
+                    "but their first choice; 1 is the default for them"
+                )
+
+
 # A sweep makes a setup for each of its cells.
 _warn_once = functools.cache(print_warning)
 
+
+SHARP = 0.1
+"""A temperature of logits from which on a policy is hardly more than its first choice."""
 
 _MAY_CHANGE = frozenset(
     {"schedule.rounds", "evaluation", "learner.num_devices", "actors", "teacher", "data", "init_from"}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pd_jax.config.distill import DistillConfig
-from pd_jax.config.sections import EnvConfig, ReplayConfig, StudentConfig
+from pd_jax.config.sections import EnvConfig, LossConfig, ReplayConfig, StudentConfig
 from pd_jax.distill.recorded import warn_of_other_play
 from pd_jax.distill.setup import _warn_once, make_setup, warn_of_slow_dtype
 from pd_jax.environments.tasks import get_task
@@ -73,6 +73,24 @@ def silent_teacher(game: str, kind: Any) -> Teacher:
 def test_it_is_known_of_each_games_teacher_whether_it_gives_logits() -> None:
     setup = make_setup(two_games(), [silent_teacher("cartpole", "q"), silent_teacher("acrobot", "logits")])
     assert setup.gives_logits == (False, True)
+
+
+def test_a_temperature_for_q_values_is_warned_of_where_a_teacher_gives_logits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _warn_once.cache_clear()
+    for kind, temperature in (("q", 0.01), ("logits", 1.0), ("logits", None), ("logits", "auto")):
+        loss = LossConfig(temperature=None if temperature is None else (temperature,))
+        config = DistillConfig(teacher="silent", out="-", student=StudentConfig(network="mlp"), loss=loss)
+        make_setup(config, silent_teacher("cartpole", kind))
+    assert capsys.readouterr().err == ""
+    config = dataclasses.replace(config, loss=LossConfig(temperature=(0.01,)))
+    for _ in range(2):
+        make_setup(config, silent_teacher("cartpole", "logits"))
+    assert capsys.readouterr().err == (
+        "warning: loss.temperature: 0.01 is for Q-values, and function gives logits: it leaves little but their first "
+        "choice; 1 is the default for them\n"
+    )
 
 
 def test_teachers_in_hand_are_as_many_as_are_named() -> None:
