@@ -475,8 +475,8 @@ def warn_of_sharp_temperatures(config: LossConfig, teachers: Sequence[Teacher]) 
             value = config.temperature_for(game, teacher_gives_logits=True)
             if value <= SHARP:
                 _warn_once(
-                    f"loss.temperature: {value:g} is for Q-values, and {teacher.metadata.name} gives logits: it leaves little "
-                    "but their first choice; 1 is the default for them"
+                    f"loss.temperature: {value:g} is for Q-values, and {teacher.metadata.name} gives logits: it leaves "
+                    "little but their first choice; 1 is the default for them"
                 )
 
 
