@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -37,6 +38,9 @@ from pd_jax.networks.registry import make_network
 from support import commands
 
 TESTS = Path(__file__).parent
+
+# JAX leaves millions of objects that stay. Looking through them for garbage again and again takes its time.
+gc.set_threshold(200_000, 50, 100)
 
 # How long a machine with other work to do takes says nothing about the code.
 hypothesis.settings.register_profile(
