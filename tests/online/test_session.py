@@ -349,6 +349,7 @@ def test_sigterm_saves_both_in_the_middle_of_a_round(tmp_path: Path) -> None:
     assert read_lines(out)[-1]["step"] == saved
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_good_student_on_cartpole(good_run: Path) -> None:
     game = json.loads((good_run / "summary.json").read_text())["games"]["cartpole"]
     assert game["teacher_score"] >= 450
@@ -358,6 +359,7 @@ def test_from_nothing_to_a_good_student_on_cartpole(good_run: Path) -> None:
     assert last["cartpole/student_score"] > first["cartpole/teacher_score"] / 2
 
 
+@pytest.mark.slow
 def test_a_student_of_the_best_does_not_follow_its_teacher_down(good_run: Path, tmp_path: Path) -> None:
     """The teacher goes on with a learning rate that no network survives."""
     out = tmp_path / "run"

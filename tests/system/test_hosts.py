@@ -92,6 +92,7 @@ def test_two_processes_of_two_devices_learn_what_one_of_four_learns(
     assert two[1].stdout == "", "process 0 tells the result"
 
 
+@pytest.mark.slow
 def test_two_processes_play_two_games_live_and_are_scored_on_the_way(tmp_path: Path) -> None:
     values = QUICK_EVALUATION | {
         "teacher": ["cartpole", "acrobot"],
