@@ -356,12 +356,21 @@ def test_machines_of_one_processor_are_told_apart_by_what_they_do_a_second(tmp_p
 
 
 def test_measured_rates_hardly_change():
-    # Not those that are kept for the process.
-    first, second = record.rates.__wrapped__(), record.rates.__wrapped__()
-    for name in ("flops", "bytes"):
-        assert first[name] > 1e8
-        assert 1 / record.RATE_TOLERANCE < first[name] / second[name] < record.RATE_TOLERANCE
+    # Not those that are kept for the process. On a busy machine a moment may be slower than another.
+    measured = [record.rates.__wrapped__() for _ in range(2)]
+    while (changes := _changes(measured))[-1] > record.RATE_TOLERANCE and len(measured) < 8:
+        measured.append(record.rates.__wrapped__())
+    assert min(rates[name] for rates in measured for name in ("flops", "bytes")) > 1e8
+    assert min(changes) < record.RATE_TOLERANCE, measured
     assert record.machine()["rates"] == record.rates()
+
+
+def _changes(measured: list[dict[str, float]]) -> list[float]:
+    """From each to the next: the larger rate over the smaller one, of whichever changed more."""
+    return [
+        max(max(one[name], other[name]) / min(one[name], other[name]) for name in ("flops", "bytes"))
+        for one, other in itertools.pairwise(measured)
+    ]
 
 
 def _stages(directory: Path) -> dict[str, bool]:
