@@ -14,6 +14,7 @@ from pd_jax.config.commands import TABLE, Command, CommandGroup
 from pd_jax.config.fields import Field, fields
 from pd_jax.config.shipped import names_for, shipped
 from pd_jax.environments.tasks import TASKS
+from pd_jax.system import own_modules
 from pd_jax.teachers.catalogue import bundled_files
 
 _TEACHERS = frozenset(["teacher", "teachers", "policy", "name_or_file"])
@@ -70,6 +71,7 @@ def script(shell: str) -> str:
 
 def _line(words: str, command: Command) -> Line:
     options: dict[str, Values | None] = {"--help": None, "--config": Values(names_for(words), files=True)}
+    options[own_modules.OPTION] = Values(files=True)
     unnamed: Values | None = None
     for key, field in fields(command.settings).items():
         values = _values(words, key, field)

@@ -62,9 +62,6 @@ def test_an_evaluation_ends_where_it_is_shown_nan(broken: Task) -> None:
     where = r"at step 40 of an evaluation \(number 2 of lane 0\)"
     with pytest.raises(pd_jax.UserError, match=f"^broken_sensor: .* shows NaN or infinite numbers {where}; mend"):
         evaluate(still, {}, broken, episodes=2, num_lanes=2)
-    # Before that there is nothing to complain about.
-    short = evaluate(still, {}, broken, episodes=2, num_lanes=2, environment_options={"max_episode_steps": 39})
-    assert list(short.lengths) == [39, 39]
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ import pd_jax
 from pd_jax.config.commands import TABLE, Command, CommandGroup
 from pd_jax.config.fields import fields
 from pd_jax.config.loading import load_config
+from pd_jax.system import own_modules
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -136,7 +137,7 @@ def options() -> set[str]:
     keys = {key for command in commands() for key in fields(command.settings)}
     spelled = {key.replace("_", "-") for key in keys}
     negatives = {".".join([*key.split(".")[:-1], f"no-{key.split('.')[-1]}"]) for key in spelled}
-    return {"--config"} | {f"--{key}" for key in spelled | negatives}
+    return {"--config", own_modules.OPTION} | {f"--{key}" for key in spelled | negatives}
 
 
 def test_the_front_page_is_short() -> None:
@@ -185,8 +186,13 @@ def test_modules_that_are_to_be_run_exist(document: Path) -> None:
 @every_document
 def test_command_lines_are_settings(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for argv in command_lines(document):
-        assert argv == ["--version"] or settings_of(argv) is not None
+    for words in command_lines(document):
+        named, argv = own_modules.take_from(words)
+        if named:
+            # The settings name what these register.
+            assert argv[0] in TABLE and {word for word in argv if word.startswith("--")} <= options()
+        else:
+            assert argv == ["--version"] or settings_of(argv) is not None
 
 
 @every_document
