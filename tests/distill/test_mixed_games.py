@@ -121,10 +121,12 @@ def test_what_cannot_be_of_both_kinds_is_refused(
 
 
 @pytest.mark.slow
-def test_a_student_of_both_kinds_is_no_teacher(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "run"
-    told = refusal(capfd, "distill", *options({"teacher": run, "game": "pong", "out": out}))
-    assert "sees its last actions" in told and not out.exists()
+def test_a_student_of_both_kinds_is_no_teacher_file(
+    tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    told = refusal(capfd, "export", *options({"teacher": run, "game": "pong", "out": out}))
+    assert "its student sees its last actions, and teacher files have none of that" in told and not out.exists()
 
 
 @pytest.mark.slow
@@ -154,7 +156,7 @@ def test_each_game_is_exported_in_all_formats(tmp_path: Path) -> None:
     succeed("distill", RUN | {"out": run})
     succeed("export", {
         "run": run, "out": out, "format": ["onnx", "stablehlo", "c"], "precision": ["float32", "int8"],
-        "proof.frames": 20, "evaluation.episodes": 0, "calibration.frames": 64,
+        "proof.frames": 20, "calibration.frames": 64, "proof.max-loss": 1, **QUICK_EVALUATION,
     })  # fmt: skip
     games = json.loads((out / "export.json").read_text())["games"]
     for game in games.values():
