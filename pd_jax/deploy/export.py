@@ -118,6 +118,12 @@ def _check_stablehlo(policy: GreedyPolicy) -> None:
     stablehlo.check_available()
     refuse_continuous(policy, "format: stablehlo")
     refuse_memory(policy, "format: stablehlo")
+    layouts = policy.trained.student.layouts if isinstance(policy, StudentPolicy) else ()
+    if policy.task.kind == "vector" and any(layout.in_bytes for layout in layouts):
+        # Its vector goes through the bytes that it has in common with frames, whose shapes are not refined there.
+        raise UserError(
+            f"format: stablehlo: {policy.name} plays games of frames beside {policy.task.name}; onnx takes it"
+        )
 
 
 def _check_c(policy: GreedyPolicy) -> None:

@@ -85,13 +85,13 @@ class Layout:
         main, recent = lines[:, : self.main], lines[:, self.main : self.size].astype(jnp.float32)
         if self.also:
             height, width, count = self.shape
-            samples = main.reshape(len(lines), count, height * width + self.also)
-            frames = samples[..., : height * width].reshape(len(lines), count, height, width)
+            samples = main.reshape(-1, count, height * width + self.also)
+            frames = samples[..., : height * width].reshape(-1, count, height, width)
             also = samples[:, -1, height * width :].astype(jnp.float32) * _BYTE_SCALE
             return frames.transpose(0, 2, 3, 1), jnp.concatenate([also, recent], axis=1)
         if self.in_bytes and not self.is_frames:
-            main = lax.bitcast_convert_type(main.reshape(len(lines), -1, _FLOAT_BYTES), jnp.float32)
-        return main.reshape(len(lines), *self.shape), recent
+            main = lax.bitcast_convert_type(main.reshape(-1, self.main // _FLOAT_BYTES, _FLOAT_BYTES), jnp.float32)
+        return main.reshape(-1, *self.shape), recent
 
 
 class JointTorso(nn.Module):
@@ -161,6 +161,9 @@ class JointTorso(nn.Module):
     @staticmethod
     def _apart(features: Array, mains: Sequence[Array], places: Sequence[int]) -> list[Array]:
         """Features of several games, which are there one after another."""
+        if len(places) == 1:
+            # A batch that is exported has a name instead of a number.
+            return [features]
         ends = np.cumsum([len(mains[place]) for place in places])
         return jnp.split(features, ends[:-1])
 
