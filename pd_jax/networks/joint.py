@@ -9,7 +9,7 @@ from typing import Any
 from pd_jax.config.games import check_games, check_network
 from pd_jax.environments.tasks import Task
 from pd_jax.networks.partition import PartSizes
-from pd_jax.networks.registry import make_network
+from pd_jax.networks.registry import check_own_torso, make_network
 from pd_jax.networks.student import GamePolicy, Student
 
 
@@ -60,4 +60,6 @@ def make_joint_network(name: str, tasks: Sequence[Task], *, head_hidden: int | N
         check_network(name, task)
     if head_hidden is not None:
         options["head_hidden"] = head_hidden
-    return Student(make_network(name, [task.num_actions for task in tasks], **options), tuple(tasks))
+    student = Student(make_network(name, [task.num_actions for task in tasks], **options), tuple(tasks))
+    check_own_torso(name, student.network.torso, student.observation_shape, student.observation_dtype)
+    return student

@@ -7,10 +7,13 @@ formulation of the convolution the platform prefers, so that files and checkpoin
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from pd_jax.config import own_networks
@@ -118,6 +121,51 @@ def register_network(name: str, build_torso: TorsoBuilder) -> None:
     if not name or name in NETWORK_NAMES:
         raise UserError(f"{name!r} cannot be the name of a network of your own ({', '.join(NETWORK_NAMES)} are taken)")
     own_networks.registered[name] = build_torso
+
+
+def check_own_torso(name: str, torso: Any, shape: Sequence[int], dtype: str) -> None:
+    """Checks that a torso of the user's own does what is asked of one; others do.
+
+    Args:
+      name: the network's.
+      torso: as it was built.
+      shape: of an observation.
+      dtype: of observations.
+
+    Raises:
+      UserError: it is no module, it fails, has other variables than parameters, or gives no features ``[N, features]``
+        of floats.
+    """
+    if name not in own_networks.registered:
+        return
+    if not isinstance(torso, nn.Module):
+        raise UserError(f"network {name!r}: what builds its torso gave {type(torso).__name__}, and no linen module")
+    count = 2
+    observations = jnp.zeros((count, *shape), dtype)
+    try:
+        variables = jax.eval_shape(torso.init, jax.random.key(0), observations)
+        features = jax.eval_shape(torso.apply, variables, observations)
+    except UserError:
+        raise
+    except Exception as error:
+        lines = traceback.extract_tb(error.__traceback__)
+        # Rather the user's own line than that of Flax or JAX, which say at length what can be done.
+        place = inspect.getsourcefile(type(torso))
+        line = next((line for line in reversed(lines) if line.filename == place), lines[-1])
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"network {name!r}: fails on observations {dtype} {[count, *shape]}: {type(error).__name__}: {said} "
+            f"({line.filename}, line {line.lineno})"
+        ) from None
+    if others := sorted(set(variables) - {"params"}):
+        raise UserError(f"network {name!r}: has variables in {', '.join(others)}, and a torso has parameters alone")
+    told = getattr(features, "shape", None)
+    if told is None or len(told) != 2 or told[0] != count or not jnp.issubdtype(features.dtype, jnp.floating):
+        gives = type(features).__name__ if told is None else f"{features.dtype} {list(told)}"
+        raise UserError(
+            f"network {name!r}: gives {gives} for observations {[count, *shape]}; a torso gives floats "
+            f"[{count}, features]"
+        )
 
 
 def network_names() -> tuple[str, ...]:

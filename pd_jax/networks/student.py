@@ -27,7 +27,7 @@ from pd_jax.networks.partition import PartSizes, in_one_part, with_sizes
 from pd_jax.networks.policy import MultiGameNetwork
 from pd_jax.networks.quantisation import calibrate, is_quantised, with_ranges
 from pd_jax.networks.recent import shift_in
-from pd_jax.networks.registry import make_network
+from pd_jax.networks.registry import check_own_torso, make_network
 from pd_jax.networks.sensing import with_senses
 from pd_jax.networks.torsos import MLPTorso
 from pd_jax.types import PolicyApply
@@ -359,6 +359,10 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
     )
     normalisation, last_actions = _normalisation(config, tasks), config.observation.last_actions
     layouts = _layouts(tasks, last_actions)
+    # Beside games of frames those of vectors have a torso of their own; vectors are as long as the longest.
+    frames = [task for task in tasks if task.kind == "atari"]
+    seen = max(_shape_of(task) for task in frames or tasks)
+    check_own_torso(config.network, network.torso, seen, "uint8" if frames else "float32")
     if layouts:
         network = network.clone(torso=_joined_torso(config, network.torso, layouts, normalisation))
     elif normalisation is not None:

@@ -84,20 +84,21 @@ def _import(name: str) -> None:
     where = f"{OPTION} {printable(name)}"
     try:
         if _is_file(name):
+            if not Path(name).exists():
+                raise UserError("there is no such file")
             _import_file(Path(name))
         else:
             importlib.import_module(name)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    except FileNotFoundError:
-        raise UserError(f"{where}: there is no such file") from None
     except ModuleNotFoundError as error:
         if error.name == name.partition(".")[0] and not _is_file(name):
             raise UserError(f"{where}: there is no such module; a file is named with its .py") from None
         raise UserError(f"{where}: {error}") from None
     except SyntaxError as error:
         raise UserError(f"{where}: {error}") from None
-    except Exception as error:
+    # One that ends the program would end it without a word.
+    except (Exception, SystemExit) as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         raise UserError(
             f"{where}: {type(error).__name__}: {' '.join(str(error).split())} ({line.filename}, line {line.lineno})"

@@ -22,7 +22,7 @@ from pd_jax.errors import UserError
 from pd_jax.networks.joint import GameNetwork, make_joint_network
 from pd_jax.networks.partition import part_sizes, with_sizes
 from pd_jax.networks.policy import count_params
-from pd_jax.networks.registry import make_network
+from pd_jax.networks.registry import check_own_torso, make_network
 from pd_jax.networks.student import Student
 from pd_jax.resources.memory import MemoryEstimate
 from pd_jax.resources.parts import checkpoint_part, programs_part
@@ -89,6 +89,7 @@ class TrainingSetup:
             network = make_network(
                 config.network, task.num_actions, layer_norm=config.uses_layer_norm, hidden_sizes=config.mlp_hidden
             )
+            check_own_torso(config.network, network.torso, task.observation_shape, task.observation_dtype)
             network = with_sizes(network, part_sizes(config.parts))
             return cls(config, Student(network, tasks), algorithm, (network,))
         algorithm = JOINT_ALGORITHMS[config.algorithm]

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pd_jax.config import own_networks
+from pd_jax.config import TrainTeacherConfig, own_networks
+from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
+from pd_jax.networks.joint import make_joint_network
 from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
 from pd_jax.networks.registry import NETWORK_NAMES, TorsoOptions, make_network, network_names, register_network
-from pd_jax.networks.student import Student
+from pd_jax.networks.student import Student, make_student
+from pd_jax.trainers.setup import TrainingSetup
 
 
 class Dense(nn.Module):
@@ -122,3 +125,51 @@ def test_ones_own_networks_are_among_those_that_a_wrong_name_may_have_meant() ->
     register_network("impala", lambda options: Dense(5))
     with pytest.raises(UserError, match=r"did you mean 'impala'\? \(dqn, .*, mlp, mlp_bits, impala\)$"):
         make_network("impalla", 3)
+
+
+class Faulty(nn.Module):
+    """What a torso should not be, by the name of its fault."""
+
+    fault: str
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> Any:
+        features = nn.Dense(3)(observations.reshape(len(observations), -1).astype(jnp.float32))
+        if self.fault == "raises":
+            raise ValueError("this\nis wrong")
+        if self.fault == "normalises batches":
+            return nn.BatchNorm(use_running_average=True)(features)
+        if self.fault == "drops out":
+            return nn.Dropout(0.5, deterministic=False)(features)
+        return {"sums": features.sum(axis=-1), "a pair": (features, features), "whole": features.astype(int)}[
+            self.fault
+        ]
+
+
+@pytest.mark.parametrize("teacher", ["cartpole", "pong cartpole"])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raises", r"fails on observations \w+ \[2, .*\]: ValueError: this is wrong \(.*test_registry.py, line \d+\)"),
+        ("normalises batches", "has variables in batch_stats, and a torso has parameters alone"),
+        ("drops out", r"fails on .*: InvalidRngError: .* \(.*test_registry.py, line \d+\)"),
+        ("sums", r"gives float32 \[2\] for observations \[2, .*\]; a torso gives floats \[2, features\]"),
+        ("a pair", "gives tuple for .*"),
+        ("whole", "gives int32 .*"),
+    ],
+)
+def test_a_torso_that_is_none_is_refused_with_its_fault(fault: str, message: str, teacher: str) -> None:
+    register_network("own", lambda options: Faulty(fault))
+    tasks = [get_task(name) for name in teacher.split()]
+    with pytest.raises(UserError, match=f"^network 'own': {message}$"):
+        make_student(StudentConfig(network="own"), tasks)
+
+
+def test_what_builds_no_module_is_refused_where_teachers_are_trained_too() -> None:
+    register_network("own", lambda options: None)
+    message = "^network 'own': what builds its torso gave NoneType, and no linen module$"
+    with pytest.raises(UserError, match=message):
+        make_joint_network("own", [get_task("cartpole"), get_task("acrobot")])
+    config = TrainTeacherConfig(game="cartpole", network="own", out="unused")
+    with pytest.raises(UserError, match=message):
+        TrainingSetup.make(config, (get_task("cartpole"),))

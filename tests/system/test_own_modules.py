@@ -77,6 +77,11 @@ def test_a_network_of_a_file_is_a_students(tmp_path: Path, monkeypatch: pytest.M
         (None, "there is no such file"),
         ("x = 1\ny = x / 0\n", "ZeroDivisionError: division by zero ({path}, line 2)"),
         ("x = (\n", "'(' was never closed ({path.name}, line 1)"),
+        ("import sys\nsys.exit(0)\n", "SystemExit: 0 ({path}, line 2)"),
+        (
+            "open('/no/such/file')\n",
+            "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file' ({path}, ",
+        ),
         ("import no_such_package\n", "No module named 'no_such_package'"),
         ("from pd_jax.networks import register_network\nregister_network('mlp', None)", "'mlp' cannot be the"),
     ],
