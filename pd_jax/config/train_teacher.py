@@ -19,6 +19,7 @@ from pd_jax.config.fields import Choice
 from pd_jax.config.games import MLPS, game_conflicts
 from pd_jax.config.guidance import GuidanceConfig, guidance_conflicts, idle_guidance
 from pd_jax.config.idle import ATARI_KEYS, Idle, idle_atari, idle_optimizer, idle_progress
+from pd_jax.config.own_networks import own_networks
 from pd_jax.config.protocols import ProtocolSettings, idle_backend, protocol_conflicts
 from pd_jax.config.sections import (
     EmulatorConfig,
@@ -130,6 +131,8 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
             yield "algorithm", "ppo trains one task at a time; pqn and dqn train several games"
         if self.init_from is not None:
             yield "init_from", "ppo begins from scratch: a teacher file has no critic"
+        if self.network in own_networks():
+            yield "network", f"ppo trains an mlp, and {self.network!r} is one of your own; pqn and dqn train these"
         if self.layer_norm:
             yield "layer_norm", "is for pqn and dqn; ppo normalises what the policy sees"
 
@@ -137,7 +140,8 @@ class TrainTeacherConfig(ProtocolSettings, TrackedConfig):
         yield from super().idle()
         for other in self.other_algorithms:
             yield Idle(other, "algorithm", f"is a setting of {other}, and algorithm is {self.algorithm!r}")
-        if self.network not in MLPS:
+        # One of the user's own may take it.
+        if self.network not in (*MLPS, *own_networks()):
             yield Idle("mlp_hidden", "network", f"is a setting of mlp, and network is {self.network!r}")
         own = {"rmsprop": ("rmsprop_decay", "rmsprop_epsilon"), "adam": ("adam_epsilon",)}
         yield from idle_optimizer("dqn", self.dqn.optimizer, own)

@@ -78,6 +78,9 @@ class TrainingSession(Session[TrainingCounters]):
         self.speed: dict[str, Any] = {}
         """What `Pace.summarise` says once this session has trained."""
         self.remedy = f"resume with a smaller {self.config.algorithm}.learning_rate"
+        if any(task.kind == "vector" for task in setup.tasks):
+            # What lanes show is not looked at inside of an iteration.
+            self.remedy += ", or mend the environment, if it shows NaN"
         self.scorer = TrainingScorer(setup, self.run_directory.path, self.progress, self.interrupts)
         self.guide = None if setup.guided is None else Guide(setup, setup.guided, self.scorer, self.progress.print)
         self.state = self._restore_or_init(start_from)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pd_jax import teachers
+from pd_jax.config import own_networks
 from pd_jax.environments.registered import register_jax
 from pd_jax.evaluation.evaluator import evaluate
 from support.commands import checkpoint_steps, options, read_lines, refusal, succeed
@@ -118,6 +119,16 @@ def test_impossible_settings_are_refused(change: dict[str, Any], message: str, t
     values = SHORT | change | {"out": tmp_path / "run"}
     values = {key: value for key, value in values.items() if (values["network"], key) != ("net1", "mlp-hidden")}
     assert refusal(capfd, "train-teacher", *options(values)).startswith(f"pd-jax train-teacher: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_ones_own_is_refused_before_it_trains_another(
+    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(own_networks.registered, "own", None)
+    message = refusal(capfd, "train-teacher", *options(SHORT | {"network": "own", "out": tmp_path / "run"}))
+    why = "--network: ppo trains an mlp, and 'own' is one of your own; pqn and dqn train these"
+    assert message == f"pd-jax train-teacher: {why}"
     assert list(tmp_path.iterdir()) == []
 
 
