@@ -10,7 +10,7 @@ from pd_jax.config.adding import AddingConfig, adding_conflicts, idle_adding, un
 from pd_jax.config.credibility import credibility_conflicts
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.games import MLPS, games_conflicts
-from pd_jax.config.idle import Idle, idle_joint, idle_learner, idle_loss, idle_memory, idle_student
+from pd_jax.config.idle import Idle, idle_joint, idle_learner, idle_loss, idle_memory, idle_statistics, idle_student
 from pd_jax.config.memory import STACKED_BEFORE, memory_conflicts
 from pd_jax.config.mixed import mixed_conflicts
 from pd_jax.config.protocols import protocol_conflicts
@@ -111,6 +111,7 @@ class DistillConfig(DistillationSettings):
         yield from idle_loss(self.loss)
         yield from idle_learner(self.learner, self.num_games)
         yield from idle_memory(self.student)
+        yield from idle_statistics(self.student)
         yield from idle_joint(self.student, self.num_games)
         yield from idle_student(self.student, self.num_games)
         yield from idle_adding(self.adding, is_added=self.num_old_games > 0)

@@ -132,6 +132,16 @@ def idle_memory(student: StudentConfig) -> Iterator[Idle]:
             yield Idle(key, "student.memory", "is for a student with memory, and student.memory is 'none'")
 
 
+def idle_statistics(student: StudentConfig) -> Iterator[Idle]:
+    """What is of given statistics, where a student takes none or its teacher's. Those that a run has taken stand in its
+    file, with their source."""
+    source = student.normalisation.source
+    if source in ("auto", "none"):
+        for name in ("mean", "variance", "epsilon", "clip"):
+            why = f"is for student.normalisation.source 'given', and that is {source!r}"
+            yield Idle(f"student.normalisation.{name}", "student.normalisation.source", why)
+
+
 def idle_joint(student: StudentConfig, num_games: int) -> Iterator[Idle]:
     """Layers of students with several torsos, where there is one. Of several games the kinds are not known yet."""
     because, also = "student.observation.last_actions", "student.observation.also"

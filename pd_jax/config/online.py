@@ -19,6 +19,7 @@ from pd_jax.config.idle import (
     idle_learner,
     idle_loss,
     idle_memory,
+    idle_statistics,
     idle_student,
 )
 from pd_jax.config.protocols import ProtocolSettings, idle_backend
@@ -189,6 +190,7 @@ class OnlineConfig(ProtocolSettings, TrackedConfig):
         yield from idle_loss(self.loss)
         yield from idle_learner(self.learner, 1)
         yield from idle_memory(self.student)
+        yield from idle_statistics(self.student)
         yield from idle_joint(self.student, 1)
         yield from idle_student(self.student, 1)
         games, because = (self.game, "game") if self.game else (self.teacher, "teacher")

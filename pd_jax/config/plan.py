@@ -10,7 +10,7 @@ from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
 from pd_jax.config.fields import Choice
 from pd_jax.config.games import not_one_each
-from pd_jax.config.idle import Idle, idle_joint, idle_learner, idle_loss, idle_memory, idle_student
+from pd_jax.config.idle import Idle, idle_joint, idle_learner, idle_loss, idle_memory, idle_statistics, idle_student
 from pd_jax.config.sections import Paths, PathText, Positive
 
 
@@ -48,6 +48,7 @@ class PlanConfig(DistillationSettings):
         num_games = len(self.game or self.teacher or ())
         yield from idle_learner(self.learner, 2 if self.game == ("all",) else num_games)
         yield from idle_memory(self.student)
+        yield from idle_statistics(self.student)
         yield from idle_joint(self.student, 2 if self.game == ("all",) else num_games)
         yield from idle_student(self.student, 2 if self.game == ("all",) else num_games)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pd_jax.config.credibility import credibility_conflicts, of_teacher
 from pd_jax.config.distill import DistillConfig
 from pd_jax.config.distillation import DistillationSettings
-from pd_jax.config.idle import Idle, idle_joint, idle_learner, idle_loss, idle_memory, idle_student
+from pd_jax.config.idle import Idle, idle_joint, idle_learner, idle_loss, idle_memory, idle_statistics, idle_student
 from pd_jax.config.sections import (
     Count,
     HostsConfig,
@@ -182,6 +182,7 @@ class SweepConfig(DistillationSettings):
         # Every cell is of one game.
         yield from idle_learner(self.learner, 1)
         yield from idle_memory(self.student)
+        yield from idle_statistics(self.student)
         yield from idle_joint(self.student, 1)
         because = "grid.networks" if grid.networks else "student.network"
         yield from idle_student(self.student, 1, grid.networks or (), because)

@@ -74,7 +74,8 @@ def with_statistics(config: DistillConfig, teachers: Sequence[Teacher], tasks: S
     senses = student.observation.of(tasks[0])
     if settings.source == "play" or (is_auto and _sees_memory_alone(student, senses, tasks)):
         return dataclasses.replace(student, normalisation=_of_play(config, teachers, tasks, senses))
-    if not (settings.source == "teacher" or (is_auto and tasks[0].is_continuous)) or settings.mean is not None:
+    # Also where the settings have some: a file of another run has those of another teacher.
+    if not (settings.source == "teacher" or (is_auto and tasks[0].is_continuous)):
         return student
     known = teachers[0].metadata.applied_statistics if len(teachers) == 1 else None
     if known is None:

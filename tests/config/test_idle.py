@@ -46,6 +46,8 @@ STUDENTS = [
     ("learner.optimizer=adam", "learner.rmsprop_epsilon=0.1"),
     ("", "learner.games=alternating"),
     ("student.network=mlp", "student.head_hidden=5"),
+    ("", "student.normalisation.clip=5.0"),
+    ("student.normalisation.source=none", "student.normalisation.epsilon=0.1"),
     *(("", key) for key in ATARI),
 ]
 DISTILLATIONS = [

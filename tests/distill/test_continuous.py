@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from pd_jax import load_student
+from pd_jax.config import DistillConfig
+from pd_jax.config.sections import NormalisationConfig, StudentConfig
 from pd_jax.config.yaml import read_yaml
 from pd_jax.deploy.student import load_trained
+from pd_jax.distill.continuous import with_statistics
+from pd_jax.errors import UserError
 from pd_jax.replay.recordings import Dataset
 from pd_jax.teachers import load
 from support.commands import options, refusal, succeed
@@ -153,6 +157,18 @@ def test_what_does_not_go_together_is_refused(
     told = refusal(capfd, "distill", *options(settings))
     assert told.startswith(f"pd-jax distill: {message}") or told.startswith(f"pd-jax distill: --{message}")
     assert not (tmp_path / "r").exists()
+
+
+def test_the_statistics_of_the_teacher_take_the_place_of_another_teachers(teachers: dict[str, Path]) -> None:
+    # As in the config.yaml of a run, which may be the settings of another one.
+    known = NormalisationConfig(source="teacher", mean=(9.0,) * 3, variance=(9.0,) * 3)
+    student = StudentConfig(network="mlp", normalisation=known)
+    teacher = load(teachers["squashed"])
+    config = DistillConfig(teacher=str(teachers["squashed"]), student=student, out="unused")
+    taken = with_statistics(config, [teacher], [teacher.task]).normalisation
+    assert (taken.source, taken.mean, taken.variance) == ("teacher", (0.1, 0.2, 0.3), (1.0, 2.0, 4.0))
+    with pytest.raises(UserError, match=r"^student\.normalisation\.source: 'teacher', and .* has no statistics$"):
+        with_statistics(config, [load(teachers["gaussian"])], [teacher.task])
 
 
 def test_a_recording_of_another_range_is_refused(
