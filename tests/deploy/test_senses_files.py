@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pd_jax.config.observation import ObservationConfig
+from pd_jax.config.observation import StudentObservationConfig
 from pd_jax.config.sections import NormalisationConfig
 from pd_jax.deploy import c_file
 from pd_jax.deploy.decisions import watched_policy
@@ -41,7 +41,7 @@ STUDENTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 def student(name: str) -> StudentPolicy:
     game, observation, options = STUDENTS[name]
-    return random_student([game], observation=ObservationConfig(**observation), **options)
+    return random_student([game], observation=StudentObservationConfig(**observation), **options)
 
 
 @pytest.mark.parametrize("name", STUDENTS)

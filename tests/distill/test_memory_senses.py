@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pd_jax.config.observation import ObservationConfig
+from pd_jax.config.observation import StudentObservationConfig
 from pd_jax.config.sections import StudentConfig
 from pd_jax.deploy.policy import load_student
 from support.commands import QUICK_EVALUATION, read_lines, state_digests, succeed, without_time
@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def sensing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a GRU that sees noisy positions, some of which are lost; it has learnt nothing."""
-    seen = ObservationConfig(components=(0, 2), noise=0.01, missing=0.1)
+    seen = StudentObservationConfig(components=(0, 2), noise=0.01, missing=0.1)
     student = StudentConfig(network="mlp", mlp_hidden=(8,), memory="gru", memory_size=16, observation=seen)
     return write_student_run(tmp_path_factory.mktemp("sensing") / "run", ("cartpole",), student)
 
