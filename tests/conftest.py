@@ -58,8 +58,11 @@ def let_go_of_programs() -> Iterator[None]:
         jax.clear_caches()
 
 
-DRAWN = ("report", "docs", "runs")
-"""Directories of tests that look at pictures, or are about how they are drawn."""
+DRAWN = (
+    *("report", "docs", "runs"),
+    *("test_contradictions.py", "test_snapshots.py", "test_teachers.py", "test_zoo.py"),
+)
+"""Directories and files of tests that look at pictures, or are about how they are drawn."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -323,7 +323,10 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_is_saved(
     assert main(["train-teacher", *options(SHORT | diverging | {"out": out})]) == 2
     *_, last = capfd.readouterr().err.splitlines()
     assert last.startswith("pd-jax train-teacher: the ")
-    assert last.endswith("; the checkpoints before it are sound: resume with a smaller pqn.learning_rate")
+    assert last.endswith(
+        "; the checkpoints before it are sound: resume with a smaller pqn.learning_rate, or mend the environment, if it "
+        "shows NaN"
+    )
 
 
 def test_a_teacher_file_that_cannot_be_written_costs_a_warning_and_is_tried_again(
