@@ -324,8 +324,8 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_is_saved(
     *_, last = capfd.readouterr().err.splitlines()
     assert last.startswith("pd-jax train-teacher: the ")
     assert last.endswith(
-        "; the checkpoints before it are sound: resume with a smaller pqn.learning_rate, or mend the environment, if it "
-        "shows NaN"
+        "; the checkpoints before it are sound: resume with a smaller pqn.learning_rate, or mend the environment, if "
+        "it shows NaN"
     )
 
 
