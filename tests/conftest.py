@@ -67,8 +67,8 @@ DRAWN = (
 
 @pytest.fixture(scope="module", autouse=True)
 def blank_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A run draws itself when it ends. Where tests are about other things its pictures are there, and blank; figures are
-    made as ever."""
+    """A run draws itself when it ends. Where tests are about other things its pictures are there, and blank; figures
+    are made as ever."""
     with pytest.MonkeyPatch.context() as patch:
         if not set(DRAWN) & set(request.path.relative_to(TESTS).parts):
             patch.setattr(Figure, "savefig", write_blank)

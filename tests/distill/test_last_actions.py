@@ -21,24 +21,22 @@ from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
 from pd_jax.networks.lane_policy import as_lane_policy
 from pd_jax.runs.directory import _ADDED
-from support.commands import QUICK_EVALUATION, options, read_lines, refusal, state_digests, succeed, without_time
+from support.commands import (
+    QUICK_EVALUATION,
+    SHORT_OF_VECTORS,
+    options,
+    read_lines,
+    refusal,
+    state_digests,
+    succeed,
+    without_time,
+)
 from support.made_runs import write_student_run
 from support.policies import random_student
 
 COUNT, LANES, STEPS = 3, 4, 30
 SEES = {"student.observation.last-actions": COUNT, "student.joint-hidden": 8, "student.extra-hidden": 4}
-LIVE: dict[str, Any] = {
-    "teacher": "cartpole",
-    "student.network": "mlp",
-    "student.mlp-hidden": 8,
-    "env.num-lanes": 4,
-    "learner.batch-size": 32,
-    "learner.updates-per-call": 20,
-    "replay.capacity": 1024,
-    "schedule.rounds": 2,
-    "schedule.steps-per-round": 256,
-    "schedule.updates-per-round": 20,
-}
+LIVE: dict[str, Any] = {"teacher": "cartpole", **SHORT_OF_VECTORS}
 
 
 @pytest.fixture(scope="module")

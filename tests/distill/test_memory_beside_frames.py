@@ -17,31 +17,24 @@ from pd_jax.environments import sensors
 from pd_jax.environments.senses import make_senses
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import ObservationsError
-from support.commands import QUICK_EVALUATION, options, read_lines, refusal, state_digests, succeed, without_time
+from support.commands import (
+    SHORT_OF_FRAMES,
+    options,
+    read_lines,
+    refusal,
+    state_digests,
+    succeed,
+    without_time,
+)
 from support.made_runs import write_student_run
 
 PLACES = (3, 60)
-RUN: dict[str, Any] = {
+RUN: dict[str, Any] = SHORT_OF_FRAMES | {
     "teacher": "pong",
-    "student.network": "net3",
-    "student.channels": [4, 4, 4],
-    "student.hidden": 8,
-    "student.joint-hidden": 8,
     "student.observation.also": "ram",
     "student.observation.also-components": list(PLACES),
     "student.observation.frames": 2,
-    "env.num-lanes": 2,
-    "learner.batch-size": 8,
-    "learner.updates-per-call": 4,
     "replay.capacity": 128,
-    "schedule.rounds": 2,
-    "schedule.steps-per-round": 32,
-    "schedule.rollout-length": 16,
-    "schedule.updates-per-round": 4,
-    "checkpoint.every-updates": 4,
-    **QUICK_EVALUATION,
-    "evaluation.episodes": 2,
-    "evaluation.num-lanes": 2,
 }
 
 

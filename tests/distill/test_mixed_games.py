@@ -14,32 +14,21 @@ import pytest
 from pd_jax.cli import main
 from pd_jax.deploy.policy import load_student
 from pd_jax.environments.tasks import get_task
-from support.commands import QUICK_EVALUATION, options, read_lines, refusal, state_digests, succeed, without_time
+from support.commands import (
+    QUICK_EVALUATION,
+    SHORT_OF_FRAMES,
+    options,
+    read_lines,
+    refusal,
+    state_digests,
+    succeed,
+    without_time,
+)
 from support.policies import random_observations, random_student
 
 GAMES = ["pong", "cartpole"]
 SMALL: dict[str, Any] = {"network": "net3", "channels": (2, 3, 4), "hidden": 6, "mlp_hidden": (5,), "joint_hidden": 7}
-RUN: dict[str, Any] = {
-    "teacher": GAMES,
-    "student.network": "net3",
-    "student.channels": [4, 4, 4],
-    "student.hidden": 8,
-    "student.mlp-hidden": 8,
-    "student.joint-hidden": 8,
-    "student.head-hidden": 8,
-    "env.num-lanes": 2,
-    "learner.batch-size": 8,
-    "learner.updates-per-call": 4,
-    "replay.capacity": 256,
-    "schedule.rounds": 2,
-    "schedule.steps-per-round": 32,
-    "schedule.rollout-length": 16,
-    "schedule.updates-per-round": 4,
-    "checkpoint.every-updates": 4,
-    **QUICK_EVALUATION,
-    "evaluation.episodes": 2,
-    "evaluation.num-lanes": 2,
-}
+RUN: dict[str, Any] = SHORT_OF_FRAMES | {"teacher": GAMES, "student.mlp-hidden": 8, "student.head-hidden": 8}
 
 
 @pytest.fixture(scope="module")

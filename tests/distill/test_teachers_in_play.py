@@ -16,21 +16,10 @@ from pd_jax.errors import UserError
 from pd_jax.evaluation.evaluator import evaluate
 from pd_jax.replay.recordings import Dataset
 from pd_jax.runs.students import load_teacher
-from support.commands import QUICK_EVALUATION, options, refusal, state_digests, succeed
+from support.commands import QUICK_EVALUATION, SHORT_OF_VECTORS, options, refusal, state_digests, succeed
 from support.made_runs import write_student_run
 
-RUN: dict[str, Any] = {
-    "student.network": "mlp",
-    "student.mlp-hidden": 8,
-    "env.num-lanes": 4,
-    "learner.batch-size": 32,
-    "learner.updates-per-call": 20,
-    "replay.capacity": 1024,
-    "schedule.rounds": 2,
-    "schedule.steps-per-round": 256,
-    "schedule.updates-per-round": 20,
-    **QUICK_EVALUATION,
-}
+RUN: dict[str, Any] = SHORT_OF_VECTORS | QUICK_EVALUATION
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,37 @@ QUICK_EVALUATION = {
     "evaluation.num-lanes": 4,
     "evaluation.max-episode-steps": 40,
 }
+SHORT_OF_VECTORS: dict[str, Any] = {
+    "student.network": "mlp",
+    "student.mlp-hidden": 8,
+    "env.num-lanes": 4,
+    "learner.batch-size": 32,
+    "learner.updates-per-call": 20,
+    "replay.capacity": 1024,
+    "schedule.rounds": 2,
+    "schedule.steps-per-round": 256,
+    "schedule.updates-per-round": 20,
+}
+"""Two rounds of a small student of a vector."""
+SHORT_OF_FRAMES: dict[str, Any] = {
+    "student.network": "net3",
+    "student.channels": [4, 4, 4],
+    "student.hidden": 8,
+    "student.joint-hidden": 8,
+    "env.num-lanes": 2,
+    "learner.batch-size": 8,
+    "learner.updates-per-call": 4,
+    "replay.capacity": 256,
+    "schedule.rounds": 2,
+    "schedule.steps-per-round": 32,
+    "schedule.rollout-length": 16,
+    "schedule.updates-per-round": 4,
+    "checkpoint.every-updates": 4,
+    **QUICK_EVALUATION,
+    "evaluation.episodes": 2,
+    "evaluation.num-lanes": 2,
+}
+"""Two rounds of a small student of several torsos, one of them of frames."""
 ENDLESS_EVALUATION = {"evaluation.episodes": 1_000_000, "evaluation.num-lanes": 2}
 
 
