@@ -34,12 +34,12 @@ EPSILON = 0.05
 TEMPERATURE = 0.01
 
 
-def teachers_play(teacher: Teacher, num_steps: int) -> Trajectory:
+def teachers_play(teacher: Teacher, num_steps: int, lanes: int = LANES) -> Trajectory:
     """At least ``num_steps`` control steps of a teacher's play in all lanes together, in the host's memory."""
-    env = EnvConfig(num_lanes=LANES)
+    env = EnvConfig(num_lanes=lanes)
     play = LivePlay(teacher, teacher.task, env, rollout_length=ROLLOUT_LENGTH, epsilon=EPSILON, seed=0)
     try:
-        parts = [jax.tree.map(np.asarray, part) for part in play.rollouts(-(-num_steps // (LANES * ROLLOUT_LENGTH)))]
+        parts = [jax.tree.map(np.asarray, part) for part in play.rollouts(-(-num_steps // (lanes * ROLLOUT_LENGTH)))]
     finally:
         play.close()
     trajectory: Trajectory = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

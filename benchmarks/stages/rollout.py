@@ -21,6 +21,7 @@ from pd_jax.environments.envpool import Environment
 from pd_jax.teachers import load
 
 _CONTINUOUS = "half_cheetah_v5"
+_CONTINUOUS_LANES = (LANES, 2 * LANES, 4 * LANES)
 _LONGER = 8
 """Times as many steps in a call of continuous play, which are short."""
 
@@ -29,7 +30,7 @@ def run(context: Context) -> list[Row]:
     """By lanes, stepped inside jit; the first number of lanes also stepped from the host. Then continuous play."""
     lanes = context.size.rollout_lanes
     games = [_measure(context, lanes[0], "host"), *(_measure(context, number, "jit") for number in lanes)]
-    return [*games, _measure_continuous(context)]
+    return [*games, *(_measure_continuous(context, number) for number in _CONTINUOUS_LANES)]
 
 
 def _measure(context: Context, lanes: int, stepping: Any) -> Row:
@@ -69,20 +70,20 @@ def _measure(context: Context, lanes: int, stepping: Any) -> Row:
     )
 
 
-def _measure_continuous(context: Context) -> Row:
+def _measure_continuous(context: Context, lanes: int) -> Row:
     """A teacher of continuous actions. Its observations are small, and so inference is one call, as play is.
 
     Stepping alone repeats what the teacher played: the time of MuJoCo's steps depends on what touches the ground, and
     random actions lead elsewhere.
     """
     teacher = load(_CONTINUOUS)
-    count = max(1, _LONGER * context.size.call_env_steps // (LANES * ROLLOUT_LENGTH))
+    count = max(1, _LONGER * context.size.call_env_steps // (lanes * ROLLOUT_LENGTH))
     steps = count * ROLLOUT_LENGTH
     # Of a call that compiles, and one a turn.
-    played = teachers_play(teacher, LANES * steps * (1 + context.turns))
-    env = EnvConfig(num_lanes=LANES, stepping="jit")
+    played = teachers_play(teacher, lanes * steps * (1 + context.turns), lanes)
+    env = EnvConfig(num_lanes=lanes, stepping="jit")
     play = LivePlay(teacher, teacher.task, env, rollout_length=ROLLOUT_LENGTH, epsilon=EPSILON, seed=0)
-    environment = Environment(teacher.task, LANES, 0)
+    environment = Environment(teacher.task, lanes, 0)
     works: dict[str, Work] = {
         "ours": lambda: [jax.block_until_ready(rollout) for rollout in play.rollouts(count)],
         "stepping": repeated_stepping(environment, np.asarray(played.actions), steps),
@@ -96,10 +97,10 @@ def _measure_continuous(context: Context) -> Row:
     shape, dtype = teacher.task.observation_shape, str(teacher.task.observation_dtype)
     return make_row(
         "rollout",
-        {"task": teacher.task.name, "lanes": LANES, "stepping": "jit"},
+        {"task": teacher.task.name, "lanes": lanes, "stepping": "jit"},
         "steps/s",
-        rates(LANES * steps, seconds["ours"]),
-        limit=play_limit(rates(LANES * steps, seconds["stepping"]), LANES * steps, seconds),
+        rates(lanes * steps, seconds["ours"]),
+        limit=play_limit(rates(lanes * steps, seconds["stepping"]), lanes * steps, seconds),
         cost=Cost(forward_flops(teacher.network, shape, dtype), 4.0 * math.prod(shape)),
         ceilings=context.ceilings,
     )

@@ -42,11 +42,11 @@ class RolloutTime:
         self.inference_share: float | None = None
         self._each: list[float] = []
 
-    def count(self, seconds: float) -> None:
-        """Adds one rollout."""
+    def count(self, seconds: float, rollouts: int = 1) -> None:
+        """Adds one rollout, or several that were played in one call."""
         self.seconds += seconds
         if len(self._each) < _REMEMBERED:
-            self._each.append(seconds)
+            self._each.append(seconds / rollouts)
 
     @property
     def usual_seconds(self) -> float | None:

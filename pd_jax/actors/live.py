@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,10 @@ from pd_jax.system.devices import platform_of, tracing_for
 from pd_jax.teachers import Committee, Teacher
 from pd_jax.teachers.committee import CommitteeNetwork, Fault, read_faults
 from pd_jax.types import PolicyApply, Trajectory
+
+_MOST_TOGETHER = 8
+_SMALL = 4 * 2**20
+"""Bytes of the rollouts that are played in one call, at most."""
 
 
 class LivePlay:
@@ -69,6 +74,7 @@ class LivePlay:
         self.finished_returns: list[float] = []
         self._faults: list[Fault] = []
         self._steps = 0
+        self._together: int | None = None
         self._teacher = teacher
         self._variables = self._put(teacher.variables)
         self._student = student
@@ -86,18 +92,50 @@ class LivePlay:
         )
 
     def rollouts(self, count: int) -> Iterator[Trajectory]:
-        """Plays ``count`` rollouts, each going on where the one before ended."""
-        for _ in range(count):
-            started = time.monotonic()
-            with jax.profiler.TraceAnnotation("rollout"), tracing_for(platform_of(self._lanes)):
-                self._lanes, trajectory, finished = self._rollout(
-                    self._variables, self._lanes, self._epsilon, self._acting
-                )
-                returns = np.asarray(finished.returns)[np.asarray(finished.mask)]
-            self.time.count(time.monotonic() - started)
-            self.finished_returns.extend(map(float, returns))
-            yield self._heard(trajectory)
-            self._steps += self._rollout_length * self.num_lanes
+        """Plays ``count`` rollouts, each going on where the one before ended.
+
+        On a CPU small ones are played several in one call, and are NumPy's.
+        """
+        while count > 0:
+            played = self._play(count)
+            for trajectory, returns in played:
+                self.finished_returns.extend(map(float, returns))
+                yield self._heard(trajectory)
+                self._steps += self._rollout_length * self.num_lanes
+            count -= len(played)
+
+    def _play(self, count: int) -> list[tuple[Trajectory, np.ndarray]]:
+        """The next rollouts, ``count`` at most, with the returns of the games that ended in each."""
+        started = time.monotonic()
+        with jax.profiler.TraceAnnotation("rollout"), tracing_for(platform_of(self._lanes)):
+            most = self._most_together(count)
+            arguments = self._variables, self._lanes, self._epsilon, self._acting
+            if most == 1:
+                self._lanes, trajectory, finished = self._rollout(*arguments)
+                returns, mask = np.asarray(finished.returns), np.asarray(finished.mask)
+                played = [(trajectory, returns[mask])]
+            else:
+                count = min(count, most)
+                assert isinstance(self._rollout, rollout.JitRollout)
+                self._lanes, *kept = self._rollout.several(most, count, *arguments)
+                trajectories, finished = jax.tree.map(np.asarray, kept)
+                each = (jax.tree.map(operator.itemgetter(number), trajectories) for number in range(count))
+                returns, masks = finished.returns, finished.mask
+                played = [(one, returns[number][masks[number]]) for number, one in enumerate(each)]
+        self.time.count(time.monotonic() - started, len(played))
+        return played
+
+    def _most_together(self, count: int) -> int:
+        """How many rollouts are compiled as one call, where so many are wanted."""
+        if count == 1 or self._device is not None or isinstance(self._teacher, Committee):
+            # Of one rollout of a committee is heard who plays the next.
+            return 1
+        if not isinstance(self._rollout, rollout.JitRollout) or platform_of(self._lanes) != "cpu":
+            return 1
+        if self._together is None:
+            size = self._rollout.kept_bytes(self._variables, self._lanes, self._acting)
+            self._together = min(max(1, _SMALL // size), _MOST_TOGETHER)
+        return self._together
 
     def let_act(self, student: rollout.ActingStudent) -> None:
         """Has the student act, as it is now, from the next call of :meth:`rollouts` on; until then the teacher acts."""

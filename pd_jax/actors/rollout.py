@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -410,6 +411,73 @@ class HostUnroll:
         return state, side_by_side(*records), side_by_side(*finished)
 
 
+class JitRollout:
+    """An unroll that is stepped inside jit, compiled."""
+
+    def __init__(self, environment: Environment, unroll: Unroll) -> None:
+        self._environment = environment
+        self._unroll = unroll
+        self._compiled = jax.jit(environment.unwatched(unroll))
+        self._several = jax.jit(environment.unwatched(self._unroll_several), static_argnums=0)
+
+    def __call__(
+        self, variables: Any, state: LaneState, epsilon: Array | float, acting: ActingStudent | None = None
+    ) -> tuple[LaneState, Any, FinishedEpisodes]:
+        """Plays on; without an acting student, the policy plays that labels."""
+        played: tuple[LaneState, Any, FinishedEpisodes] = self._compiled(variables, state, epsilon, acting)
+        self._environment.wait_for(played[0].handle)
+        return played
+
+    def several(
+        self,
+        most: int,
+        count: int,
+        variables: Any,
+        state: LaneState,
+        epsilon: Array | float,
+        acting: ActingStudent | None = None,
+    ) -> tuple[LaneState, Any, FinishedEpisodes]:
+        """Plays ``count`` times what one call plays, in one call, which costs half a millisecond each.
+
+        Args:
+          most: what is compiled, once, for all counts up to it.
+          count: at least 1.
+          variables, state, epsilon, acting: as for one.
+
+        Returns:
+          as of one, with an axis of ``most`` in front of the records and the finished games, of which the first
+          ``count`` were played.
+        """
+        played: tuple[LaneState, Any, FinishedEpisodes] = self._several(
+            most, np.int32(count), variables, state, epsilon, acting
+        )
+        self._environment.wait_for(played[0].handle)
+        return played
+
+    def lower(self, variables: Any, state: LaneState, epsilon: Array | float) -> jax.stages.Lowered:
+        """The program before it is compiled; the arguments may be shapes."""
+        return self._compiled.lower(variables, state, epsilon)
+
+    def kept_bytes(self, variables: Any, state: LaneState, acting: ActingStudent | None = None) -> int:
+        """Bytes of the records of one call."""
+        _, *kept = jax.eval_shape(self._unroll, variables, state, 0.0, acting)
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+
+    def _unroll_several(
+        self, most: int, count: Array, variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
+    ) -> tuple[LaneState, Any, FinishedEpisodes]:
+        def play(number: Array, carry: tuple[LaneState, Any]) -> tuple[LaneState, Any]:
+            state, kept = carry
+            state, *played = self._unroll(variables, state, epsilon, acting)
+            put = functools.partial(lax.dynamic_update_index_in_dim, index=number, axis=0)
+            return state, jax.tree.map(put, kept, played)
+
+        _, *one = jax.eval_shape(self._unroll, variables, state, epsilon, acting)
+        empty = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), one)
+        state, (records, finished) = lax.fori_loop(0, count, play, (state, empty))
+        return state, records, finished
+
+
 def _turn(state: LaneState, turn: Callable[[Array], Array]) -> LaneState:
     """The state with its observations turned."""
     timestep = state.timestep
@@ -456,4 +524,4 @@ def make_rollout(
     """
     record = functools.partial(_record, keeps_shown=keeps_shown)
     unroll = make_unroll(environment, apply, num_steps, record, student=student, senses=senses)
-    return unroll if environment.stepping == "host" else jax.jit(unroll)
+    return unroll if environment.stepping == "host" else JitRollout(environment, unroll)

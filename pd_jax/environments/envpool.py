@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.struct
@@ -348,6 +349,19 @@ class Environment:
                 handle, outputs = self._in_jit_elsewhere(handle, self._width.widened(actions))
                 outputs = self._width.narrowed(outputs)
         return handle, self._timestep(*outputs, is_first=previous.is_last)
+
+    def unwatched(self, play: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that steps, to be traced, as JAX calls it soonest.
+
+        JAX keeps account of what has effects, in a millisecond of Python's for each call. Without, the end of the
+        process waits for a program that still steps if it was told of its handle, by :meth:`wait_for`.
+        """
+        return self._in_jit.unwatched(play) if isinstance(self._in_jit, InJit) else play
+
+    def wait_for(self, handle: Array) -> None:
+        """Says which handle the last call of an :meth:`unwatched` function gave."""
+        if isinstance(self._in_jit, InJit):
+            self._in_jit.wait_for(handle)
 
     def send(self, group: int, actions: np.ndarray) -> None:
         """Has the lanes of a group stepped, while the caller does something else until :meth:`receive`.

@@ -2,9 +2,9 @@
 
 EnvPool writes the address of its emulators into the program, and into the name of the function that it calls. Such a
 program is another one in every process, and is compiled in each. Here the program holds a number instead, which counts
-the pools of the process, and calls a function of this module; that one looks up whose number it is, in its own process,
-and calls EnvPool with the address. What is looked up is never what was written down elsewhere: a number that no pool of
-this process has, or has any more, is an error.
+the pools of the process, and calls a function of this module, once a step; that one looks up whose number it is, in its
+own process, and calls EnvPool with the address, to send the actions and to receive what came of them. What is looked up
+is never what was written down elsewhere: a number that no pool of this process has, or has any more, is an error.
 
 XLA calls with the structures of its foreign function interface (``xla/ffi/api/c_api.h``), which are stable: they grow
 at the end, and say how large they are.
@@ -16,6 +16,7 @@ import atexit
 import collections
 import contextlib
 import ctypes
+import functools
 import itertools
 import sys
 import threading
@@ -25,6 +26,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
 
 _TARGET = "pd_jax_envpool"
 _INTERNAL = 13
@@ -76,6 +79,34 @@ class _ErrorArguments(_Sized):
 
 
 _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+_S64 = 5
+"""XLA's number of the type int64."""
+
+
+class _Function:
+    """One of a pool's functions.
+
+    Args:
+      capsule: that EnvPool gives of it.
+      address: of the pool, which the function takes as its only attribute.
+    """
+
+    def __init__(self, capsule: Any, address: int) -> None:
+        self._call = _Handler(_pointer_in(capsule))
+        self._address = ctypes.c_int64(address)
+        self._scalar = _Scalar(_S64, ctypes.pointer(self._address))
+        self._values = (ctypes.c_void_p * 1)(ctypes.addressof(self._scalar))
+        self._attribute = ctypes.cast(self._values, ctypes.POINTER(ctypes.c_void_p))
+
+    def __call__(self, frame: _Frame, *, arguments: int, results: int) -> int | None:
+        """Calls with the first so many of a frame's buffers."""
+        # A copy: XLA's own attributes are shared by all who run the program.
+        copied = _Frame.from_buffer_copy(frame)
+        copied.attributes.values = self._attribute
+        copied.arguments.size, copied.results.size = arguments, results
+        error: int | None = self._call(ctypes.addressof(copied))
+        frame.future = copied.future
+        return error
 
 
 class _Calls:
@@ -83,40 +114,47 @@ class _Calls:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._functions: dict[int, Any] = {}
-        self._addresses: dict[int, ctypes.c_int64] = {}
+        self._steps: dict[int, tuple[_Function, _Function]] = {}
+        self._awaited: dict[int, Array] = {}
         self._lock = threading.Lock()
         self._first: Any = None
         self._handler = _Handler(self._call)
+        self._of_thread = threading.local()
 
-    def add(self, capsule: Any, address: int) -> int:
-        """Takes up one of a pool's functions, and gives its number."""
-        function = _Handler(_pointer_in(capsule))
+    def add(self, send: Any, receive: Any, address: int) -> int:
+        """Takes up a pool, of two functions, and gives its number."""
+        step = _Function(send, address), _Function(receive, address)
         with self._lock:
             number = next(self._numbers)
-            self._functions[number], self._addresses[number] = function, ctypes.c_int64(address)
+            self._steps[number] = step
             if self._first is None:
                 # XLA asks it at once for which version of the interface it was built.
-                self._first = function
+                self._first = _Handler(_pointer_in(send))
                 jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(self._handler), platform="cpu", api_version=1)
         return number
+
+    def wait_for(self, number: int, handle: Array) -> None:
+        """Has the end of the process wait for a program, whose handle this is to be."""
+        with self._lock:
+            self._awaited[number] = handle
 
     def remove(self, number: int) -> None:
         """Of a pool that is closed."""
         with self._lock:
-            self._functions.pop(number, None)
-            self._addresses.pop(number, None)
+            self._steps.pop(number, None)
+            handle: Any = self._awaited.get(number)
+            if handle is not None and (handle.is_deleted() or handle.is_ready()):
+                del self._awaited[number]
 
     def end(self) -> None:
         """At the end of the process, when XLA's threads could not call Python any more: waits for what they do."""
         with self._lock:
             if self._first is None:
                 return
-            self._functions.clear()
-            self._addresses.clear()
-        arrays = []
+            self._steps.clear()
+            arrays = list(self._awaited.values())
         with contextlib.suppress(Exception):
-            arrays = jax.live_arrays()
+            arrays += jax.live_arrays()
         for array in arrays:
             with contextlib.suppress(Exception):
                 array.block_until_ready()
@@ -125,24 +163,32 @@ class _Calls:
         """In a thread of XLA's; what it raised would be lost."""
         frame = _Frame.from_address(pointer)
         try:
+            self._keep_thread()
             if frame.extension:
                 answer: int | None = self._first(pointer)
                 return answer
-            given = _Scalar.from_address(frame.attributes.values[0])
-            number = given.value[0]
-            function, address = self._functions[number], self._addresses[number]
-            # A copy with another value of the attribute: XLA's own is shared by all who run the program.
-            copied = _Frame.from_buffer_copy(frame)
-            scalar = _Scalar(given.dtype, ctypes.pointer(address))
-            values = (ctypes.c_void_p * 1)(ctypes.addressof(scalar))
-            copied.attributes.values = ctypes.cast(values, ctypes.POINTER(ctypes.c_void_p))
-            answer = function(ctypes.addressof(copied))
-            frame.future = copied.future
-            return answer
+            send, receive = self._steps[_Scalar.from_address(frame.attributes.values[0]).value[0]]
+            error = send(frame, arguments=frame.arguments.size, results=1)
+            return error or receive(frame, arguments=1, results=frame.results.size)
         except KeyError:
             return _error(frame, b"the environment that this program steps is closed")
         except BaseException as error:
             return _error(frame, f"stepping inside jit failed: {error!r}".encode())
+
+    def _keep_thread(self) -> None:
+        """Has Python keep what it knows of a thread of XLA's until the thread ends.
+
+        Else it is made at each call and unmade after it, memory included: some 20 µs, and a stop of the other cores.
+        """
+        if not hasattr(self._of_thread, "is_kept"):
+            self._of_thread.is_kept = True
+            # Python's own threads have frames below these.
+            if sys._getframe(1).f_back is None:
+                _ensure()
+
+
+# Counts its calls, and what is known of the thread goes when each was taken back. This one never is.
+_ensure = ctypes.PyDLL(None).PyGILState_Ensure
 
 
 _calls = _Calls()
@@ -204,15 +250,14 @@ class _Forgotten:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._pools: collections.deque[tuple[list[int], Any]] = collections.deque()
+        self._pools: collections.deque[tuple[int, Any]] = collections.deque()
 
-    def add(self, numbers: list[int], pool: Any) -> None:
-        """Keeps a pool, whose functions have these numbers, for some time."""
-        self._pools.append((numbers, pool))
+    def add(self, number: int, pool: Any) -> None:
+        """Keeps a pool, which has this number, for some time."""
+        self._pools.append((number, pool))
         while len(self._pools) > self._most:
             old, _ = self._pools.popleft()
-            for number in old:
-                _calls.remove(number)
+            _calls.remove(old)
 
 
 _forgotten = _Forgotten(4)
@@ -233,50 +278,77 @@ class InJit:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self.handle = np.zeros(ctypes.sizeof(ctypes.c_void_p), np.uint8)
-        methods = dict(zip(("receive", "send"), (method for _, method in pool._xla()), strict=True))
-        self._numbers: list[int] = []
+        (receive, send) = (method for _, method in pool._xla())
+        address, (_, results), (received, *_) = receive
+        _, _, (sent, *_) = send
+        self._is_watched = True
+        self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder))
         self._width = widths_of(pool)
         with self._width:
-            self._receive = self._function(*methods["receive"])
-            self._send = self._function(*methods["send"])
+            self._results = tuple((tuple(shape), jax.dtypes.canonicalize_dtype(dtype)) for dtype, shape in results)
 
     def step(self, handle: Array, actions: Array) -> tuple[Array, Any]:
         """As that of EnvPool's ``xla()``, to be traced; of 32 bits, whatever EnvPool's arrays have."""
         with self._width:
             given = self._pool._from(self._width.widened(actions))
             self._pool._check_action(given)
-            handle, *state = self._receive(self._send(handle, *given))
+            handle, *state = self._called(handle, *given)
             return handle, self._width.narrowed(self._pool._to(state, reset=False, return_info=True))
+
+    def unwatched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function to be traced, whose calls JAX keeps no account of: such calls take a millisecond of Python's.
+
+        The end of the process waits for them if it is told, by :meth:`wait_for`, what of.
+        """
+
+        @functools.wraps(function)
+        def traced(*arguments: Any, **named: Any) -> Any:
+            before, self._is_watched = self._is_watched, False
+            try:
+                return function(*arguments, **named)
+            finally:
+                self._is_watched = before
+
+        return traced
+
+    def wait_for(self, handle: Array) -> None:
+        """Has the end of the process wait for the program that gives this handle, and no longer for one before."""
+        _calls.wait_for(self._number, handle)
 
     def close(self) -> None:
         """What was compiled with :meth:`step` fails from now on."""
-        for number in self._numbers:
-            _calls.remove(number)
-        self._numbers = []
+        _calls.remove(self._number)
 
     def __del__(self) -> None:
         # At the end of the process there may be nothing left to keep it in.
-        if getattr(self, "_numbers", None) and _forgotten is not None:
-            _forgotten.add(self._numbers, self._pool)
+        if hasattr(self, "_number") and _forgotten is not None:
+            _forgotten.add(self._number, self._pool)
 
-    def _function(self, handle: bytes, specs: Any, capsules: Any) -> Callable[..., Any]:
-        number = _calls.add(capsules[0], int.from_bytes(handle, sys.byteorder))
-        self._numbers.append(number)
-        taken, given = (
-            [(tuple(shape), jax.dtypes.canonicalize_dtype(dtype)) for dtype, shape in side] for side in specs
-        )
-        results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in given]
-        layouts = [[tuple(range(len(shape))) for shape, _ in side] for side in (taken, given)]
-        is_single = len(results) == 1
-        call = jax.ffi.ffi_call(
-            _TARGET,
-            results[0] if is_single else results,
-            has_side_effect=True,
-            input_layouts=layouts[0],
-            output_layouts=layouts[1][0] if is_single else layouts[1],
-            input_output_aliases={0: 0},
-        )
-        return lambda *arguments: call(*arguments, handle=np.int64(number))
+    def _called(self, *arguments: Array) -> list[Array]:
+        if not self._is_watched:
+            return _unwatched.bind(*arguments, number=self._number, results=self._results)
+        results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in self._results]
+        call = jax.ffi.ffi_call(_TARGET, results, has_side_effect=True, input_output_aliases=_ALIASES)
+        return list(call(*arguments, handle=np.int64(self._number)))
+
+
+_ALIASES = {0: 0}
+_unwatched = Primitive(_TARGET)
+"""As `jax.ffi.ffi_call`, without the effect that JAX would watch. XLA is told of it, and leaves no step out."""
+_unwatched.multiple_results = True
+
+
+@_unwatched.def_abstract_eval
+def _shapes(*arguments: Any, number: int, results: Any) -> list[Any]:
+    return [jax.core.ShapedArray(shape, dtype) for shape, dtype in results]
+
+
+def _lowered(context: mlir.LoweringRuleContext, *arguments: Any, number: int, results: Any) -> Any:
+    lower = jax.ffi.ffi_lowering(_TARGET, has_side_effect=True, operand_output_aliases=_ALIASES)
+    return lower(context, *arguments, handle=np.int64(number))
+
+
+mlir.register_lowering(_unwatched, _lowered, platform="cpu")
 
 
 def _pointer_in(capsule: Any) -> int:

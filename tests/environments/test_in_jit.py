@@ -128,3 +128,62 @@ def test_a_process_may_end_while_it_plays():
     code = _PLAY.split("for _")[0] + "for _ in range(200):\n    handle, timestep = step(handle, timestep)\n"
     command = [sys.executable, "-c", code, "0"]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
+_PLAY_ON_A_THREAD = """
+import sys
+
+import jax
+import jax.numpy as jnp
+
+from pd_jax.environments import in_jit
+from pd_jax.environments.envpool import Environment
+from pd_jax.environments.tasks import get_task
+
+kept = []
+ensure = in_jit._ensure
+in_jit._ensure = lambda: kept.append(ensure())
+environment = Environment(get_task("cartpole"), 3, 0)
+
+
+def play(state):
+    def step(state, _):
+        # Work enough that XLA does it in a thread of its own.
+        weights = jnp.outer(state[1].observations[0], jnp.ones(256)).T
+        sums = weights @ weights.T @ weights
+        return environment.step(state[0], jnp.int32(sums[0, 0] > 1e9) + jnp.ones(3, jnp.int32), state[1]), None
+
+    return jax.lax.scan(step, state, length=int(sys.argv[1]))[0]
+
+
+program = jax.jit(environment.unwatched(play) if "unwatched" in sys.argv else play)
+state = environment.reset()
+"""
+
+
+def test_what_python_knows_of_a_thread_of_xlas_is_made_once():
+    code = _PLAY_ON_A_THREAD + "jax.block_until_ready(program(state))\nprint(len(kept))\n"
+    command = [sys.executable, "-c", code, "400"]
+    done = subprocess.run(command, timeout=120, check=True, capture_output=True, text=True)
+    assert 1 <= int(done.stdout) <= 50, "for each thread once, of 400 calls"
+
+
+def test_a_process_may_end_while_what_jax_does_not_watch_plays():
+    code = _PLAY_ON_A_THREAD + "environment.wait_for(program(state)[0])\n"
+    command = [sys.executable, "-c", code, "100_000", "unwatched"]
+    done = subprocess.run(command, timeout=120, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_play_that_jax_does_not_watch_is_the_same():
+    played = []
+    for is_watched in (True, False):
+        environment = Environment(get_task("cartpole"), 3, 7)
+        step = lambda *state, to=environment: to.step(state[0], jnp.ones(3, jnp.int32), state[1])  # noqa: E731
+        step = step if is_watched else environment.unwatched(step)
+        state, program = environment.reset(), jax.jit(step)
+        assert bool(program.trace(*state).jaxpr.effects) == is_watched
+        for _ in range(_STEPS):
+            state = program(*state)
+        played.append(state)
+    jax.tree.map(np.testing.assert_array_equal, *played)
