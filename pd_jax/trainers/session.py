@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pd_jax.config.train_teacher import TrainTeacherConfig
+from pd_jax.environments.envpool import TimeStep
 from pd_jax.environments.seeds import fresh_seed
+from pd_jax.environments.tasks import Task
 from pd_jax.learner.divergence import check_loss, check_weights
 from pd_jax.networks.policy import count_params
 from pd_jax.resources.pace import Pace
@@ -65,6 +70,28 @@ def train_teacher(config: TrainTeacherConfig, *, stop: threading.Event | None = 
         about = {"games": list(config.game), "network": config.network, "env_steps": session.counters.env_steps}
         leave_lineage(run.path, "train-teacher", parents, about)
     return summary
+
+
+def nonsense_shown(play: Any, tasks: Sequence[Task]) -> str:
+    """What is to be mended if lanes show NaN or infinite numbers, in words; ``""`` if none does.
+
+    Args:
+      play: an algorithm's, with a time step of each task, in their order.
+      tasks: that are played.
+    """
+    timesteps = (leaf for leaf in jax.tree.leaves(play, is_leaf=_is_timestep) if _is_timestep(leaf))
+    for task, timestep in zip(tasks, timesteps, strict=False):
+        if task.kind == "vector":
+            sound = np.isfinite(np.asarray(timestep.observations)).reshape(len(timestep.observations), -1)
+            if not sound.all():
+                lane, number = np.argwhere(~sound)[0]
+                where = f"number {number} of lane {lane}"
+                return f"mend the environment, {task.name}, which shows NaN or infinite numbers ({where})"
+    return ""
+
+
+def _is_timestep(leaf: Any) -> bool:
+    return isinstance(leaf, TimeStep)
 
 
 class TrainingSession(Session[TrainingCounters]):
@@ -152,7 +179,7 @@ class TrainingSession(Session[TrainingCounters]):
                     if values["updates"]:
                         self.ledger.on_stage("training")
                     counters.env_steps += steps
-                    self._write_metrics(values)
+                    self._write_metrics(values, play)
                     self.steps.advance(steps)
                     is_end = counters.env_steps >= self.learning.total_steps
                     if is_end or (every and counters.env_steps // every > counters.last_scored // every):
@@ -170,13 +197,15 @@ class TrainingSession(Session[TrainingCounters]):
             for environment in environments:
                 environment.close()
 
-    def _write_metrics(self, values: dict[str, Any]) -> None:
+    def _write_metrics(self, values: dict[str, Any], play: Any) -> None:
         if self.guide is not None:
             values = self.guide.check_sound(values, self.counters.env_steps)
         numbers, returns = iteration_numbers(values, self.config.game)
         status = "filling the replay"
         if "loss" in numbers:
-            check_loss(numbers["loss"], f"step {self.counters.env_steps:,}", self.remedy)
+            is_sound = math.isfinite(numbers["loss"])
+            remedy = self.remedy if is_sound else nonsense_shown(play, self.setup.tasks) or self.remedy
+            check_loss(numbers["loss"], f"step {self.counters.env_steps:,}", remedy)
             status = f"loss {numbers['loss']:.4f}"
         if returns:
             self.progress.status(f"return {', '.join(f'{value:.1f}' for value in returns)}, {status}")

@@ -12,8 +12,17 @@ import pytest
 
 import pd_jax
 from pd_jax.actors.play import Place, first_unsound_observation
-from pd_jax.config import DistillConfig
-from pd_jax.config.sections import EnvConfig, LearnerConfig, LossConfig, ReplayConfig, ScheduleConfig, StudentConfig
+from pd_jax.config import DistillConfig, TrainTeacherConfig
+from pd_jax.config.algorithms import PPOConfig
+from pd_jax.config.sections import (
+    EnvConfig,
+    LearnerConfig,
+    LossConfig,
+    ReplayConfig,
+    ScheduleConfig,
+    StudentConfig,
+    TeacherEvaluationConfig,
+)
 from pd_jax.environments.registered import register_jax
 from pd_jax.environments.tasks import Task
 from pd_jax.evaluation.evaluator import evaluate
@@ -92,3 +101,22 @@ def test_a_run_ends_and_is_saved_where_it_is_shown_nan(broken: Task, tmp_path: P
         f"environment, or the sensor that it comes from; {tmp_path / 'run'} is saved at update 20"
     )
     assert checkpoint_steps(tmp_path / "run") == [20]
+
+
+def test_a_training_ends_with_what_it_was_shown(broken: Task, tmp_path: Path) -> None:
+    config = TrainTeacherConfig(
+        game=("broken_sensor",),
+        algorithm="ppo",
+        out=str(tmp_path / "run"),
+        network="mlp",
+        mlp_hidden=(8,),
+        ppo=PPOConfig(total_steps=2048, num_lanes=4, rollout_length=16, minibatches=2, epochs=1),
+        evaluation=TeacherEvaluationConfig(every_steps=0),
+    )
+    with pytest.raises(pd_jax.UserError) as refused:
+        pd_jax.run_train_teacher(config)
+    # The third iteration of 16 steps of 4 lanes sees the fortieth step.
+    assert str(refused.value) == (
+        "the loss became nan by step 192; the checkpoints before it are sound: mend the environment, broken_sensor, "
+        "which shows NaN or infinite numbers (number 2 of lane 0)"
+    )
