@@ -1,10 +1,11 @@
 """EnvPool's step inside jit on a CPU, as a program that another process can take from the compilation cache.
 
 EnvPool writes the address of its emulators into the program, and into the name of the function that it calls. Such a
-program is another one in every process, and is compiled in each. Here the program holds a number instead, which counts
-the pools of the process, and calls a function of this module, once a step; that one looks up whose number it is, in its
-own process, and calls EnvPool with the address, to send the actions and to receive what came of them. What is looked up
-is never what was written down elsewhere: a number that no pool of this process has, or has any more, is an error.
+program is another one for every pool in every process, and is compiled for each. Here the handle, which goes through
+the program as an array, holds a number that counts the pools of the process. The program calls a function of this
+module, once a step; that one looks up whose number it is, and calls EnvPool with the address, to send the actions and
+to receive what came of them. A number that no pool of this process has, or has any more, is an error, and so is that of
+a pool whose arrays are not those of the program.
 
 XLA calls with the structures of its foreign function interface (``xla/ffi/api/c_api.h``), which are stable: they grow
 at the end, and say how large they are.
@@ -20,6 +21,7 @@ import functools
 import itertools
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +42,13 @@ class _Sized(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("extension", ctypes.c_void_p)]
 
 
+class _Buffer(_Sized):
+    # Its rank and its dimensions come after these.
+    _fields_ = [("dtype", ctypes.c_int), ("data", ctypes.c_void_p)]
+
+
 class _Buffers(_Sized):
-    _fields_ = [("size", ctypes.c_int64), ("types", ctypes.c_void_p), ("values", ctypes.c_void_p)]
+    _fields_ = [("size", ctypes.c_int64), ("types", ctypes.c_void_p), ("values", ctypes.POINTER(ctypes.c_void_p))]
 
 
 class _Attributes(_Sized):
@@ -100,7 +107,7 @@ class _Function:
 
     def __call__(self, frame: _Frame, *, arguments: int, results: int) -> int | None:
         """Calls with the first so many of a frame's buffers."""
-        # A copy: XLA's own attributes are shared by all who run the program.
+        # A copy: XLA's own attributes are shared by all who run the program, and hold no address.
         copied = _Frame.from_buffer_copy(frame)
         copied.attributes.values = self._attribute
         copied.arguments.size, copied.results.size = arguments, results
@@ -110,20 +117,20 @@ class _Function:
 
 
 class _Calls:
-    """What the numbers in programs stand for, in this process. A number is never given again."""
+    """What the numbers in handles stand for, in this process. A number is never given again."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._steps: dict[int, tuple[_Function, _Function]] = {}
+        self._steps: dict[int, tuple[_Function, _Function, int]] = {}
         self._awaited: dict[int, Array] = {}
         self._lock = threading.Lock()
         self._first: Any = None
         self._handler = _Handler(self._call)
         self._of_thread = threading.local()
 
-    def add(self, send: Any, receive: Any, address: int) -> int:
-        """Takes up a pool, of two functions, and gives its number."""
-        step = _Function(send, address), _Function(receive, address)
+    def add(self, send: Any, receive: Any, address: int, kind: int) -> int:
+        """Takes up a pool, of two functions, whose arrays are of a kind, and gives its number."""
+        step = _Function(send, address), _Function(receive, address), kind
         with self._lock:
             number = next(self._numbers)
             self._steps[number] = step
@@ -167,7 +174,11 @@ class _Calls:
             if frame.extension:
                 answer: int | None = self._first(pointer)
                 return answer
-            send, receive = self._steps[_Scalar.from_address(frame.attributes.values[0]).value[0]]
+            handle = _Buffer.from_address(frame.arguments.values[0])
+            send, receive, kind = self._steps[ctypes.c_int64.from_address(handle.data).value]
+            if kind != _Scalar.from_address(frame.attributes.values[0]).value[0]:
+                # EnvPool would write beyond the end of these arrays.
+                return _error(frame, b"the handle is of an environment with other arrays")
             error = send(frame, arguments=frame.arguments.size, results=1)
             return error or receive(frame, arguments=1, results=frame.results.size)
         except KeyError:
@@ -277,12 +288,15 @@ class InJit:
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
-        self.handle = np.zeros(ctypes.sizeof(ctypes.c_void_p), np.uint8)
         (receive, send) = (method for _, method in pool._xla())
         address, (_, results), (received, *_) = receive
-        _, _, (sent, *_) = send
+        _, (actions, _), (sent, *_) = send
         self._is_watched = True
-        self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder))
+        arrays = [(str(np.dtype(dtype)), tuple(shape)) for dtype, shape in (*actions, *results)]
+        # The same in all processes.
+        self._kind = zlib.crc32(repr(arrays).encode())
+        self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder), self._kind)
+        self.handle = np.frombuffer(np.int64(self._number).tobytes(), np.uint8)
         self._width = widths_of(pool)
         with self._width:
             self._results = tuple((tuple(shape), jax.dtypes.canonicalize_dtype(dtype)) for dtype, shape in results)
@@ -326,10 +340,10 @@ class InJit:
 
     def _called(self, *arguments: Array) -> list[Array]:
         if not self._is_watched:
-            return _unwatched.bind(*arguments, number=self._number, results=self._results)
+            return _unwatched.bind(*arguments, kind=self._kind, results=self._results)
         results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in self._results]
         call = jax.ffi.ffi_call(_TARGET, results, has_side_effect=True, input_output_aliases=_ALIASES)
-        return list(call(*arguments, handle=np.int64(self._number)))
+        return list(call(*arguments, **_attributes(self._kind)))
 
 
 _ALIASES = {0: 0}
@@ -338,14 +352,19 @@ _unwatched = Primitive(_TARGET)
 _unwatched.multiple_results = True
 
 
+def _attributes(kind: int) -> dict[str, Any]:
+    """Of a program's call. EnvPool's functions take an address by this name, and get it when they are called."""
+    return {"handle": np.int64(kind)}
+
+
 @_unwatched.def_abstract_eval
-def _shapes(*arguments: Any, number: int, results: Any) -> list[Any]:
+def _shapes(*arguments: Any, kind: int, results: Any) -> list[Any]:
     return [jax.core.ShapedArray(shape, dtype) for shape, dtype in results]
 
 
-def _lowered(context: mlir.LoweringRuleContext, *arguments: Any, number: int, results: Any) -> Any:
+def _lowered(context: mlir.LoweringRuleContext, *arguments: Any, kind: int, results: Any) -> Any:
     lower = jax.ffi.ffi_lowering(_TARGET, has_side_effect=True, operand_output_aliases=_ALIASES)
-    return lower(context, *arguments, handle=np.int64(number))
+    return lower(context, *arguments, **_attributes(kind))
 
 
 mlir.register_lowering(_unwatched, _lowered, platform="cpu")

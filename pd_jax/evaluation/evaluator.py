@@ -277,9 +277,8 @@ def evaluate(
     return evaluator.run(variables, on_progress, on_step)
 
 
-# Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. A scan would compile
-# anew for every run, because which emulators are stepped is a part of an in-jit program, and emulators cannot be given
-# their first seed again.
+# Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. Games end when they do, and
+# a scan would go on; on CUDA it would be compiled anew for every run, as emulators cannot be given their first seed again.
 @functools.partial(jax.jit, static_argnames=("apply", "task"))
 def settle_and_act(
     apply: PolicyApply | LanePolicy,

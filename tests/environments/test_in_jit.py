@@ -185,5 +185,22 @@ def test_play_that_jax_does_not_watch_is_the_same():
         assert bool(program.trace(*state).jaxpr.effects) == is_watched
         for _ in range(_STEPS):
             state = program(*state)
-        played.append(state)
+        played.append(state[1])
     jax.tree.map(np.testing.assert_array_equal, *played)
+
+
+def test_a_program_steps_whose_handle_it_is_given():
+    environments = [Environment(get_task("cartpole"), 3, seed) for seed in (3, 40)]
+    step = compiled_step(environments[0])
+    at = environments[1].reset()
+    for _ in range(_STEPS):
+        at = step(*at)
+    np.testing.assert_array_equal(at[1].observations, stepped_from_the_host(40).observations)
+    assert compiled_step(environments[1]).lower(*at).as_text() == step.lower(*at).as_text()
+
+
+def test_a_handle_of_other_arrays_is_an_error():
+    three, four = (Environment(get_task("cartpole"), lanes, 0) for lanes in (3, 4))
+    _, timestep = three.reset()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="the handle is of an environment with other arrays"):
+        jax.block_until_ready(compiled_step(three)(four.reset()[0], timestep))
