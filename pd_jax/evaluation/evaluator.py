@@ -277,8 +277,9 @@ def evaluate(
     return evaluator.run(variables, on_progress, on_step)
 
 
-# Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. Games end when they do, and
-# a scan would go on; on CUDA it would be compiled anew for every run, as emulators cannot be given their first seed again.
+# Stepped from the host: as fast as a scan here (Pong, 10 lanes, 2 cores), and compiled once. Games end when they do,
+# and a scan would go on. On CUDA it would be compiled anew for every run: emulators cannot be given their first seed
+# again.
 @functools.partial(jax.jit, static_argnames=("apply", "task"))
 def settle_and_act(
     apply: PolicyApply | LanePolicy,
