@@ -41,7 +41,7 @@ from pd_jax.distill.session import distill
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import load
 
-LEARNER = LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True)
+LEARNER = LearnerConfig(optimizer="muon", learning_rate=1e-2, learning_rate_decay=True)
 WAYS: Mapping[str, AddingConfig] = {
     "head": AddingConfig(learn="head"),
     **{f"replay-{share:g}": AddingConfig(new_share=share) for share in (0.33, 0.5, 0.67)},

@@ -302,7 +302,14 @@ class InJit:
             self._results = tuple((tuple(shape), jax.dtypes.canonicalize_dtype(dtype)) for dtype, shape in results)
 
     def step(self, handle: Array, actions: Array) -> tuple[Array, Any]:
-        """As that of EnvPool's ``xla()``, to be traced; of 32 bits, whatever EnvPool's arrays have."""
+        """As that of EnvPool's ``xla()``, to be traced; of 32 bits, whatever EnvPool's arrays have.
+
+        Raises:
+          ValueError: actions of another number of lanes, beyond whose end EnvPool would read.
+        """
+        lanes = self._pool.config["num_envs"]
+        if len(actions) != lanes:
+            raise ValueError(f"actions of {len(actions)} lanes, of an environment of {lanes}")
         with self._width:
             given = self._pool._from(self._width.widened(actions))
             self._pool._check_action(given)

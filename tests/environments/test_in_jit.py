@@ -204,3 +204,9 @@ def test_a_handle_of_other_arrays_is_an_error():
     _, timestep = three.reset()
     with pytest.raises(jax.errors.JaxRuntimeError, match="the handle is of an environment with other arrays"):
         jax.block_until_ready(compiled_step(three)(four.reset()[0], timestep))
+
+
+def test_actions_of_another_number_of_lanes_are_refused():
+    environment = Environment(get_task("cartpole"), 3, 0)
+    with pytest.raises(ValueError, match="actions of 2 lanes, of an environment of 3"):
+        jax.jit(lambda *state: environment.step(state[0], jnp.ones(2, jnp.int32), state[1]))(*environment.reset())
