@@ -296,6 +296,7 @@ class InJit:
         # The same in all processes.
         self._kind = zlib.crc32(repr(arrays).encode())
         self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder), self._kind)
+        self._is_open = True
         self.handle = np.frombuffer(np.int64(self._number).tobytes(), np.uint8)
         self._width = widths_of(pool)
         with self._width:
@@ -339,10 +340,11 @@ class InJit:
     def close(self) -> None:
         """What was compiled with :meth:`step` fails from now on."""
         _calls.remove(self._number)
+        self._is_open = False
 
     def __del__(self) -> None:
         # At the end of the process there may be nothing left to keep it in.
-        if hasattr(self, "_number") and _forgotten is not None:
+        if getattr(self, "_is_open", False) and _forgotten is not None:
             _forgotten.add(self._number, self._pool)
 
     def _called(self, *arguments: Array) -> list[Array]:
