@@ -65,6 +65,7 @@ def shares(out: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["student_share"]) for line in read_lines(out) if "student_share" in line]
 
 
+@pytest.mark.slow
 def test_a_student_that_acts_reaches_its_teacher(tmp_path: Path) -> None:
     out = tmp_path / "run"
     config = ROOT / "configs" / "cartpole.yaml"

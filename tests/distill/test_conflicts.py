@@ -75,7 +75,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, recordings: tuple[str, st
 
 
 # By hand and by projections nothing is learnt of the weights, and nothing kept; log-variances are kept as its weights.
-@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.slow] * (way != "gradnorm")) for way in WAYS])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_is_resumed_ends_with_the_same_bits(
     way: str, recordings: tuple[str, str], measured: Path, tmp_path: Path
 ) -> None:

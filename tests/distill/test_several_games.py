@@ -70,6 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, two_games: dict[str, Any]
     return out
 
 
+@pytest.mark.slow
 def test_one_student_plays_two_games_as_well_as_their_teachers(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def assert_agree(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert abs(ours.mean() - theirs.mean()) <= 3 * error, (ours.mean(), theirs.mean(), error)
 
 
+@pytest.mark.slow
 def test_cartpole_is_scored_as_by_the_library(trained):
     model, path = trained
     theirs = sb3_scores(model, DummyVecEnv([lambda: gymnasium.make("CartPole-v1")] * 4), 100)

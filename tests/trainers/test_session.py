@@ -63,9 +63,10 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "settings",
-    [("cartpole.yaml", "--pqn.total-steps", "150_000"), pytest.param(("cartpole_dqn.yaml",), marks=pytest.mark.slow)],
+    [("cartpole.yaml", "--pqn.total-steps", "150_000"), ("cartpole_dqn.yaml",)],
     ids=["pqn", "dqn"],
 )
+@pytest.mark.slow
 def test_cartpole_is_solved_from_scratch(
     settings: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
