@@ -94,7 +94,8 @@ class LivePlay:
     def rollouts(self, count: int) -> Iterator[Trajectory]:
         """Plays ``count`` rollouts, each going on where the one before ended.
 
-        On a CPU small ones are played several in one call, and are NumPy's.
+        On a CPU small ones are played several in one call, and are NumPy's. Who stops in the middle loses those that
+        were played in the same call.
         """
         while count > 0:
             played = self._play(count)
@@ -145,7 +146,10 @@ class LivePlay:
         self._lanes = jax.device_put(self._lanes, jax.tree.leaves(student.variables)[0].sharding)
 
     def let_teach(self, variables: Any) -> None:
-        """Has the teacher play and label with other variables from the next rollout on; one that learns has such."""
+        """Has the teacher play and label with other variables from the next call of :meth:`rollouts` on.
+
+        One that learns has such.
+        """
         self._variables = self._put(variables)
 
     def take_faults(self) -> list[Fault]:

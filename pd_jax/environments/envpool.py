@@ -354,14 +354,17 @@ class Environment:
         """A function that steps, to be traced, as JAX calls it soonest.
 
         JAX keeps account of what has effects, in a millisecond of Python's for each call. Without, the end of the
-        process waits for a program that still steps if it was told of its handle, by :meth:`wait_for`.
+        process waits for a program that still steps if it was told of its handle, by :meth:`wait_for`. The function has
+        to return the handle of its last step.
         """
         return self._in_jit.unwatched(play) if isinstance(self._in_jit, InJit) else play
 
     def wait_for(self, handle: Array) -> None:
         """Says which handle the last call of an :meth:`unwatched` function gave."""
-        if isinstance(self._in_jit, InJit):
-            self._in_jit.wait_for(handle)
+        # Of closed lanes the program tells.
+        in_jit = getattr(self, "_in_jit", None)
+        if isinstance(in_jit, InJit):
+            in_jit.wait_for(handle)
 
     def send(self, group: int, actions: np.ndarray) -> None:
         """Has the lanes of a group stepped, while the caller does something else until :meth:`receive`.

@@ -121,16 +121,17 @@ class _Calls:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._steps: dict[int, tuple[_Function, _Function, int]] = {}
+        self._steps: dict[int, tuple[_Function, _Function, int, Any]] = {}
         self._awaited: dict[int, Array] = {}
-        self._lock = threading.Lock()
+        # Again by the same thread: garbage may be collected under it, and pools be forgotten.
+        self._lock = threading.RLock()
         self._first: Any = None
         self._handler = _Handler(self._call)
         self._of_thread = threading.local()
 
-    def add(self, send: Any, receive: Any, address: int, kind: int) -> int:
+    def add(self, send: Any, receive: Any, address: int, kind: int, pool: Any) -> int:
         """Takes up a pool, of two functions, whose arrays are of a kind, and gives its number."""
-        step = _Function(send, address), _Function(receive, address), kind
+        step = _Function(send, address), _Function(receive, address), kind, pool
         with self._lock:
             number = next(self._numbers)
             self._steps[number] = step
@@ -151,7 +152,7 @@ class _Calls:
             self._steps.pop(number, None)
             handle: Any = self._awaited.get(number)
             if handle is not None and (handle.is_deleted() or handle.is_ready()):
-                del self._awaited[number]
+                self._awaited.pop(number, None)
 
     def end(self) -> None:
         """At the end of the process, when XLA's threads could not call Python any more: waits for what they do."""
@@ -175,7 +176,8 @@ class _Calls:
                 answer: int | None = self._first(pointer)
                 return answer
             handle = _Buffer.from_address(frame.arguments.values[0])
-            send, receive, kind = self._steps[ctypes.c_int64.from_address(handle.data).value]
+            # The pool is held until it has been stepped, whoever closes it meanwhile.
+            send, receive, kind, _pool = self._steps[ctypes.c_int64.from_address(handle.data).value]
             if kind != _Scalar.from_address(frame.attributes.values[0]).value[0]:
                 # EnvPool would write beyond the end of these arrays.
                 return _error(frame, b"the handle is of an environment with other arrays")
@@ -295,7 +297,7 @@ class InJit:
         arrays = [(str(np.dtype(dtype)), tuple(shape)) for dtype, shape in (*actions, *results)]
         # The same in all processes.
         self._kind = zlib.crc32(repr(arrays).encode())
-        self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder), self._kind)
+        self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder), self._kind, pool)
         self._is_open = True
         self.handle = np.frombuffer(np.int64(self._number).tobytes(), np.uint8)
         self._width = widths_of(pool)
@@ -320,7 +322,8 @@ class InJit:
     def unwatched(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function to be traced, whose calls JAX keeps no account of: such calls take a millisecond of Python's.
 
-        The end of the process waits for them if it is told, by :meth:`wait_for`, what of.
+        The end of the process waits for them if it is told, by :meth:`wait_for`, what of. The function has to return
+        the handle of its last step: JAX leaves out what nothing comes of.
         """
 
         @functools.wraps(function)
@@ -348,7 +351,8 @@ class InJit:
             _forgotten.add(self._number, self._pool)
 
     def _called(self, *arguments: Array) -> list[Array]:
-        if not self._is_watched:
+        config: Any = jax.config
+        if not self._is_watched and not config.jax_disable_jit:
             return _unwatched.bind(*arguments, kind=self._kind, results=self._results)
         results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in self._results]
         call = jax.ffi.ffi_call(_TARGET, results, has_side_effect=True, input_output_aliases=_ALIASES)
@@ -357,7 +361,7 @@ class InJit:
 
 _ALIASES = {0: 0}
 _unwatched = Primitive(_TARGET)
-"""As `jax.ffi.ffi_call`, without the effect that JAX would watch. XLA is told of it, and leaves no step out."""
+"""As `jax.ffi.ffi_call`, without the effect that JAX would watch. XLA is told of it."""
 _unwatched.multiple_results = True
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pd_jax.environments import in_jit
 from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.environments.tasks import get_task
 
@@ -210,3 +211,49 @@ def test_actions_of_another_number_of_lanes_are_refused():
     environment = Environment(get_task("cartpole"), 3, 0)
     with pytest.raises(ValueError, match="actions of 2 lanes, of an environment of 3"):
         jax.jit(lambda *state: environment.step(state[0], jnp.ones(2, jnp.int32), state[1]))(*environment.reset())
+
+
+_CLOSED_AT_WORK = """
+state = program(environment.reset())
+environment.close()
+del environment
+gc.collect()
+try:
+    jax.block_until_ready(state)
+except jax.errors.JaxRuntimeError as error:
+    print("closed" in str(error))
+"""
+_FORGOTTEN_AT_WORK = """
+for seed in range(8):
+    environment = Environment(get_task("cartpole"), 3, seed)
+    program = jax.jit(environment.unwatched(play))
+    environment.wait_for(program(environment.reset())[0])
+"""
+
+
+@pytest.mark.parametrize(("code", "told"), [(_CLOSED_AT_WORK, "True\n"), (_FORGOTTEN_AT_WORK, "")])
+def test_lanes_are_there_as_long_as_a_step_of_theirs_lasts(code: str, told: str):
+    code = "import gc\n" + _PLAY_ON_A_THREAD + code
+    command = [sys.executable, "-c", code, "100_000", "unwatched"]
+    done = subprocess.run(command, timeout=120, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+
+
+def test_garbage_may_be_collected_while_pools_are_counted():
+    with in_jit._calls._lock:
+        for seed in range(6):
+            environment = Environment(get_task("cartpole"), 1, seed)
+            del environment
+            gc.collect()
+
+
+def test_without_jit_play_is_the_same():
+    environments = [Environment(get_task("cartpole"), 3, 3) for _ in range(2)]
+    ones = jnp.ones(3, jnp.int32)
+    wanted, found = (
+        to.unwatched(lambda handle, timestep, to=to: to.step(handle, ones, timestep)) for to in environments
+    )
+    state = jax.jit(wanted)(*environments[0].reset())
+    with jax.disable_jit():
+        also = found(*environments[1].reset())
+    jax.tree.map(np.testing.assert_array_equal, also[1], state[1])
