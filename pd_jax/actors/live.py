@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from pd_jax.types import PolicyApply, Trajectory
 
 _MOST_TOGETHER = 8
 _SMALL = 4 * 2**20
-"""Bytes of the rollouts that are played in one call, at most."""
+"""Bytes of the observations of rollouts that are played in one call, at most."""
 
 
 class LivePlay:
@@ -74,7 +75,6 @@ class LivePlay:
         self.finished_returns: list[float] = []
         self._faults: list[Fault] = []
         self._steps = 0
-        self._together: int | None = None
         self._teacher = teacher
         self._variables = self._put(teacher.variables)
         self._student = student
@@ -82,6 +82,10 @@ class LivePlay:
         self._epsilon = epsilon
         stepping = stepping_options(env.stepping, device.platform if device else None, env.backend)
         self._senses = senses = None if senses is None or senses.is_plain else senses
+        samples = [(task.frame_shape, task.observation_dtype)]
+        samples += [] if senses is None else [(senses.sample_shape, senses.dtype)]
+        size = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in samples)
+        self._together = max(1, min(_MOST_TOGETHER, _SMALL // (size * rollout_length * env.num_lanes)))
         options = env.environment_options() | ({} if senses is None else {"beside": senses.beside})
         self._environment = Environment(task, env.num_lanes, seed, **options, **stepping)
         network = teacher.network
@@ -133,9 +137,6 @@ class LivePlay:
             return 1
         if not isinstance(self._rollout, rollout.JitRollout) or platform_of(self._lanes) != "cpu":
             return 1
-        if self._together is None:
-            size = self._rollout.kept_bytes(self._variables, self._lanes, self._acting)
-            self._together = min(max(1, _SMALL // size), _MOST_TOGETHER)
         return self._together
 
     def let_act(self, student: rollout.ActingStudent) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -416,9 +415,10 @@ class JitRollout:
 
     def __init__(self, environment: Environment, unroll: Unroll) -> None:
         self._environment = environment
-        self._unroll = unroll
         self._compiled = jax.jit(environment.unwatched(unroll))
-        self._several = jax.jit(environment.unwatched(self._unroll_several), static_argnums=0)
+        # Of no method of this one: what is in a circle of references stays until garbage is collected.
+        several = functools.partial(_unroll_several, self._compiled)
+        self._several = jax.jit(environment.unwatched(several), static_argnums=0)
 
     def __call__(
         self, variables: Any, state: LaneState, epsilon: Array | float, acting: ActingStudent | None = None
@@ -437,7 +437,7 @@ class JitRollout:
         epsilon: Array | float,
         acting: ActingStudent | None = None,
     ) -> tuple[LaneState, Any, FinishedEpisodes]:
-        """Plays ``count`` times what one call plays, in one call, which costs half a millisecond each.
+        """Plays ``count`` times what one call plays, in one call: a call costs half a millisecond.
 
         Args:
           most: what is compiled, once, for all counts up to it.
@@ -458,24 +458,28 @@ class JitRollout:
         """The program before it is compiled; the arguments may be shapes."""
         return self._compiled.lower(variables, state, epsilon)
 
-    def kept_bytes(self, variables: Any, state: LaneState, acting: ActingStudent | None = None) -> int:
-        """Bytes of the records of one call."""
-        _, *kept = jax.eval_shape(self._unroll, variables, state, 0.0, acting)
-        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
-    def _unroll_several(
-        self, most: int, count: Array, variables: Any, state: LaneState, epsilon: Any, acting: ActingStudent | None
-    ) -> tuple[LaneState, Any, FinishedEpisodes]:
-        def play(number: Array, carry: tuple[LaneState, Any]) -> tuple[LaneState, Any]:
-            state, kept = carry
-            state, *played = self._unroll(variables, state, epsilon, acting)
-            put = functools.partial(lax.dynamic_update_index_in_dim, index=number, axis=0)
-            return state, jax.tree.map(put, kept, played)
+def _unroll_several(
+    unroll: Unroll,
+    most: int,
+    count: Array,
+    variables: Any,
+    state: LaneState,
+    epsilon: Any,
+    acting: ActingStudent | None,
+) -> tuple[LaneState, Any, FinishedEpisodes]:
+    """As :meth:`JitRollout.several`, of one that is compiled: it is traced once."""
 
-        _, *one = jax.eval_shape(self._unroll, variables, state, epsilon, acting)
-        empty = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), one)
-        state, (records, finished) = lax.fori_loop(0, count, play, (state, empty))
-        return state, records, finished
+    def play(number: Array, carry: tuple[LaneState, Any]) -> tuple[LaneState, Any]:
+        state, kept = carry
+        state, *played = unroll(variables, state, epsilon, acting)
+        put = functools.partial(lax.dynamic_update_index_in_dim, index=number, axis=0)
+        return state, jax.tree.map(put, kept, played)
+
+    _, *one = jax.eval_shape(unroll, variables, state, epsilon, acting)
+    empty = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), one)
+    state, (records, finished) = lax.fori_loop(0, count, play, (state, empty))
+    return state, records, finished
 
 
 def _turn(state: LaneState, turn: Callable[[Array], Array]) -> LaneState:

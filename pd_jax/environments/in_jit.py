@@ -191,7 +191,7 @@ class _Calls:
     def _keep_thread(self) -> None:
         """Has Python keep what it knows of a thread of XLA's until the thread ends.
 
-        Else it is made at each call and unmade after it, memory included: some 20 µs, and a stop of the other cores.
+        Else it is made at each call and unmade after it, memory included, which takes longer than all else here.
         """
         if not hasattr(self._of_thread, "is_kept"):
             self._of_thread.is_kept = True
