@@ -38,7 +38,7 @@ from pd_jax.config.sections import (
 from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher, load
 
-LEARNER = LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True)
+LEARNER = LearnerConfig(optimizer="muon", learning_rate=1e-2, learning_rate_decay=True)
 TEMPERATURES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """By hand, of KL."""
 _AUTO = LossConfig(temperature="auto")

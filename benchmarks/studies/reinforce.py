@@ -11,7 +11,7 @@ random play, a recording is made of its play, and for each seed a student is dis
   CleanRL's program learns by DQN with a replay, mixes both losses in its offline phase, and runs under PyTorch;
 - ``rewards alone``: from the student, by PQN, with a distillation weight of 0;
 - ``kickstarted``: from nothing, with the teacher beside it from the first step (Schmitt et al. 2018);
-- ``from nothing``: PQN, with LayerNorm, from rewards alone. It plays as many steps more as were recorded.
+- ``from nothing``: PQN from rewards alone. It plays as many steps more as were recorded.
 
 All else is equal, but for exploration: what begins from nothing begins at random. The result is written whenever a cell
 ends, and a study that was interrupted goes on.
@@ -69,7 +69,7 @@ from pd_jax.trainers.session import train_teacher
 WAYS = ("reinforced", "return_ratio", "rewards alone", "kickstarted", "from nothing")
 SHARE = (0.25, 0.5)
 """Of the bundled teacher's score above random play, that a weak teacher is to have."""
-LEARNER = LearnerConfig(optimizer="adam", learning_rate=1e-3, learning_rate_decay=True)
+LEARNER = LearnerConfig(optimizer="muon", learning_rate=1e-2, learning_rate_decay=True)
 LOSS = LossConfig(temperature="auto")
 _POLL_SECONDS = 1.0
 
@@ -117,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recorded", type=int, default=40_960, help="control steps of its play to distil from")
     parser.add_argument("--updates", type=int, default=5_000, help="of the distillation")
     parser.add_argument("--steps", type=int, default=400_000, help="control steps of reinforcement")
-    parser.add_argument("--learning-rate", type=float, default=2.5e-4, help="of reinforcement, by RAdam")
+    parser.add_argument("--optimizer", choices=("muon", "radam"), default="muon", help="of reinforcement")
+    parser.add_argument("--learning-rate", type=float, default=1e-2, help="of reinforcement")
     parser.add_argument("--distillation-weight", nargs="+", default=None, help="points of the schedule")
     parser.add_argument("--lanes", type=int, default=32)
     parser.add_argument("--rollout", type=int, default=64, help="control steps of each lane")
@@ -239,7 +240,8 @@ def distilled(options: argparse.Namespace, cell: Cell, weak: Path) -> Path:
         out=str(out),
         resume=True,
         seed=cell.seed,
-        student=StudentConfig(network=options.network, mlp_hidden=tuple(options.mlp_hidden)),
+        # With LayerNorm, as PQN relies on it.
+        student=StudentConfig(network=options.network, mlp_hidden=tuple(options.mlp_hidden), layer_norm=True),
         loss=LOSS,
         learner=LEARNER,
         replay=ReplayConfig(capacity=options.recorded),
@@ -275,6 +277,7 @@ def config_of(options: argparse.Namespace, cell: Cell, weak: Path, student: Path
             num_lanes=options.lanes,
             rollout_length=options.rollout,
             td_lambda=0.85,
+            optimizer=options.optimizer,
             learning_rate=options.learning_rate,
             epsilon_start=1.0 if student is None else 0.05,
             epsilon_end=0.05,

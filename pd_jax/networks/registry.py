@@ -201,7 +201,7 @@ def make_network(
         for float ``[N, D]``; ``mlp_bits`` for those of a console's memory; or one that was given to
         :func:`register_network`.
       num_actions: size of the output of a single game's network, or of every game's output in a network of several.
-      layer_norm: normalise before every ReLU. The paper's networks have none; PQN teachers do.
+      layer_norm: normalise before every ReLU. The paper's networks have none; PQN relies on it.
       hidden_sizes: of ``mlp`` and ``mlp_bits``; ignored by the others.
       activation: ``relu`` or, for ``mlp`` and ``mlp_bits``, one of `ACTIVATIONS`.
       support: values of the atoms of a categorical head, whose mean is the output; by default outputs are plain.

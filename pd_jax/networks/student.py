@@ -353,6 +353,7 @@ def make_student(config: StudentConfig, tasks: Sequence[Task]) -> Student:
         channels=config.channels,
         hidden=config.hidden,
         head_hidden=config.head_hidden,
+        layer_norm=config.layer_norm,
         quantisation=config.quantisation,
         memory=config.memory,
         memory_size=config.memory_size,
@@ -409,7 +410,7 @@ def _joined_torso(
     vector = None
     if not all(layout.is_frames for layout in layouts):
         # Beside frames the network is theirs, and vectors have the mlp.
-        vector = MLPTorso(config.mlp_hidden, dtype=dtype) if has_frames else torso
+        vector = MLPTorso(config.mlp_hidden, config.layer_norm, dtype=dtype) if has_frames else torso
         vector = vector if normalisation is None else vector.clone(normalisation=normalisation)
     has_extra = any(layout.extra for layout in layouts)
     return JointTorso(

@@ -46,6 +46,7 @@ _ADDED = {
     "env.fire_reset": True,
     "pqn.optimizer": "radam",
     "student.quantisation": "none",
+    "student.layer_norm": False,
     "student.memory": "none",
     "student.memory_size": 128,
     "learner.sequence_length": 16,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,21 @@ def load_start(init_from: str, network: str, student: Student) -> Start:
         raise UserError(f"init_from: {init_from} has quantisation; give --student.quantisation int8")
     if not is_quantised(params):
         template = without_ranges(template)
+    if (there := _is_normed(params)) != _is_normed(template):
+        has, wants = ("has", "False") if there else ("has no", "True")
+        raise UserError(f"init_from: {init_from} {has} layer_norm, and student.layer_norm is {wants}")
     shapes = jax.tree.map(lambda leaf: leaf.shape, template)
     check_params(params, shapes, f"init_from: {init_from}")
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
         raise UserError(f"init_from: {init_from}: a weight is NaN or infinite")
     return dataclasses.replace(found, source=init_from, variables={"params": params})
+
+
+def _is_normed(params: Mapping[str, Any]) -> bool:
+    """Whether layers are normalised, by the names of the parameters."""
+    return any(
+        name.startswith("norm") or (isinstance(part, Mapping) and _is_normed(part)) for name, part in params.items()
+    )
 
 
 def _is_run(path: str) -> bool:
@@ -176,8 +186,6 @@ def _of_teacher(path: str, game: str) -> Start:
     teacher = load_teacher(path, game)
     check_is_one(teacher, "init_from")
     metadata = teacher.metadata
-    if metadata.layer_norm:
-        raise UserError(f"init_from: {path} has layer_norm, and students have none")
     # Students may have layers of other widths, which are seen from the weights.
     if what := dataclasses.replace(metadata, channels=None, hidden=None, head_hidden=None).untrainable:
         raise UserError(f"init_from: {path} has {what}; students are plain networks with relu")

@@ -298,7 +298,7 @@ def _describe(task: Task, path: str, config: DistillConfig, updates: int, widths
         game=task.name,
         env_id=task.env_id,
         network=config.student.network,
-        layer_norm=False,
+        layer_norm=config.student.layer_norm,
         hidden_sizes=config.student.mlp_hidden if config.student.network in MLPS else (),
         **widths,
         **_statistics_of(config),

@@ -27,7 +27,7 @@ TOP_KEYS = (
     "parts, replay, schedule, evaluation, checkpoint, hosts, video, add_teacher, add_data, adding"
 )
 STUDENT_KEYS = (
-    "network, mlp_hidden, channels, hidden, head_hidden, compute_dtype, actions, normalisation, quantisation, memory, "
+    "network, mlp_hidden, channels, hidden, head_hidden, layer_norm, compute_dtype, actions, normalisation, quantisation, memory, "
     "memory_size, extra_hidden, joint_hidden, observation"
 )
 LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"

@@ -232,7 +232,10 @@ def test_what_no_student_can_start_from_is_refused(
         return refusal(capfd, "distill", *options(values | {"init-from": source})).removeprefix("pd-jax distill: ")
 
     normed = write_teacher(tmp_path / "normed.safetensors", "cartpole", hidden_sizes=(16,), layer_norm=True)
-    assert told(normed) == f"init_from: {normed} has layer_norm, and students have none"
+    assert told(normed) == f"init_from: {normed} has layer_norm, and student.layer_norm is False"
+    values["student.layer-norm"] = True
+    assert told(finished_run) == f"init_from: {finished_run} has no layer_norm, and student.layer_norm is True"
+    del values["student.layer-norm"]
     tanh = write_teacher(tmp_path / "tanh.safetensors", "cartpole", hidden_sizes=(16,), activation="tanh")
     assert told(tanh) == f"init_from: {tanh} has tanh units; students are plain networks with relu"
     unfinished = tmp_path / "unfinished"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pd_jax.config.observation import StudentObservationConfig
 from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
@@ -70,6 +72,26 @@ def test_a_policy_takes_a_games_own_observations_and_gives_its_own_actions() -> 
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(together[game, :, :actions], expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(one(variables, padded[game], game)[:, :actions], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_students_layers_are_normalised_where_that_is_asked_for() -> None:
+    normed = dataclasses.replace(SMALL, layer_norm=True)
+    one, two = student_of("cartpole", config=normed), student_of("cartpole", "acrobot", config=normed)
+    beside = StudentObservationConfig(last_actions=2)
+    joined = student_of("cartpole", config=dataclasses.replace(normed, observation=beside))
+    shapes = [jax.eval_shape(student.init, jax.random.key(0))["params"] for student in (one, two, joined)]
+    assert shapes[0]["torso"]["norm1"]["scale"].shape == (6,) and "norm" not in shapes[0]["head"]
+    assert shapes[1]["head"]["norm"]["scale"].shape == (2, 5), "each game has its own in the heads' hidden layer"
+    assert shapes[2]["torso"]["vector"]["norm1"]["scale"].shape == (6,)
+    variables = random_variables(one)
+    x = np.random.default_rng(2).standard_normal((7, 4)).astype(np.float32)
+    params = variables["params"]["torso"]
+    hidden = x @ params["fc1"]["kernel"] + params["fc1"]["bias"]
+    hidden = (hidden - hidden.mean(axis=1, keepdims=True)) / np.sqrt(hidden.var(axis=1, keepdims=True) + 1e-6)
+    hidden = np.maximum(hidden * params["norm1"]["scale"] + params["norm1"]["bias"], 0.0)
+    output = variables["params"]["head"]["output"]
+    expected = hidden @ output["kernel"] + output["bias"]
+    np.testing.assert_allclose(one.policy(0)(variables, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_equal_policies_compile_once() -> None:

@@ -22,13 +22,13 @@ from pd_jax.actors.rollout import FinishedEpisodes
 from pd_jax.cli import main
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.guidance import GuidanceConfig, value_at
-from pd_jax.config.sections import LossConfig
+from pd_jax.config.sections import LossConfig, StudentConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.deploy.lineage import verify_lineage
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.scores import Score
 from pd_jax.networks.registry import make_network
-from pd_jax.networks.student import Student
+from pd_jax.networks.student import Student, make_student
 from pd_jax.report.guidance import errors_above, result_note
 from pd_jax.runs.lineage import read_lineage
 from pd_jax.teachers import Teacher
@@ -36,6 +36,7 @@ from pd_jax.teachers.files import read_teacher, save_teacher
 from pd_jax.trainers import guidance, pqn
 from pd_jax.trainers.guided_pqn import GuidedPQN, last_returns, piecewise_linear, return_ratio
 from pd_jax.trainers.opening import Calibration, OpeningPlay, calibrate, find_temperature, with_outputs
+from pd_jax.trainers.setup import load_start, make_training_setup
 from support.commands import (
     checkpoint_steps,
     contents,
@@ -48,6 +49,7 @@ from support.commands import (
     write_teacher,
 )
 from support.environments import CountingEnvironment
+from support.made_runs import write_student_run
 
 SHORT = {
     "game": "cartpole",
@@ -406,6 +408,27 @@ def test_the_first_targets_are_of_the_size_of_returns(guided_run: Path) -> None:
     # CartPole pays 1 a step: at a discount of 0.99 up to 100, which the student's logits knew nothing of.
     first = next(line for line in read_lines(guided_run) if "loss" in line)
     assert 20 < first["mean_q"] < 120
+
+
+def test_a_student_whose_layers_are_normalised_goes_on_with_them(tmp_path: Path) -> None:
+    student = StudentConfig(network="mlp", mlp_hidden=(8,), layer_norm=True)
+    source = write_student_run(tmp_path / "normed", ("cartpole",), student)
+    guidance = GuidanceConfig(teacher="cartpole")
+    config = TrainTeacherConfig(
+        game="cartpole",
+        network="mlp",
+        mlp_hidden=(8,),
+        init_from=str(source),
+        out=str(tmp_path / "out"),
+        guidance=guidance,
+    )
+    setup = make_training_setup(config)
+    start = load_start(setup.config, setup.tasks)
+    assert setup.config.layer_norm is True and start is not None
+    assert start.metadata.layer_norm and "norm1" in start.variables["params"]["torso"]
+    observations = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
+    found = start.network.apply(start.variables, observations)
+    np.testing.assert_array_equal(found, make_student(student, setup.tasks).policy(0)(start.variables, observations))
 
 
 def test_the_file_and_the_lineage_say_what_it_came_from(guided_run: Path, student_run: Path) -> None:
