@@ -29,7 +29,7 @@ from pd_jax.evaluation.protocol import Protocol
 from pd_jax.evaluation.teacher_scores import TeacherScore
 from pd_jax.learner.anchor import Adding
 from pd_jax.learner.learner import Learner
-from pd_jax.learner.objective import make_auto, make_objective
+from pd_jax.learner.objective import AutoTemperature, Objective, make_auto, make_objective
 from pd_jax.networks.added import heads_of, old_elements
 from pd_jax.networks.partition import part_sizes
 from pd_jax.networks.student import Student, make_student
@@ -163,7 +163,7 @@ class DistillSetup:
     def make_learner(self) -> Learner:
         """The student's learner; of several games it measures the divergence of each as well."""
         student, config = self.student, self.config
-        objective = make_objective(config.loss, student, self.gives_logits)
+        objective, auto = _objective(config.loss, student, tuple(self.gives_logits))
         return Learner(
             student,
             objective.loss,
@@ -172,7 +172,7 @@ class DistillSetup:
             total_updates=self.total_updates,
             divergence=objective.divergence,
             weigh=objective.weigh,
-            auto=make_auto(config.loss, student, self.gives_logits),
+            auto=auto,
             adding=self.adding,
             stretch=self.stretch,
         )
@@ -227,6 +227,14 @@ class DistillSetup:
                     "once it is used up, the updates go on with what the replay holds"
                 )
         return lines
+
+
+@functools.lru_cache(maxsize=8)
+def _objective(
+    loss: LossConfig, student: Student, gives_logits: tuple[bool, ...]
+) -> tuple[Objective, AutoTemperature | None]:
+    """The very same functions for equal settings, so that what was compiled of them is found again."""
+    return make_objective(loss, student, gives_logits), make_auto(loss, student, gives_logits)
 
 
 def make_setup(

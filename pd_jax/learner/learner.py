@@ -20,13 +20,13 @@ from pd_jax.learner.anchor import Adding, Anchor
 from pd_jax.learner.balance import make_balance
 from pd_jax.learner.by_game import shared_layers
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
-from pd_jax.learner.rule import Games, LearnerState, Metrics, init_state, make_optimizer, make_rule
+from pd_jax.learner.rule import Games, LearnerState, Metrics, UpdateRule, init_state, make_optimizer, make_rule
 from pd_jax.learner.update import update, updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
 from pd_jax.replay.sequences import Stretch
 from pd_jax.system.computing import computing
-from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.devices import Bound, DeviceGroup
 from pd_jax.types import Batch
 
 T = TypeVar("T")
@@ -122,11 +122,11 @@ class Learner:
         self.rule = rule
         self._devices = devices
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.
-        self._init = jax.jit(functools.partial(init_state, rule))
+        self._init = _initialiser(rule)
         # On a CPU with less of the compiler's work: it runs once, and gives the same numbers.
-        options = {"xla_backend_optimization_level": 1} if devices.platform == "cpu" else None
-        self._init_everywhere = devices.on_every(functools.partial(init_state, rule), options)
-        self._update = devices.map(functools.partial(update, rule), donate=(0,))
+        options = (("xla_backend_optimization_level", 1),) if devices.platform == "cpu" else ()
+        self._init_everywhere = devices.on_every(Bound(init_state, (rule,)), options)
+        self._update = devices.map(Bound(update, (rule,)), donate=(0,))
         self._update_many: dict[tuple[int, Games], Any] = {}
         self._settle: dict[tuple[int, ...], Any] = {}
         self._cosines: dict[Games, Any] = {}
@@ -282,9 +282,14 @@ class Learner:
     def _many(self, num_updates: int, games: Games) -> Any:
         """Several updates over the devices, made at the first call."""
         if (num_updates, games) not in self._update_many:
-            many = functools.partial(updates_from_replay, self.rule, num_updates=num_updates, games=games)
+            many = Bound(updates_from_replay, (self.rule,), (("num_updates", num_updates), ("games", games)))
             self._update_many[num_updates, games] = self._devices.map(many, donate=(0,))
         return self._update_many[num_updates, games]
+
+
+@functools.lru_cache(maxsize=8)
+def _initialiser(rule: UpdateRule) -> Any:
+    return jax.jit(functools.partial(init_state, rule))
 
 
 def _in_thread(name: str, work: Callable[[], T]) -> Future[T]:

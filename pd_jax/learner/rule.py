@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.struct
@@ -172,7 +173,7 @@ def make_rule(
         student=student,
         loss=loss,
         divergence=divergence,
-        optimizer=make_optimizer(config, total_updates),
+        optimizer=_optimizer_of(config, total_updates),
         alternates=alternates and (adding is None or adding.replays),
         share=share,
         gradient_parts=gradient_parts(student, config, devices),
@@ -185,6 +186,17 @@ def make_rule(
         adding=adding,
         windows=windows,
     )
+
+
+def _optimizer_of(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
+    """As :func:`make_optimizer`; of equal settings the very same one, unless a rate is traced."""
+    is_traced = isinstance(config.learning_rate, jax.Array)
+    return (make_optimizer if is_traced else _kept_optimizer)(config, total_updates)
+
+
+@functools.lru_cache(maxsize=8)
+def _kept_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
+    return make_optimizer(config, total_updates)
 
 
 def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:

@@ -16,7 +16,7 @@ from jax import Array
 from pd_jax.config.sections import PartsConfig
 from pd_jax.networks.convolutions import formulation_on
 from pd_jax.networks.mixed import JointTorso
-from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
+from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork, shared
 from pd_jax.networks.torsos import AtariTorso
 from pd_jax.system.cores import cache_bytes, xla_threads
 from pd_jax.system.devices import target_platform
@@ -178,7 +178,7 @@ def with_sizes(network: Any, sizes: PartSizes) -> Any:
     torso = _divided(network)
     if not isinstance(torso, PartitionedTorso) or torso.sizes == sizes:
         return network
-    return _with_divided(network, torso.clone(sizes=sizes))
+    return shared(_with_divided(network, torso.clone(sizes=sizes)))
 
 
 def in_one_part(network: PolicyNetwork | MultiGameNetwork) -> PolicyNetwork | MultiGameNetwork:

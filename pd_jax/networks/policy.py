@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import chex
 import flax.linen as nn
@@ -15,6 +15,8 @@ from jax import Array
 from pd_jax.networks.heads import MultiGameHead
 from pd_jax.networks.memory import Memory
 from pd_jax.networks.mixed import JointTorso
+
+T = TypeVar("T")
 
 
 class PolicyNetwork(nn.Module):
@@ -151,3 +153,19 @@ def count_params(params: Any) -> int:
       the number.
     """
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def shared(network: T) -> T:
+    """The first of equal networks. Its ``apply``, by which JAX finds what it has compiled, is no other's equal: methods
+    of two objects never are."""
+    try:
+        same: T = _first_of_equals(network)
+        return same
+    except TypeError:
+        # One of a user's own may hold what has no hash.
+        return network
+
+
+@functools.lru_cache(maxsize=64)
+def _first_of_equals(network: Any) -> Any:
+    return network

@@ -24,7 +24,7 @@ from pd_jax.networks.heads import CategoricalHead, MultiGameHead, SingleHead
 from pd_jax.networks.memory import MEMORIES, Memory
 from pd_jax.networks.padded import PaddedTorso
 from pd_jax.networks.partition import PartitionedTorso
-from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork
+from pd_jax.networks.policy import MultiGameNetwork, PolicyNetwork, shared
 from pd_jax.networks.residual import Pooling, ResidualTorso
 from pd_jax.networks.torsos import ACTIVATIONS, MLPTorso, TorsoSpec
 
@@ -261,13 +261,13 @@ def make_network(
     # The features of a torso of convolutions follow a ReLU.
     signed = name in MLPS and (activation != "relu" or not options.hidden_sizes)
     torso = _make_torso(name, options)
+    head: nn.Module
     if isinstance(num_actions, Sequence):
         if support:
             raise UserError("a categorical head is for a single game")
-        return MultiGameNetwork(
-            torso, MultiGameHead(sizes, head_hidden, layer_norm, dtype, quantised, signed), remembers
-        )
-    head: nn.Module = SingleHead(
+        head = MultiGameHead(sizes, head_hidden, layer_norm, dtype, quantised, signed)
+        return shared(MultiGameNetwork(torso, head, remembers))
+    head = SingleHead(
         num_actions,
         head_hidden if name in _MULTI_GAME_NAMES else 0,
         layer_norm=layer_norm,
@@ -277,7 +277,7 @@ def make_network(
     )
     if support:
         head = CategoricalHead(num_actions, tuple(support), dtype=dtype)
-    return PolicyNetwork(torso=torso, head=head, memory=remembers)
+    return shared(PolicyNetwork(torso=torso, head=head, memory=remembers))
 
 
 def _make_torso(name: str, options: TorsoOptions) -> nn.Module:

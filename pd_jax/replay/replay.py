@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from pd_jax.replay import columns, rings
 from pd_jax.replay.relabel import Relabelled, Relabeller
 from pd_jax.replay.rings import ReplayState
 from pd_jax.system import host_memory
-from pd_jax.system.devices import DeviceGroup, tracing_for
+from pd_jax.system.devices import Bound, DeviceGroup, tracing_for
 from pd_jax.types import Trajectory
 
 
@@ -101,14 +100,19 @@ class Replay:
 
     def _allocate(self, size: RingSize) -> ReplayState:
         here = self._devices.here
-        init = functools.partial(rings.init, size.num_lanes // self._devices.size, *size[1:])
-        state: ReplayState = here.map(lambda _: init())(np.zeros(here.size))
+        init = Bound(_empty, (size.num_lanes // self._devices.size, *size[1:]))
+        state: ReplayState = here.map(init)(np.zeros(here.size))
         # Until play is stored in them: while the programs are compiled, which takes the most memory beside.
         host_memory.forget_zeros(state)
         return state
 
     def _unfold(self, array: np.ndarray) -> Any:
         return self._devices.split(array) if array.ndim else self._devices.replicate(array)
+
+
+def _empty(*arguments: Any) -> ReplayState:
+    """Empty rings, beside an array that tells a device that they are its own."""
+    return rings.init(*arguments[:-1])
 
 
 def _fold(leaf: Any) -> np.ndarray:

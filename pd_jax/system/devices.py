@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -175,18 +176,12 @@ class DeviceGroup:
         """Compiles ``function`` to run on every device over its slice of each argument's leading axis.
 
         Args:
-          function: per-device; may use collectives over ``AXIS``. It is traced for the platform of the devices.
+          function: per-device; may use collectives over ``AXIS``. It is traced for the platform of the devices. Of
+            equal functions, and of :class:`Bound` ones with equal arguments, what was compiled is taken again.
           donate: positions of arguments whose buffers the result may take over.
         """
-
-        def per_device(*arguments: Any) -> Any:
-            # Taking the device axis off is free, but XLA then fuses that reshape into the first in-place write of a
-            # donated array, and copies the array to do so: the whole replay, twice for every rollout inserted.
-            arguments = tuple(_barrier(x) if i in donate else x for i, x in enumerate(arguments))
-            with tracing_for(self.platform):
-                return function(*arguments)
-
-        return jax.pmap(per_device, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
+        make = _mapped if _is_known_again(function) else _mapped.__wrapped__
+        return make(self.devices, function, donate)
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of every leaf on every device: ``[...]`` becomes ``[D, ...]``."""
@@ -216,19 +211,72 @@ class DeviceGroup:
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], tree)
 
     def on_every(
-        self, function: Callable[..., Any], compiler_options: dict[str, Any] | None = None
+        self, function: Callable[..., Any], compiler_options: tuple[tuple[str, Any], ...] = ()
     ) -> Callable[..., Any]:
         """Compiles a function of arrays without a device axis; its result is as :meth:`replicate` gives it.
 
-        Beside it, a program would be compiled for each shape that is replicated.
+        Beside it, a program would be compiled for each shape that is replicated. As in :meth:`map`, that of an equal
+        function is taken again.
         """
-        size = self.here.size
-
-        @functools.partial(jax.jit, compiler_options=compiler_options)
-        def copies(*arguments: Any) -> Any:
-            return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), function(*arguments))
-
+        make = _copied if _is_known_again(function) else _copied.__wrapped__
+        copies = make(self.here.size, function, compiler_options)
         return lambda *arguments: jax.device_put(copies(*arguments), self.sharding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A function whose first arguments are given, as `functools.partial` has it. Equal ones have equal arguments, so
+    that what is compiled of them is found again.
+
+    Attributes:
+      function: a plain one, of a module.
+      arguments: the first ones, hashable.
+      keywords: names and values, hashable.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    keywords: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*self.arguments, *arguments, **dict(self.keywords))
+
+
+def _is_known_again(function: Callable[..., Any]) -> bool:
+    """Whether another function may equal this one. Closures never do, and what they hold is not to be kept."""
+    if not isinstance(function, Bound):
+        return inspect.isfunction(function) and function.__closure__ is None and function.__name__ != "<lambda>"
+    try:
+        hash(function)
+    except TypeError:
+        return False
+    return True
+
+
+_KEPT = 16
+"""Compiled functions that are kept for the next who asks for an equal one."""
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _mapped(devices: tuple[jax.Device, ...], function: Callable[..., Any], donate: tuple[int, ...]) -> Any:
+    platform = devices[0].platform
+
+    def per_device(*arguments: Any) -> Any:
+        # Taking the device axis off is free, but XLA then fuses that reshape into the first in-place write of a
+        # donated array, and copies the array to do so: the whole replay, twice for every rollout inserted.
+        arguments = tuple(_barrier(x) if i in donate else x for i, x in enumerate(arguments))
+        with tracing_for(platform):
+            return function(*arguments)
+
+    return jax.pmap(per_device, axis_name=AXIS, devices=devices, donate_argnums=donate)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _copied(size: int, function: Callable[..., Any], compiler_options: tuple[tuple[str, Any], ...]) -> Any:
+    def copies(*arguments: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), function(*arguments))
+
+    return jax.jit(copies, compiler_options=dict(compiler_options) or None)
 
 
 @jax.jit

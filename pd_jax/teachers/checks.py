@@ -17,7 +17,7 @@ from pd_jax.networks.continuous import ContinuousHead
 from pd_jax.networks.heads import DeepHead
 from pd_jax.networks.joint import GameNetwork, make_joint_network
 from pd_jax.networks.normalisation import Normalisation
-from pd_jax.networks.policy import PolicyNetwork
+from pd_jax.networks.policy import PolicyNetwork, shared
 from pd_jax.networks.registry import NetworkOptions, make_network
 from pd_jax.networks.student import Student
 from pd_jax.teachers.files import PathLike, check_params
@@ -60,7 +60,7 @@ def build_network(metadata: TeacherMetadata) -> PolicyNetwork | GameNetwork:
     if metadata.applied_statistics is not None:
         normalisation = Normalisation.of(metadata.applied_statistics)
         network = network.clone(torso=network.torso.clone(normalisation=normalisation))
-    return network
+    return shared(network)
 
 
 def build_student(metadata: TeacherMetadata) -> Student:

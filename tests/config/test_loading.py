@@ -27,8 +27,8 @@ TOP_KEYS = (
     "parts, replay, schedule, evaluation, checkpoint, hosts, video, add_teacher, add_data, adding"
 )
 STUDENT_KEYS = (
-    "network, mlp_hidden, channels, hidden, head_hidden, layer_norm, compute_dtype, actions, normalisation, quantisation, memory, "
-    "memory_size, extra_hidden, joint_hidden, observation"
+    "network, mlp_hidden, channels, hidden, head_hidden, layer_norm, compute_dtype, actions, normalisation, "
+    "quantisation, memory, memory_size, extra_hidden, joint_hidden, observation"
 )
 LOSSES = "kl, nll, mse, reverse_kl, jsd, expected_entropy, huber, advantage_mse, advantage_huber"
 NETWORKS = "(dqn, net1, net2, net3, multi3, multi10, mlp, mlp_bits)"
