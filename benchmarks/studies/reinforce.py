@@ -13,7 +13,8 @@ random play, a recording is made of its play, and for each seed a student is dis
 - ``kickstarted``: from nothing, with the teacher beside it from the first step (Schmitt et al. 2018);
 - ``from nothing``: PQN from rewards alone. It plays as many steps more as were recorded.
 
-All else is equal, but for exploration: what begins from nothing begins at random. The result is written whenever a cell
+All else is equal, but for exploration and the learning rate: what begins from nothing begins at random, and at the
+rate that teachers are best trained at. The result is written whenever a cell
 ends, and a study that was interrupted goes on.
 """
 
@@ -117,10 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recorded", type=int, default=40_960, help="control steps of its play to distil from")
     parser.add_argument("--updates", type=int, default=5_000, help="of the distillation")
     help_steps = "control steps of reinforcement: of all, or GAME=STEPS"
-    parser.add_argument("--steps", nargs="+", default=["400_000", "pong=200_000"], metavar="STEPS", help=help_steps)
+    parser.add_argument("--steps", nargs="+", default=["300_000", "pong=200_000"], metavar="STEPS", help=help_steps)
     parser.add_argument("--optimizer", choices=("muon", "radam"), default="muon", help="of reinforcement")
-    parser.add_argument("--learning-rate", type=float, default=1e-2, help="of reinforcement")
-    parser.add_argument("--distillation-weight", nargs="+", default=None, help="points of the schedule")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="of reinforcement")
+    parser.add_argument("--learning-rate-from-nothing", type=float, default=1e-2, help="of what begins from nothing")
+    parser.add_argument("--distillation-weight", nargs="+", default=None, help="points of the schedule; guidance's own")
     parser.add_argument("--lanes", type=int, default=32)
     parser.add_argument("--rollout", type=int, default=64, help="control steps of each lane")
     parser.add_argument("--curve-steps", type=int, default=50_000, help="control steps between points of the curve")
@@ -285,7 +287,7 @@ def config_of(options: argparse.Namespace, cell: Cell, weak: Path, student: Path
             rollout_length=options.rollout,
             td_lambda=0.85,
             optimizer=options.optimizer,
-            learning_rate=options.learning_rate,
+            learning_rate=options.learning_rate if student else options.learning_rate_from_nothing,
             epsilon_start=1.0 if student is None else 0.05,
             epsilon_end=0.05,
         ),

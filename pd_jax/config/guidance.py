@@ -19,6 +19,9 @@ else:
 
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?([eE][-+]?[0-9]{1,2})?|\.[0-9]{1,9}")
 _MOST_WEIGHT = 1e6
+_FADING = ("0:3", "0.1:0.3", "0.5:0.1", "1:0")
+"""Fast as long as the teacher decides alone, then slowly: between 0.3 and 0.03 both have their say."""
+_FADING_BY_RETURNS = ("0:10",)
 _SCHEDULES = ("reward_weight", "distillation_weight", "teacher_share")
 
 
@@ -37,8 +40,8 @@ class GuidanceConfig:
     """What the loss of Q-learning counts: points PROGRESS:VALUE, of which the progress is the share of the training,
     with straight lines between them."""
     distillation_weight: Points | None = None
-    """What the distillation counts, likewise, its loss in units of Q; times what fade leaves of it. None is 0:10 0.5:0,
-    and 0:10 for return_ratio."""
+    """What the distillation counts, likewise, its loss in units of Q; times what fade leaves of it. None is 0:3 0.1:0.3
+    0.5:0.1 1:0, and 0:10 for return_ratio."""
     teacher_share: Points = ("0:0",)
     """Chance that the teacher acts, at every step of every lane anew, likewise."""
     learner_temperature: Positive | None = None
@@ -68,7 +71,7 @@ class GuidanceConfig:
         """
         texts = getattr(self, name)
         if texts is None:
-            texts = ("0:10",) if self.fade == "return_ratio" else ("0:10", "0.5:0")
+            texts = _FADING_BY_RETURNS if self.fade == "return_ratio" else _FADING
         return read_points(texts, 1.0 if name == "teacher_share" else _MOST_WEIGHT)
 
     @property

@@ -89,7 +89,7 @@ def test_a_schedule_is_straight_between_its_points_and_flat_beyond_them(
 
 def test_a_single_number_is_a_constant_and_what_is_not_given_follows_from_the_fade() -> None:
     assert GuidanceConfig(reward_weight="0.5").points("reward_weight") == ((0.0, 0.5),)
-    assert GuidanceConfig().points("distillation_weight") == ((0.0, 10.0), (0.5, 0.0))
+    assert GuidanceConfig().points("distillation_weight") == ((0.0, 3.0), (0.1, 0.3), (0.5, 0.1), (1.0, 0.0))
     assert GuidanceConfig(fade="return_ratio").points("distillation_weight") == ((0.0, 10.0),)
 
 
@@ -397,7 +397,7 @@ def test_a_run_tells_of_its_teacher_its_start_and_itself(
     # The rate is too small to unlearn anything: as good in the end as at the start.
     assert told["start_score"] > 100 and summary["teacher_score"] > 100
     lines = [line for line in read_lines(guided_run) if "loss" in line]
-    assert [line["distillation_weight"] for line in lines] == pytest.approx([10.0, 5.0, 0.0, 0.0])
+    assert [line["distillation_weight"] for line in lines] == pytest.approx([3.0, 0.225, 0.1, 0.05])
     assert [line["teacher_share"] for line in lines] == pytest.approx([0.5, 0.25, 0.0, 0.0])
     names = {"reward_weight", "return_ratio", "distillation_loss", "agreement"}
     assert all(names <= line.keys() and "teacher_is_sound" not in line for line in lines)
