@@ -181,7 +181,7 @@ class DeviceGroup:
           donate: positions of arguments whose buffers the result may take over.
         """
         make = _mapped if _is_known_again(function) else _mapped.__wrapped__
-        return make(self.devices, function, donate)
+        return make(self.devices, self.platform, function, donate)
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of every leaf on every device: ``[...]`` becomes ``[D, ...]``."""
@@ -258,9 +258,9 @@ _KEPT = 16
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _mapped(devices: tuple[jax.Device, ...], function: Callable[..., Any], donate: tuple[int, ...]) -> Any:
-    platform = devices[0].platform
-
+def _mapped(
+    devices: tuple[jax.Device, ...], platform: str, function: Callable[..., Any], donate: tuple[int, ...]
+) -> Any:
     def per_device(*arguments: Any) -> Any:
         # Taking the device axis off is free, but XLA then fuses that reshape into the first in-place write of a
         # donated array, and copies the array to do so: the whole replay, twice for every rollout inserted.

@@ -300,16 +300,14 @@ def stored() -> tuple[rings.ReplayState]:
     return filled_replay(lambda observations: observations @ matrix)
 
 
-def make_learner() -> tuple[Learner, LearnerState]:
+def loss_at_one(logits: jax.Array, q: jax.Array) -> jax.Array:
+    return kl_loss(logits, q, temperature=1.0)
+
+
+def make_learner(learning_rate: float = 1e-2) -> tuple[Learner, LearnerState]:
     network = make_network("mlp", ACTIONS, hidden_sizes=(16,))
-    config = LearnerConfig(batch_size=32, optimizer="adam", learning_rate=1e-2)
-    learner = Learner(
-        Student(network, (TASK,)),
-        lambda logits, q: kl_loss(logits, q, temperature=1.0),
-        config,
-        ONE,
-        total_updates=TOTAL_UPDATES,
-    )
+    config = LearnerConfig(batch_size=32, optimizer="adam", learning_rate=learning_rate)
+    learner = Learner(Student(network, (TASK,)), loss_at_one, config, ONE, total_updates=TOTAL_UPDATES)
     return learner, learner.init(jax.random.key(1))
 
 
@@ -363,6 +361,20 @@ def test_updates_compiled_ahead_are_not_compiled_again(stored):
     expected, _ = other.update_from_replay(state, stored, 3)
     for found, wanted in zip(numbers(ahead), numbers(expected), strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_learners_of_equal_settings_share_what_was_compiled_and_others_do_not(stored):
+    learner, state = make_learner()
+    expected = numbers(learner.update_from_replay(state, stored, 4)[0])
+    with no_compilation():
+        equal, state = make_learner()
+        equal.compile_ahead(state, stored, 4)
+        found, _ = equal.update_from_replay(state, stored, 4)
+    for one, other in zip(numbers(found), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    slower, state = make_learner(learning_rate=1e-3)
+    found, _ = slower.update_from_replay(state, stored, 4)
+    assert any((one != other).any() for one, other in zip(numbers(found), expected, strict=True))
 
 
 def test_what_cannot_be_compiled_ahead_is_said_by_the_first_update(stored):

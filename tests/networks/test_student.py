@@ -15,8 +15,10 @@ from pd_jax.config.observation import StudentObservationConfig
 from pd_jax.config.sections import StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.errors import UserError
+from pd_jax.networks.policy import shared
 from pd_jax.networks.registry import make_network
 from pd_jax.networks.student import Student, make_student
+from pd_jax.teachers import load
 
 SMALL = StudentConfig(network="mlp", mlp_hidden=(6,), head_hidden=5)
 
@@ -72,6 +74,14 @@ def test_a_policy_takes_a_games_own_observations_and_gives_its_own_actions() -> 
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(together[game, :, :actions], expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(one(variables, padded[game], game)[:, :actions], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_networks_are_one_so_that_what_was_compiled_of_them_is_found_again() -> None:
+    first, second, other = (make_network("mlp", 3, hidden_sizes=(size,)) for size in (7, 7, 8))
+    assert first is second and first.apply == second.apply and other is not first
+    assert load("cartpole").network is load("cartpole").network
+    unhashable = first.clone(torso=first.torso.clone(hidden_sizes=[7]))
+    assert shared(unhashable) is unhashable
 
 
 def test_a_students_layers_are_normalised_where_that_is_asked_for() -> None:

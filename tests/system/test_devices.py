@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,15 @@ import pytest
 from pd_jax.errors import UserError
 from pd_jax.replay import rings
 from pd_jax.system import devices as devices_module
-from pd_jax.system.devices import AXIS, DeviceGroup, default_platform, platform_of, target_platform, tracing_for
+from pd_jax.system.devices import (
+    AXIS,
+    Bound,
+    DeviceGroup,
+    default_platform,
+    platform_of,
+    target_platform,
+    tracing_for,
+)
 from pd_jax.types import Trajectory
 from support.commands import run, virtual_devices
 from support.platforms import GroupOfTpus, make_tpu_the_default
@@ -268,6 +278,29 @@ def check_same_student(frames: dict[str, Any], num_devices: str) -> None:
     assert report["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
     assert report["bits_that_differ"] == 0, "every device holds the same student"
     assert report["all_reduces"] == 1
+
+
+def plus(number: Any, array: jax.Array, times: int = 1) -> jax.Array:
+    return array + times * number
+
+
+def test_equal_functions_are_compiled_once_and_what_closures_hold_is_not_kept() -> None:
+    assert ONE.map(rings.insert) is ONE.map(rings.insert)
+    assert ONE.map(Bound(plus, (2,))) is ONE.map(Bound(plus, (2,)))
+    others = Bound(plus, (3,)), Bound(plus, (2,), (("times", 2),)), Bound(plus, (np.float32([2.0]),))
+    assert all(ONE.map(other) is not ONE.map(Bound(plus, (2,))) for other in others)
+    assert ONE.map(Bound(plus, (2,)), donate=(0,)) is not ONE.map(Bound(plus, (2,)))
+    array = np.ones((1, 3), np.float32)
+    found = [np.asarray(ONE.map(each)(array))[0, 0] for each in (Bound(plus, (2,)), *others)]
+    assert found == [3.0, 4.0, 5.0, 3.0]
+    held = np.zeros(3, np.float32)
+    watched = weakref.ref(held)
+    mapped = ONE.map(lambda array, held=held: array + held)
+    assert np.asarray(mapped(array)).tolist() == [[1.0, 1.0, 1.0]]
+    del mapped, held
+    jax.clear_caches()
+    gc.collect()
+    assert watched() is None
 
 
 def test_updates_from_a_replay_leave_the_same_student_on_every_device(eight):
