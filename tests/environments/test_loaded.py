@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import json, os, sys
 import pd_jax.environments.envpool
 seen = [os.environ.get(name) for name in ("MPLBACKEND", "MPLCONFIGDIR")]
-print(json.dumps([*seen, "envpool.entry" in sys.modules]))
+print(json.dumps([*seen, "envpool.entry" in sys.modules, "matplotlib" in sys.modules]))
 """
 
 
@@ -21,4 +23,25 @@ def test_matplotlib_is_left_as_it_was() -> None:
         ended = subprocess.run(
             [sys.executable, "-c", PROGRAM], env=environment | given, capture_output=True, text=True, check=True
         )
-        assert json.loads(ended.stdout) == [given.get("MPLBACKEND"), given.get("MPLCONFIGDIR"), True]
+        assert json.loads(ended.stdout) == [given.get("MPLBACKEND"), given.get("MPLCONFIGDIR"), True, False]
+
+
+DRAWING = """
+import hashlib, sys
+{imported}
+lanes = envpool.make_gymnasium("Game2048-v1", num_envs=1, seed=3, render_mode="rgb_array")
+lanes.reset()
+print(lanes.render().std() > 0, hashlib.sha256(lanes.render().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_what_envpool_draws_itself_it_draws_as_ever() -> None:
+    imports = ("from pd_jax.environments.loaded import envpool", "import envpool")
+    ours, plain = (
+        subprocess.run(
+            [sys.executable, "-c", DRAWING.format(imported=imported)], capture_output=True, text=True, check=True
+        ).stdout
+        for imported in imports
+    )
+    assert ours == plain and ours.startswith("True")
