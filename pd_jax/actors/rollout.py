@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import chex
@@ -22,10 +22,12 @@ from pd_jax.environments import sensors
 from pd_jax.environments.envpool import Environment, EpisodeStatistics, Received, TimeStep, frames_first, frames_last
 from pd_jax.environments.senses import FRAMES, FULL_SIZE, Senses
 from pd_jax.environments.sensors import SensorState
+from pd_jax.environments.stand_in import StandIn
 from pd_jax.environments.tasks import RAM_SIZE, Task
 from pd_jax.networks.greedy import play
 from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy, note_actions
 from pd_jax.networks.sensing import sense_step
+from pd_jax.system.kept import kept
 from pd_jax.types import LaneRange, PolicyApply, Trajectory
 
 
@@ -410,21 +412,59 @@ class HostUnroll:
         return state, side_by_side(*records), side_by_side(*finished)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is played: the arguments of :func:`make_rollout` beside the environment."""
+
+    apply: PolicyApply | LanePolicy
+    num_steps: int
+    student: PolicyApply | LanePolicy | None
+    senses: Senses | None
+    keeps_shown: bool
+
+    def unroll_of(self, environment: Any) -> Unroll:
+        """Its play in some lanes."""
+        record = functools.partial(_record, keeps_shown=self.keeps_shown)
+        return make_unroll(environment, self.apply, self.num_steps, record, student=self.student, senses=self.senses)
+
+
+class _Programs:
+    """What is compiled of a plan, for all environments of one kind."""
+
+    def __init__(self, plan: _Plan) -> None:
+        stand_in = StandIn()
+
+        def one(*arguments: Any) -> Any:
+            return stand_in.unwatched(plan.unroll_of(stand_in))(*arguments)
+
+        compiled = jax.jit(one)
+
+        def several(most: int, *arguments: Any) -> Any:
+            return stand_in.unwatched(functools.partial(_unroll_several, compiled))(most, *arguments)
+
+        self.stands_for = stand_in.stands_for
+        self.one = compiled
+        self.several = jax.jit(several, static_argnums=0)
+
+
+@kept(16)
+def _programs_of(kind: Hashable, plan: _Plan) -> _Programs:
+    return _Programs(plan)
+
+
 class JitRollout:
     """An unroll that is stepped inside jit, compiled."""
 
-    def __init__(self, environment: Environment, unroll: Unroll) -> None:
+    def __init__(self, environment: Environment, plan: _Plan) -> None:
         self._environment = environment
-        self._compiled = jax.jit(environment.unwatched(unroll))
-        # Of no method of this one: what is in a circle of references stays until garbage is collected.
-        several = functools.partial(_unroll_several, self._compiled)
-        self._several = jax.jit(environment.unwatched(several), static_argnums=0)
+        self._programs = _Programs(plan) if environment.kind is None else _programs_of(environment.kind, plan)
 
     def __call__(
         self, variables: Any, state: LaneState, epsilon: Array | float, acting: ActingStudent | None = None
     ) -> tuple[LaneState, Any, FinishedEpisodes]:
         """Plays on; without an acting student, the policy plays that labels."""
-        played: tuple[LaneState, Any, FinishedEpisodes] = self._compiled(variables, state, epsilon, acting)
+        self._programs.stands_for(self._environment)
+        played: tuple[LaneState, Any, FinishedEpisodes] = self._programs.one(variables, state, epsilon, acting)
         self._environment.wait_for(played[0].handle)
         return played
 
@@ -448,7 +488,8 @@ class JitRollout:
           as of one, with an axis of ``most`` in front of the records and the finished games, of which the first
           ``count`` were played.
         """
-        played: tuple[LaneState, Any, FinishedEpisodes] = self._several(
+        self._programs.stands_for(self._environment)
+        played: tuple[LaneState, Any, FinishedEpisodes] = self._programs.several(
             most, np.int32(count), variables, state, epsilon, acting
         )
         self._environment.wait_for(played[0].handle)
@@ -456,7 +497,8 @@ class JitRollout:
 
     def lower(self, variables: Any, state: LaneState, epsilon: Array | float) -> jax.stages.Lowered:
         """The program before it is compiled; the arguments may be shapes."""
-        return self._compiled.lower(variables, state, epsilon)
+        self._programs.stands_for(self._environment)
+        return self._programs.one.lower(variables, state, epsilon)
 
 
 def _unroll_several(
@@ -526,6 +568,5 @@ def make_rollout(
     Returns:
       a compiled unroll whose records are a `pd_jax.types.Trajectory`.
     """
-    record = functools.partial(_record, keeps_shown=keeps_shown)
-    unroll = make_unroll(environment, apply, num_steps, record, student=student, senses=senses)
-    return unroll if environment.stepping == "host" else JitRollout(environment, unroll)
+    plan = _Plan(apply, num_steps, student, senses, keeps_shown)
+    return plan.unroll_of(environment) if environment.stepping == "host" else JitRollout(environment, plan)

@@ -44,6 +44,7 @@ from pd_jax.runs.trackers import check_trackers
 from pd_jax.system import hosts
 from pd_jax.system.devices import DeviceGroup
 from pd_jax.system.files import expand_home, to_plain
+from pd_jax.system.kept import kept
 from pd_jax.system.progress import print_warning
 from pd_jax.teachers import Teacher
 from pd_jax.teachers.tasks import check_protocol, task_of
@@ -229,7 +230,7 @@ class DistillSetup:
         return lines
 
 
-@functools.lru_cache(maxsize=8)
+@kept(8)
 def _objective(
     loss: LossConfig, student: Student, gives_logits: tuple[bool, ...]
 ) -> tuple[Objective, AutoTemperature | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Literal, NamedTuple
 
 import flax.struct
@@ -299,6 +299,13 @@ class Environment:
                 self._width = widths_of(pool)
                 with self._width:
                     self.handle, _, _, self._in_jit_elsewhere = pool.xla()
+
+    @property
+    def kind(self) -> Hashable | None:
+        """What is equal for environments whose :meth:`step` traces to the same program; None is like no other."""
+        if not isinstance(self._in_jit, InJit):
+            return None
+        return self.task, self.num_lanes, self._beside, self._shows_ram, self._in_jit.kind
 
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""

@@ -286,6 +286,7 @@ class InJit:
 
     Attributes:
       handle: uint8, what :meth:`step` is given first; threading it through is what orders the calls.
+      kind: a number for the shapes and types of its arrays.
     """
 
     def __init__(self, pool: Any) -> None:
@@ -296,8 +297,8 @@ class InJit:
         self._is_watched = True
         arrays = [(str(np.dtype(dtype)), tuple(shape)) for dtype, shape in (*actions, *results)]
         # The same in all processes.
-        self._kind = zlib.crc32(repr(arrays).encode())
-        self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder), self._kind, pool)
+        self.kind = zlib.crc32(repr(arrays).encode())
+        self._number = _calls.add(sent, received, int.from_bytes(address, sys.byteorder), self.kind, pool)
         self._is_open = True
         self.handle = np.frombuffer(np.int64(self._number).tobytes(), np.uint8)
         self._width = widths_of(pool)
@@ -353,10 +354,10 @@ class InJit:
     def _called(self, *arguments: Array) -> list[Array]:
         config: Any = jax.config
         if not self._is_watched and not config.jax_disable_jit:
-            return _unwatched.bind(*arguments, kind=self._kind, results=self._results)
+            return _unwatched.bind(*arguments, kind=self.kind, results=self._results)
         results = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in self._results]
         call = jax.ffi.ffi_call(_TARGET, results, has_side_effect=True, input_output_aliases=_ALIASES)
-        return list(call(*arguments, **_attributes(self._kind)))
+        return list(call(*arguments, **_attributes(self.kind)))
 
 
 _ALIASES = {0: 0}

@@ -27,6 +27,7 @@ from pd_jax.replay.rings import ReplayState
 from pd_jax.replay.sequences import Stretch
 from pd_jax.system.computing import computing
 from pd_jax.system.devices import Bound, DeviceGroup
+from pd_jax.system.kept import kept
 from pd_jax.types import Batch
 
 T = TypeVar("T")
@@ -287,7 +288,7 @@ class Learner:
         return self._update_many[num_updates, games]
 
 
-@functools.lru_cache(maxsize=8)
+@kept(8)
 def _initialiser(rule: UpdateRule) -> Any:
     return jax.jit(functools.partial(init_state, rule))
 

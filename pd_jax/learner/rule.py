@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.struct
@@ -22,6 +21,7 @@ from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFuncti
 from pd_jax.networks.student import Student
 from pd_jax.replay.sequences import Stretch, Windows
 from pd_jax.system.devices import DeviceGroup
+from pd_jax.system.kept import kept
 
 Games = tuple[int, ...] | None
 """Places of the games that are learnt, in order; None is all of them."""
@@ -173,7 +173,7 @@ def make_rule(
         student=student,
         loss=loss,
         divergence=divergence,
-        optimizer=_optimizer_of(config, total_updates),
+        optimizer=make_optimizer(config, total_updates),
         alternates=alternates and (adding is None or adding.replays),
         share=share,
         gradient_parts=gradient_parts(student, config, devices),
@@ -188,19 +188,11 @@ def make_rule(
     )
 
 
-def _optimizer_of(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
-    """As :func:`make_optimizer`; of equal settings the very same one, unless a rate is traced."""
-    is_traced = isinstance(config.learning_rate, jax.Array)
-    return (make_optimizer if is_traced else _kept_optimizer)(config, total_updates)
-
-
-@functools.lru_cache(maxsize=8)
-def _kept_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
-    return make_optimizer(config, total_updates)
-
-
+@kept(8)
 def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientTransformation:
     """RMSProp as in the paper, Adam or Muon; behind a bound on the gradient's norm if one is set.
+
+    For equal settings it is the same one, so that what was compiled with it is found again.
 
     Args:
       config: rates and bounds.

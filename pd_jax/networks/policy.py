@@ -15,6 +15,7 @@ from jax import Array
 from pd_jax.networks.heads import MultiGameHead
 from pd_jax.networks.memory import Memory
 from pd_jax.networks.mixed import JointTorso
+from pd_jax.system.kept import kept
 
 T = TypeVar("T")
 
@@ -155,17 +156,8 @@ def count_params(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+@kept(64)
 def shared(network: T) -> T:
     """The first of equal networks. Its ``apply``, by which JAX finds what it has compiled, is no other's equal: methods
     of two objects never are."""
-    try:
-        same: T = _first_of_equals(network)
-        return same
-    except TypeError:
-        # One of a user's own may hold what has no hash.
-        return network
-
-
-@functools.lru_cache(maxsize=64)
-def _first_of_equals(network: Any) -> Any:
     return network

@@ -26,6 +26,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pd_jax.errors import UserError
+from pd_jax.system.kept import kept
 
 AXIS = "devices"
 """Name of the mapped axis, for ``lax.pmean`` and ``lax.axis_index``."""
@@ -180,7 +181,7 @@ class DeviceGroup:
             equal functions, and of :class:`Bound` ones with equal arguments, what was compiled is taken again.
           donate: positions of arguments whose buffers the result may take over.
         """
-        make = _mapped if _is_known_again(function) else _mapped.__wrapped__
+        make = _kept_mapped if _is_known_again(function) else _mapped
         return make(self.devices, self.platform, function, donate)
 
     def replicate(self, tree: Any) -> Any:
@@ -218,7 +219,7 @@ class DeviceGroup:
         Beside it, a program would be compiled for each shape that is replicated. As in :meth:`map`, that of an equal
         function is taken again.
         """
-        make = _copied if _is_known_again(function) else _copied.__wrapped__
+        make = _kept_copied if _is_known_again(function) else _copied
         copies = make(self.here.size, function, compiler_options)
         return lambda *arguments: jax.device_put(copies(*arguments), self.sharding)
 
@@ -244,20 +245,10 @@ class Bound:
 
 def _is_known_again(function: Callable[..., Any]) -> bool:
     """Whether another function may equal this one. Closures never do, and what they hold is not to be kept."""
-    if not isinstance(function, Bound):
-        return inspect.isfunction(function) and function.__closure__ is None and function.__name__ != "<lambda>"
-    try:
-        hash(function)
-    except TypeError:
-        return False
-    return True
+    is_plain = inspect.isfunction(function) and function.__closure__ is None and function.__name__ != "<lambda>"
+    return is_plain or isinstance(function, Bound)
 
 
-_KEPT = 16
-"""Compiled functions that are kept for the next who asks for an equal one."""
-
-
-@functools.lru_cache(maxsize=_KEPT)
 def _mapped(
     devices: tuple[jax.Device, ...], platform: str, function: Callable[..., Any], donate: tuple[int, ...]
 ) -> Any:
@@ -271,12 +262,14 @@ def _mapped(
     return jax.pmap(per_device, axis_name=AXIS, devices=devices, donate_argnums=donate)
 
 
-@functools.lru_cache(maxsize=_KEPT)
 def _copied(size: int, function: Callable[..., Any], compiler_options: tuple[tuple[str, Any], ...]) -> Any:
     def copies(*arguments: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), function(*arguments))
 
     return jax.jit(copies, compiler_options=dict(compiler_options) or None)
+
+
+_kept_mapped, _kept_copied = kept(16)(_mapped), kept(16)(_copied)
 
 
 @jax.jit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -12,6 +12,8 @@ from jax import Array
 from pd_jax.actors import rollout
 from pd_jax.config.algorithms import QLearningConfig
 from pd_jax.environments.envpool import Environment
+from pd_jax.environments.stand_in import StandIn
+from pd_jax.system.kept import kept
 
 Iteration = Callable[[Any, Any], tuple[Any, Any, dict[str, Any]]]
 """``(state, play) -> (state, play, metrics)``, which donates both; where EnvPool steps inside jit, one compiled call.
@@ -98,6 +100,53 @@ def compile_iteration(
         return jax.jit(iteration, donate_argnums=(0, 1))
     exploration, finish = jax.jit(exploration), jax.jit(finish, donate_argnums=(0, 1))
     return iteration
+
+
+def shared_iteration(
+    algorithm: Algorithm, learner: Any, environments: Sequence[Environment], config: Any, *, is_joint: bool = False
+) -> Iteration:
+    """As the algorithm's ``make_iteration``, and what was compiled for equal arguments is taken again.
+
+    Args:
+      algorithm, learner, config: of the iteration.
+      environments: of the games.
+      is_joint: whether the algorithm takes them all, and not one.
+    """
+    kinds = tuple(environment.kind for environment in environments)
+    if None in kinds:
+        return algorithm.make_iteration(learner, tuple(environments) if is_joint else environments[0], config)
+    shared = _shared_iteration(algorithm, learner, kinds, config, is_joint)
+
+    def iterate(state: Any, play: Any) -> Any:
+        return shared(environments, state, play)
+
+    return iterate
+
+
+class _SharedIteration:
+    """The iteration of all environments of some kinds, stepped inside jit."""
+
+    def __init__(self, algorithm: Algorithm, learner: Any, count: int, config: Any, is_joint: bool) -> None:
+        self._stand_ins = tuple(StandIn() for _ in range(count))
+        arena: Any = self._stand_ins if is_joint else self._stand_ins[0]
+
+        def iteration(state: Any, play: Any) -> Any:
+            # Made when it is traced: an algorithm looks at the environments that it plays.
+            return algorithm.make_iteration(learner, arena, config)(state, play)
+
+        self._iterate = jax.jit(iteration, donate_argnums=(0, 1))
+
+    def __call__(self, environments: Sequence[Environment], state: Any, play: Any) -> Any:
+        for stand_in, environment in zip(self._stand_ins, environments, strict=True):
+            stand_in.stands_for(environment)
+        return self._iterate(state, play)
+
+
+@kept(8)
+def _shared_iteration(
+    algorithm: Algorithm, learner: Any, kinds: tuple[Hashable, ...], config: Any, is_joint: bool
+) -> _SharedIteration:
+    return _SharedIteration(algorithm, learner, len(kinds), config, is_joint)
 
 
 def learning_rewards(rewards: Array, config: QLearningConfig) -> Array:

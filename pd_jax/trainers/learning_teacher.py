@@ -18,6 +18,7 @@ from pd_jax.learner.divergence import check_loss, check_weights
 from pd_jax.networks.policy import PolicyNetwork
 from pd_jax.networks.registry import make_network
 from pd_jax.trainers import pqn
+from pd_jax.trainers.algorithm import shared_iteration
 from pd_jax.trainers.pqn import PQNState
 
 _REMEDY = "resume with a smaller pqn.learning_rate"
@@ -96,7 +97,7 @@ class LearningTeacher:
             **stepping_options(self._env.stepping, backend=self._env.backend),
         )
         self._play = pqn.start(self._environment, config, jax.random.key(seed))
-        self._iterate = pqn.make_iteration(self._network, self._environment, config)
+        self._iterate = shared_iteration(pqn, self._network, (self._environment,), config)
 
     def iterate(self) -> dict[str, float]:
         """Plays ``config.steps_per_rollout`` control steps and learns from them.

@@ -20,6 +20,7 @@ from pd_jax.actors import rollout
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.environments.envpool import Environment, TimeStep
 from pd_jax.learner.muon import muon
+from pd_jax.system.kept import kept
 from pd_jax.trainers.algorithm import Iteration, Unrolled, compile_iteration, game_metrics, learning_rewards
 from pd_jax.types import PolicyApply
 
@@ -107,15 +108,19 @@ def make_optimizer(config: PQNConfig, num_games: int = 1) -> optax.GradientTrans
 
 def init(network: Any, observations: Array, config: PQNConfig, key: Array) -> PQNState:
     """A fresh learner for ``observations`` of the network's kind, ``[L, ...]``."""
+    state: PQNState = _initialiser(network, config)(key, observations)
+    return state
 
+
+@kept(8)
+def _initialiser(network: Any, config: PQNConfig) -> Any:
     @jax.jit
     def init_state(key: Array, observations: Array) -> PQNState:
         init_key, key = jax.random.split(key)
         variables = network.init(init_key, observations)
         return PQNState(variables, make_optimizer(config).init(variables), jnp.zeros((), jnp.int32), key)
 
-    state: PQNState = init_state(key, observations)
-    return state
+    return init_state
 
 
 def warm_start(state: PQNState, variables: Any) -> PQNState:

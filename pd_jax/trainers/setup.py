@@ -37,7 +37,7 @@ from pd_jax.teachers import Teacher
 from pd_jax.teachers.metadata import TeacherMetadata
 from pd_jax.teachers.tasks import check_is_one, check_protocol
 from pd_jax.trainers import dqn, joint_dqn, joint_pqn, ppo, pqn
-from pd_jax.trainers.algorithm import Algorithm, Iteration
+from pd_jax.trainers.algorithm import Algorithm, Iteration, shared_iteration
 from pd_jax.trainers.guidance import make_guided
 from pd_jax.trainers.guided_pqn import GuidedPQN
 from pd_jax.trainers.memory import learning_parts, teacher_part
@@ -139,8 +139,12 @@ class TrainingSetup:
         return self.algorithm.start(self._arena(environments), self.config.learning, jax.random.key(seed))
 
     def make_iteration(self, environments: tuple[Environment, ...]) -> Iteration:
-        """The algorithm's iteration."""
-        return self.algorithm.make_iteration(self._learner, self._arena(environments), self.config.learning)
+        """The algorithm's iteration; of equal settings what was compiled is taken again."""
+        if self.guided is not None:
+            return self.algorithm.make_iteration(self._learner, self._arena(environments), self.config.learning)
+        return shared_iteration(
+            self.algorithm, self._learner, environments, self.config.learning, is_joint=self.is_joint
+        )
 
     def updates_done(self, state: Any) -> int:
         """Updates behind a state."""
