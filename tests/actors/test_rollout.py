@@ -40,7 +40,12 @@ def run(network: Any, variables: Any, environment: Environment, seed: int, calls
     ("name", "options", "way"),
     [
         ("breakout", {"episodic_life": True, "max_episode_steps": 130}, "host"),
-        ("pong", {"max_episode_steps": 90, "sticky_action_probability": 0.1}, "host in two groups"),
+        pytest.param(
+            "pong",
+            {"max_episode_steps": 90, "sticky_action_probability": 0.1},
+            "host in two groups",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_in_jit_and_host_stepping_play_the_same_games_for_a_thousand_steps(random_policy, name, options, way):
@@ -93,7 +98,7 @@ def test_flags_mark_the_first_and_the_last_observation_of_every_episode(random_p
     assert finished.lengths[finished.mask].max() == 12 > finished.lengths[finished.mask].min()
 
 
-@pytest.mark.parametrize("way", ["jit", "host", "host in three groups"])
+@pytest.mark.parametrize("way", ["jit", "host", pytest.param("host in three groups", marks=pytest.mark.slow)])
 def test_one_long_rollout_equals_several_short_ones(random_policy, way):
     network, variables = random_policy("cartpole", "mlp")
 
@@ -154,6 +159,7 @@ def test_no_exploration_is_greedy_play():
     )
 
 
+@pytest.mark.slow
 def test_three_groups_of_many_lanes_show_what_one_shows(random_policy):
     network, variables = random_policy("cartpole", "mlp")
     ways = ("host", "host in two groups", "host in three groups")
@@ -199,7 +205,9 @@ def teacher_and_student(random_policy: Any, name: str) -> tuple[Any, Any, Any]:
     return network, variables, {"params": {**variables["params"], "head": head}}
 
 
-@pytest.mark.parametrize(("name", "way"), [("cartpole", "jit"), ("cartpole", "host"), ("pong", "jit")])
+@pytest.mark.parametrize(
+    ("name", "way"), [("cartpole", "jit"), ("cartpole", "host"), pytest.param("pong", "jit", marks=pytest.mark.slow)]
+)
 def test_a_student_without_a_share_leaves_every_bit_of_the_play_to_the_teacher(random_policy, name, way):
     policies = teacher_and_student(random_policy, name)
     mixed = play_of_two(way, name, policies, share=0.0)

@@ -48,6 +48,7 @@ def test_a_planted_copy_of_the_replay_is_found(file: Path, monkeypatch: Any, cap
     assert command.main([*INSERTION, "--file", str(file)]) == 0
     # Without it XLA copies the ring before it writes into it.
     monkeypatch.setattr(devices, "_barrier", lambda tree: tree)
+    monkeypatch.setattr(devices, "_kept_mapped", devices._mapped)
     capsys.readouterr()
     assert command.main([*INSERTION, "--file", str(file)]) == 1
     error = capsys.readouterr().err
@@ -85,6 +86,7 @@ def test_versions_without_counts_are_held_against_what_holds_with_all(
     assert command.main([*INSERTION, "--file", str(file)]) == 0
     assert "has no counts of abacus 2: only what holds with all versions is checked" in capsys.readouterr().out
     monkeypatch.setattr(devices, "_barrier", lambda tree: tree)
+    monkeypatch.setattr(devices, "_kept_mapped", devices._mapped)
     assert command.main([*INSERTION, "--file", str(file)]) == 1
     assert "ring copies" in capsys.readouterr().err
     assert accepted.read_accepted(file) == {"abacus 1": {"insertion": {"operations": 1}}}

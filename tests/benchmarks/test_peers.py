@@ -193,6 +193,7 @@ def test_a_window_that_was_not_filled_has_no_counts() -> None:
         window.counts()
 
 
+@pytest.mark.slow
 def test_the_script_of_qdagger_runs_with_our_student_and_a_fresh_teacher(tmp_path: Path, libraries: None) -> None:
     report = run(qdagger(tmp_path / "cleanrl"))
     assert set(report.phases) == {"teacher's play", "offline updates", "live"}
@@ -324,6 +325,7 @@ def test_whole_rounds_leave_out_the_first_and_what_has_only_begun(tmp_path: Path
     assert running.whole_rounds(path, schedule, 10.1) is None
 
 
+@pytest.mark.slow
 def test_our_run_is_timed_and_stopped(tmp_path: Path) -> None:
     config = write(tmp_path, {"config.yaml": "teacher: cartpole\nout: unused\nenv:\n  num_lanes: 4\n"}) / "config.yaml"
     small = ["--student.network", "mlp", "--replay.capacity", "1024", "--schedule.rollout-length", "8"]

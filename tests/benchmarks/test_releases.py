@@ -136,6 +136,7 @@ compiled.touch()
     return root
 
 
+@pytest.mark.slow
 def test_each_revision_runs_from_its_own_files(repository: Path, tmp_path: Path, capsys: Any) -> None:
     file = tmp_path / "releases.json"
     options = ["--against", "HEAD~1", "--size", "toy", "--turns", "2", "--file", str(file)]

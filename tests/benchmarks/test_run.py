@@ -16,7 +16,7 @@ from benchmarks.harness.rows import Row
 from benchmarks.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
-FEW = (("rollout", "update", "latency"),)
+FEW = (("update", "latency"),)
 # What runs processes of its own, or a whole run, beside what does not: together they take half of the time.
 ALL = (
     ("devices", "live", "evaluation", "startup"),

@@ -394,6 +394,7 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path, capfd: pytest.Cap
     assert path.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_all_games_are_fifty_seven() -> None:
     config = from_mapping(PlanConfig, {"topology": "here", "game": ["all"]})
     tasks = plan._tasks(config)

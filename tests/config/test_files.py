@@ -159,10 +159,19 @@ def memory_of(config: CommandConfig) -> MemoryEstimate:
             raise AssertionError(config)
 
 
+LONGER = ("quick/memory_of_pong.yaml", "quick/pong_int8.yaml", "paper/compression.yaml")
+"""Whose networks take seconds to compile; others of the kind do not."""
+
+
 # A plan compiles for devices, and takes nothing of this machine's. A monitor holds no replay and no gradients, nor does
 # what is pushed. A video is of a run that is there. What renews distils and exports, each of which looks for itself.
 @pytest.mark.parametrize(
-    "name", [name for name in FILES if not name.startswith(("plan/", "monitor", "push", "renew", "video"))]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LONGER))
+        for name in FILES
+        if not name.startswith(("plan/", "monitor", "push", "renew", "video"))
+    ],
 )
 def test_every_file_is_resolved_and_its_memory_estimated_without_taking_it(
     name: str, directory: Path, monkeypatch: pytest.MonkeyPatch

@@ -130,6 +130,7 @@ def test_a_folder_that_push_left_is_loaded_as_the_repository_is(one_game, tmp_pa
         push(out, send=False)
 
 
+@pytest.mark.slow
 def test_commands_take_the_address_where_they_take_a_run_or_a_teacher(hub, one_game, tmp_path, capfd):
     push(one_game)
     capfd.readouterr()

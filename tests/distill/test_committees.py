@@ -177,6 +177,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 def test_a_member_that_gives_nan_is_left_out_from_then_on_and_the_others_go_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

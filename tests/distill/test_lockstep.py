@@ -141,6 +141,7 @@ def test_one_that_diverges_leaves_the_others_alone(recording: Path, tmp_path: Pa
     assert summary["updates"] == 180
 
 
+@pytest.mark.slow
 def test_a_signal_saves_all_of_them_and_a_sweep_goes_on(recording: Path, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     argv = {

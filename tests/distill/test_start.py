@@ -90,6 +90,7 @@ def test_the_first_parameters_are_those_of_the_other_student_bit_for_bit(
     assert len(kernels) == 2 and all(scratch[name] != wanted[name] for name in kernels)
 
 
+@pytest.mark.slow
 def test_so_they_are_on_eight_devices(finished_run: Path, recorded_run_options: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "eight"
     values = recorded_run_options | {"out": out, "init-from": finished_run, "learner.num-devices": 8}

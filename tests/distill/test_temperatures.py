@@ -173,6 +173,7 @@ def test_another_teacher_has_its_temperature_found_anew(tmp_path: Path) -> None:
     assert [line["temperature"] for line in read_lines(Path(config.out)) if "temperature" in line] == [before, after]
 
 
+@pytest.mark.slow
 def test_games_have_temperatures_of_their_own_and_one_may_be_a_number(tmp_path: Path) -> None:
     out, config = tmp_path / "run", config_of(tmp_path / "run", teacher=("cartpole", "acrobot"))
     loss = LossConfig(kind="jsd", beta=0.3, temperature=("auto", 0.2), target_entropy=0.3, weights="entropy")

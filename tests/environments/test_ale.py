@@ -181,6 +181,7 @@ def test_a_bundled_teacher_scores_the_same_game_by_game():
     assert ours.returns.sum() > 0
 
 
+@pytest.mark.slow
 def test_a_recording_by_ale_py_is_envpools(tmp_path):
     teacher, trajectories = load("pong"), []
     for backend in ("envpool", "ale"):

@@ -58,7 +58,7 @@ def test_lanes_that_are_stepped_alone_go_the_way_they_go_among_all(name):
             np.testing.assert_array_equal(own, np.asarray(others)[1::2])
 
 
-@pytest.mark.parametrize("episodic_life", [False, True])
+@pytest.mark.parametrize("episodic_life", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_breakout_games_agree_with_a_plain_loop_that_watches_the_lives(episodic_life):
     lanes, limit = 4, 190
     actions = random_actions(4, 450, lanes)

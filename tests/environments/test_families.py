@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import json, sys
 from pd_jax.environments.families import import_few
@@ -29,6 +31,7 @@ print(json.dumps([len(made) == len(own), others, drawing, known, "Taxi-v3" in en
 FEW = [f"envpool.{name}registration" for name in ("atari.", "box2d.", "classic_control.", "")]
 
 
+@pytest.mark.slow
 def test_tasks_are_there_and_other_families_on_request() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [True, FEW, False, 6, True]

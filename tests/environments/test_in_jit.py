@@ -80,6 +80,7 @@ def test_each_program_steps_its_own_lanes():
         np.testing.assert_array_equal(timestep.observations, stepped_from_the_host(seed).observations)
 
 
+@pytest.mark.slow
 def test_lanes_that_nobody_holds_outlive_the_programs_that_step_them():
     def play(seed: int):
         environment = Environment(get_task("cartpole"), 3, seed)
@@ -127,6 +128,7 @@ def test_a_program_of_closed_lanes_fails():
         jax.block_until_ready(step(*at))
 
 
+@pytest.mark.slow
 def test_a_process_may_end_while_it_plays():
     code = _PLAY.split("for _")[0] + "for _ in range(200):\n    handle, timestep = step(handle, timestep)\n"
     command = [sys.executable, "-c", code, "0"]

@@ -188,7 +188,7 @@ class Expected:
         return {"torso": jax.tree.unflatten(structure, parts), "head": mean["head"]}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.slow] * (way == "given")) for way in WAYS])
 def test_updates_are_those_of_the_papers(way: str) -> None:
     config = config_of(way)
     learner, expected = make_learner(config), Expected(way)
@@ -276,6 +276,7 @@ def test_games_that_play_no_more_keep_what_they_had_and_the_others_share_the_mea
     np.testing.assert_array_equal(Balance("none", 3, (1.0, 0.0, 3.0)).weights(None, (1,)), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["gradnorm"])
 def test_a_game_left_out_needs_no_play_and_its_head_stays(way: str, stored: tuple[rings.ReplayState, ...]) -> None:
     empty = ONE.replicate(rings.init(LANES, CAPACITY, (SIZES[0],), jnp.float32, ACTIONS[0]))
@@ -328,6 +329,7 @@ def drawn(stored: tuple[rings.ReplayState, ...], state: LearnerState) -> Batch:
     return Batch(np.stack(observations), np.stack(outputs))
 
 
+@pytest.mark.slow
 def test_cosines_are_those_of_each_games_gradients_and_leave_the_run_as_it_is(
     stored: tuple[rings.ReplayState, ...],
 ) -> None:
@@ -389,7 +391,8 @@ print(json.dumps([reduces, differ, off]))
 """
 
 
-@pytest.mark.parametrize("ways", [["gradnorm"], pytest.param(["pcgrad", "uncertainty"], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ways", [["gradnorm"], ["pcgrad", "uncertainty"]])
 def test_eight_devices_make_the_same_update_with_one_all_reduce(ways: list[str]) -> None:
     where = map(str, Path(__file__).parents[:2])
     done = run([sys.executable, "-c", EIGHT_DEVICES, *where, *ways], **virtual_devices(8))

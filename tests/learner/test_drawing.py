@@ -112,7 +112,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(each, marks=[pytest.mark.slow] * (name != "all")) for name, each in OPTIONS.items()],
+    ids=OPTIONS,
+)
 def test_two_devices_draw_what_one_draws(options: dict[str, Any]) -> None:
     config, replay = LearnerConfig(batch_size=8, learning_rate=3e-3, rmsprop_epsilon=1e-4, **options), stored(4)
     halves = jax.tree.map(

@@ -138,6 +138,7 @@ def test_students_of_an_ensemble_equal_the_same_students_alone(kind: str, config
     assert min(np.abs(flat(ours[0][0]) - flat(ours[k][0])).max() for k in (1, 2)) > 1e-2
 
 
+@pytest.mark.slow
 def test_so_do_convolutional_ones() -> None:
     one, student, config = DeviceGroup.local(1), student_of("pong", "net3"), LearnerConfig(batch_size=8)
     ours = together(student, "kl", config, one, 2)
@@ -206,6 +207,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_on_eight_devices_they_equal_those_alone_at_the_cost_of_one_all_reduce() -> None:
     done = run([sys.executable, "-c", EIGHT_DEVICES, *map(str, Path(__file__).parents[:2])], **virtual_devices(8))
     assert done.code == 0, done.stderr[-3000:]

@@ -245,6 +245,7 @@ def test_muon_sees_the_matrix_of_every_game_apart():
         assert float(jnp.abs(change["kernel"]).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_muon_leaves_wide_matrices_to_adam_at_a_tenth_of_the_rate():
     optimizer = make_optimizer(LearnerConfig(optimizer="muon", learning_rate=1e-2), 10)
     normal = functools.partial(jax.random.normal, jax.random.key(0))

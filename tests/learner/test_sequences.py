@@ -156,6 +156,7 @@ def test_a_longer_sequence_has_another_gradient_than_a_truncated_one() -> None:
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_sequences_are_the_same_in_one_share_and_in_two() -> None:
     config = LearnerConfig(batch_size=16, sequence_length=4, burn_in=2, learning_rate=3e-3, rmsprop_epsilon=1e-4)
     replay = stored(trajectory(lanes=4, steps=24), 24)
@@ -189,6 +190,7 @@ def test_parts_of_a_minibatch_of_sequences_add_up() -> None:
         np.testing.assert_allclose(one, two, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_games_of_several_students_learn_from_their_own_sequences() -> None:
     """With a head for each game, the loss of each is that of the game alone, and stretches keep to themselves."""
     tasks = [get_task("cartpole"), get_task("acrobot")]

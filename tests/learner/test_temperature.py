@@ -149,6 +149,7 @@ def settled(shares: int) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(after.temperature), np.asarray(replays[0].teacher_q)
 
 
+@pytest.mark.slow
 def test_devices_that_share_the_replay_find_what_one_finds_and_settings_stay() -> None:
     (alone,), _ = settled(1)
     several, _ = settled(4)

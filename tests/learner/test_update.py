@@ -199,7 +199,9 @@ def test_states_of_no_weight_at_all_count_the_same() -> None:
     jax.tree.map(np.testing.assert_array_equal, ends[0].variables, ends[1].variables)
 
 
-@pytest.mark.parametrize(("games", "accumulate"), [("together", 2), ("alternating", 1)])
+@pytest.mark.parametrize(
+    ("games", "accumulate"), [pytest.param("together", 2, marks=pytest.mark.slow), ("alternating", 1)]
+)
 def test_weights_of_what_is_drawn_are_those_of_the_same_minibatch_given(games: Any, accumulate: int) -> None:
     """Each game's weights have a mean of 1 of their own, whatever is padded."""
     config = LearnerConfig(batch_size=4, games=games, accumulate=accumulate)

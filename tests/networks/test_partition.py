@@ -43,7 +43,7 @@ def test_the_torso_that_divides_its_batches_is_the_plain_one_in_all_but_rounding
     )
 
 
-@pytest.mark.parametrize("count", [31, 32, 50, 256])
+@pytest.mark.parametrize("count", [31, 32, 50, pytest.param(256, marks=pytest.mark.slow)])
 def test_batches_that_go_through_in_parts_and_in_groups_of_them_are_the_same(count: int) -> None:
     """The last part of 50 is smaller than the others; 256 are eight groups, but for gradients."""
     observations = frames(count)

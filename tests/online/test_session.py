@@ -303,6 +303,7 @@ def saved_state(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return jax.tree.map(plain, fields), metadata
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_goes_on_with_both_learners_very_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

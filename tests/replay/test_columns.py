@@ -55,6 +55,7 @@ def test_what_was_written_is_looked_up_on_every_platform(platform: str, shape: t
     data=st.data(),
 )
 @settings(deadline=None, max_examples=8)
+@pytest.mark.slow
 def test_rollouts_of_any_length_go_around_rings_of_any_capacity(
     shape: tuple[int, ...], capacity: int, platform: str, data: st.DataObject
 ) -> None:

@@ -98,6 +98,7 @@ def test_samples_of_different_keys_differ_and_of_equal_keys_agree() -> None:
     assert np.any(first != other)
 
 
+@pytest.mark.slow
 def test_groups_of_lanes_give_equal_shares_wherever_they_are() -> None:
     lanes, steps = 12, 8
     number = np.broadcast_to(np.arange(lanes, dtype=np.float32)[:, None], (steps, lanes, 1))

@@ -105,6 +105,7 @@ def test_transitions_of_cartpole_obey_its_equations_of_motion() -> None:
     assert set(batch.rewards) == {1.0}
 
 
+@pytest.mark.slow
 def test_the_replay_rebuilds_what_the_policy_saw_across_lost_lives_and_games() -> None:
     task, lanes, capacity = get_task("breakout"), 4, 160
     settings = {"num_lanes": lanes, "rollout_length": 1, "replay_capacity": lanes * capacity, "batch_size": 1}

@@ -42,7 +42,7 @@ def window(trajectory: Trajectory, lane: int, step: int, length: int) -> np.ndar
 
 @pytest.mark.parametrize(
     ("shape", "length", "platform"),
-    [((6, 4), 1, "cpu"), ((6, 4), 2, "tpu"), ((3,), 5, "cpu"), ((3,), 5, "tpu")],
+    [((6, 4), 1, "cpu"), pytest.param((6, 4), 2, "tpu", marks=pytest.mark.slow), ((3,), 5, "cpu"), ((3,), 5, "tpu")],
     ids=["one frame", "two frames on a TPU", "five vectors", "five vectors on a TPU"],
 )
 def test_windows_of_any_length_are_those_of_the_model(shape: tuple[int, ...], length: int, platform: str) -> None:

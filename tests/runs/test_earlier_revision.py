@@ -27,6 +27,8 @@ from support.commands import read_lines, succeed
 
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "revision_6b95787.tar.xz"
 FINISHED = ("distill_recorded", "online_finished", "train_pqn", "train_two_games", "evaluate", "evaluate_two_games")
+LONGER = ("online", "train_dqn_unfinished")
+"""Of these another run of the file does much the same."""
 UNFINISHED = (
     "distill_recorded_unfinished",
     "distill_two_games",
@@ -117,7 +119,10 @@ def test_students_are_evaluated(written: Path, name: str, games: int) -> None:
     assert len(json.loads(Path("scored/summary.json").read_text())["games"]) == games
 
 
-@pytest.mark.parametrize("name", UNFINISHED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in LONGER)) for name in UNFINISHED],
+)
 def test_runs_that_had_not_ended_go_on_to_their_end(written: Path, name: str) -> None:
     command = (written / name / "config.yaml").read_text().split()[2]
     before = read_lines(written / name)

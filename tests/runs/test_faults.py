@@ -97,9 +97,10 @@ def test_a_run_that_is_killed_at_random_moments_and_rerun_ends_with_the_same_bit
 
 @pytest.mark.parametrize(
     "rounds_and_devices",
-    [((4, 8), (5, 1)), pytest.param(((2, 8), (4, 4), (5, 1)), marks=pytest.mark.slow)],
+    [((4, 8), (5, 1)), ((2, 8), (4, 4), (5, 1))],
     ids=["8-1", "8-4-1"],
 )
+@pytest.mark.slow
 def test_a_run_goes_on_alike_on_fewer_devices(
     rounds_and_devices: tuple[tuple[int, int], ...],
     tmp_path: Path,
@@ -143,6 +144,7 @@ def test_clocks_that_jump_by_hours_change_nothing_but_the_time_of_day(
     assert set(checkpoint_steps(out)) <= set(range(100, 1001, 100)), "none was due for the clock's sake"
 
 
+@pytest.mark.slow
 def test_checkpoints_are_saved_by_time_as_well_and_that_changes_no_bit(
     tmp_path: Path, recorded_run_options: dict[str, Any], finished_run: Path
 ) -> None:
@@ -242,6 +244,7 @@ def test_a_run_that_diverges_again_and_again_is_not_rolled_back_for_ever(
     assert sorted(path.name for path in (out / "diverged").iterdir()) == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_another_teacher_is_accepted_if_that_is_asked_for_and_from_then_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_recording_holds_what_students_sense(tmp_path: Path) -> None:
     sensed = {"student.observation.components": [0, 2], "student.observation.noise": 0.01}
     quick = {"record": 512, "grid.losses": "kl", "grid.temperatures": 1.0, "schedule.steps-per-round": 512}

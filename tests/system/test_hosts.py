@@ -118,7 +118,8 @@ def test_two_processes_play_two_games_live_and_are_scored_on_the_way(tmp_path: P
     assert checkpoint_steps(tmp_path / "run")[-1] == 120
 
 
-@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
 def test_when_a_process_is_lost_the_other_names_it_and_a_rerun_goes_on(
     tmp_path: Path, recorded_run_options: dict[str, Any], lost: int
 ) -> None:

@@ -64,15 +64,15 @@ def end(processes: list[subprocess.Popen[str]]) -> list[Ended]:
             "there, give the name pd-host-0 the address 10.213.57.1",
         ),
         # The line of /etc/hosts is a comment.
-        pytest.param(
+        (
             "#",
             "hosts: the own name of this host, pd-host-0, resolves to nothing: in /etc/hosts there, give the name "
             "pd-host-0 the address by which other hosts reach it",
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["loopback", "nothing"],
 )
+@pytest.mark.slow
 def test_a_host_whose_own_name_leads_nobody_to_it_is_told_before_anything_is_written(
     tmp_path: Path, resolves_to: str, told: str
 ) -> None:

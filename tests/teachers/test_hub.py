@@ -224,6 +224,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     assert refusal(ADDRESS).endswith("is fetched with huggingface_hub: pip install 'pd-jax[hub]'")
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_librarys_environment(served, tmp_path):
     python = [sys.executable, "-m", "pd_jax", "evaluate", "--teacher", ADDRESS, "--game", "cartpole"]
     quick = commands.options({"evaluation.episodes": 2, "evaluation.num-lanes": 2, "evaluation.max-episode-steps": 10})

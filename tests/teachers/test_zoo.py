@@ -64,7 +64,10 @@ def test_vector_teachers_solve_their_games(name: str, solved: float) -> None:
     assert load(name).metadata.evaluation["ci95"][0] >= solved
 
 
-@pytest.mark.parametrize("name", VECTOR_NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "cartpole_swingup_v1")) for name in VECTOR_NAMES],
+)
 def test_vector_teachers_score_what_their_files_say(name: str) -> None:
     teacher = load(name)
     said = teacher.metadata.evaluation

@@ -94,7 +94,7 @@ def drawn(state: dqn.DQNState, stored: tuple[TransitionState, ...], game: int) -
     return jax.tree.map(np.asarray, transitions.sample(stored[game], jax.random.fold_in(key, game), 8))
 
 
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("double", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_update_of_both_games_is_the_mean_of_two_separate_ones(start: Any, double: bool) -> None:
     student, state, stored = start
     config = plain_steps(double=double)

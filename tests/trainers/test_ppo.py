@@ -170,6 +170,7 @@ def test_an_observation_that_is_not_normalised_is_seen_as_it_is():
     assert policy.normalisation(state.variables) == {}
 
 
+@pytest.mark.slow
 def test_what_a_lane_draws_does_not_depend_on_how_lanes_are_stepped(walk):
     """In one scan inside jit, and in three groups from the host."""
     config = PPOConfig(num_lanes=6, rollout_length=5, epochs=1, minibatches=1)

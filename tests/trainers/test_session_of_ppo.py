@@ -84,6 +84,7 @@ def test_metrics_tell_what_ppo_is_watched_by(short_run: Path) -> None:
     assert teachers.load(short_run / "teacher.safetensors").num_params == 58
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_with_its_statistics(short_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     succeed("train-teacher", SHORT | {"out": out, "ppo.total-steps": 256})

@@ -133,6 +133,7 @@ def test_the_network_is_scored_against_teachers_as_a_student_is(
     assert "DQN on rewards" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_network_that_teaches_both_games_counts_once(short_run: Path, tmp_path: Path) -> None:
     quick = {"evaluation.episodes": 2, "evaluation.num-lanes": 2, "evaluation.max-episode-steps": 40}
     tiny = {"schedule.rounds": 1, "schedule.steps-per-round": 64, "schedule.updates-per-round": 2, "env.num-lanes": 2}

@@ -49,7 +49,9 @@ def trained(name: str, **stepping: Any) -> tuple[Any, list[dict[str, Any]], tupl
     return state, told, environments
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "joint dqn")) for name in CONFIGS]
+)
 def test_training_from_the_host_learns_what_training_in_jit_learns(name: str) -> None:
     in_jit, told, first = trained(name, stepping="jit")
     from_host, also_told, second = trained(name, stepping="host", num_groups=2)

@@ -234,6 +234,7 @@ def quick(recorded_run_options: dict[str, Any], tmp_path: Path) -> dict[str, Any
     }
 
 
+@pytest.mark.slow
 def test_a_distillation_ends_with_a_video_and_is_resumed_without(quick: dict[str, Any]) -> None:
     succeed("distill", quick | {"video": True})
     run: Path = quick["out"]
