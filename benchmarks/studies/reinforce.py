@@ -117,8 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--snapshot-steps", type=int, default=50_000, help="control steps between its snapshots")
     parser.add_argument("--recorded", type=int, default=40_960, help="control steps of its play to distil from")
     parser.add_argument("--updates", type=int, default=5_000, help="of the distillation")
-    help_steps = "control steps of reinforcement: of all, or GAME=STEPS"
-    parser.add_argument("--steps", nargs="+", default=["300_000", "pong=200_000"], metavar="STEPS", help=help_steps)
+    parser.add_argument("--steps", type=int, default=200_000, help="control steps of reinforcement")
     parser.add_argument("--optimizer", choices=("muon", "radam"), default="muon", help="of reinforcement")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="of reinforcement")
     parser.add_argument("--learning-rate-from-nothing", type=float, default=1e-2, help="of what begins from nothing")
@@ -138,12 +137,6 @@ def cells_of(options: argparse.Namespace) -> Iterator[Cell]:
         for way in WAYS:
             if way in (options.only or WAYS):
                 yield Cell(game, seed, way)
-
-
-def steps_of(options: argparse.Namespace, game: str) -> int:
-    """The control steps of a game's reinforcement: its own, or those of all."""
-    given = {of: int(steps) for of, _, steps in (text.rpartition("=") for text in options.steps)}
-    return given.get(game, given.get("", 0))
 
 
 def run_cell(options: argparse.Namespace, cell: Cell) -> Summary:
@@ -282,7 +275,7 @@ def config_of(options: argparse.Namespace, cell: Cell, weak: Path, student: Path
         mlp_hidden=tuple(options.mlp_hidden),
         guidance=guidance,
         pqn=PQNConfig(
-            total_steps=steps_of(options, cell.game) + (options.recorded if cell.way == "from nothing" else 0),
+            total_steps=options.steps + (options.recorded if cell.way == "from nothing" else 0),
             num_lanes=options.lanes,
             rollout_length=options.rollout,
             td_lambda=0.85,
