@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import chex
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,8 @@ from pd_jax.environments.stand_in import StandIn
 from pd_jax.environments.tasks import RAM_SIZE, Task
 from pd_jax.networks.greedy import play
 from pd_jax.networks.lane_policy import LanePolicy, as_lane_policy, note_actions
-from pd_jax.networks.sensing import sense_step
+from pd_jax.networks.sensing import SensingPolicy, sense_step
+from pd_jax.networks.student import GamePolicy, RememberingPolicy
 from pd_jax.system.kept import kept
 from pd_jax.types import LaneRange, PolicyApply, Trajectory
 
@@ -422,10 +425,22 @@ class _Plan:
     senses: Senses | None
     keeps_shown: bool
 
+    @property
+    def is_of_values(self) -> bool:
+        """Whether equal plans play the same. Of anybody's own functions they need not, and what these hold is not to be
+        kept."""
+        return _is_value(self.apply) and (self.student is None or _is_value(self.student))
+
     def unroll_of(self, environment: Any) -> Unroll:
         """Its play in some lanes."""
         record = functools.partial(_record, keeps_shown=self.keeps_shown)
         return make_unroll(environment, self.apply, self.num_steps, record, student=self.student, senses=self.senses)
+
+
+def _is_value(policy: Any) -> bool:
+    if inspect.ismethod(policy):
+        return isinstance(policy.__self__, nn.Module)
+    return isinstance(policy, GamePolicy | RememberingPolicy | SensingPolicy)
 
 
 class _Programs:
@@ -457,7 +472,8 @@ class JitRollout:
 
     def __init__(self, environment: Environment, plan: _Plan) -> None:
         self._environment = environment
-        self._programs = _Programs(plan) if environment.kind is None else _programs_of(environment.kind, plan)
+        is_shared = environment.kind is not None and plan.is_of_values
+        self._programs = _programs_of(environment.kind, plan) if is_shared else _Programs(plan)
 
     def __call__(
         self, variables: Any, state: LaneState, epsilon: Array | float, acting: ActingStudent | None = None

@@ -19,9 +19,10 @@ else:
 
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?([eE][-+]?[0-9]{1,2})?|\.[0-9]{1,9}")
 _MOST_WEIGHT = 1e6
-_FADING = ("0:3", "0.1:0.3", "0.5:0.1", "1:0")
+_FADING = {"schedule": ("0:3", "0.1:0.3", "0.5:0.1", "1:0"), "return_ratio": ("0:10",)}
 """Fast as long as the teacher decides alone, then slowly: between 0.3 and 0.03 both have their say."""
-_FADING_BY_RETURNS = ("0:10",)
+_BEFORE = {"schedule": ("0:10", "0.5:0"), "return_ratio": ("0:10",)}
+"""What None was in runs that have it in their files."""
 _SCHEDULES = ("reward_weight", "distillation_weight", "teacher_share")
 
 
@@ -56,6 +57,13 @@ class GuidanceConfig:
         expand_homes(self)
 
     @property
+    def settled(self) -> GuidanceConfig:
+        """With the fading that None stands for in a run that begins now."""
+        if self.distillation_weight is not None:
+            return self
+        return dataclasses.replace(self, distillation_weight=_FADING[self.fade])
+
+    @property
     def is_on(self) -> bool:
         """Whether a teacher guides."""
         return self.teacher is not None
@@ -71,7 +79,7 @@ class GuidanceConfig:
         """
         texts = getattr(self, name)
         if texts is None:
-            texts = _FADING_BY_RETURNS if self.fade == "return_ratio" else _FADING
+            texts = _BEFORE[self.fade]
         return read_points(texts, 1.0 if name == "teacher_share" else _MOST_WEIGHT)
 
     @property
@@ -141,7 +149,7 @@ def guidance_conflicts(guidance: GuidanceConfig, algorithm: str, num_games: int)
     schedules = {}
     for name in _SCHEDULES:
         try:
-            schedules[name] = guidance.points(name)
+            schedules[name] = guidance.settled.points(name)
         except ValueError as error:
             yield f"guidance.{name}", str(error)
     if len(schedules) == len(_SCHEDULES):

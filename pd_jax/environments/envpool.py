@@ -303,9 +303,11 @@ class Environment:
     @property
     def kind(self) -> Hashable | None:
         """What is equal for environments whose :meth:`step` traces to the same program; None is like no other."""
-        if not isinstance(self._in_jit, InJit):
+        # A closed one has none: what is compiled of it fails when it is called.
+        in_jit = getattr(self, "_in_jit", None)
+        if not isinstance(in_jit, InJit):
             return None
-        return self.task, self.num_lanes, self._beside, self._shows_ram, self._in_jit.kind
+        return self.task, self.num_lanes, self._beside, self._shows_ram, in_jit.kind
 
     def reset(self) -> tuple[Array, TimeStep]:
         """Starts every lane afresh and returns the handle for :meth:`step` with the first time step."""

@@ -417,7 +417,7 @@ def _joined_torso(
         layouts,
         frames=torso if has_frames else None,
         vector=vector,
-        extra=MLPTorso(config.extra_hidden, dtype=dtype) if has_extra else None,
+        extra=MLPTorso(config.extra_hidden, config.layer_norm, dtype=dtype) if has_extra else None,
         hidden=config.joint_hidden,
         dtype=dtype,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from pd_jax.actors.stepping import stepping_options
 from pd_jax.config.algorithms import PPOConfig
 from pd_jax.config.games import MLPS, check_network
+from pd_jax.config.guidance import GuidanceConfig
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.ale import check_backend
 from pd_jax.environments.envpool import Environment
@@ -195,6 +197,7 @@ def make_training_setup(config: TrainTeacherConfig) -> TrainingSetup:
         game=tuple(task.name for task in tasks),
         layer_norm=_layer_norm(config, tasks),
         parts=settle(config.parts, config.out, resume=config.resume),
+        guidance=_guidance(config),
     )
     setup = TrainingSetup.make(config, tasks)
     if not config.guidance.is_on:
@@ -211,6 +214,18 @@ def _layer_norm(config: TrainTeacherConfig, tasks: Sequence[Task]) -> bool:
     if config.init_from is None:
         return config.uses_layer_norm
     return load_teacher(config.init_from, tasks[0].name).metadata.layer_norm
+
+
+def _guidance(config: TrainTeacherConfig) -> GuidanceConfig:
+    """With its fading: that of the run that goes on, where none is given."""
+    guidance = config.guidance
+    if not guidance.is_on or guidance.distillation_weight is not None:
+        return guidance
+    if not (config.resume and os.path.isfile(os.path.join(config.out, "config.yaml"))):
+        return guidance.settled
+    there = read_run(config.out).config.get("guidance")
+    kept = there.get("distillation_weight") if isinstance(there, dict) else None
+    return dataclasses.replace(guidance, distillation_weight=None if kept is None else tuple(map(str, kept)))
 
 
 def open_training_run(config: TrainTeacherConfig) -> RunDirectory:

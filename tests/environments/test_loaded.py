@@ -27,10 +27,11 @@ def test_matplotlib_is_left_as_it_was() -> None:
 
 
 DRAWING = """
-import hashlib, sys
+import hashlib, os, sys
 {imported}
 lanes = envpool.make_gymnasium("Game2048-v1", num_envs=1, seed=3, render_mode="rgb_array")
 lanes.reset()
+assert not [name for name in ("MPLBACKEND", "MPLCONFIGDIR") if name in os.environ] or "{imported}" == "import envpool"
 print(lanes.render().std() > 0, hashlib.sha256(lanes.render().tobytes()).hexdigest())
 """
 
@@ -40,7 +41,11 @@ def test_what_envpool_draws_itself_it_draws_as_ever() -> None:
     imports = ("from pd_jax.environments.loaded import envpool", "import envpool")
     ours, plain = (
         subprocess.run(
-            [sys.executable, "-c", DRAWING.format(imported=imported)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", DRAWING.format(imported=imported)],
+            env={name: value for name, value in os.environ.items() if not name.startswith("MPL")},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for imported in imports
     )

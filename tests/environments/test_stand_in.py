@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 
 import jax
@@ -62,6 +63,55 @@ def test_an_iteration_is_compiled_once_for_equal_settings() -> None:
         np.testing.assert_array_equal(learn(1), first)
         assert (learn(2) != first).any()
     assert (learn(1, PQNConfig(**{**vars(config), "learning_rate": 1.0})) != first).any()
+
+
+def test_threads_have_environments_of_their_own() -> None:
+    stand_in, told = StandIn(), []
+    first, second = (Environment(get_task("cartpole"), lanes, 0, stepping="host") for lanes in (2, 3))
+    stand_in.stands_for(first)
+
+    def other() -> None:
+        with pytest.raises(AttributeError, match="no environment"):
+            stand_in.num_lanes  # noqa: B018
+        stand_in.stands_for(second)
+        told.append(stand_in.num_lanes)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert (told, stand_in.num_lanes) == ([3], 2)
+
+
+def test_what_anybodys_function_computes_may_change_and_nothing_that_it_holds_is_kept() -> None:
+    class Held:
+        factor = 1.0
+
+    held = Held()
+    watched = weakref.ref(held)
+
+    def play(factor: float, held: Held = held) -> np.ndarray:
+        held.factor = factor
+
+        def values(variables: object, observations: jax.Array) -> jax.Array:
+            return held.factor * observations[:, :2]
+
+        environment = Environment(get_task("cartpole"), LANES, 1)
+        rolled = rollout.make_rollout(environment, values, STEPS)
+        return np.asarray(rolled(None, rollout.start(environment, jax.random.key(3)), 0.05)[1].teacher_q)
+
+    assert not np.array_equal(play(1.0), play(2.0))
+    play.__defaults__ = ()
+    del held
+    jax.clear_caches()
+    gc.collect()
+    assert watched() is None
+
+
+def test_of_a_closed_environment_nothing_is_shared() -> None:
+    environment = Environment(get_task("cartpole"), 2, 0)
+    assert environment.kind is not None
+    environment.close()
+    assert environment.kind is None
 
 
 def test_one_that_stands_for_nothing_says_so() -> None:

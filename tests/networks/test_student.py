@@ -93,6 +93,7 @@ def test_a_students_layers_are_normalised_where_that_is_asked_for() -> None:
     assert shapes[0]["torso"]["norm1"]["scale"].shape == (6,) and "norm" not in shapes[0]["head"]
     assert shapes[1]["head"]["norm"]["scale"].shape == (2, 5), "each game has its own in the heads' hidden layer"
     assert shapes[2]["torso"]["vector"]["norm1"]["scale"].shape == (6,)
+    assert shapes[2]["torso"]["extra"]["norm1"]["scale"].shape == (64,)
     variables = random_variables(one)
     x = np.random.default_rng(2).standard_normal((7, 4)).astype(np.float32)
     params = variables["params"]["torso"]

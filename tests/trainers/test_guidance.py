@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,10 @@ def test_a_schedule_is_straight_between_its_points_and_flat_beyond_them(
 
 def test_a_single_number_is_a_constant_and_what_is_not_given_follows_from_the_fade() -> None:
     assert GuidanceConfig(reward_weight="0.5").points("reward_weight") == ((0.0, 0.5),)
-    assert GuidanceConfig().points("distillation_weight") == ((0.0, 3.0), (0.1, 0.3), (0.5, 0.1), (1.0, 0.0))
-    assert GuidanceConfig(fade="return_ratio").points("distillation_weight") == ((0.0, 10.0),)
+    fading = ((0.0, 3.0), (0.1, 0.3), (0.5, 0.1), (1.0, 0.0))
+    assert GuidanceConfig().settled.points("distillation_weight") == fading
+    assert GuidanceConfig(fade="return_ratio").settled.points("distillation_weight") == ((0.0, 10.0),)
+    assert GuidanceConfig(distillation_weight="0:2").settled.distillation_weight == ("0:2",)
 
 
 def test_the_last_returns_are_those_of_the_games_that_ended_last() -> None:
@@ -410,6 +413,21 @@ def test_the_first_targets_are_of_the_size_of_returns(guided_run: Path) -> None:
     assert 20 < first["mean_q"] < 120
 
 
+def test_a_run_from_before_goes_on_with_the_fading_of_its_time(
+    guided_run: Path, student_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(guided_run, out)
+    shutil.rmtree(out / "checkpoints" / str(checkpoint_steps(out)[-1]))
+    told = (out / "config.yaml").read_text()
+    kept = re.search(r"  distillation_weight:.*?(?=\n  \w)", told, re.DOTALL)
+    assert kept is not None and "0.1:0.3" in kept[0], "a run that begins now says what it is"
+    (out / "config.yaml").write_text(told.replace(kept[0], "  distillation_weight: null"))
+    succeed("train-teacher", of_student(student_run) | {"out": out, "resume": True})
+    lines = [line for line in read_lines(out) if "loss" in line]
+    assert [line["distillation_weight"] for line in lines] == pytest.approx([3.0, 0.225, 0.0, 0.0])
+
+
 def test_a_student_whose_layers_are_normalised_goes_on_with_them(tmp_path: Path) -> None:
     student = StudentConfig(network="mlp", mlp_hidden=(8,), layer_norm=True)
     source = write_student_run(tmp_path / "normed", ("cartpole",), student)
@@ -470,7 +488,7 @@ def test_a_guided_run_that_is_resumed_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"guidance.distillation-weight": "0:1"}, "holds a different run: guidance.distillation_weight is None there "),
+        ({"guidance.distillation-weight": "0:1"}, "holds a different run: guidance.distillation_weight is ["),
         ({"guidance.fade": "return_ratio"}, "holds a different run: guidance.fade is 'schedule' there and "),
         ({"guidance.loss.temperature": 0.1}, "holds a different run: guidance.loss.temperature is "),
     ],
