@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 from pd_jax.environments.envpool import Environment, TimeStep
+from pd_jax.system.kept import kept
 
 _PROBE_STEPS = 32
 _PROBE_SECONDS = 0.5
@@ -140,11 +141,17 @@ def inference_seconds(network: Any, variables: Any, environment: Environment, ca
     else:
         observations = jnp.asarray(generator.standard_normal(shape), task.observation_dtype)
 
+    decide = _decisions_of(network)
+    return _fastest(lambda: jax.block_until_ready(decide(variables, observations))) / calls
+
+
+@kept(4)
+def _decisions_of(network: Any) -> Callable[[Any, Array], Array]:
     @jax.jit
     def decide(variables: Any, observations: Array) -> Array:
         return lax.map(lambda seen: network.apply(variables, seen).argmax(axis=-1), observations)
 
-    return _fastest(lambda: jax.block_until_ready(decide(variables, observations))) / calls
+    return decide
 
 
 def _fastest(call: Callable[[], Any]) -> float:

@@ -25,6 +25,7 @@ from support.commands import (
     checkpoint_steps,
     contents,
     finish,
+    no_compilation,
     options,
     read_lines,
     refusal,
@@ -265,6 +266,13 @@ def test_a_live_run_is_guarded_while_it_goes_and_resumes_with_fresh_episodes(
     assert "the replay starts again with fresh episodes: a live emulator cannot be saved" in errors
     assert checkpoint_steps(out)[-1] == 40 * 60
     check_live_metrics(out)
+
+
+def test_the_next_run_of_a_process_with_the_same_settings_compiles_nothing(tmp_path: Path) -> None:
+    settings = LIVE | QUICK_EVALUATION | {"schedule.rounds": 2}
+    succeed("distill", settings | {"out": tmp_path / "first"})
+    with no_compilation():
+        succeed("distill", settings | {"seed": 7, "out": tmp_path / "second"})
 
 
 def check_live_metrics(out: Path) -> None:
