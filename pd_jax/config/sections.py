@@ -169,7 +169,7 @@ class StudentConfig:
     """Units of the hidden layer of each game's head (several games, multi3 and multi10); 0 leaves it out."""
     layer_norm: bool = False
     """Normalise each layer before its ReLU, but for one that joins torsos. The paper's students do not; one that is to
-    go on by rewards should, as PQN relies on it (train-teacher --guidance.teacher)."""
+    go on by rewards should, as PQN relies on it (guidance.teacher of train-teacher)."""
     compute_dtype: Annotated[Literal["float32", "bfloat16"], Choice("a compute type")] = "float32"
     """Type of the activations; parameters and losses are float32 always."""
     actions: Annotated[ActionKind, Choice("a kind of actions")] = "auto"

@@ -1,4 +1,4 @@
-"""``python -m benchmarks --size toy`` to its end, by the real command: four stages, and all of them."""
+"""``python -m benchmarks --size toy`` to its end, by the real command: two stages, and all of them."""
 
 from __future__ import annotations
 
@@ -115,5 +115,4 @@ def test_stages_have_the_limits_and_rivals_that_they_are_to_be_held_against(part
         assert {row["setting"][setting] for row in by_stage[name]} == expected
     axes = {series["axis"] for ended in parts for series in ended.results["growth"]}
     every_axis = {"batch", "lanes", "games", "students", "devices"}
-    # Play of continuous actions has several numbers of lanes at every size.
-    assert axes == (every_axis if len(by_stage) == len(STAGES) else {"batch", "lanes"})
+    assert axes == (every_axis if len(by_stage) == len(STAGES) else {"batch"})
