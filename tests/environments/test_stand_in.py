@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pd_jax.actors import rollout
-from pd_jax.config.algorithms import PQNConfig
+from pd_jax.config.algorithms import DQNConfig, PQNConfig
 from pd_jax.environments.envpool import Environment
 from pd_jax.environments.stand_in import StandIn
 from pd_jax.environments.tasks import get_task
 from pd_jax.networks.registry import make_network
-from pd_jax.trainers import pqn
+from pd_jax.trainers import dqn, pqn
 from pd_jax.trainers.algorithm import shared_iteration
 from support.commands import no_compilation
 
@@ -121,3 +121,15 @@ def test_one_that_stands_for_nothing_says_so() -> None:
     environment = Environment(get_task("cartpole"), 2, 0, stepping="host")
     stand_in.stands_for(environment)
     assert stand_in.num_lanes == 2 and environment.kind is None
+
+
+def test_a_shared_iteration_writes_the_replay_in_place() -> None:
+    network, config = make_network("mlp", 2, hidden_sizes=(5,)), DQNConfig(num_lanes=2, replay_capacity=200_000)
+    environment = Environment(get_task("cartpole"), config.num_lanes, 0)
+    state = dqn.init(network, np.zeros((1, 4), np.float32), config, jax.random.key(0))
+    play = dqn.start(environment, config, jax.random.key(1))
+    iterate = shared_iteration(dqn, network, (environment,), config)
+    pointer = play.stored.observations.unsafe_buffer_pointer()
+    for _ in range(2):
+        state, play, _ = iterate(state, play)
+    assert play.stored.observations.unsafe_buffer_pointer() == pointer
