@@ -20,7 +20,7 @@ from pd_jax.networks.greedy import GreedyPolicy
 from pd_jax.networks.lane_policy import LanePolicy
 from pd_jax.networks.sensing import SensingPolicy, beside_of
 from pd_jax.system.computing import computing
-from pd_jax.system.devices import platform_of, tracing_for
+from pd_jax.system.devices import platform_of, put_beside, tracing_for
 from pd_jax.types import PolicyApply
 
 _PROGRESS_STEPS = 64
@@ -157,7 +157,10 @@ class Evaluator:
         options = {"beside": beside_of(self._apply), **self._options}
         environment = Environment(self.task, self.num_lanes, self.seed, stepping="host", **options)
         state = rollout.start(environment, jax.random.key(self.seed), self._apply)
-        timestep, state = state.timestep, without_observations(state)
+        # What each step brings comes from the host, and what is kept between them lies beside the policy: the first one
+        # is no other program than those that follow.
+        timestep = jax.tree.map(np.asarray, state.timestep)
+        state = put_beside(without_observations(state), variables)
         is_last: Any = np.zeros(self.num_lanes, bool)
         moved = np.ones(self.num_lanes, bool)
         wanted = moved if lanes is None else np.isin(np.arange(self.num_lanes), lanes)

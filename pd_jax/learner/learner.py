@@ -20,13 +20,22 @@ from pd_jax.learner.anchor import Adding, Anchor
 from pd_jax.learner.balance import make_balance
 from pd_jax.learner.by_game import shared_layers
 from pd_jax.learner.objective import AutoTemperature, LossFunction, WeightFunction
-from pd_jax.learner.rule import Games, LearnerState, Metrics, UpdateRule, init_state, make_optimizer, make_rule
+from pd_jax.learner.rule import (
+    Games,
+    LearnerState,
+    Metrics,
+    UpdateRule,
+    before_first_update,
+    init_student,
+    make_optimizer,
+    make_rule,
+)
 from pd_jax.learner.update import update, updates_from_replay
 from pd_jax.networks.student import Student
 from pd_jax.replay.rings import ReplayState
 from pd_jax.replay.sequences import Stretch
 from pd_jax.system.computing import computing
-from pd_jax.system.devices import Bound, DeviceGroup
+from pd_jax.system.devices import Bound, DeviceGroup, quick_to_compile
 from pd_jax.system.kept import kept
 from pd_jax.types import Batch
 
@@ -123,10 +132,10 @@ class Learner:
         self.rule = rule
         self._devices = devices
         # Compiled whole: one by one, the initialisers and the unused forward pass take twice as long.
-        self._init = _initialiser(rule)
-        # On a CPU with less of the compiler's work: it runs once, and gives the same numbers.
-        options = (("xla_backend_optimization_level", 1),) if devices.platform == "cpu" else ()
-        self._init_everywhere = devices.on_every(Bound(init_state, (rule,)), options)
+        quickly = quick_to_compile(devices.platform)
+        self._init_student = _compiled_once(Bound(init_student, (student,)), quickly)
+        self._init = _compiled_once(Bound(before_first_update, (rule,)), quickly)
+        self._init_everywhere = devices.on_every(Bound(before_first_update, (rule,)), quickly)
         self._update = devices.map(Bound(update, (rule,)), donate=(0,))
         self._update_many: dict[tuple[int, Games], Any] = {}
         self._settle: dict[tuple[int, ...], Any] = {}
@@ -135,22 +144,22 @@ class Learner:
 
     def init(self, key: Array) -> LearnerState:
         """A fresh student, the same on every device."""
-        return self._devices.replicate(self.init_single(key))
+        return self._init_everywhere(*self._init_student(key))
 
     def init_single(self, key: Array) -> LearnerState:
         """As :meth:`init`, without the device axis."""
-        state: LearnerState = self._init(key)
+        state: LearnerState = self._init(*self._init_student(key))
         return state
 
     @property
     def template(self) -> LearnerState:
         """Shapes and dtypes of :meth:`init_single`."""
-        template: LearnerState = self._init.eval_shape(jax.random.key(0))
+        template: LearnerState = jax.eval_shape(self.init_single, jax.random.key(0))
         return template
 
     def init_ahead(self, key: Array) -> Callable[[], LearnerState]:
         """Begins :meth:`init` in a thread, most of which is compiling; returns what waits for it."""
-        return _in_thread("init-student", lambda: jax.block_until_ready(self._init_everywhere(key))).result
+        return _in_thread("init-student", lambda: jax.block_until_ready(self.init(key))).result
 
     def update(self, state: LearnerState, batch: Batch) -> tuple[LearnerState, Metrics]:
         """One update from a given minibatch.
@@ -288,9 +297,10 @@ class Learner:
         return self._update_many[num_updates, games]
 
 
-@kept(8)
-def _initialiser(rule: UpdateRule) -> Any:
-    return jax.jit(functools.partial(init_state, rule))
+@kept(16)
+def _compiled_once(function: Bound, options: tuple[tuple[str, Any], ...]) -> Any:
+    # JAX would look for a hash, which not all students have.
+    return jax.jit(functools.partial(function), compiler_options=dict(options) or None)
 
 
 def _in_thread(name: str, work: Callable[[], T]) -> Future[T]:

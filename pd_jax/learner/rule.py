@@ -213,10 +213,20 @@ def make_optimizer(config: LearnerConfig, total_updates: int) -> optax.GradientT
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optimizer)
 
 
+def init_student(student: Student, key: Array) -> tuple[Any, Array]:
+    """Fresh variables, and the key that is left. It knows nothing of how they are learnt: of the programs of a start it
+    takes longest to compile, and it is the same for all that learn such a student."""
+    init_key, key = jax.random.split(key)
+    return student.init(init_key), key
+
+
 def init_state(rule: UpdateRule, key: Array) -> LearnerState:
     """A fresh student, before its first update."""
-    init_key, key = jax.random.split(key)
-    variables = rule.student.init(init_key)
+    return before_first_update(rule, *init_student(rule.student, key))
+
+
+def before_first_update(rule: UpdateRule, variables: Any, key: Array) -> LearnerState:
+    """What learning starts from, given :func:`init_student`'s part of it."""
     temperature = None if rule.auto is None else jnp.asarray(rule.auto.start, jnp.float32)
     average = None if rule.average_decay is None else jax.tree.map(jnp.copy, variables)
     balance = None if rule.balance is None else rule.balance.init()

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,6 +87,32 @@ def platform_of(tree: Any) -> str:
         if isinstance(leaf, jax.Array) and leaf.committed:
             return next(iter(leaf.devices())).platform
     return default_platform()
+
+
+def put_beside(tree: Any, others: Any) -> Any:
+    """Puts arrays where others are. What a program gives back lies where those of its arguments do that are committed
+    to a device: without this the second call of a loop would be compiled for other places than the first.
+
+    Args:
+      tree: a pytree.
+      others: a pytree; nothing is moved if the first array that is committed to devices is split over them, or if
+        there is none.
+    """
+    for leaf in jax.tree.leaves(others):
+        if isinstance(leaf, jax.Array) and leaf.committed:
+            return jax.device_put(tree, leaf.sharding) if leaf.sharding.is_fully_replicated else tree
+    return tree
+
+
+def quick_to_compile(platform: str) -> tuple[tuple[str, Any], ...]:
+    """Options for the compiler of a program that runs once: on a CPU less is done to make it fast, and its numbers are
+    the same. Where ``XLA_FLAGS`` says how much is to be done, that stays.
+
+    Args:
+      platform: what is compiled for.
+    """
+    name = "xla_backend_optimization_level"
+    return ((name, 1),) if platform == "cpu" and name not in os.environ.get("XLA_FLAGS", "") else ()
 
 
 def _barrier(tree: Any) -> Any:

@@ -16,6 +16,8 @@ from pd_jax.environments.envpool import TimeStep
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation import evaluator as evaluator_module
 from pd_jax.evaluation.evaluator import Evaluator, evaluate
+from pd_jax.system.devices import DeviceGroup
+from support.commands import compilations
 from support.platforms import TracedPolicy, make_tpu_the_default
 
 CARTPOLE = get_task("cartpole")
@@ -192,6 +194,29 @@ def test_a_seed_decides_the_scores_and_repeated_runs_compile_once(random_policy)
     np.testing.assert_array_equal(returns(1), first)
     assert (returns(2) != first).any()
     assert evaluator_module.settle_and_act._cache_size() == programs
+
+
+ONE = DeviceGroup.local(1)
+
+
+@pytest.mark.parametrize(
+    "placement",
+    [
+        pytest.param(lambda tree: ONE.first(ONE.replicate(tree)), id="as a run keeps its student"),
+        pytest.param(lambda tree: jax.device_put(tree, jax.devices()[0]), id="on one device"),
+        pytest.param(lambda tree: tree, id="anywhere"),
+    ],
+)
+def test_an_evaluation_compiles_once_wherever_its_policy_is(random_policy: Any, placement: Any) -> None:
+    network, variables = random_policy("cartpole", "mlp")
+
+    # A function of its own: what is compiled of it is nobody else's.
+    def apply(variables: Any, observations: jax.Array) -> jax.Array:
+        return network.apply(variables, observations)
+
+    with compilations() as compiled:
+        evaluate(apply, placement(variables), CARTPOLE, episodes=4, num_lanes=2, epsilon=0.5)
+    assert compiled.count("jit(settle_and_act)") == 1
 
 
 def test_games_are_played_as_suits_the_device_that_the_policy_is_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from pd_jax.config.sections import LearnerConfig, StudentConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.learner.gradients import gradient_parts
 from pd_jax.learner.learner import Learner
-from pd_jax.learner.rule import LearnerState, make_optimizer
+from pd_jax.learner.rule import LearnerState, init_state, make_optimizer
 from pd_jax.losses import kl_loss, mse_loss
 from pd_jax.networks import partition
 from pd_jax.networks.registry import make_network
@@ -405,6 +405,15 @@ def test_init_single_is_init_without_the_device_axis():
         lambda whole, part: np.testing.assert_array_equal(np.asarray(whole)[0], part), state.variables, single.variables
     )
     assert state.updates.shape == (1,) and single.updates.shape == ()
+
+
+def test_a_start_is_compiled_in_two_parts_and_the_students_own_is_that_of_whoever_learns_it() -> None:
+    learner, _ = make_learner()
+    whole = jax.jit(functools.partial(init_state, learner.rule))(jax.random.key(1))
+    for leaf, expected in zip(numbers(learner.init_single(jax.random.key(1))), numbers(whole), strict=True):
+        np.testing.assert_array_equal(leaf, expected)
+    other, _ = make_learner(learning_rate=1e-3)
+    assert other._init_student is learner._init_student and other._init is not learner._init
 
 
 @pytest.mark.parametrize(

@@ -215,18 +215,25 @@ def write_teacher(path: Path, game: str, **changes: Any) -> Path:
 @contextlib.contextmanager
 def no_compilation() -> Iterator[None]:
     """Fails if anything is compiled meanwhile."""
+    with compilations() as compiled:
+        yield
+    assert compiled == []
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Names of what is compiled meanwhile, as ``jit(function)``."""
     compiled: list[str] = []
 
-    def note(event: str, duration: float, **_: Any) -> None:
+    def note(event: str, duration: float, fun_name: str = "something", **_: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(f"in {duration:.2f} s")
+            compiled.append(fun_name)
 
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
-        yield
+        yield compiled
     finally:
         jax.monitoring.unregister_event_duration_listener(note)
-    assert compiled == []
 
 
 @contextlib.contextmanager

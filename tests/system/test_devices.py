@@ -25,6 +25,8 @@ from pd_jax.system.devices import (
     DeviceGroup,
     default_platform,
     platform_of,
+    put_beside,
+    quick_to_compile,
     target_platform,
     tracing_for,
 )
@@ -39,7 +41,7 @@ import dataclasses, functools, json, re, sys
 import jax, jax.numpy as jnp, numpy as np
 from pd_jax.replay import rings
 from pd_jax.config.sections import LearnerConfig, StudentConfig
-from pd_jax.system.devices import AXIS, DeviceGroup
+from pd_jax.system.devices import AXIS, DeviceGroup, put_beside
 from pd_jax.learner.learner import Learner
 from pd_jax.losses import kl_loss
 from pd_jax.networks.registry import make_network
@@ -219,6 +221,7 @@ def helpers():
         "total": np.asarray(total).tolist() == [int(array.sum())] * 8,
         "first": bool((np.asarray(first) == array[:, :2]).all()) and [d.id for d in first.devices()] == [0],
         "key": jax.random.key_data(devices.first(devices.replicate(jax.random.key(5)))).tolist(),
+        "left": put_beside(array, split) is array and put_beside(array, [array, first]).devices() == {jax.devices()[0]},
     }
 
 
@@ -346,7 +349,8 @@ def test_each_device_learns_from_its_own_lanes(eight):
 
 def test_arrays_are_dealt_out_and_taken_back_by_device(eight):
     key = jax.random.key_data(jax.random.key(5)).tolist()
-    assert eight["helpers"] == {"split": True, "homes": list(range(8)), "total": True, "first": True, "key": key}
+    yes = dict.fromkeys(("split", "total", "first", "left"), True)
+    assert eight["helpers"] == {**yes, "homes": list(range(8)), "key": key}
 
 
 def test_replicate_and_first_are_inverse_and_split_adds_a_device_axis():
@@ -455,6 +459,20 @@ def test_computations_are_on_the_platform_that_their_arrays_are_committed_to(mon
     assert platform_of(here) == platform_of(anywhere | here) == "cpu"
     assert platform_of(here["key"]) == "cpu"
     assert platform_of(anywhere) == platform_of(None) == target_platform() == "tpu"
+
+
+def test_arrays_are_put_beside_those_that_are_committed_and_whole() -> None:
+    loose, ours = {"a": np.ones(3, np.float32), "key": jax.random.key(0)}, ONE.first(ONE.replicate(jnp.ones(2)))
+    moved = put_beside(loose, {"unplaced": jnp.ones(2), "ours": ours})
+    assert all(leaf.committed and leaf.sharding == ours.sharding for leaf in jax.tree.leaves(moved))
+    assert put_beside(loose, jnp.ones(2)) is loose and put_beside(loose, np.ones(2)) is loose
+
+
+def test_how_much_compiling_is_worth_is_for_xla_flags_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    assert quick_to_compile("cpu") == (("xla_backend_optimization_level", 1),) and quick_to_compile("cuda") == ()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    assert quick_to_compile("cpu") == ()
 
 
 def test_no_other_module_asks_for_the_processs_own_platform() -> None:
