@@ -26,6 +26,7 @@ from pd_jax.learner.rule import (
     Metrics,
     UpdateRule,
     before_first_update,
+    init_state,
     init_student,
     make_optimizer,
     make_rule,
@@ -154,7 +155,7 @@ class Learner:
     @property
     def template(self) -> LearnerState:
         """Shapes and dtypes of :meth:`init_single`."""
-        template: LearnerState = jax.eval_shape(self.init_single, jax.random.key(0))
+        template: LearnerState = jax.eval_shape(functools.partial(init_state, self.rule), jax.random.key(0))
         return template
 
     def init_ahead(self, key: Array) -> Callable[[], LearnerState]:

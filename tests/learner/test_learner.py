@@ -416,6 +416,16 @@ def test_a_start_is_compiled_in_two_parts_and_the_students_own_is_that_of_whoeve
     assert other._init_student is learner._init_student and other._init is not learner._init
 
 
+def test_a_start_has_the_same_shapes_before_it_is_made_and_takes_the_compilers_usual_flags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "")  # As users have it; what is compiled once is compiled with less effort then.
+    learner, state = make_learner()
+    made = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), state)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), learner.template) == made
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), learner.init_single(jax.random.key(0))) == made
+
+
 @pytest.mark.parametrize(
     ("name", "loss"),
     [
