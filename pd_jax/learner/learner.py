@@ -24,7 +24,6 @@ from pd_jax.learner.rule import (
     Games,
     LearnerState,
     Metrics,
-    UpdateRule,
     before_first_update,
     init_state,
     init_student,
