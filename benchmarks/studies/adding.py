@@ -144,7 +144,7 @@ def config_of(options: argparse.Namespace, cell: Cell) -> DistillConfig:
         resume=True,
         seed=cell.seed,
         student=StudentConfig(network=options.network),
-        loss=LossConfig(temperature="auto"),
+        loss=LossConfig(temperature="auto", target_entropy=0.1),
         learner=LEARNER,
         replay=ReplayConfig(capacity=options.steps),
         schedule=ScheduleConfig(rounds=1, steps_per_round=options.steps, updates_per_round=cell.updates),

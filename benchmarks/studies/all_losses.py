@@ -39,7 +39,7 @@ from pd_jax.runs.summary import Summary
 from pd_jax.teachers import Teacher, load
 
 LEARNER = LearnerConfig(optimizer="muon", learning_rate=1e-2, learning_rate_decay=True)
-TEMPERATURES = (0.001, 0.003, 0.01, 0.03, 0.1)
+TEMPERATURES = (0.003, 0.01, 0.03, 0.1, 0.3)
 """By hand, of KL."""
 _AUTO = LossConfig(temperature="auto")
 LOSSES: Mapping[str, LossConfig] = {

@@ -38,11 +38,10 @@ from benchmarks.harness import record
 from pd_jax.config.algorithms import PQNConfig
 from pd_jax.config.collect import CollectConfig
 from pd_jax.config.distill import DistillConfig
-from pd_jax.config.guidance import GuidanceConfig
+from pd_jax.config.guidance import GuidanceConfig, GuidanceLossConfig
 from pd_jax.config.sections import (
     DistillCheckpointConfig,
     LearnerConfig,
-    LossConfig,
     OneGameEnvConfig,
     ReplayConfig,
     ScheduleConfig,
@@ -71,7 +70,7 @@ WAYS = ("reinforced", "return_ratio", "rewards alone", "kickstarted", "from noth
 SHARE = (0.25, 0.5)
 """Of the bundled teacher's score above random play, that a weak teacher is to have."""
 LEARNER = LearnerConfig(optimizer="muon", learning_rate=1e-2, learning_rate_decay=True)
-LOSS = LossConfig(temperature="auto")
+LOSS = GuidanceLossConfig(temperature="auto")
 _POLL_SECONDS = 1.0
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.studies.target_entropy
 
-It is what the default of ``loss.target_entropy`` was chosen by. Each teacher plays some steps; the entropies are means
-over them, as shares of the logarithm of the number of actions.
+Of teachers that choose among actions. Each plays some steps; the entropies are means over them, as shares of the
+logarithm of the number of actions. The default of ``loss.target_entropy`` was chosen by :mod:`.all_losses`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def main() -> None:
     """Measures, prints and writes ``benchmarks/results/target_entropy.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=3_000, help="of each teacher's play")
-    parser.add_argument("--teachers", nargs="+", default=list(bundled_files()))
+    parser.add_argument("--teachers", nargs="+", help="all by default")
     parser.add_argument("--name", default="target_entropy", help="of the result file")
     options = parser.parse_args()
-    rows = [_measure(name, options.states) for name in options.teachers]
+    names = options.teachers or [name for name in bundled_files() if not load(name).task.is_continuous]
+    rows = [_measure(name, options.states) for name in names]
     median = float(np.median([row["share"] for row in rows]))
     path = record.write(options.name, {"states": options.states, "rows": rows, "median_share": median})
     table = Table("teacher", "actions", f"share at τ = {TEMPERATURE:g}", "exp(H)", "τ for the default target")

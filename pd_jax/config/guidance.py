@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pd_jax.config.fields import Choice, OneOrMany, expand_homes, make_tuples
+from pd_jax.config.fields import Bounds, Choice, OneOrMany, expand_homes, make_tuples
 from pd_jax.config.idle import Idle, idle_loss
 from pd_jax.config.sections import LossConfig, PathText, Positive
 
@@ -27,13 +27,23 @@ _SCHEDULES = ("reward_weight", "distillation_weight", "teacher_share")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidanceLossConfig(LossConfig):
+    """As of a student that learns from its teacher alone, and closer to what the teacher does than to what it thinks of
+    the rest, which rewards tell better."""
+
+    target_entropy: Annotated[float, Bounds(0.001, 0.99)] = 0.1
+    """Mean entropy of the teacher's policy over the play, as a share of the logarithm of the number of actions, that
+    the temperature auto is to give."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GuidanceConfig:
     """A teacher that is imitated while its pupil already learns from rewards."""
 
     teacher: PathText | None = None
     """Name, file or distill run of the teacher that guides (PQN of one game); with init_from a distilled student goes
     on from what it has learnt. None learns from rewards alone."""
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    loss: GuidanceLossConfig = dataclasses.field(default_factory=GuidanceLossConfig)
     fade: Annotated[Literal["schedule", "return_ratio"], Choice("a way to fade")] = "schedule"
     """How the distillation ends: by its schedule alone, or as the learner's returns come up to the teacher's, as in
     QDagger (Agarwal et al. 2022)."""

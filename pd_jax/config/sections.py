@@ -256,7 +256,7 @@ class LossConfig:
     """The teacher's outputs are divided by it (not in nll, mse and huber): one number for all games, or one for each in
     their order; auto finds the one at which the teacher's policy has target_entropy, whatever the outputs' scale. None
     is 0.01 for Q-values and 1.0 for logits, and auto for advantages."""
-    target_entropy: Annotated[float, Bounds(0.001, 0.99)] = 0.1
+    target_entropy: Annotated[float, Bounds(0.001, 0.99)] = 0.75
     """Mean entropy of the teacher's policy over the play, as a share of the logarithm of the number of actions, that
     the temperature auto is to give."""
     beta: Annotated[float, Bounds(1e-6, 1 - 1e-6)] = 0.5

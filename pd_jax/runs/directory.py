@@ -62,7 +62,6 @@ _ADDED = {
     "student.joint_hidden": 128,
     "student.actions": "auto",
     "student.normalisation": {"source": "auto", "mean": None, "variance": None, "epsilon": 1e-8, "clip": None},
-    "loss.target_entropy": 0.1,
     "loss.beta": 0.5,
     "loss.delta": 1.0,
     "loss.weights": "none",
@@ -321,6 +320,11 @@ class RunDirectory:
         for key, old, new in different:
             if old is _ABSENT and key in _ADDED and new == _ADDED[key]:
                 continue
+            # Its default was another one once, and most runs have it without need.
+            if key == "loss.target_entropy" and not (
+                _finds_temperature(there.config) or _finds_temperature(self.config)
+            ):
+                continue
             if not any(key == name or key.startswith(f"{name}.") for name in ignored):
                 raise UserError(
                     f"{self.path}: holds a different run: {key} is {quote(old)} there and {quote(new)} here; "
@@ -438,6 +442,15 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
     # True is not 1, though Python says so; 1.0 is.
     elif old != new or isinstance(old, bool) != isinstance(new, bool):
         yield key, old, new
+
+
+def _finds_temperature(config: Mapping[str, Any]) -> bool:
+    """Whether a run, or a cell of a sweep, finds a temperature from the play; no other has a use for a target."""
+    loss, grid = config.get("loss") or {}, config.get("grid") or {}
+    by_hand = loss.get("temperature") is not None
+    kinds = [loss.get("kind"), *(grid.get("losses") or ())]
+    is_of_advantages = any(str(kind).startswith("advantage") for kind in kinds)
+    return "auto" in str([loss.get("temperature"), grid.get("temperatures")]) or (is_of_advantages and not by_hand)
 
 
 def _rank(key: str) -> int:

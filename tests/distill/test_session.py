@@ -61,7 +61,7 @@ def test_a_finished_run_holds_what_it_should(finished_run: Path, recorded_run_op
     assert checkpoint_steps(finished_run) == [800, 900, 1000]
     config = read_yaml(finished_run / "config.yaml")
     assert (config["game"], config["env"]["num_lanes"]) == ("cartpole", 8), "the resolved ones"
-    loss = {"kind": "kl", "temperature": None, "target_entropy": 0.1, "beta": 0.5, "delta": 1.0, "weights": "none"}
+    loss = {"kind": "kl", "temperature": None, "target_entropy": 0.75, "beta": 0.5, "delta": 1.0, "weights": "none"}
     assert config["loss"] == loss
 
 

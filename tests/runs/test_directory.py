@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -101,6 +102,35 @@ def test_a_different_run_is_refused_by_its_games_or_first_difference_and_left_al
         RunDirectory.create(tmp_path / "run", "distill", config, resume=resume)
     assert str(caught.value) == f"{tmp_path}/run: holds a different run: {message}; choose another --out"
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("loss", "grid", "is_another"),
+    [
+        ({"kind": "kl", "temperature": 0.01}, None, False),
+        ({"kind": "kl", "temperature": None}, None, False),
+        ({"kind": "nll"}, {"losses": ["nll", "mse"], "temperatures": None}, False),
+        ({"kind": "advantage_mse", "temperature": 0.1}, None, False),
+        ({"kind": "kl", "temperature": "auto"}, None, True),
+        ({"kind": "kl", "temperature": [0.01, "auto"]}, None, True),
+        ({"kind": "advantage_huber", "temperature": None}, None, True),
+        ({"kind": "kl"}, {"losses": ["kl", "advantage_mse"], "temperatures": None}, True),
+        ({"kind": "kl"}, {"losses": None, "temperatures": [0.01, "auto"]}, True),
+    ],
+)
+def test_a_target_of_entropy_makes_another_run_where_a_temperature_is_found_by_it(
+    tmp_path: Path, loss: dict[str, Any], grid: Any, is_another: bool
+) -> None:
+    def create(target: float | None, resume: bool) -> None:
+        own = {"loss": loss if target is None else {**loss, "target_entropy": target}, "grid": grid}
+        RunDirectory.create(tmp_path / "run", "distill", CONFIG | own, resume=resume).close()
+
+    create(0.1, False)
+    refused = pytest.raises(UserError, match=r"loss\.target_entropy is 0\.1 there and 0\.75 here")
+    with refused if is_another else contextlib.nullcontext():
+        create(0.75, True)
+    if not is_another:
+        create(None, True)
 
 
 def test_another_commands_run_is_a_different_run(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from pd_jax import teachers
 from pd_jax.actors.rollout import FinishedEpisodes
 from pd_jax.config.algorithms import PQNConfig
-from pd_jax.config.guidance import GuidanceConfig, value_at
-from pd_jax.config.sections import LossConfig
+from pd_jax.config.guidance import GuidanceConfig, GuidanceLossConfig, value_at
 from pd_jax.config.train_teacher import TrainTeacherConfig
 from pd_jax.environments.tasks import get_task
 from pd_jax.evaluation.scores import Score
@@ -237,10 +236,14 @@ def test_the_distillation_fades_as_returns_come_up_to_the_teachers(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("loss", "output"),
-    [(LossConfig(), "q"), (LossConfig(temperature=0.5), "logits"), (LossConfig(kind="mse"), "q")],
+    [
+        (GuidanceLossConfig(), "q"),
+        (GuidanceLossConfig(temperature=0.5), "logits"),
+        (GuidanceLossConfig(kind="mse"), "q"),
+    ],
     ids=["kl", "kl of logits", "mse"],
 )
-def test_an_update_is_down_the_gradient_of_both_losses(tmp_path: Path, loss: LossConfig, output: str) -> None:
+def test_an_update_is_down_the_gradient_of_both_losses(tmp_path: Path, loss: GuidanceLossConfig, output: str) -> None:
     config = GuidanceConfig(teacher="x", loss=loss, reward_weight="0:0.7", distillation_weight="0:0.4")
     guided, network = make_guided(tmp_path, config, output=output)
     learning = dataclasses.replace(LEARNING, minibatches=1)
