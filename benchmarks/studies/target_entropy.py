@@ -31,7 +31,7 @@ def main() -> None:
     """Measures, prints and writes ``benchmarks/results/target_entropy.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=3_000, help="of each teacher's play")
-    parser.add_argument("--teachers", nargs="+", help="all by default")
+    parser.add_argument("--teachers", nargs="+", help="all that choose among actions by default")
     parser.add_argument("--name", default="target_entropy", help="of the result file")
     options = parser.parse_args()
     names = options.teachers or [name for name in bundled_files() if not load(name).task.is_continuous]
